@@ -1,0 +1,111 @@
+//! Workload owners, namespaces and disruption budgets.
+
+use serde::{Deserialize, Serialize};
+
+use super::{LabelSelector, Metadata, PodSpec};
+
+/// A DaemonSet: its pods take room on every node they match.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct DaemonSet {
+    /// Metadata.
+    pub metadata: Metadata,
+    /// Spec.
+    pub spec: TemplateSpec,
+}
+
+/// A ReplicaSet.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ReplicaSet {
+    /// Metadata.
+    pub metadata: Metadata,
+    /// Spec.
+    pub spec: TemplateSpec,
+    /// Status.
+    pub status: ReplicaStatus,
+}
+
+/// A StatefulSet.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct StatefulSet {
+    /// Metadata.
+    pub metadata: Metadata,
+    /// Spec.
+    pub spec: TemplateSpec,
+    /// Status.
+    pub status: ReplicaStatus,
+}
+
+/// Replicas and template.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct TemplateSpec {
+    /// Wanted replicas; 1 if absent, unused by DaemonSets.
+    pub replicas: Option<i32>,
+    /// The pod template.
+    pub template: PodTemplate,
+}
+
+/// A pod template.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct PodTemplate {
+    /// Labels and annotations of the pods.
+    pub metadata: Metadata,
+    /// Their spec.
+    pub spec: PodSpec,
+}
+
+/// Replicas that exist.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ReplicaStatus {
+    /// Created so far.
+    pub replicas: i32,
+}
+
+/// A Namespace.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Namespace {
+    /// Metadata.
+    pub metadata: Metadata,
+}
+
+/// A PodDisruptionBudget.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct PodDisruptionBudget {
+    /// Metadata.
+    pub metadata: Metadata,
+    /// Spec.
+    pub spec: BudgetSpec,
+    /// Status.
+    pub status: BudgetStatus,
+}
+
+/// A budget's spec.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct BudgetSpec {
+    /// Pods covered; none if absent, all in the namespace if empty.
+    pub selector: Option<LabelSelector>,
+    /// `IfHealthyBudget` (default) or `AlwaysAllow`.
+    pub unhealthy_pod_eviction_policy: Option<String>,
+}
+
+/// A budget's status.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct BudgetStatus {
+    /// Evictions allowed now.
+    pub disruptions_allowed: i32,
+    /// Ready pods.
+    pub current_healthy: i32,
+    /// Ready pods wanted.
+    pub desired_healthy: i32,
+    /// Spec generation it was computed for.
+    pub observed_generation: i64,
+}

@@ -1,0 +1,365 @@
+//! Calls to EC2, SSM and Pricing, and their answers, as values without any SDK type.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::id::InstanceId;
+use crate::instance_type::{CapacityType, InstanceTypeFacts};
+
+/// Tags of an EC2 resource.
+pub type Tags = BTreeMap<String, String>;
+
+/// A request to EC2, SSM or Pricing. Paginated calls are one call here: the shell reads all pages.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Ec2Call {
+    /// `CreateFleet` of type `instant`.
+    CreateFleet(FleetRequest),
+    /// `DescribeInstances` (terminated ones included while EC2 still shows them).
+    DescribeInstances(InstanceQuery),
+    /// `TerminateInstances`; ids that are gone already are not an error.
+    TerminateInstances(Vec<InstanceId>),
+    /// `CreateTags`.
+    CreateTags {
+        /// Instance ids.
+        instances: Vec<InstanceId>,
+        /// Tags to set.
+        tags: Tags,
+    },
+    /// `CreateLaunchTemplate`. A template of that name that exists already is a success: names are
+    /// made from a hash of the content.
+    CreateLaunchTemplate(LaunchTemplateRequest),
+    /// `DeleteLaunchTemplate` by name.
+    DeleteLaunchTemplate(String),
+    /// `DescribeInstanceTypes`, all of them.
+    DescribeInstanceTypes,
+    /// `DescribeInstanceTypeOfferings` by availability zone.
+    DescribeInstanceTypeOfferings,
+    /// `DescribeSpotPriceHistory`, newest per type and zone.
+    DescribeSpotPriceHistory,
+    /// Pricing `GetProducts`: Linux on-demand prices of the region.
+    GetOnDemandPrices,
+    /// `DescribeAvailabilityZones`.
+    DescribeAvailabilityZones,
+    /// `DescribeSubnets` that match any of the terms.
+    DescribeSubnets(Vec<SelectorTerm>),
+    /// `DescribeSecurityGroups` that match any of the terms.
+    DescribeSecurityGroups(Vec<SelectorTerm>),
+    /// `DescribeImages` that match any of the terms.
+    DescribeImages(Vec<SelectorTerm>),
+    /// SSM `GetParameter`: the parameter's value.
+    GetParameter(String),
+}
+
+/// The answer to an [`Ec2Call`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Ec2Answer {
+    /// To `CreateFleet`.
+    Fleet(FleetAnswer),
+    /// To `DescribeInstances`.
+    Instances(Vec<Instance>),
+    /// To `CreateLaunchTemplate`: the template's id.
+    LaunchTemplate(String),
+    /// To calls that return nothing of use.
+    Done,
+    /// To `DescribeInstanceTypes`.
+    InstanceTypes(Vec<InstanceTypeFacts>),
+    /// To `DescribeInstanceTypeOfferings`: (type, zone) pairs.
+    Offerings(Vec<(String, String)>),
+    /// To `DescribeSpotPriceHistory`: (type, zone, price in micro-dollars an hour).
+    SpotPrices(Vec<(String, String, u64)>),
+    /// To `GetOnDemandPrices`: (type, price in micro-dollars an hour).
+    OnDemandPrices(Vec<(String, u64)>),
+    /// To `DescribeAvailabilityZones`: (name, id).
+    Zones(Vec<(String, String)>),
+    /// To `DescribeSubnets`.
+    Subnets(Vec<Subnet>),
+    /// To `DescribeSecurityGroups`: (id, name).
+    SecurityGroups(Vec<(String, String)>),
+    /// To `DescribeImages`.
+    Images(Vec<Image>),
+    /// To `GetParameter`.
+    Parameter(String),
+}
+
+/// Why EC2, SSM or Pricing did not do what was asked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{code}: {message}")]
+pub struct Ec2Failure {
+    /// What a caller branches on.
+    pub kind: Ec2FailureKind,
+    /// EC2's error code, or a word of ours where there was no answer.
+    pub code: String,
+    /// EC2's message.
+    pub message: String,
+}
+
+/// The failures that lead to different next steps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Ec2FailureKind {
+    /// Too many requests: try again later, nothing was done.
+    Throttled,
+    /// Credentials or permissions.
+    Unauthorized,
+    /// The thing named does not exist.
+    NotFound,
+    /// `IdempotentParameterMismatch`: the token was used with another request. A bug alarm.
+    TokenMismatch,
+    /// The request is refused for what it says.
+    Invalid,
+    /// The endpoint does not know this call.
+    Unsupported,
+    /// 5xx, time-out or lost connection: whether it was done is unknown.
+    Unknown,
+}
+
+/// One `CreateFleet` request, exact to the last field: a replay sends the same bytes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FleetRequest {
+    /// At most 64 ASCII characters; derived from the intent's id.
+    pub client_token: String,
+    /// Launch template name.
+    pub launch_template: String,
+    /// What may be launched, cheapest first.
+    pub overrides: Vec<FleetOverride>,
+    /// Spot (`price-capacity-optimized`) or on-demand (`lowest-price`).
+    pub capacity_type: CapacityType,
+    /// How many instances.
+    pub count: u32,
+    /// Tags on the instances (and the fleet).
+    pub tags: Tags,
+    /// `EC2NodeClass.spec.context`.
+    pub context: Option<String>,
+}
+
+/// One entry of a fleet's overrides.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FleetOverride {
+    /// Instance type.
+    pub instance_type: String,
+    /// Subnet.
+    pub subnet: String,
+    /// The subnet's zone.
+    pub zone: String,
+    /// Image, where the types of one fleet need different ones.
+    pub image: Option<String>,
+}
+
+/// What `CreateFleet` did; part of it may have failed.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FleetAnswer {
+    /// Instances launched, in EC2's order.
+    pub instances: Vec<LaunchedInstance>,
+    /// Offerings that could not be had.
+    pub errors: Vec<FleetError>,
+}
+
+/// One instance of a [`FleetAnswer`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LaunchedInstance {
+    /// Its id.
+    pub instance: InstanceId,
+    /// Its type.
+    pub instance_type: String,
+    /// Its zone.
+    pub zone: String,
+    /// Its subnet.
+    pub subnet: String,
+    /// How it is billed.
+    pub capacity_type: CapacityType,
+}
+
+/// One failed override of a [`FleetAnswer`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FleetError {
+    /// EC2's code, e.g. `InsufficientInstanceCapacity`.
+    pub code: String,
+    /// EC2's message.
+    pub message: String,
+    /// Type, where the error is about one.
+    pub instance_type: Option<String>,
+    /// Zone, where the error is about one.
+    pub zone: Option<String>,
+}
+
+impl FleetError {
+    /// Whether the offering itself could not be had, so that others should be tried for a while.
+    /// The codes are Karpenter's list (its AWS provider, 1.14).
+    pub fn is_unfulfillable(&self) -> bool {
+        matches!(
+            self.code.as_str(),
+            "InsufficientInstanceCapacity"
+                | "MaxSpotInstanceCountExceeded"
+                | "VcpuLimitExceeded"
+                | "UnfulfillableCapacity"
+                | "Unsupported"
+                | "InsufficientFreeAddressesInSubnet"
+                | "MaxFleetCountExceeded"
+                | "ReservationCapacityExceeded"
+        )
+    }
+}
+
+/// Which instances to describe; all conditions must hold.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InstanceQuery {
+    /// These ids (empty: any).
+    pub instances: Vec<InstanceId>,
+    /// Tag key and value (`*` for any value).
+    pub tags: Tags,
+}
+
+/// An instance as `DescribeInstances` shows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Instance {
+    /// Its id.
+    pub instance: InstanceId,
+    /// Its type.
+    pub instance_type: String,
+    /// Its zone.
+    pub zone: String,
+    /// Its state.
+    pub state: InstanceState,
+    /// How it is billed.
+    pub capacity_type: CapacityType,
+    /// Its image.
+    pub image: String,
+    /// Its subnet.
+    pub subnet: String,
+    /// Its private DNS name.
+    pub private_dns_name: String,
+    /// When it was launched.
+    pub launch_time: Timestamp,
+    /// Its tags.
+    pub tags: Tags,
+}
+
+/// EC2's instance states.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum InstanceState {
+    /// Starting.
+    Pending,
+    /// Running.
+    Running,
+    /// Stopping.
+    Stopping,
+    /// Stopped.
+    Stopped,
+    /// Going away.
+    ShuttingDown,
+    /// Gone; EC2 shows it for about an hour.
+    Terminated,
+}
+
+impl InstanceState {
+    /// Whether it is or will be gone.
+    pub fn is_gone(self) -> bool {
+        matches!(self, InstanceState::ShuttingDown | InstanceState::Terminated)
+    }
+}
+
+/// The content of a launch template.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LaunchTemplateRequest {
+    /// Derived from a hash of the rest.
+    pub name: String,
+    /// Image id.
+    pub image: String,
+    /// Security group ids.
+    pub security_groups: Vec<String>,
+    /// Instance profile name.
+    pub instance_profile: Option<String>,
+    /// User data, not yet base64.
+    pub user_data: String,
+    /// Block devices.
+    pub block_devices: Vec<BlockDevice>,
+    /// `HttpEndpoint`, `HttpProtocolIpv6`, `HttpTokens` as EC2 spells their values, and the hop limit.
+    pub metadata_options: MetadataOptions,
+    /// Detailed monitoring.
+    pub detailed_monitoring: bool,
+    /// Public address; the subnet's default if `None`.
+    pub associate_public_ip: Option<bool>,
+    /// Tags of the template and of volumes and interfaces.
+    pub tags: Tags,
+}
+
+/// One block device of a launch template.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BlockDevice {
+    /// Device name.
+    pub device_name: String,
+    /// GiB.
+    pub size_gib: Option<u32>,
+    /// gp3, io2, …
+    pub volume_type: Option<String>,
+    /// Provisioned operations a second.
+    pub iops: Option<u32>,
+    /// MiB a second.
+    pub throughput: Option<u32>,
+    /// Encryption.
+    pub encrypted: Option<bool>,
+    /// Key for it.
+    pub kms_key_id: Option<String>,
+    /// Snapshot to start from.
+    pub snapshot_id: Option<String>,
+    /// Whether it goes with the instance.
+    pub delete_on_termination: Option<bool>,
+    /// MiB/s at which a snapshot is loaded.
+    pub volume_initialization_rate: Option<u32>,
+}
+
+/// IMDS settings of a launch template.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MetadataOptions {
+    /// `enabled` or `disabled`.
+    pub http_endpoint: String,
+    /// `enabled` or `disabled`.
+    pub http_protocol_ipv6: String,
+    /// 1 to 64.
+    pub http_put_response_hop_limit: u32,
+    /// `required` or `optional`.
+    pub http_tokens: String,
+}
+
+/// A selector term of an EC2NodeClass: within a term all hold, between terms any.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct SelectorTerm {
+    /// Resource id.
+    pub id: Option<String>,
+    /// Name (images: may hold `*`).
+    pub name: Option<String>,
+    /// Owner (images).
+    pub owner: Option<String>,
+    /// Tags; `*` for any value.
+    pub tags: Tags,
+}
+
+/// A subnet.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Subnet {
+    /// Its id.
+    pub id: String,
+    /// Its zone's name.
+    pub zone: String,
+    /// Its zone's id.
+    pub zone_id: String,
+    /// Free IPv4 addresses.
+    pub available_addresses: u32,
+}
+
+/// A machine image.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Image {
+    /// Its id.
+    pub id: String,
+    /// Its name.
+    pub name: String,
+    /// `amd64` or `arm64`.
+    pub architecture: String,
+    /// When it was made.
+    pub creation_date: Timestamp,
+    /// Whether it is deprecated.
+    pub deprecated: bool,
+}

@@ -1,0 +1,2 @@
+//! leader
+fn main() {}
