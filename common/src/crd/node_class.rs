@@ -1,0 +1,9 @@
+//! EC2NodeClass (`karpenter.k8s.aws/v1`): how instances are made.
+
+mod kubelet;
+mod spec;
+mod status;
+
+pub use kubelet::*;
+pub use spec::*;
+pub use status::*;
