@@ -1,2 +1,8 @@
 //! The repository's own table of every instance type offered in one region, and the catalogue
 //! file format of `drover simulate`.
+
+mod file;
+mod table;
+
+pub use file::{Catalog, CatalogError, parse};
+pub use table::{CatalogEntry, REFERENCE_REGION, reference};

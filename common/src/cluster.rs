@@ -158,8 +158,9 @@ impl ClusterObject {
     /// The object's key, the field and the reason, if it does not have the kind's shape.
     pub fn from_json(kind: Kind, value: Value) -> Result<Self, UnreadableObject> {
         fn read<T: serde::de::DeserializeOwned>(
-            value: Value,
+            mut value: Value,
         ) -> Result<Box<T>, serde_json::Error> {
+            drop_nulls(&mut value);
             serde_json::from_value(value).map(Box::new)
         }
         let text = |pointer: &str| {
@@ -191,5 +192,18 @@ impl ClusterObject {
             }
         };
         object.map_err(|error| UnreadableObject { kind, key, reason: error.to_string() })
+    }
+}
+
+/// Removes fields that are `null`: the API server sends some (`creationTimestamp`, empty lists and
+/// maps of Go), and they mean the same as absent ones.
+fn drop_nulls(value: &mut Value) {
+    match value {
+        Value::Object(fields) => {
+            fields.retain(|_name, field| !field.is_null());
+            fields.values_mut().for_each(drop_nulls);
+        }
+        Value::Array(elements) => elements.iter_mut().for_each(drop_nulls),
+        _ => {}
     }
 }

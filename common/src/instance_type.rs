@@ -1,5 +1,10 @@
 //! Instance types: what EC2 says of them, and the labels, capacity and offerings that follow.
 
+mod capacity;
+mod type_labels;
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -65,6 +70,9 @@ pub struct InstanceTypeFacts {
     pub nvme_gb: Option<u64>,
     /// Encryption in transit between instances.
     pub encryption_in_transit: bool,
+    /// Nitro Enclaves can be run on it.
+    #[serde(default)]
+    pub nitro_enclaves: bool,
     /// Bare metal.
     pub bare_metal: bool,
     /// Spot is offered.
@@ -99,6 +107,9 @@ pub struct AcceleratorFacts {
     pub manufacturer: String,
     /// How many.
     pub count: u32,
+    /// Neuron cores of all of them together; 0 where there are none.
+    #[serde(default)]
+    pub cores: u32,
 }
 
 /// One way to buy a type.
@@ -153,4 +164,47 @@ pub struct NodeSettings {
     pub vm_memory_overhead_ppm: u32,
     /// `RESERVED_ENIS`.
     pub reserved_enis: u32,
+}
+
+impl Default for NodeSettings {
+    /// Amazon Linux 2023 with a 20 GiB root volume, and Karpenter's memory overhead of 7.5 %.
+    fn default() -> Self {
+        Self {
+            ami_family: "al2023".to_owned(),
+            max_pods: None,
+            pods_per_core: None,
+            kube_reserved: Resources::new(),
+            system_reserved: Resources::new(),
+            eviction_hard: BTreeMap::new(),
+            root_volume_gib: 20,
+            instance_store_raid0: false,
+            vm_memory_overhead_ppm: 75_000,
+            reserved_enis: 0,
+        }
+    }
+}
+
+impl InstanceType {
+    /// What nodes of this type are like with these settings: Karpenter's formulas for its AWS
+    /// provider 1.14. `memory` of a real node may be put in place of the estimate later.
+    pub fn from_facts(
+        facts: &InstanceTypeFacts,
+        settings: &NodeSettings,
+        region: &str,
+        offerings: Vec<Offering>,
+    ) -> Self {
+        let capacity = settings.capacity(facts);
+        let allocatable = settings.allocatable(
+            &capacity,
+            facts.vcpus,
+            settings.interface_pods(facts, 0),
+        );
+        Self {
+            name: facts.name.clone(),
+            labels: type_labels::labels(facts, settings, region),
+            capacity,
+            allocatable,
+            offerings,
+        }
+    }
 }

@@ -56,3 +56,72 @@ pub const INTENT_TAG: &str = "drover.dev/intent";
 pub const CLUSTER_UID_TAG: &str = "drover.dev/cluster-uid";
 /// EC2 tag: the cluster's name.
 pub const CLUSTER_NAME_TAG: &str = "eks:eks-cluster-name";
+
+/// Windows build of an image.
+pub const WINDOWS_BUILD: &str = "node.kubernetes.io/windows-build";
+/// Prefix of Karpenter's AWS labels.
+pub const AWS_PREFIX: &str = "karpenter.k8s.aws/";
+
+/// The names after [`AWS_PREFIX`] that instance types and offerings define.
+const AWS_WELL_KNOWN: [&str; 28] = [
+    "capacity-reservation-id",
+    "capacity-reservation-interruptible",
+    "capacity-reservation-type",
+    "instance-accelerator-count",
+    "instance-accelerator-manufacturer",
+    "instance-accelerator-name",
+    "instance-capability-flex",
+    "instance-category",
+    "instance-cpu",
+    "instance-cpu-manufacturer",
+    "instance-cpu-sustained-clock-speed-mhz",
+    "instance-ebs-bandwidth",
+    "instance-encryption-in-transit-supported",
+    "instance-family",
+    "instance-generation",
+    "instance-gpu-count",
+    "instance-gpu-manufacturer",
+    "instance-gpu-memory",
+    "instance-gpu-name",
+    "instance-hypervisor",
+    "instance-local-nvme",
+    "instance-memory",
+    "instance-network-bandwidth",
+    "instance-size",
+    "instance-tenancy",
+    "nitro-sandbox",
+    "placement-group-id",
+    "placement-group-partition",
+];
+
+/// Whether `key` is a label that instance types, offerings or NodePools define by themselves, so
+/// that a pod may ask for it though its NodePool does not name it.
+pub fn is_well_known(key: &str) -> bool {
+    match key.strip_prefix(AWS_PREFIX) {
+        Some(name) => AWS_WELL_KNOWN.contains(&name),
+        None => matches!(
+            key,
+            NODEPOOL
+                | CAPACITY_TYPE
+                | ZONE
+                | REGION
+                | ZONE_ID
+                | INSTANCE_TYPE
+                | ARCH
+                | OS
+                | WINDOWS_BUILD
+        ),
+    }
+}
+
+/// The stable name of a label whose beta name is still accepted; any other key as it is.
+pub fn stable_name(key: &str) -> &str {
+    match key {
+        "failure-domain.beta.kubernetes.io/zone" => ZONE,
+        "failure-domain.beta.kubernetes.io/region" => REGION,
+        "beta.kubernetes.io/arch" => ARCH,
+        "beta.kubernetes.io/os" => OS,
+        "beta.kubernetes.io/instance-type" => INSTANCE_TYPE,
+        other => other,
+    }
+}

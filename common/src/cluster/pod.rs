@@ -1,5 +1,8 @@
 //! Pods.
 
+mod requests;
+mod selector;
+
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
