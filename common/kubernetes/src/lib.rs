@@ -1,1 +1,17 @@
-//! common/kubernetes
+//! The one crate that turns [`KubernetesCall`]s into requests and watches into slim objects.
+//!
+//! It decides nothing: a call is executed once, its answer is classified, and what to do next is
+//! the business of the pure crates. `kube`'s own retries are off for that reason.
+//!
+//! [`KubernetesCall`]: drover_common::call::KubernetesCall
+
+mod client;
+mod execute;
+mod path;
+mod watch;
+
+pub use client::{ConnectError, connect, install_crypto_provider};
+pub use execute::execute;
+/// A handle to one API server; cheap to clone.
+pub use kube::Client;
+pub use watch::watch;

@@ -1,0 +1,307 @@
+//! One kind's list and watch, as a stream of slim [`ClusterEvent`]s that never ends by itself.
+
+mod lines;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::hash::{BuildHasher, Hasher};
+use std::time::Duration;
+
+use drover_common::call::Kind;
+use drover_common::cluster::{ClusterEvent, ClusterObject, ObjectKey};
+use http::{Request, StatusCode, header};
+use http_body_util::{BodyExt, Limited};
+use kube::Client;
+use kube::client::Body;
+use serde::Deserialize;
+use serde_json::Value;
+use tokio::sync::mpsc;
+
+use crate::execute::with_sources;
+use crate::path;
+use lines::Lines;
+
+/// Objects per page, as client-go's pager asks for.
+const PAGE: u32 = 500;
+/// How long one page, or the headers of a watch, may take.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+/// A watch that is silent for so long is opened again: API servers send a bookmark each minute,
+/// so that only a dead connection or a very quiet kind is silent, and reopening is cheap.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(90);
+/// After this the server ends a watch in good order; it's opened again where it ended.
+const WATCH_SECONDS: u32 = 290;
+const FIRST_DELAY: Duration = Duration::from_millis(200);
+const LONGEST_DELAY: Duration = Duration::from_secs(5);
+/// A page of 500 objects of Kubernetes' largest size.
+const LARGEST_PAGE: usize = 800 * 1024 * 1024;
+
+/// Lists `kind` and follows its changes until the receiver is dropped. `fields` is a field selector
+/// such as `spec.nodeName=n`.
+///
+/// Each list is framed by [`ClusterEvent::Restarted`] and [`ClusterEvent::Synced`]. Expired
+/// versions, broken connections and restarts of the server lead to a new watch or list, with
+/// back-off; [`ClusterEvent::Stale`] is sent as soon as the watch can't be resumed. A kind that the
+/// server doesn't know (its CRD is not installed yet) is asked for again quietly. An object that
+/// can't be read is logged once per version and skipped.
+pub async fn watch(
+    client: Client,
+    kind: Kind,
+    fields: Option<String>,
+    sender: mpsc::Sender<ClusterEvent>,
+) {
+    let closed = sender.clone();
+    let mut watch = Watch {
+        client,
+        kind,
+        fields,
+        sender,
+        synced: false,
+        failures: 0,
+        unreadable: BTreeMap::new(),
+    };
+    tokio::select! {
+        () = watch.run() => {}
+        () = closed.closed() => {}
+    }
+}
+
+/// Why a list or watch ended early.
+#[derive(Debug)]
+enum Break {
+    /// 404: the kind is not served.
+    Absent,
+    /// 410: the version is too old; only a new list helps.
+    Expired,
+    /// Anything else.
+    Failed(String),
+}
+
+struct Watch {
+    client: Client,
+    kind: Kind,
+    fields: Option<String>,
+    sender: mpsc::Sender<ClusterEvent>,
+    /// Whether the receiver's picture is complete, that is `Synced` was sent after the last `Stale`.
+    synced: bool,
+    failures: u32,
+    /// The version of each unreadable object that was logged, by UID.
+    unreadable: BTreeMap<String, String>,
+}
+
+#[derive(Deserialize)]
+struct Page {
+    metadata: PageMetadata,
+    items: Option<Vec<Value>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct PageMetadata {
+    #[serde(default)]
+    resource_version: String,
+    #[serde(default)]
+    r#continue: String,
+}
+
+#[derive(Deserialize)]
+struct Line {
+    r#type: String,
+    object: Value,
+}
+
+impl Watch {
+    /// Never returns; dropped with the receiver.
+    async fn run(&mut self) {
+        loop {
+            let ended = match self.list().await {
+                Ok(version) => self.follow(version).await,
+                Err(problem) => problem,
+            };
+            match ended {
+                // A new list follows at once, except when even fresh versions expire.
+                Break::Expired => tracing::debug!(kind = ?self.kind, "Watch expired; listing."),
+                Break::Absent => {
+                    self.mark_stale("the API server does not serve this kind").await;
+                }
+                Break::Failed(reason) => self.mark_stale(&reason).await,
+            }
+            self.pause().await;
+        }
+    }
+
+    /// Sends the whole collection; returns the version to watch from.
+    async fn list(&mut self) -> Result<String, Break> {
+        let mut page = self.page("").await?;
+        self.emit(ClusterEvent::Restarted(self.kind)).await;
+        loop {
+            for item in page.items.unwrap_or_default() {
+                self.apply(item).await;
+            }
+            if page.metadata.r#continue.is_empty() {
+                break;
+            }
+            let token = page.metadata.r#continue;
+            page = self.page(&token).await?;
+        }
+        if self.failures > 0 {
+            tracing::info!(kind = ?self.kind, "Watch works again.");
+        }
+        self.synced = true;
+        self.failures = 0;
+        self.emit(ClusterEvent::Synced(self.kind)).await;
+        Ok(page.metadata.resource_version)
+    }
+
+    async fn page(&self, token: &str) -> Result<Page, Break> {
+        let query = format!("limit={PAGE}&continue={}", path::query_value(token));
+        let read = async {
+            let body = self.open(&query).await?;
+            let bytes = Limited::new(body, LARGEST_PAGE)
+                .collect()
+                .await
+                .map_err(|error| Break::Failed(with_sources(&*error)))?
+                .to_bytes();
+            serde_json::from_slice(&bytes)
+                .map_err(|error| Break::Failed(format!("the list is unreadable: {error}")))
+        };
+        tokio::time::timeout(ANSWER_TIMEOUT, read)
+            .await
+            .unwrap_or_else(|_elapsed| Err(Break::Failed("the list took too long".to_owned())))
+    }
+
+    /// Follows changes from `version` on, over as many connections as it takes.
+    async fn follow(&mut self, mut version: String) -> Break {
+        let mut silent_ends = 0_u32;
+        loop {
+            let query = format!(
+                "watch=true&allowWatchBookmarks=true&timeoutSeconds={WATCH_SECONDS}&resourceVersion={}",
+                path::query_value(&version)
+            );
+            let opened = tokio::time::timeout(ANSWER_TIMEOUT, self.open(&query)).await;
+            let body = match opened {
+                Ok(Ok(body)) => body,
+                Ok(Err(problem)) => return problem,
+                Err(_elapsed) => return Break::Failed("the watch did not open".to_owned()),
+            };
+            let before = version.clone();
+            match self.read(Lines::new(body), &mut version).await {
+                Ok(()) => {}
+                Err(Break::Failed(reason)) => {
+                    tracing::debug!(kind = ?self.kind, %reason, "Watch broke off; resuming.");
+                }
+                Err(problem) => return problem,
+            }
+            // A server that accepts watches and drops them at once must not be hammered.
+            silent_ends = if version == before { silent_ends.saturating_add(1) } else { 0 };
+            if silent_ends > 1 {
+                tokio::time::sleep(delay(silent_ends)).await;
+            }
+        }
+    }
+
+    /// Reads one connection to its end.
+    async fn read(&mut self, mut lines: Lines, version: &mut String) -> Result<(), Break> {
+        loop {
+            let line = match tokio::time::timeout(IDLE_TIMEOUT, lines.next()).await {
+                Ok(Ok(Some(line))) => line,
+                Ok(Ok(None)) | Err(_) => return Ok(()),
+                Ok(Err(reason)) => return Err(Break::Failed(reason)),
+            };
+            let line: Line = serde_json::from_slice(&line)
+                .map_err(|error| Break::Failed(format!("a watch line is unreadable: {error}")))?;
+            let seen = text(&line.object, "/metadata/resourceVersion");
+            match line.r#type.as_str() {
+                "ADDED" | "MODIFIED" => self.apply(line.object).await,
+                "DELETED" => self.delete(&line.object).await,
+                "BOOKMARK" => {}
+                "ERROR" if line.object.get("code").and_then(Value::as_u64) == Some(410) => {
+                    return Err(Break::Expired);
+                }
+                "ERROR" => return Err(Break::Failed(text(&line.object, "/message"))),
+                other => return Err(Break::Failed(format!("unknown watch event {other:?}"))),
+            }
+            if !seen.is_empty() {
+                *version = seen;
+            }
+        }
+    }
+
+    async fn open(&self, query: &str) -> Result<Body, Break> {
+        let mut uri = format!("{}?{query}", path::collection(self.kind, None));
+        if let Some(fields) = &self.fields {
+            uri.push_str("&fieldSelector=");
+            uri.push_str(&path::query_value(fields));
+        }
+        let request = Request::get(uri)
+            .header(header::ACCEPT, "application/json")
+            .body(Body::empty())
+            .map_err(|error| Break::Failed(error.to_string()))?;
+        let response =
+            self.client.send(request).await.map_err(|error| Break::Failed(with_sources(&error)))?;
+        match response.status() {
+            status if status.is_success() => Ok(response.into_body()),
+            StatusCode::NOT_FOUND => Err(Break::Absent),
+            StatusCode::GONE => Err(Break::Expired),
+            status => Err(Break::Failed(format!("the API server answered {status}"))),
+        }
+    }
+
+    async fn apply(&mut self, object: Value) {
+        let uid = text(&object, "/metadata/uid");
+        let version = text(&object, "/metadata/resourceVersion");
+        match ClusterObject::from_json(self.kind, object) {
+            Ok(object) => {
+                self.unreadable.remove(&uid);
+                self.emit(ClusterEvent::Applied(object)).await;
+            }
+            Err(error) => {
+                if self.unreadable.get(&uid) != Some(&version) {
+                    tracing::warn!(%error, "Object is unreadable and was skipped.");
+                    self.unreadable.insert(uid, version);
+                }
+            }
+        }
+    }
+
+    async fn delete(&mut self, object: &Value) {
+        self.unreadable.remove(&text(object, "/metadata/uid"));
+        let key = ObjectKey {
+            namespace: text(object, "/metadata/namespace"),
+            name: text(object, "/metadata/name"),
+        };
+        self.emit(ClusterEvent::Deleted(self.kind, key)).await;
+    }
+
+    async fn mark_stale(&mut self, reason: &str) {
+        if self.synced {
+            self.synced = false;
+            tracing::warn!(kind = ?self.kind, %reason, "Watch is broken; retrying.");
+            self.emit(ClusterEvent::Stale(self.kind)).await;
+        } else if self.failures == 0 {
+            tracing::debug!(kind = ?self.kind, %reason, "Watch can't start yet; retrying.");
+        }
+    }
+
+    async fn pause(&mut self) {
+        tokio::time::sleep(delay(self.failures)).await;
+        self.failures = self.failures.saturating_add(1);
+    }
+
+    async fn emit(&self, event: ClusterEvent) {
+        // A dropped receiver ends the whole watch at its next await.
+        let _closed = self.sender.send(event).await;
+    }
+}
+
+/// Exponential, with jitter of half its length so that many nodes don't come back in step.
+fn delay(failures: u32) -> Duration {
+    let full = FIRST_DELAY.saturating_mul(1_u32 << failures.min(8)).min(LONGEST_DELAY);
+    let random = std::collections::hash_map::RandomState::new().build_hasher().finish();
+    let permille = u32::try_from(random % 500).unwrap_or(0).saturating_add(500);
+    full.saturating_mul(permille) / 1000
+}
+
+fn text(value: &Value, pointer: &str) -> String {
+    value.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned()
+}

@@ -1,0 +1,54 @@
+//! Splits a streamed body into lines.
+
+use http_body_util::BodyExt;
+use kube::client::Body;
+
+use crate::execute::with_sources;
+
+/// Kubernetes objects end at about 1.5 MiB; a longer line is no watch event.
+const LONGEST_LINE: usize = 16 * 1024 * 1024;
+
+/// The lines of a body, without their line feeds.
+pub(crate) struct Lines {
+    body: Body,
+    buffer: Vec<u8>,
+    /// How much of the buffer is known to hold no line feed.
+    searched: usize,
+}
+
+impl Lines {
+    pub(crate) fn new(body: Body) -> Self {
+        Self { body, buffer: Vec::new(), searched: 0 }
+    }
+
+    /// The next line that isn't empty; `None` at the end. A last line without a line feed was cut
+    /// off and is not returned. Safe to drop between bytes: nothing that was read is lost.
+    pub(crate) async fn next(&mut self) -> Result<Option<Vec<u8>>, String> {
+        loop {
+            let fresh = self.buffer.get(self.searched..).unwrap_or_default();
+            if let Some(offset) = fresh.iter().position(|&byte| byte == b'\n') {
+                let end = self.searched.saturating_add(offset);
+                let mut line: Vec<u8> = self.buffer.drain(..=end).collect();
+                line.pop();
+                self.searched = 0;
+                if !line.is_empty() {
+                    return Ok(Some(line));
+                }
+                continue;
+            }
+            self.searched = self.buffer.len();
+            if self.searched > LONGEST_LINE {
+                return Err("a watch line is longer than any object".to_owned());
+            }
+            match self.body.frame().await {
+                Some(Ok(frame)) => {
+                    if let Ok(data) = frame.into_data() {
+                        self.buffer.extend_from_slice(&data);
+                    }
+                }
+                Some(Err(error)) => return Err(with_sources(&error)),
+                None => return Ok(None),
+            }
+        }
+    }
+}

@@ -1,0 +1,164 @@
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
+
+use axum::Router;
+use axum::body::Body as AnswerBody;
+use axum::extract::{Request, State};
+use axum::response::{IntoResponse, Response};
+use kube::Config;
+use serde_json::json;
+
+use super::*;
+
+/// One answer: its status, and its body; a body that stays open never ends.
+struct Scripted {
+    status: u16,
+    body: String,
+    stays_open: bool,
+}
+
+#[derive(Clone, Default)]
+struct Script {
+    answers: Arc<Mutex<VecDeque<Scripted>>>,
+    seen: Arc<Mutex<Vec<String>>>,
+}
+
+async fn serve(State(script): State<Script>, request: Request) -> Response {
+    script.seen.lock().unwrap().push(request.uri().to_string());
+    let next = script.answers.lock().unwrap().pop_front();
+    let Some(answer) = next else {
+        return StatusCode::SERVICE_UNAVAILABLE.into_response();
+    };
+    let status = StatusCode::from_u16(answer.status).unwrap();
+    if !answer.stays_open {
+        return (status, answer.body).into_response();
+    }
+    let first = futures::stream::iter([Ok::<_, std::io::Error>(answer.body)]);
+    let open = futures::StreamExt::chain(first, futures::stream::pending());
+    (status, AnswerBody::from_stream(open)).into_response()
+}
+
+fn list(version: &str, names: &[&str]) -> Scripted {
+    let items: Vec<_> = names.iter().map(|name| pod(name, "1")).collect();
+    let body = json!({"metadata": {"resourceVersion": version}, "items": items}).to_string();
+    Scripted { status: 200, body, stays_open: false }
+}
+
+fn pod(name: &str, version: &str) -> Value {
+    json!({"metadata": {"name": name, "namespace": "d", "uid": name, "resourceVersion": version}})
+}
+
+fn events(lines: &[(&str, Value)], stays_open: bool) -> Scripted {
+    let body = lines
+        .iter()
+        .map(|(kind, object)| format!("{}\n", json!({"type": kind, "object": object})))
+        .collect();
+    Scripted { status: 200, body, stays_open }
+}
+
+fn status(status: u16) -> Scripted {
+    Scripted { status, body: String::new(), stays_open: false }
+}
+
+/// Runs a pod watch against the script and returns the first `count` events, in short.
+async fn run(script: &Script, answers: Vec<Scripted>, count: usize) -> Vec<String> {
+    crate::install_crypto_provider();
+    script.answers.lock().unwrap().extend(answers);
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let router = Router::new().fallback(serve).with_state(script.clone());
+    tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+    let mut config = Config::new(format!("http://{address}").parse().unwrap());
+    config.default_retry = false;
+    let client = Client::try_from(config).unwrap();
+    let (sender, mut receiver) = mpsc::channel(100);
+    let task = tokio::spawn(watch(client, Kind::Pod, Some("spec.nodeName=n".into()), sender));
+    let mut short = Vec::new();
+    while short.len() < count {
+        let event = tokio::time::timeout(Duration::from_secs(20), receiver.recv())
+            .await
+            .unwrap_or_else(|_| panic!("too few events: {short:?}"))
+            .unwrap();
+        short.push(match event {
+            ClusterEvent::Applied(ClusterObject::Pod(pod)) => format!("+{}", pod.metadata.name),
+            ClusterEvent::Applied(other) => format!("{other:?}"),
+            ClusterEvent::Deleted(_, key) => format!("-{}", key.name),
+            ClusterEvent::Restarted(_) => "restarted".into(),
+            ClusterEvent::Synced(_) => "synced".into(),
+            ClusterEvent::Stale(_) => "stale".into(),
+        });
+    }
+    drop(receiver);
+    tokio::time::timeout(Duration::from_secs(5), task)
+        .await
+        .expect("ends with its receiver")
+        .unwrap();
+    short
+}
+
+#[tokio::test]
+async fn lists_pages_then_follows_from_the_last_version() {
+    let script = Script::default();
+    let mut first = list("5", &["a"]);
+    first.body = first.body.replace("\"5\"", "\"5\",\"continue\":\"t/1\"");
+    let answers = vec![
+        first,
+        list("5", &["b"]),
+        events(&[("ADDED", pod("c", "6")), ("DELETED", pod("a", "7"))], false),
+        events(&[("BOOKMARK", pod("", "9")), ("MODIFIED", pod("b", "10"))], true),
+    ];
+    let seen = run(&script, answers, 7).await;
+    assert_eq!(seen, ["restarted", "+a", "+b", "synced", "+c", "-a", "+b"]);
+    let requests = script.seen.lock().unwrap().clone();
+    assert!(requests[0].contains("fieldSelector=spec.nodeName%3Dn"), "{requests:?}");
+    assert!(requests[1].contains("continue=t%2F1"), "{requests:?}");
+    assert!(requests[2].contains("resourceVersion=5"), "{requests:?}");
+    assert!(requests[3].contains("resourceVersion=7"), "{requests:?}");
+}
+
+#[tokio::test]
+async fn an_expired_version_leads_to_a_new_list_without_stale() {
+    let script = Script::default();
+    let gone = json!({"kind": "Status", "code": 410, "message": "too old"});
+    let answers = vec![
+        list("5", &["a"]),
+        events(&[("ERROR", gone)], false),
+        list("9", &["b"]),
+        status(410),
+        list("12", &[]),
+        events(&[], true),
+    ];
+    let seen = run(&script, answers, 8).await;
+    let expected =
+        ["restarted", "+a", "synced", "restarted", "+b", "synced", "restarted", "synced"];
+    assert_eq!(seen, expected);
+}
+
+#[tokio::test]
+async fn a_server_that_is_down_makes_the_view_stale_until_the_next_list() {
+    let script = Script::default();
+    let answers = vec![
+        status(404),
+        status(404),
+        list("5", &["a"]),
+        events(&[], false),
+        status(500),
+        status(503),
+        list("6", &[]),
+        events(&[("ADDED", pod("z", "7"))], true),
+    ];
+    let seen = run(&script, answers, 7).await;
+    assert_eq!(seen, ["restarted", "+a", "synced", "stale", "restarted", "synced", "+z"]);
+}
+
+#[tokio::test]
+async fn unreadable_objects_and_cut_lines_are_survived() {
+    let script = Script::default();
+    let mut bad = pod("bad", "6");
+    bad["spec"] = json!({"containers": 3});
+    let mut cut = events(&[("ADDED", bad), ("ADDED", pod("c", "7"))], false);
+    cut.body.push_str("{\"type\":\"ADD");
+    let answers = vec![list("5", &[]), cut, events(&[("ADDED", pod("d", "8"))], true)];
+    let seen = run(&script, answers, 4).await;
+    assert_eq!(seen, ["restarted", "synced", "+c", "+d"]);
+}
