@@ -1,0 +1,117 @@
+//! The API's verbs above the store: calls in process, eviction, binding, admission, custom
+//! resources. The HTTP face decodes into the same functions.
+
+use drover_common::call::{Kind, KubernetesCall, Target};
+use drover_common::cluster::ObjectKey;
+use jiff::Timestamp;
+use serde_json::Value;
+
+use super::failure::{ApiFailure, ApiResult};
+use super::object;
+use super::resource::{EVENTS, Resource};
+use super::store::{DeleteOptions, Part, Store, WriteOptions};
+
+pub mod admission;
+pub mod bootstrap;
+pub mod custom;
+pub mod events;
+pub mod evict;
+pub mod patch;
+
+/// Answers a call as the HTTP face would.
+///
+/// # Errors
+/// What the API would answer.
+pub fn perform(store: &mut Store, call: &KubernetesCall, now: Timestamp) -> ApiResult<Value> {
+    let options = WriteOptions::default();
+    match call {
+        KubernetesCall::Get { target } => {
+            let (resource, key) = locate(target);
+            Ok(present(target.kind, store.require(&resource, &key)?))
+        }
+        KubernetesCall::Create { target, object } => {
+            let (resource, key) = locate(target);
+            let mut value = if target.kind == Kind::Event {
+                events::to_core(object.clone())
+            } else {
+                object.clone()
+            };
+            check_place(&mut value, &key)?;
+            let created = store.create(&resource, value, &options, now)?;
+            Ok(present(target.kind, &created))
+        }
+        KubernetesCall::MergePatch { target, status, patch } => {
+            let (resource, key) = locate(target);
+            let current = present(target.kind, store.require(&resource, &key)?);
+            let mut value = patch::merge(current, patch);
+            if target.kind == Kind::Event {
+                value = events::to_core(value);
+            }
+            // Without these in the patch there is no precondition: what was read is current.
+            let part = if *status { Part::Status } else { Part::Main };
+            let updated = store.update(&resource, value, part, &options, now)?;
+            Ok(present(target.kind, &updated))
+        }
+        KubernetesCall::Delete { target, uid, grace_seconds } => {
+            let (resource, key) = locate(target);
+            let options = DeleteOptions {
+                uid: uid.clone(),
+                grace_seconds: grace_seconds.map(i64::from),
+                ..DeleteOptions::default()
+            };
+            let deleted = store.delete(&resource, &key, &options, now)?;
+            Ok(present(target.kind, deleted.object()))
+        }
+        KubernetesCall::Evict { target, uid, grace_seconds } => {
+            let (_, key) = locate(target);
+            let options = DeleteOptions {
+                uid: Some(uid.clone()),
+                grace_seconds: grace_seconds.map(i64::from),
+                ..DeleteOptions::default()
+            };
+            evict::evict(store, &key, &options, now)?;
+            Ok(Value::Null)
+        }
+    }
+}
+
+fn locate(target: &Target) -> (Resource, ObjectKey) {
+    // Both event APIs show the same objects; they are kept as core/v1.
+    let resource =
+        if target.kind == Kind::Event { EVENTS } else { Resource::from(target.kind) };
+    let namespace = target.namespace.clone().unwrap_or_default();
+    (resource, ObjectKey { namespace, name: target.name.clone() })
+}
+
+fn present(kind: Kind, object: &Value) -> Value {
+    if kind == Kind::Event { events::from_core(object.clone()) } else { object.clone() }
+}
+
+/// Name and namespace of an object must be those of the place it is written to.
+///
+/// # Errors
+/// 400 if they differ.
+pub fn check_place(value: &mut Value, key: &ObjectKey) -> ApiResult<()> {
+    if !value.is_object() {
+        return Err(ApiFailure::bad_request("the body of the request is not an object"));
+    }
+    let (namespace, name) = (object::namespace(value), object::name(value));
+    if !namespace.is_empty() && namespace != key.namespace {
+        return Err(ApiFailure::bad_request(
+            "the namespace of the provided object does not match the namespace sent on the request",
+        ));
+    }
+    if !key.name.is_empty() && !name.is_empty() && name != key.name {
+        return Err(ApiFailure::bad_request(format!(
+            "the name of the object ({name}) does not match the name on the URL ({})",
+            key.name
+        )));
+    }
+    if !key.namespace.is_empty() {
+        object::set(value, &["metadata", "namespace"], key.namespace.clone());
+    }
+    if !key.name.is_empty() {
+        object::set(value, &["metadata", "name"], key.name.clone());
+    }
+    Ok(())
+}

@@ -1,0 +1,163 @@
+//! What goes wrong on purpose: errors, delays, lost answers and hangs, per face and operation.
+
+use serde::{Deserialize, Serialize};
+
+use super::random::Random;
+
+/// Which face a fault applies to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Face {
+    /// The Kubernetes API.
+    Kubernetes,
+    /// EC2.
+    Ec2,
+    /// SSM.
+    Ssm,
+    /// Pricing.
+    Pricing,
+    /// The instances' metadata service.
+    Imds,
+}
+
+/// What happens to a request.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", rename_all_fields = "camelCase")]
+pub enum FaultEffect {
+    /// It is refused; nothing is done.
+    Error {
+        /// HTTP status.
+        status: u16,
+        /// The protocol's error code or reason (`RequestLimitExceeded`, `InternalError`, …).
+        code: String,
+        /// The message that goes with it.
+        #[serde(default)]
+        message: String,
+    },
+    /// It is done, after a wait.
+    Delay {
+        /// The wait.
+        milliseconds: u64,
+    },
+    /// It is done, but the answer is lost: the connection closes.
+    LostAnswer,
+    /// It is not done, and no answer ever comes.
+    Hang,
+}
+
+/// One fault.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Fault {
+    /// Where.
+    pub face: Face,
+    /// The operation it strikes: an action (`CreateFleet`) or `verb resource` (`create pods`,
+    /// `patch nodes/status`, `create pods/eviction`), with `*` for any text; every one if empty.
+    #[serde(default)]
+    pub operation: String,
+    /// What happens.
+    pub effect: FaultEffect,
+    /// The part of matching requests that are struck; all if absent.
+    #[serde(default = "always")]
+    pub probability: f64,
+    /// How many requests it strikes before it is used up; no end if absent.
+    #[serde(default)]
+    pub remaining: Option<u64>,
+}
+
+fn always() -> f64 {
+    1.0
+}
+
+/// The faults in force, in the order they were put in; the first that strikes decides.
+#[derive(Clone, Debug)]
+pub struct Faults {
+    rules: Vec<(u64, Fault)>,
+    next_id: u64,
+    random: Random,
+}
+
+impl Faults {
+    /// No faults.
+    pub fn new(random: Random) -> Self {
+        Self { rules: Vec::new(), next_id: 1, random }
+    }
+
+    /// Puts a fault in force; its id takes it away again.
+    pub fn add(&mut self, fault: Fault) -> u64 {
+        let id = self.next_id;
+        self.next_id += 1;
+        self.rules.push((id, fault));
+        id
+    }
+
+    /// Takes a fault away; false if there is none of that id.
+    pub fn remove(&mut self, id: u64) -> bool {
+        let before = self.rules.len();
+        self.rules.retain(|(rule, _)| *rule != id);
+        self.rules.len() != before
+    }
+
+    /// Takes all faults away.
+    pub fn clear(&mut self) {
+        self.rules.clear();
+    }
+
+    /// The faults in force with their ids.
+    pub fn iter(&self) -> impl Iterator<Item = (u64, &Fault)> {
+        self.rules.iter().map(|(id, fault)| (*id, fault))
+    }
+
+    /// What happens to this request, if a fault strikes it.
+    pub fn strike(&mut self, face: Face, operation: &str) -> Option<FaultEffect> {
+        let struck = self.rules.iter_mut().find(|(_, fault)| {
+            fault.face == face
+                && (fault.operation.is_empty() || matches_pattern(&fault.operation, operation))
+                && fault.remaining != Some(0)
+                && self.random.chance(fault.probability)
+        })?;
+        if let Some(remaining) = &mut struck.1.remaining {
+            *remaining -= 1;
+        }
+        let effect = struck.1.effect.clone();
+        self.rules.retain(|(_, fault)| fault.remaining != Some(0));
+        Some(effect)
+    }
+}
+
+/// Whether a text matches a pattern in which `*` stands for any text.
+fn matches_pattern(pattern: &str, text: &str) -> bool {
+    match pattern.split_once('*') {
+        None => pattern == text,
+        Some((prefix, rest)) => text.strip_prefix(prefix).is_some_and(|tail| {
+            tail.char_indices()
+                .map(|(index, _)| index)
+                .chain([tail.len()])
+                .any(|index| tail.get(index..).is_some_and(|tail| matches_pattern(rest, tail)))
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fault_strikes_what_it_names_until_it_is_used_up() {
+        let mut faults = Faults::new(Random::new(1));
+        let fault = Fault {
+            face: Face::Kubernetes,
+            operation: "* pods*".to_owned(),
+            effect: FaultEffect::Hang,
+            probability: 1.0,
+            remaining: Some(2),
+        };
+        faults.add(fault);
+        assert_eq!(faults.strike(Face::Kubernetes, "get nodes"), None);
+        assert_eq!(faults.strike(Face::Ec2, "get pods"), None);
+        assert_eq!(faults.strike(Face::Kubernetes, "get pods"), Some(FaultEffect::Hang));
+        assert_eq!(faults.strike(Face::Kubernetes, "create pods/eviction"), Some(FaultEffect::Hang));
+        assert_eq!(faults.strike(Face::Kubernetes, "get pods"), None);
+        assert_eq!(faults.iter().count(), 0);
+    }
+}
