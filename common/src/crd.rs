@@ -5,17 +5,54 @@
 //! 1.14), so that manifests written for it are taken as they are. Durations and quantities stay in
 //! the user's own spelling: what is read is written back unchanged.
 
+mod budget;
 mod condition;
+mod cron;
 mod duration;
 mod node_claim;
 mod node_class;
 mod node_pool;
 mod quantity;
 mod schema;
+mod validate;
 
+pub use budget::*;
 pub use condition::*;
+pub use cron::*;
 pub use duration::*;
 pub use node_claim::*;
 pub use node_class::*;
 pub use node_pool::*;
 pub use quantity::*;
+pub use validate::*;
+
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::CustomResourceExt;
+use serde_json::Value;
+
+/// The definitions of all three kinds as JSON, ready to be applied: NodePool, NodeClaim,
+/// EC2NodeClass.
+pub fn values() -> Vec<Value> {
+    [NodePool::crd(), NodeClaim::crd(), Ec2NodeClass::crd()]
+        .iter()
+        .map(|definition| {
+            let mut value =
+                serde_json::to_value(definition).expect("a definition has string keys alone");
+            schema::tidy(&mut value);
+            value
+        })
+        .collect()
+}
+
+/// The definitions of all three kinds: NodePool, NodeClaim, EC2NodeClass.
+pub fn all() -> Vec<CustomResourceDefinition> {
+    values()
+        .into_iter()
+        .map(|value| {
+            serde_json::from_value(value).expect("tidying leaves a definition a definition")
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests;

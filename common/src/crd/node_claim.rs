@@ -18,10 +18,55 @@ use crate::taint::Taint;
     plural = "nodeclaims",
     category = "karpenter",
     status = "NodeClaimStatus",
+    printcolumn(
+        name = "Type",
+        type_ = "string",
+        json_path = r".metadata.labels.node\.kubernetes\.io/instance-type"
+    ),
+    printcolumn(
+        name = "Capacity",
+        type_ = "string",
+        json_path = r".metadata.labels.karpenter\.sh/capacity-type"
+    ),
+    printcolumn(
+        name = "Zone",
+        type_ = "string",
+        json_path = r".metadata.labels.topology\.kubernetes\.io/zone"
+    ),
+    printcolumn(name = "Node", type_ = "string", json_path = ".status.nodeName"),
+    printcolumn(
+        name = "Ready",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="Ready")].status"#
+    ),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(name = "ImageID", type_ = "string", json_path = ".status.imageID", priority = 1),
+    printcolumn(name = "ID", type_ = "string", json_path = ".status.providerID", priority = 1),
+    printcolumn(
+        name = "NodePool",
+        type_ = "string",
+        json_path = r".metadata.labels.karpenter\.sh/nodepool",
+        priority = 1
+    ),
+    printcolumn(
+        name = "NodeClass",
+        type_ = "string",
+        json_path = ".spec.nodeClassRef.name",
+        priority = 1
+    ),
+    printcolumn(
+        name = "Drifted",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="Drifted")].status"#,
+        priority = 1
+    ),
     derive = "PartialEq",
     doc = "One node that was asked for, and what became of it."
 )]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = schema::rules(&[
+    ("self == oldSelf", "the spec is immutable"),
+])))]
 pub struct NodeClaimSpec {
     /// Taints of the node.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -33,7 +78,7 @@ pub struct NodeClaimSpec {
     #[schemars(schema_with = "schema::taints")]
     pub startup_taints: Vec<Taint>,
     /// What the node's labels must fulfil.
-    #[schemars(schema_with = "schema::requirements")]
+    #[schemars(schema_with = "schema::claim_requirements")]
     pub requirements: Vec<Requirement>,
     /// What the node must have room for.
     #[serde(default, skip_serializing_if = "ResourceRequirements::is_empty")]
@@ -89,12 +134,19 @@ impl ResourceRequirements {
     Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
 )]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = schema::rules(&[
+    ("self.group == oldSelf.group", "the group of a nodeClassRef is immutable"),
+    ("self.kind == oldSelf.kind", "the kind of a nodeClassRef is immutable"),
+])))]
 pub struct NodeClassReference {
     /// Kind, `EC2NodeClass`.
+    #[schemars(length(min = 1))]
     pub kind: String,
     /// Name.
+    #[schemars(length(min = 1))]
     pub name: String,
     /// API group, `karpenter.k8s.aws`.
+    #[schemars(length(min = 1), regex(pattern = r"^[^/]+$"))]
     pub group: String,
 }
 

@@ -1,6 +1,7 @@
 //! EC2NodeClass (`karpenter.k8s.aws/v1`): how instances are made.
 
 mod kubelet;
+mod rules;
 mod spec;
 mod status;
 

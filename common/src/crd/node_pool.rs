@@ -24,15 +24,54 @@ use crate::taint::Taint;
     plural = "nodepools",
     category = "karpenter",
     status = "NodePoolStatus",
+    scale(spec_replicas_path = ".spec.replicas", status_replicas_path = ".status.nodes"),
+    printcolumn(
+        name = "NodeClass",
+        type_ = "string",
+        json_path = ".spec.template.spec.nodeClassRef.name"
+    ),
+    printcolumn(name = "Nodes", type_ = "string", json_path = ".status.nodes"),
+    printcolumn(
+        name = "Ready",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="Ready")].status"#
+    ),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(name = "Weight", type_ = "integer", json_path = ".spec.weight", priority = 1),
+    printcolumn(
+        name = "CPU",
+        type_ = "string",
+        json_path = ".status.resources.cpu",
+        priority = 1
+    ),
+    printcolumn(
+        name = "Memory",
+        type_ = "string",
+        json_path = ".status.resources.memory",
+        priority = 1
+    ),
     derive = "PartialEq",
     doc = "Which nodes may be made, and when they may be disrupted."
 )]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = schema::rules(&[
+    ("!(has(self.weight) && has(self.replicas))", "weight and replicas exclude each other"),
+    (
+        "has(self.replicas) == has(oldSelf.replicas)",
+        "replicas can be neither added nor removed after creation",
+    ),
+    (
+        "!has(self.replicas) || !has(self.limits) || self.limits.size() == 0 || \
+         (self.limits.size() == 1 && 'nodes' in self.limits)",
+        "with replicas, nodes is the only limit",
+    ),
+])))]
 pub struct NodePoolSpec {
     /// What every node of the pool is like.
     pub template: NodeClaimTemplate,
     /// When nodes may be disrupted.
     #[serde(default)]
+    #[schemars(extend("default" = serde_json::json!({"consolidateAfter": "0s"})))]
     pub disruption: Disruption,
     /// The most the pool's nodes may add up to, by resource; `nodes` counts them.
     #[serde(default, skip_serializing_if = "RawResources::is_empty")]
@@ -64,6 +103,7 @@ pub struct NodeClaimTemplate {
 pub struct TemplateMetadata {
     /// Labels.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(schema_with = "schema::template_labels")]
     pub labels: BTreeMap<String, String>,
     /// Annotations.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -91,7 +131,7 @@ pub struct NodeClaimTemplateSpec {
     #[schemars(schema_with = "schema::taints")]
     pub startup_taints: Vec<Taint>,
     /// What the nodes' labels must fulfil.
-    #[schemars(schema_with = "schema::requirements")]
+    #[schemars(schema_with = "schema::pool_requirements")]
     pub requirements: Vec<Requirement>,
     /// The class that says how instances are made.
     pub node_class_ref: NodeClassReference,
@@ -133,7 +173,10 @@ pub struct Disruption {
     pub consolidation_policy: ConsolidationPolicy,
     /// How many nodes may be disrupted at a time; the smallest active one counts.
     #[serde(default = "default_budgets")]
-    #[schemars(length(max = 50))]
+    #[schemars(length(max = 50), extend("x-kubernetes-validations" = schema::rules(&[(
+        "self.all(x, has(x.schedule) == has(x.duration))",
+        "a budget has both schedule and duration, or neither",
+    )])))]
     pub budgets: Vec<Budget>,
 }
 
@@ -195,6 +238,9 @@ pub struct Budget {
     pub reasons: Vec<DisruptionReason>,
     /// When it begins to be active, cron in UTC; always active if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(
+        pattern = r"^(@(annually|yearly|monthly|weekly|daily|midnight|hourly))|((.+)\s(.+)\s(.+)\s(.+)\s(.+))$"
+    ))]
     pub schedule: Option<String>,
     /// How long it is active from each such time.
     #[serde(default, skip_serializing_if = "Option::is_none")]

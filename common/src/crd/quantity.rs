@@ -7,6 +7,8 @@ use std::fmt;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
+use crate::resources::{QuantityError, Resources};
+
 /// A Kubernetes quantity as it was written: a number or a text such as `1500m` or `2Gi`. It is
 /// written back exactly so.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -61,4 +63,14 @@ impl JsonSchema for RawQuantity {
             "x-kubernetes-int-or-string": true,
         })
     }
+}
+
+/// The amounts that quantities stand for.
+///
+/// # Errors
+/// The first text that is not a quantity.
+pub fn parse_resources(raw: &RawResources) -> Result<Resources, QuantityError> {
+    let texts: Vec<(&str, String)> =
+        raw.iter().map(|(name, quantity)| (name.as_str(), quantity.to_string())).collect();
+    Resources::from_quantities(texts.iter().map(|(name, text)| (*name, text.as_str())))
 }

@@ -6,10 +6,29 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::super::schema;
+
 /// Kubelet settings. Those that change scheduling are typed; any other key of Kubernetes'
 /// KubeletConfiguration is kept and passed on where the image family can take it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = schema::rules(&[
+    (
+        "has(self.evictionSoft) == has(self.evictionSoftGracePeriod)",
+        "evictionSoft and evictionSoftGracePeriod need each other",
+    ),
+    (
+        "!has(self.evictionSoft) || !has(self.evictionSoftGracePeriod) || \
+         (self.evictionSoft.all(k, k in self.evictionSoftGracePeriod) && \
+         self.evictionSoftGracePeriod.all(k, k in self.evictionSoft))",
+        "evictionSoft and evictionSoftGracePeriod name the same signals",
+    ),
+    (
+        "!has(self.imageGCHighThresholdPercent) || !has(self.imageGCLowThresholdPercent) || \
+         self.imageGCHighThresholdPercent > self.imageGCLowThresholdPercent",
+        "imageGCHighThresholdPercent is greater than imageGCLowThresholdPercent",
+    ),
+])))]
 pub struct KubeletConfiguration {
     /// Addresses of the cluster's DNS.
     #[serde(default, rename = "clusterDNS", skip_serializing_if = "Vec::is_empty")]
@@ -24,18 +43,23 @@ pub struct KubeletConfiguration {
     pub pods_per_core: Option<u32>,
     /// Set aside for the system: cpu, memory, ephemeral-storage, pid.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(schema_with = "schema::reserved")]
     pub system_reserved: BTreeMap<String, String>,
     /// Set aside for Kubernetes' daemons: cpu, memory, ephemeral-storage, pid.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(schema_with = "schema::reserved")]
     pub kube_reserved: BTreeMap<String, String>,
     /// Below which amounts pods are evicted at once, by signal; a quantity or a percentage.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(schema_with = "schema::by_eviction_signal")]
     pub eviction_hard: BTreeMap<String, String>,
     /// Below which amounts pods are evicted after a grace period, by signal.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(schema_with = "schema::by_eviction_signal")]
     pub eviction_soft: BTreeMap<String, String>,
     /// Those grace periods, by signal.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(schema_with = "schema::by_eviction_signal")]
     pub eviction_soft_grace_period: BTreeMap<String, String>,
     /// The most grace a pod gets in a soft eviction, seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]

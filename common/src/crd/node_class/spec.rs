@@ -6,7 +6,8 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::super::RawQuantity;
+use super::super::{RawQuantity, schema};
+use super::rules::*;
 use super::{Ec2NodeClassStatus, KubeletConfiguration};
 
 /// How instances are made.
@@ -22,20 +23,28 @@ use super::{Ec2NodeClassStatus, KubeletConfiguration};
     shortname = "ec2ncs",
     category = "karpenter",
     status = "Ec2NodeClassStatus",
+    printcolumn(
+        name = "Ready",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="Ready")].status"#
+    ),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(name = "Role", type_ = "string", json_path = ".spec.role", priority = 1),
     derive = "PartialEq",
     doc = "How EC2 instances are made: network, image, disks, kubelet."
 )]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = schema::rules(&class_rules())))]
 pub struct Ec2NodeClassSpec {
     /// Subnets to launch into.
-    #[schemars(length(min = 1, max = 30))]
+    #[schemars(length(min = 1, max = 30), extend("x-kubernetes-validations" = schema::rules(&SUBNET_RULES)))]
     pub subnet_selector_terms: Vec<SubnetSelectorTerm>,
     /// Security groups of the instances.
-    #[schemars(length(min = 1, max = 30))]
+    #[schemars(length(min = 1, max = 30), extend("x-kubernetes-validations" = schema::rules(&SECURITY_GROUP_RULES)))]
     pub security_group_selector_terms: Vec<SecurityGroupSelectorTerm>,
     /// Capacity reservations to launch into.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 30))]
+    #[schemars(length(max = 30), extend("x-kubernetes-validations" = schema::rules(&RESERVATION_RULES)))]
     pub capacity_reservation_selector_terms: Vec<CapacityReservationSelectorTerm>,
     /// Placement group to launch into.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -52,7 +61,7 @@ pub struct Ec2NodeClassSpec {
     #[schemars(range(min = 0))]
     pub ip_prefix_count: Option<i32>,
     /// Images to run.
-    #[schemars(length(min = 1, max = 30))]
+    #[schemars(length(min = 1, max = 30), extend("x-kubernetes-validations" = schema::rules(&IMAGE_RULES)))]
     pub ami_selector_terms: Vec<AmiSelectorTerm>,
     /// How user data is written; follows from an alias.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -62,26 +71,29 @@ pub struct Ec2NodeClassSpec {
     pub user_data: Option<String>,
     /// IAM role of the instances.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1))]
     pub role: Option<String>,
     /// Instance profile of the instances.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1))]
     pub instance_profile: Option<String>,
     /// Tags of all resources made.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(schema_with = "schema::resource_tags")]
     pub tags: BTreeMap<String, String>,
     /// Kubelet settings.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kubelet: Option<KubeletConfiguration>,
     /// Disks.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 50))]
+    #[schemars(length(max = 50), extend("x-kubernetes-validations" = schema::rules(&DISK_RULES)))]
     pub block_device_mappings: Vec<BlockDeviceMapping>,
     /// What is done with local disks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub instance_store_policy: Option<InstanceStorePolicy>,
     /// Network interfaces.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 150))]
+    #[schemars(length(max = 150), extend("x-kubernetes-validations" = schema::rules(&INTERFACE_RULES)))]
     pub network_interfaces: Vec<NetworkInterface>,
     /// Metrics by the minute.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -100,12 +112,27 @@ pub struct Ec2NodeClassSpec {
     pub cpu_options: Option<CpuOptions>,
 }
 
+impl Ec2NodeClassSpec {
+    /// How user data is written: `amiFamily`, or what the alias says; `None` if neither does.
+    pub fn family(&self) -> Option<AmiFamily> {
+        self.ami_family.or_else(|| self.alias().map(|(family, _)| family))
+    }
+
+    /// Family and version of the alias, if images are selected by one.
+    pub fn alias(&self) -> Option<(AmiFamily, &str)> {
+        let alias = self.ami_selector_terms.iter().find_map(|term| term.alias.as_deref())?;
+        let (family, version) = alias.split_once('@')?;
+        Some((AmiFamily::from_alias(family)?, version))
+    }
+}
+
 /// Selects subnets; all of a term hold, any term suffices.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SubnetSelectorTerm {
     /// Tags; `*` for any value.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(schema_with = "schema::selector_tags")]
     pub tags: BTreeMap<String, String>,
     /// Id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -119,6 +146,7 @@ pub struct SubnetSelectorTerm {
 pub struct SecurityGroupSelectorTerm {
     /// Tags; `*` for any value.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(schema_with = "schema::selector_tags")]
     pub tags: BTreeMap<String, String>,
     /// Id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -135,6 +163,7 @@ pub struct SecurityGroupSelectorTerm {
 pub struct CapacityReservationSelectorTerm {
     /// Tags; `*` for any value.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(schema_with = "schema::selector_tags")]
     pub tags: BTreeMap<String, String>,
     /// Id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -162,6 +191,7 @@ pub enum InstanceMatchCriteria {
 /// Selects one placement group.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = schema::rules(&PLACEMENT_RULES)))]
 pub struct PlacementGroupSelector {
     /// Name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -178,10 +208,11 @@ pub struct PlacementGroupSelector {
 pub struct AmiSelectorTerm {
     /// `family@version` of an image that AWS publishes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 30))]
+    #[schemars(length(max = 30), extend("x-kubernetes-validations" = schema::rules(&ALIAS_RULES)))]
     pub alias: Option<String>,
     /// Tags; `*` for any value.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(schema_with = "schema::selector_tags")]
     pub tags: BTreeMap<String, String>,
     /// Id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -221,6 +252,39 @@ pub enum AmiFamily {
     Windows2025,
 }
 
+impl AmiFamily {
+    /// The family of an alias.
+    pub fn from_alias(family: &str) -> Option<Self> {
+        match family {
+            "al2" => Some(AmiFamily::Al2),
+            "al2023" => Some(AmiFamily::Al2023),
+            "bottlerocket" => Some(AmiFamily::Bottlerocket),
+            "windows2019" => Some(AmiFamily::Windows2019),
+            "windows2022" => Some(AmiFamily::Windows2022),
+            "windows2025" => Some(AmiFamily::Windows2025),
+            _ => None,
+        }
+    }
+
+    /// Its name in lower case, as aliases and instance types use it.
+    pub const fn lower_case(self) -> &'static str {
+        match self {
+            AmiFamily::Al2 => "al2",
+            AmiFamily::Al2023 => "al2023",
+            AmiFamily::Bottlerocket => "bottlerocket",
+            AmiFamily::Custom => "custom",
+            AmiFamily::Windows2019 => "windows2019",
+            AmiFamily::Windows2022 => "windows2022",
+            AmiFamily::Windows2025 => "windows2025",
+        }
+    }
+
+    /// Whether it is a Windows Server.
+    pub const fn is_windows(self) -> bool {
+        matches!(self, AmiFamily::Windows2019 | AmiFamily::Windows2022 | AmiFamily::Windows2025)
+    }
+}
+
 /// One disk.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -239,6 +303,7 @@ pub struct BlockDeviceMapping {
 /// An EBS volume.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = schema::rules(&VOLUME_RULES)))]
 pub struct EbsBlockDevice {
     /// Whether it goes with the instance.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -264,6 +329,7 @@ pub struct EbsBlockDevice {
     pub volume_initialization_rate: Option<i32>,
     /// Size.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::volume_size")]
     pub volume_size: Option<RawQuantity>,
     /// Type.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -420,6 +486,7 @@ impl HttpTokens {
 /// Timeouts of tracked connections.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = schema::rules(&TRACKING_RULES)))]
 pub struct ConnectionTracking {
     /// Seconds an idle TCP connection is kept.
     #[serde(default, skip_serializing_if = "Option::is_none")]

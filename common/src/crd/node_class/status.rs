@@ -69,7 +69,7 @@ pub struct AmiStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deprecated: Option<bool>,
     /// The nodes it is for.
-    #[schemars(schema_with = "schema::requirements")]
+    #[schemars(schema_with = "schema::status_requirements")]
     pub requirements: Vec<Requirement>,
 }
 
