@@ -1,0 +1,256 @@
+//! One pod's way off the node.
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::rules::{after, grace_seconds, latest_start, seconds_left};
+use super::{DrainCall, DrainKey};
+use crate::call::{Kind, KubernetesCall, KubernetesFailure, KubernetesFailureKind, Target};
+use crate::cluster::Pod;
+
+/// A pod that was accepted for eviction but shows no sign of it after so long is evicted again.
+const SIGN_AFTER: SignedDuration = SignedDuration::from_secs(5);
+/// Once only the grace is left, an eviction that hangs is not waited for any longer than this.
+const OVERTAKE_AFTER: SignedDuration = SignedDuration::from_secs(1);
+
+/// How soon a refused deletion is tried again.
+const LAST_CALL_PACE: SignedDuration = SignedDuration::from_secs(1);
+
+/// What was done for a pod so far.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct PodDrain {
+    attempts: u32,
+    in_flight: Option<InFlight>,
+    not_before: Option<Timestamp>,
+    refusals: u32,
+    refusal: Option<Refusal>,
+    accepted_at: Option<Timestamp>,
+    counted: bool,
+    /// A running deletion was shortened to the deadline.
+    shortened: bool,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+struct Refusal {
+    failure: KubernetesFailure,
+    at: Timestamp,
+    forced: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct InFlight {
+    attempt: u32,
+    since: Timestamp,
+    forced: bool,
+    clipped: bool,
+}
+
+/// A call that a pod needs.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Attempt {
+    /// A deletion, past any budget.
+    pub(super) forced: bool,
+    grace_seconds: Option<u32>,
+}
+
+/// What a pod needs now.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Want {
+    Call(Attempt),
+    Wait(&'static str),
+    Nothing,
+}
+
+/// A call that made a pod leave.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Accepted {
+    pub(super) forced: bool,
+    pub(super) clipped: bool,
+}
+
+impl PodDrain {
+    pub(super) fn is_in_flight(&self) -> bool {
+        self.in_flight.is_some()
+    }
+
+    /// What the pod needs at `now`. `deadline` is when budgets give way, `waits` why it isn't the
+    /// pod's turn.
+    pub(super) fn want(
+        &self,
+        pod: &Pod,
+        deadline: Option<Timestamp>,
+        waits: Option<&'static str>,
+        now: Timestamp,
+    ) -> Want {
+        if pod.is_terminating() {
+            return self.shorten(pod, deadline, now);
+        }
+        let accepted = self.accepted_at.is_some_and(|at| now < after(at, SIGN_AFTER));
+        if accepted {
+            return Want::Nothing;
+        }
+        let last_call = deadline.filter(|&deadline| now >= latest_start(pod, deadline));
+        let Some(deadline) = last_call else {
+            return match waits {
+                Some(reason) => Want::Wait(reason),
+                None if self.may_call(now) => {
+                    Want::Call(Attempt { forced: false, grace_seconds: None })
+                }
+                None => Want::Nothing,
+            };
+        };
+        self.last_call(pod, deadline, now)
+    }
+
+    /// Only the pod's grace is left: one eviction if there was none yet, then deletion.
+    fn last_call(&self, pod: &Pod, deadline: Timestamp, now: Timestamp) -> Want {
+        let left = seconds_left(deadline, now);
+        let clipped = i64::from(left) < grace_seconds(pod);
+        if let Some(in_flight) = self.in_flight {
+            let hangs = now >= after(in_flight.since, OVERTAKE_AFTER);
+            if in_flight.forced || !hangs {
+                return Want::Nothing;
+            }
+        } else if self.attempts == 0 {
+            // Its budget may well allow it, and then nothing has to be passed.
+            let grace_seconds = clipped.then_some(left);
+            return Want::Call(Attempt { forced: false, grace_seconds });
+        }
+        // Only what concerns deletions, too, is a reason to pause, and never for long.
+        let pauses = self.refusal.as_ref().is_some_and(|refusal| {
+            let overloaded = refusal.failure.kind == KubernetesFailureKind::TooManyRequests;
+            (refusal.forced || overloaded) && now < after(refusal.at, LAST_CALL_PACE)
+        });
+        if pauses {
+            return Want::Nothing;
+        }
+        let own = u32::try_from(grace_seconds(pod).max(1)).unwrap_or(u32::MAX);
+        Want::Call(Attempt { forced: true, grace_seconds: Some(left.min(own)) })
+    }
+
+    /// Someone else's deletion that would outlast the deadline is shortened, once: Kubernetes lets
+    /// a grace only shrink.
+    fn shorten(&self, pod: &Pod, deadline: Option<Timestamp>, now: Timestamp) -> Want {
+        let ends_at = pod.metadata.deletion_timestamp;
+        let (Some(deadline), Some(ends_at)) = (deadline, ends_at) else { return Want::Nothing };
+        let slack = after(deadline, SignedDuration::from_secs(1));
+        if ends_at <= slack || self.shortened || !self.may_call(now) {
+            return Want::Nothing;
+        }
+        let grace_seconds = Some(seconds_left(deadline, now));
+        Want::Call(Attempt { forced: true, grace_seconds })
+    }
+
+    fn may_call(&self, now: Timestamp) -> bool {
+        self.in_flight.is_none() && self.not_before.is_none_or(|at| now >= at)
+    }
+
+    /// Starts a call.
+    pub(super) fn start(&mut self, pod: &Pod, attempt: &Attempt, now: Timestamp) -> DrainCall {
+        let key = DrainKey { uid: pod.metadata.uid.clone(), attempt: self.attempts };
+        self.in_flight = Some(InFlight {
+            attempt: self.attempts,
+            since: now,
+            forced: attempt.forced,
+            clipped: attempt
+                .grace_seconds
+                .is_some_and(|grace| i64::from(grace) < grace_seconds(pod)),
+        });
+        self.attempts = self.attempts.saturating_add(1);
+        self.shortened |= pod.is_terminating();
+        let target = Target::namespaced(
+            Kind::Pod,
+            pod.metadata.namespace.as_str(),
+            pod.metadata.name.as_str(),
+        );
+        let uid = pod.metadata.uid.clone();
+        let grace_seconds = attempt.grace_seconds;
+        let call = if attempt.forced {
+            KubernetesCall::Delete { target, uid: Some(uid), grace_seconds }
+        } else {
+            KubernetesCall::Evict { target, uid, grace_seconds }
+        };
+        DrainCall { key, call }
+    }
+
+    /// Takes in an answer; returns how the pod leaves if it was the first that made it leave.
+    pub(super) fn record(
+        &mut self,
+        attempt: u32,
+        outcome: &Result<(), KubernetesFailure>,
+        now: Timestamp,
+    ) -> Option<Accepted> {
+        let current = self.in_flight.filter(|in_flight| in_flight.attempt == attempt);
+        if current.is_some() {
+            self.in_flight = None;
+        }
+        match outcome {
+            Ok(()) => {
+                self.accepted_at = Some(now);
+                self.refusal = None;
+                self.refusals = 0;
+                self.not_before = None;
+                let first = !std::mem::replace(&mut self.counted, true);
+                // An overtaken eviction that was accepted after all counts as one.
+                let forced = current.is_some_and(|in_flight| in_flight.forced);
+                let clipped = current.is_some_and(|in_flight| in_flight.clipped);
+                first.then_some(Accepted { forced, clipped })
+            }
+            // Gone, or another pod bears the name by now.
+            Err(failure) if is_gone(failure.kind) => {
+                self.accepted_at = Some(now);
+                None
+            }
+            Err(failure) => {
+                if let Some(in_flight) = current {
+                    self.refusals = self.refusals.saturating_add(1);
+                    self.not_before = Some(after(now, pace(failure, self.refusals)));
+                    self.shortened = false;
+                    let forced = in_flight.forced;
+                    self.refusal = Some(Refusal { failure: failure.clone(), at: now, forced });
+                }
+                None
+            }
+        }
+    }
+
+    /// Why the pod is still there, for people.
+    pub(super) fn reason(&self, pod: &Pod, want: &Want, now: Timestamp) -> String {
+        if let Some(ends_at) = pod.metadata.deletion_timestamp {
+            let left = ends_at.duration_since(now).as_secs();
+            return if left >= 0 {
+                format!("terminating, {left} s left")
+            } else {
+                format!("terminating, overdue for {} s", left.saturating_neg())
+            };
+        }
+        match (want, &self.refusal) {
+            (Want::Wait(reason), _) => (*reason).to_owned(),
+            (_, Some(refusal)) => refusal.failure.to_string(),
+            (_, None) if self.accepted_at.is_some() => "eviction accepted".to_owned(),
+            (_, None) => "eviction under way".to_owned(),
+        }
+    }
+}
+
+fn is_gone(kind: KubernetesFailureKind) -> bool {
+    matches!(kind, KubernetesFailureKind::NotFound | KubernetesFailureKind::Conflict)
+}
+
+/// How long to wait after the nth refusal. A budget recovers as soon as a replacement is ready, so
+/// the first retries are quick; what can't succeed is asked rarely, in case people repair it.
+fn pace(failure: &KubernetesFailure, refusals: u32) -> SignedDuration {
+    use KubernetesFailureKind as Failure;
+    let doubling = |first: i64, longest: i64| {
+        let factor = 1_i64 << refusals.saturating_sub(1).min(10);
+        SignedDuration::from_millis(first.saturating_mul(factor).min(longest))
+    };
+    let pace = match failure.kind {
+        Failure::OverlappingBudgets | Failure::Invalid => SignedDuration::from_secs(30),
+        Failure::Forbidden => doubling(2_000, 10_000),
+        Failure::TooManyRequests => SignedDuration::from_secs(1),
+        Failure::DisruptionBudget => doubling(500, 5_000),
+        _ => doubling(250, 5_000),
+    };
+    let asked = i64::from(failure.retry_after_seconds.unwrap_or(0)).min(30);
+    pace.max(SignedDuration::from_secs(asked))
+}

@@ -1,0 +1,144 @@
+//! Which pods leave, when, and in which order.
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::{DrainInput, Purpose};
+use crate::call::KubernetesFailure;
+use crate::cluster::Pod;
+use crate::crd::parse_duration;
+use crate::labels;
+use crate::taint::{Taint, TaintEffect};
+
+/// The lowest priority of `system-cluster-critical`.
+const CRITICAL_PRIORITY: i32 = 2_000_000_000;
+/// A pod that should have been gone for so long has lost its kubelet; nothing is gained by waiting.
+const STUCK_AFTER: SignedDuration = SignedDuration::from_secs(60);
+/// Pods with hardly any grace are deleted so long before the deadline.
+const SHORTEST_LAST_CALL: SignedDuration = SignedDuration::from_secs(3);
+/// Kubernetes' default for `terminationGracePeriodSeconds`.
+const DEFAULT_GRACE_SECONDS: i64 = 30;
+
+/// Why a pod stays on a node that is drained; `None` if it has to leave.
+pub fn stays(pod: &Pod) -> Option<&'static str> {
+    if pod.is_mirror() {
+        return Some("it mirrors a static pod");
+    }
+    if pod.is_node_bound() {
+        return Some("a DaemonSet owns it");
+    }
+    if pod.is_terminal() {
+        return Some("it has ended");
+    }
+    let disrupted = Taint {
+        key: labels::DISRUPTED_TAINT.to_owned(),
+        value: String::new(),
+        effect: TaintEffect::NoSchedule,
+    };
+    let tolerated = pod.spec.tolerations.iter().any(|toleration| toleration.tolerates(&disrupted));
+    tolerated.then_some("it tolerates the disrupted taint")
+}
+
+/// The pods that have to leave, each after those it should follow.
+pub(super) fn leaving<'a>(pods: &[&'a Pod]) -> Vec<&'a Pod> {
+    let mut leaving: Vec<&Pod> = pods.iter().copied().filter(|pod| stays(pod).is_none()).collect();
+    leaving.sort_by_cached_key(|pod| {
+        (
+            is_critical(pod),
+            !is_stateful(pod),
+            pod.spec.priority.unwrap_or(0),
+            pod.metadata.namespace.clone(),
+            pod.metadata.name.clone(),
+        )
+    });
+    leaving
+}
+
+/// Whether other pods may need it to leave in good order.
+pub(super) fn is_critical(pod: &Pod) -> bool {
+    let class = pod.spec.priority_class_name.as_str();
+    pod.spec.priority.unwrap_or(0) >= CRITICAL_PRIORITY
+        || matches!(class, "system-cluster-critical" | "system-node-critical")
+}
+
+/// Whether volumes or an identity have to move with it.
+fn is_stateful(pod: &Pod) -> bool {
+    let volumes = &pod.spec.volumes;
+    volumes
+        .iter()
+        .any(|volume| volume.persistent_volume_claim.is_some() || volume.ephemeral.is_some())
+        || pod.metadata.controller().is_some_and(|owner| owner.kind == "StatefulSet")
+}
+
+/// Whether a deletion should have ended long ago.
+pub(super) fn is_stuck(pod: &Pod, now: Timestamp) -> bool {
+    pod.metadata.deletion_timestamp.is_some_and(|end| now >= after(end, STUCK_AFTER))
+}
+
+/// The pod's own grace, seconds.
+pub(super) fn grace_seconds(pod: &Pod) -> i64 {
+    pod.spec.termination_grace_period_seconds.unwrap_or(DEFAULT_GRACE_SECONDS).max(0)
+}
+
+/// Why a pod isn't evicted yet although it has to leave.
+pub(super) fn waits(
+    pod: &Pod,
+    input: &DrainInput<'_>,
+    critical_may_go: bool,
+) -> Option<&'static str> {
+    if input.purpose.is_voluntary() && has_active_do_not_disrupt(pod, input.now) {
+        return Some("karpenter.sh/do-not-disrupt");
+    }
+    if !critical_may_go && is_critical(pod) {
+        return Some("waits for the pods that aren't critical");
+    }
+    None
+}
+
+/// Whether the pod's `karpenter.sh/do-not-disrupt` holds: `"true"`, or a positive Go duration that
+/// hasn't passed since the pod started (it holds before the start).
+pub fn has_active_do_not_disrupt(pod: &Pod, now: Timestamp) -> bool {
+    let Some(value) = pod.metadata.annotations.get(labels::DO_NOT_DISRUPT) else { return false };
+    if value == "true" {
+        return true;
+    }
+    match parse_duration(value) {
+        Some(duration) if duration.is_positive() => {
+            pod.status.start_time.is_none_or(|start| now < after(start, duration))
+        }
+        _ => false,
+    }
+}
+
+/// Until when API priority and fairness wants no more calls.
+pub(super) fn pause(failure: &KubernetesFailure, now: Timestamp) -> Timestamp {
+    let seconds = i64::from(failure.retry_after_seconds.unwrap_or(1)).clamp(1, 10);
+    after(now, SignedDuration::from_secs(seconds))
+}
+
+/// `time` plus `duration`, at most the end of time.
+pub(super) fn after(time: Timestamp, duration: SignedDuration) -> Timestamp {
+    time.checked_add(duration).unwrap_or(Timestamp::MAX)
+}
+
+/// The moment at which only the pod's own grace is left before `deadline`, or just enough time for
+/// a deletion to arrive and be tried again.
+pub(super) fn latest_start(pod: &Pod, deadline: Timestamp) -> Timestamp {
+    let grace = SignedDuration::from_secs(grace_seconds(pod)).max(SHORTEST_LAST_CALL);
+    deadline.checked_sub(grace).unwrap_or(Timestamp::MIN)
+}
+
+/// Whole seconds from `now` until `deadline`: at least 1, because 0 would drop the object while its
+/// containers may still run.
+pub(super) fn seconds_left(deadline: Timestamp, now: Timestamp) -> u32 {
+    u32::try_from(deadline.duration_since(now).as_secs().max(1)).unwrap_or(u32::MAX)
+}
+
+impl Purpose {
+    /// In words, for reports.
+    pub fn describe(&self) -> String {
+        match self {
+            Purpose::Interruption { deadline, .. } => format!("interruption at {deadline}"),
+            Purpose::Disruption { id, .. } => format!("disruption {id}"),
+        }
+    }
+}
