@@ -1,1 +1,9 @@
-//! leader/core
+//! Every decision of Drover's leader: what the group agreed on ([`state`], changed by [`command`]s
+//! alone), what the cluster looks like (`view`), what should happen (`planner`), and the brain that
+//! turns all of it into commands and calls (`control`).
+//!
+//! Pure by construction: no I/O, no clock, no randomness. Time is always an argument.
+
+pub mod command;
+pub mod journal;
+pub mod state;

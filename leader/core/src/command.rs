@@ -1,0 +1,356 @@
+//! What the leader group agrees on: every change of [`crate::state::State`] is one of these, in the
+//! order of the Raft log.
+//!
+//! A command carries everything that applying it needs: the proposer's time, and the ids and names it
+//! chose. Verbs name intentions (`Create`, `Commit`, `Start`, `Set`), `Record` names what was seen.
+//! JSON with defaulted fields, so that a replica of another version reads what it knows.
+
+use std::collections::BTreeMap;
+
+use drover_common::cluster::ObjectKey;
+use drover_common::ec2::{FleetError, FleetRequest, LaunchTemplateRequest};
+use drover_common::id::{
+    DisruptionId, InstanceId, IntentId, NodeClaimName, NodeName, NodePoolName,
+};
+use drover_common::instance_type::CapacityType;
+use drover_common::protocol::{Notice, UsageDigest};
+use drover_common::requirement::Requirement;
+use drover_common::resources::Resources;
+use drover_common::taint::Taint;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// One entry of the replicated log.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Command {
+    /// When the leader proposed it, by its clock. Applying reads no other.
+    pub at: Timestamp,
+    /// What changes.
+    pub change: Change,
+}
+
+/// The changes of replicated state.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "verb", rename_all = "kebab-case")]
+pub enum Change {
+    /// An EC2 launch is decided. It is made only after this is committed.
+    CreateIntent {
+        /// The whole launch, exact to the byte.
+        intent: Box<LaunchIntent>,
+    },
+    /// EC2 answered: instances for some or all claims of the intent. Claims without one are failed.
+    RecordLaunched {
+        /// The intent; it is closed by this.
+        intent: IntentId,
+        /// Which instance serves which claim.
+        launched: Vec<ClaimLaunch>,
+        /// Offerings EC2 could not give.
+        #[serde(default)]
+        unavailable: Vec<UnavailableOffering>,
+        /// EC2's words on what it did not launch.
+        #[serde(default)]
+        errors: Vec<FleetError>,
+    },
+    /// EC2 launched nothing for the intent and never will.
+    RecordLaunchFailed {
+        /// The intent; it is closed by this.
+        intent: IntentId,
+        /// Why, in EC2's words or ours.
+        errors: Vec<FleetError>,
+        /// Offerings EC2 could not give.
+        #[serde(default)]
+        unavailable: Vec<UnavailableOffering>,
+    },
+    /// A NodeClaim that this log does not know, found with its instance: after the log was lost, or
+    /// made by another tool.
+    AdoptClaim {
+        /// What was found.
+        claim: Box<AdoptedClaim>,
+    },
+    /// The claim's Node joined.
+    RecordRegistered {
+        /// The claim.
+        claim: NodeClaimName,
+        /// Its Node.
+        node: NodeName,
+    },
+    /// The claim's Node is ready for pods.
+    RecordInitialized {
+        /// The claim.
+        claim: NodeClaimName,
+    },
+    /// An agent read a notice.
+    RecordNotice {
+        /// The agent's Node.
+        node: NodeName,
+        /// The notice.
+        notice: Notice,
+        /// The offering that EC2 is taking back, if it tells of a shortage.
+        #[serde(default)]
+        unavailable: Option<UnavailableOffering>,
+    },
+    /// Claims are to leave.
+    CommitDisruption {
+        /// The disruption, all of it.
+        disruption: Box<Disruption>,
+    },
+    /// The disruption's drains begin: its replacements are up and its checks still hold.
+    StartDrain {
+        /// The disruption.
+        disruption: DisruptionId,
+    },
+    /// A disruption whose drain has not begun is given up.
+    CancelDisruption {
+        /// The disruption.
+        disruption: DisruptionId,
+        /// Why.
+        reason: String,
+    },
+    /// Nothing that should leave the claim's Node is left on it.
+    RecordDrained {
+        /// The claim.
+        claim: NodeClaimName,
+        /// Who or what tells so.
+        #[serde(default)]
+        by: String,
+    },
+    /// An instance is to be terminated. Never cancelled.
+    CommitTermination {
+        /// The instance.
+        instance: InstanceId,
+        /// The claim it serves; `None` for an instance without one.
+        #[serde(default)]
+        claim: Option<NodeClaimName>,
+        /// Why.
+        reason: String,
+    },
+    /// EC2 says that the instance is gone, or it never was.
+    RecordTerminated {
+        /// The instance, if there was one.
+        #[serde(default)]
+        instance: Option<InstanceId>,
+        /// The claim it served.
+        #[serde(default)]
+        claim: Option<NodeClaimName>,
+        /// What was seen.
+        #[serde(default)]
+        reason: String,
+    },
+    /// The claim is over and its Kubernetes objects are gone.
+    ForgetClaim {
+        /// The claim.
+        claim: NodeClaimName,
+    },
+    /// Measured use, one batch for all nodes.
+    RecordUsage {
+        /// Node and digest.
+        digests: Vec<(NodeName, UsageDigest)>,
+    },
+    /// An operator stops or resumes voluntary decisions.
+    SetPause {
+        /// `None`: the whole cluster.
+        #[serde(default)]
+        nodepool: Option<NodePoolName>,
+        /// Whether it is paused from now on.
+        paused: bool,
+        /// The operator's name.
+        by: String,
+        /// The operator's reason.
+        #[serde(default)]
+        reason: String,
+    },
+    /// A change made by a newer version; this replica refuses it.
+    #[serde(other)]
+    Unknown,
+}
+
+/// One launch attempt: one exact request under one client token, for claims of one kind.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LaunchIntent {
+    /// Its id; the client token derives from it.
+    pub id: IntentId,
+    /// The NodePool it counts against; `None` for a NodeClaim of the user's own making.
+    #[serde(default)]
+    pub nodepool: Option<NodePoolName>,
+    /// The EC2NodeClass it launches by.
+    pub nodeclass: String,
+    /// The claims it serves; as many as the request's count.
+    pub claims: Vec<ClaimPlan>,
+    /// The request to EC2.
+    pub request: FleetRequest,
+    /// The launch template the request names.
+    pub launch_template: LaunchTemplateRequest,
+    /// The pods it is for, by shape.
+    #[serde(default)]
+    pub pods: Vec<PodCount>,
+    /// Expected price of one instance, micro-dollars an hour.
+    #[serde(default)]
+    pub hourly_price_micro: u64,
+    /// When it was decided.
+    pub created_at: Timestamp,
+    /// Why.
+    #[serde(default)]
+    pub reason: String,
+}
+
+/// One NodeClaim of an intent.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ClaimPlan {
+    /// Its name.
+    pub name: NodeClaimName,
+    /// The whole NodeClaim as it is created, finalizer and owner included.
+    pub object: Value,
+    /// The node it will be, as far as it is fixed; pods are planned onto it before it exists.
+    #[serde(default)]
+    pub node: PlannedNode,
+}
+
+/// A node that does not exist yet.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PlannedNode {
+    /// Labels it is sure to have.
+    pub labels: BTreeMap<String, String>,
+    /// What else it may turn out to be.
+    pub requirements: Vec<Requirement>,
+    /// Taints that stay.
+    pub taints: Vec<Taint>,
+    /// The least allocatable over its possible types.
+    pub allocatable: Resources,
+    /// Pods it was planned for.
+    pub pods: Vec<ObjectKey>,
+}
+
+/// So many pods of one shape.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PodCount {
+    /// The shape in words: requests and what ties it to places.
+    pub shape: String,
+    /// How many.
+    pub count: u32,
+}
+
+/// An instance for a claim.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClaimLaunch {
+    /// The claim.
+    pub claim: NodeClaimName,
+    /// Its instance.
+    pub instance: ClaimInstance,
+}
+
+/// The facts of a claim's instance that never change.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClaimInstance {
+    /// Its id.
+    pub id: InstanceId,
+    /// Its type.
+    pub instance_type: String,
+    /// Its zone.
+    pub zone: String,
+    /// Its subnet; empty if not told.
+    #[serde(default)]
+    pub subnet: String,
+    /// How it is billed.
+    pub capacity_type: CapacityType,
+    /// Its image; empty if not told.
+    #[serde(default)]
+    pub image: String,
+}
+
+/// An offering that EC2 could not give.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct UnavailableOffering {
+    /// Instance type.
+    pub instance_type: String,
+    /// Zone.
+    pub zone: String,
+    /// Billing.
+    pub capacity_type: CapacityType,
+    /// Until when it is left alone.
+    pub until: Timestamp,
+}
+
+/// A claim found in the cluster, and its instance found in EC2.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AdoptedClaim {
+    /// Its name.
+    pub name: NodeClaimName,
+    /// Its NodePool.
+    #[serde(default)]
+    pub nodepool: Option<NodePoolName>,
+    /// Its EC2NodeClass.
+    #[serde(default)]
+    pub nodeclass: String,
+    /// The intent its instance is tagged with.
+    #[serde(default)]
+    pub intent: Option<IntentId>,
+    /// Its instance; `None` if it has none, which lets it end.
+    #[serde(default)]
+    pub instance: Option<ClaimInstance>,
+    /// Its Node, if it registered.
+    #[serde(default)]
+    pub node: Option<NodeName>,
+    /// Whether it was initialized.
+    #[serde(default)]
+    pub initialized: bool,
+    /// Why it never got an instance, if it did not.
+    #[serde(default)]
+    pub failure: Option<String>,
+    /// When it was created.
+    pub created_at: Timestamp,
+    /// Its price, micro-dollars an hour; 0 if unknown.
+    #[serde(default)]
+    pub hourly_price_micro: u64,
+}
+
+/// Why claims leave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum DisruptionReason {
+    /// No pod would have to move.
+    Emptiness,
+    /// EC2 takes the instance back or will stop it.
+    Interruption,
+    /// Someone deleted the NodeClaim or its Node.
+    Deletion,
+    /// It did not launch, register or keep its instance.
+    Liveness,
+    /// It is older than `expireAfter`.
+    Expiration,
+}
+
+impl DisruptionReason {
+    /// Whether it can wait, be stopped by doubt and be given up.
+    pub fn is_voluntary(self) -> bool {
+        matches!(self, DisruptionReason::Emptiness)
+    }
+
+    /// The reason as Karpenter writes it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            DisruptionReason::Emptiness => "Empty",
+            DisruptionReason::Interruption => "Interruption",
+            DisruptionReason::Deletion => "Deletion",
+            DisruptionReason::Liveness => "Liveness",
+            DisruptionReason::Expiration => "Expiration",
+        }
+    }
+}
+
+/// Claims that leave together, for one reason.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Disruption {
+    /// Its id; the Node's annotation and the agent's directive carry it.
+    pub id: DisruptionId,
+    /// Why.
+    pub reason: DisruptionReason,
+    /// The claims.
+    pub claims: Vec<NodeClaimName>,
+    /// When pods may be deleted past their budgets; never, if `None`.
+    #[serde(default)]
+    pub deadline: Option<Timestamp>,
+    /// What it was decided from.
+    #[serde(default)]
+    pub explanation: String,
+}

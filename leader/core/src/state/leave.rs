@@ -1,0 +1,315 @@
+//! Disruptions, drains and terminations.
+
+use drover_common::id::{DisruptionId, InstanceId, NodeClaimName};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::{Applied, Stage, State};
+use crate::command::{Disruption, DisruptionReason};
+use crate::journal::Decision;
+
+/// A disruption under way. It ends when its last claim is gone.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DisruptionRecord {
+    /// What was committed; claims that are gone are no longer listed.
+    pub disruption: Disruption,
+    /// When it was committed.
+    pub committed_at: Timestamp,
+    /// When its drains began.
+    #[serde(default)]
+    pub draining_since: Option<Timestamp>,
+}
+
+/// A committed termination.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Termination {
+    /// The claim the instance serves.
+    #[serde(default)]
+    pub claim: Option<NodeClaimName>,
+    /// When it was committed.
+    pub committed_at: Timestamp,
+    /// Why.
+    pub reason: String,
+}
+
+impl State {
+    pub(super) fn commit_disruption(
+        &mut self,
+        index: u64,
+        at: Timestamp,
+        disruption: &Disruption,
+    ) -> Applied {
+        if self.disruptions.contains_key(&disruption.id) {
+            return Applied::Unchanged;
+        }
+        if disruption.claims.is_empty() {
+            return Applied::rejected(format!("disruption {} names no claims", disruption.id));
+        }
+        if let Some(reason) = self.refuse_disruption(disruption) {
+            return Applied::rejected(reason);
+        }
+        let mut saved = 0_u64;
+        for name in &disruption.claims {
+            let Some(claim) = self.claims.get_mut(name) else { continue };
+            let before = claim.disruption.replace(disruption.id.clone());
+            claim.stage = Stage::Disrupting;
+            saved = saved.saturating_add(claim.hourly_price_micro);
+            if let Some(before) = before {
+                self.leave_disruption(&before, name);
+            }
+        }
+        self.journal.write(Decision {
+            index,
+            at,
+            verb: "commit-disruption".to_owned(),
+            subjects: std::iter::once(disruption.id.0.clone())
+                .chain(disruption.claims.iter().map(|name| name.0.clone()))
+                .collect(),
+            inputs: vec![disruption.explanation.clone()],
+            why: disruption.reason.as_str().to_owned(),
+            hourly_price_change_micro: i64::try_from(saved).map_or(i64::MIN, |saved| -saved),
+            ..Decision::default()
+        });
+        let record = DisruptionRecord {
+            disruption: disruption.clone(),
+            committed_at: at,
+            draining_since: None,
+        };
+        self.disruptions.insert(disruption.id.clone(), record);
+        Applied::Done
+    }
+
+    /// An involuntary disruption may take over a claim whose voluntary one has not begun to drain.
+    fn refuse_disruption(&self, disruption: &Disruption) -> Option<String> {
+        disruption.claims.iter().find_map(|name| {
+            let Some(claim) = self.claims.get(name) else {
+                return Some(format!("NodeClaim {name} is unknown"));
+            };
+            let takes_over = claim.stage == Stage::Disrupting
+                && !disruption.reason.is_voluntary()
+                && claim
+                    .disruption
+                    .as_ref()
+                    .and_then(|id| self.disruptions.get(id))
+                    .is_some_and(|record| record.disruption.reason.is_voluntary());
+            (claim.is_leaving() && !takes_over)
+                .then(|| format!("NodeClaim {name} is leaving already ({:?})", claim.stage))
+        })
+    }
+
+    pub(super) fn start_drain(&mut self, at: Timestamp, id: &DisruptionId) -> Applied {
+        let Some(record) = self.disruptions.get_mut(id) else {
+            return Applied::rejected(format!("disruption {id} is unknown"));
+        };
+        if record.draining_since.is_some() {
+            return Applied::Unchanged;
+        }
+        record.draining_since = Some(at);
+        for name in &record.disruption.claims {
+            if let Some(claim) = self.claims.get_mut(name) {
+                claim.stage = claim.stage.max(Stage::Draining);
+            }
+        }
+        Applied::Done
+    }
+
+    pub(super) fn cancel_disruption(
+        &mut self,
+        index: u64,
+        at: Timestamp,
+        id: &DisruptionId,
+        reason: &str,
+    ) -> Applied {
+        let Some(record) = self.disruptions.get(id) else {
+            return Applied::Unchanged;
+        };
+        if record.draining_since.is_some() {
+            return Applied::rejected(format!("disruption {id} is draining and can't be undone"));
+        }
+        let Some(record) = self.disruptions.remove(id) else {
+            return Applied::Unchanged;
+        };
+        let mut price = 0_u64;
+        for name in &record.disruption.claims {
+            if let Some(claim) = self.claims.get_mut(name)
+                && claim.stage == Stage::Disrupting
+            {
+                claim.disruption = None;
+                claim.stage = claim.stage_reached();
+                price = price.saturating_add(claim.hourly_price_micro);
+            }
+        }
+        self.journal.write(Decision {
+            index,
+            at,
+            verb: "cancel-disruption".to_owned(),
+            subjects: std::iter::once(id.0.clone())
+                .chain(record.disruption.claims.iter().map(|name| name.0.clone()))
+                .collect(),
+            why: reason.to_owned(),
+            hourly_price_change_micro: i64::try_from(price).unwrap_or(i64::MAX),
+            ..Decision::default()
+        });
+        Applied::Done
+    }
+
+    pub(super) fn record_drained(
+        &mut self,
+        at: Timestamp,
+        name: &NodeClaimName,
+        by: &str,
+    ) -> Applied {
+        let Some(claim) = self.claims.get_mut(name) else {
+            return Applied::rejected(format!("NodeClaim {name} is unknown"));
+        };
+        if claim.drained_at.is_some() {
+            return Applied::Unchanged;
+        }
+        if claim.stage < Stage::Draining {
+            return Applied::rejected(format!(
+                "NodeClaim {name} is not draining but {:?}, whatever {by} says",
+                claim.stage
+            ));
+        }
+        claim.drained_at = Some(at);
+        Applied::Done
+    }
+
+    pub(super) fn commit_termination(
+        &mut self,
+        index: u64,
+        at: Timestamp,
+        instance: &InstanceId,
+        name: Option<&NodeClaimName>,
+        reason: &str,
+    ) -> Applied {
+        if self.terminations.contains_key(instance) {
+            return Applied::Unchanged;
+        }
+        let owner = self.instances.get(instance);
+        if owner != name {
+            let owner = owner.map_or_else(|| "no NodeClaim".to_owned(), |o| format!("NodeClaim {o}"));
+            return Applied::rejected(format!("instance {instance} serves {owner}"));
+        }
+        if let Some(claim) = name.and_then(|name| self.claims.get_mut(name)) {
+            if claim.stage < Stage::Draining {
+                return Applied::rejected(format!(
+                    "the NodeClaim of instance {instance} is not draining but {:?}",
+                    claim.stage
+                ));
+            }
+            claim.stage = claim.stage.max(Stage::Terminating);
+        }
+        let termination = Termination {
+            claim: name.cloned(),
+            committed_at: at,
+            reason: reason.to_owned(),
+        };
+        self.terminations.insert(instance.clone(), termination);
+        self.journal.write(Decision {
+            index,
+            at,
+            verb: "commit-termination".to_owned(),
+            subjects: std::iter::once(instance.0.clone())
+                .chain(name.map(|name| name.0.clone()))
+                .collect(),
+            why: reason.to_owned(),
+            ..Decision::default()
+        });
+        Applied::Done
+    }
+
+    pub(super) fn record_terminated(
+        &mut self,
+        index: u64,
+        at: Timestamp,
+        instance: Option<&InstanceId>,
+        name: Option<&NodeClaimName>,
+        reason: &str,
+    ) -> Applied {
+        let mut changed = false;
+        if let Some(instance) = instance {
+            changed |= self.terminations.remove(instance).is_some();
+            changed |= self.notices.remove(instance).is_some();
+        }
+        let owner = instance.and_then(|instance| self.instances.get(instance));
+        let Some(name) = owner.or(name).cloned() else {
+            return if changed { Applied::Done } else { Applied::Unchanged };
+        };
+        let Some(claim) = self.claims.get(&name) else {
+            return Applied::rejected(format!("NodeClaim {name} is unknown"));
+        };
+        if claim.instance.as_ref().map(|i| &i.id) != instance {
+            return Applied::rejected(format!("NodeClaim {name} has another instance"));
+        }
+        if claim.stage == Stage::Gone {
+            return if changed { Applied::Done } else { Applied::Unchanged };
+        }
+        if claim.intent.as_ref().is_some_and(|intent| self.intents.contains_key(intent)) {
+            return Applied::rejected(format!("the launch of NodeClaim {name} has no outcome yet"));
+        }
+        self.end_claim(index, at, &name, reason);
+        Applied::Done
+    }
+
+    fn end_claim(&mut self, index: u64, at: Timestamp, name: &NodeClaimName, reason: &str) {
+        let gave_up = self.reason_of(name) == Some(DisruptionReason::Liveness);
+        let Some(claim) = self.claims.get_mut(name) else { return };
+        let was_leaving = claim.is_leaving();
+        claim.stage = Stage::Gone;
+        claim.gone_at = Some(at);
+        claim.disruption = None;
+        claim.planned = None;
+        let instance = claim.instance.as_ref().map(|i| i.id.clone());
+        if let Some(pool) = claim.nodepool.clone()
+            && claim.registered_at.is_none()
+            && (gave_up || !was_leaving)
+        {
+            self.pools.entry(pool).or_default().record_failed(at);
+        }
+        let price = if was_leaving { 0 } else { claim.hourly_price_micro };
+        if let Some(node) = claim.node.clone() {
+            self.usage.remove(&node);
+        }
+        if let Some(id) = &instance {
+            self.instances.remove(id);
+        }
+        self.drop_from_disruptions(name);
+        self.journal.write(Decision {
+            index,
+            at,
+            verb: "record-terminated".to_owned(),
+            subjects: std::iter::once(name.0.clone()).chain(instance.map(|id| id.0)).collect(),
+            why: reason.to_owned(),
+            hourly_price_change_micro: i64::try_from(price).map_or(i64::MIN, |price| -price),
+            ..Decision::default()
+        });
+    }
+
+    /// Why a claim leaves.
+    pub fn reason_of(&self, name: &NodeClaimName) -> Option<DisruptionReason> {
+        let id = self.claims.get(name)?.disruption.as_ref()?;
+        Some(self.disruptions.get(id)?.disruption.reason)
+    }
+
+    pub(super) fn drop_from_disruptions(&mut self, name: &NodeClaimName) {
+        let ids: Vec<DisruptionId> = self
+            .disruptions
+            .iter()
+            .filter(|(_, record)| record.disruption.claims.contains(name))
+            .map(|(id, _)| id.clone())
+            .collect();
+        for id in ids {
+            self.leave_disruption(&id, name);
+        }
+    }
+
+    fn leave_disruption(&mut self, id: &DisruptionId, name: &NodeClaimName) {
+        if let Some(record) = self.disruptions.get_mut(id) {
+            record.disruption.claims.retain(|claim| claim != name);
+            if record.disruption.claims.is_empty() {
+                self.disruptions.remove(id);
+            }
+        }
+    }
+}
