@@ -324,6 +324,10 @@ pub(super) fn tidy(value: &mut Value) {
         Value::Object(map) => {
             unwrap_optional(map);
             map.remove("nullable");
+            // A schema's title is a text; a property of that name is a schema.
+            if map.get("title").is_some_and(Value::is_string) {
+                map.remove("title");
+            }
             let says_nothing = map.get("default").is_some_and(|default| match default {
                 Value::Null => true,
                 Value::Array(list) => list.is_empty(),
