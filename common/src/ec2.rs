@@ -52,6 +52,29 @@ pub enum Ec2Call {
     GetParameter(String),
 }
 
+impl Ec2Call {
+    /// AWS's name of the call, as in policies, metrics and error reports.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Ec2Call::CreateFleet(_) => "CreateFleet",
+            Ec2Call::DescribeInstances(_) => "DescribeInstances",
+            Ec2Call::TerminateInstances(_) => "TerminateInstances",
+            Ec2Call::CreateTags { .. } => "CreateTags",
+            Ec2Call::CreateLaunchTemplate(_) => "CreateLaunchTemplate",
+            Ec2Call::DeleteLaunchTemplate(_) => "DeleteLaunchTemplate",
+            Ec2Call::DescribeInstanceTypes => "DescribeInstanceTypes",
+            Ec2Call::DescribeInstanceTypeOfferings => "DescribeInstanceTypeOfferings",
+            Ec2Call::DescribeSpotPriceHistory => "DescribeSpotPriceHistory",
+            Ec2Call::GetOnDemandPrices => "GetProducts",
+            Ec2Call::DescribeAvailabilityZones => "DescribeAvailabilityZones",
+            Ec2Call::DescribeSubnets(_) => "DescribeSubnets",
+            Ec2Call::DescribeSecurityGroups(_) => "DescribeSecurityGroups",
+            Ec2Call::DescribeImages(_) => "DescribeImages",
+            Ec2Call::GetParameter(_) => "GetParameter",
+        }
+    }
+}
+
 /// The answer to an [`Ec2Call`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Ec2Answer {
@@ -112,6 +135,60 @@ pub enum Ec2FailureKind {
     Unsupported,
     /// 5xx, time-out or lost connection: whether it was done is unknown.
     Unknown,
+}
+
+impl Ec2FailureKind {
+    /// The kind of an AWS error code (EC2's list of API error codes, and the common ones of SSM and
+    /// Pricing). A code not listed says something about the request: [`Ec2FailureKind::Invalid`].
+    pub fn of_code(code: &str) -> Self {
+        match code {
+            "RequestLimitExceeded"
+            | "Throttling"
+            | "ThrottlingException"
+            | "ThrottledException"
+            | "RequestThrottled"
+            | "RequestThrottledException"
+            | "EC2ThrottledException"
+            | "TooManyRequestsException"
+            | "BandwidthLimitExceeded"
+            | "SlowDown"
+            | "PriorRequestNotComplete" => Self::Throttled,
+            "UnauthorizedOperation"
+            | "AuthFailure"
+            | "AccessDenied"
+            | "AccessDeniedException"
+            | "Blocked"
+            | "ExpiredToken"
+            | "ExpiredTokenException"
+            | "IncompleteSignature"
+            | "InvalidClientTokenId"
+            | "InvalidSignatureException"
+            | "MissingAuthenticationToken"
+            | "OptInRequired"
+            | "PendingVerification"
+            | "RequestExpired"
+            | "SignatureDoesNotMatch"
+            | "UnrecognizedClientException" => Self::Unauthorized,
+            "IdempotentParameterMismatch" => Self::TokenMismatch,
+            "InvalidAction"
+            | "NotImplemented"
+            | "UnknownOperationException"
+            | "UnsupportedOperation"
+            | "UnsupportedOperationException" => Self::Unsupported,
+            "InternalError"
+            | "InternalFailure"
+            | "InternalServerError"
+            | "InternalErrorException"
+            | "InternalServerException"
+            | "RequestTimeout"
+            | "RequestTimeoutException"
+            | "ServerInternal"
+            | "ServiceUnavailable"
+            | "Unavailable" => Self::Unknown,
+            _ if code.contains("NotFound") => Self::NotFound,
+            _ => Self::Invalid,
+        }
+    }
 }
 
 /// One `CreateFleet` request, exact to the last field: a replay sends the same bytes.
