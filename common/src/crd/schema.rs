@@ -328,6 +328,17 @@ pub(super) fn tidy(value: &mut Value) {
             if map.get("title").is_some_and(Value::is_string) {
                 map.remove("title");
             }
+            if map.get("x-kubernetes-int-or-string") == Some(&Value::Bool(true)) {
+                map.remove("anyOf");
+            }
+            if let Some(Value::Array(values)) = map.get_mut("enum") {
+                values.retain(|value| !value.is_null());
+            }
+            for bound in ["minimum", "maximum"] {
+                if let Some(number) = map.get(bound).and_then(whole) {
+                    map.insert(bound.to_owned(), json!(number));
+                }
+            }
             let says_nothing = map.get("default").is_some_and(|default| match default {
                 Value::Null => true,
                 Value::Array(list) => list.is_empty(),
@@ -346,6 +357,14 @@ pub(super) fn tidy(value: &mut Value) {
         Value::Array(list) => list.iter_mut().for_each(tidy),
         _ => {}
     }
+}
+
+/// An integer that was written as a fraction.
+fn whole(value: &Value) -> Option<i64> {
+    let number = value.as_f64()?;
+    let exact = number.fract() == 0.0 && number.abs() < 1e15;
+    #[allow(clippy::cast_possible_truncation, reason = "checked to be whole and small")]
+    exact.then_some(number as i64)
 }
 
 /// `anyOf: [X, null]` is X.
