@@ -1,0 +1,150 @@
+//! One simulated instance, from launch until EC2 forgets it.
+
+use std::net::Ipv4Addr;
+
+use drover_common::ec2::{Instance, InstanceQuery, InstanceState, Tags};
+use drover_common::id::InstanceId;
+use drover_common::instance_type::CapacityType;
+use jiff::{SignedDuration, Timestamp};
+
+use super::network::tags_match;
+use super::notice::Notices;
+
+/// A simulated instance.
+#[derive(Clone, Debug)]
+pub struct SimulatedInstance {
+    /// Its id.
+    pub id: InstanceId,
+    /// Its type.
+    pub instance_type: String,
+    /// `amd64` or `arm64`.
+    pub architecture: String,
+    /// Its zone's name.
+    pub zone: String,
+    /// Its zone's id.
+    pub zone_id: String,
+    /// Its subnet.
+    pub subnet: String,
+    /// How it is billed.
+    pub capacity_type: CapacityType,
+    /// Its image.
+    pub image: String,
+    /// Its private address.
+    pub private_address: Ipv4Addr,
+    /// The launch template it was made from.
+    pub launch_template: String,
+    /// User data, decoded.
+    pub user_data: String,
+    /// Whether IMDS wants a session token with every read.
+    pub imds_tokens_required: bool,
+    /// The `CreateFleet` token that launched it.
+    pub client_token: String,
+    /// Price at launch, micro-dollars an hour.
+    pub price: u64,
+    /// When it was launched.
+    pub launched: Timestamp,
+    /// Its state.
+    pub state: InstanceState,
+    /// When it came into its state.
+    pub since: Timestamp,
+    /// Why it went, if it did: EC2's state reason code.
+    pub reason: Option<&'static str>,
+    /// What its metadata service says.
+    pub notices: Notices,
+    /// Its tags, as written last.
+    pub tags: Tags,
+    /// When describe calls begin to show it.
+    pub visible_from: Timestamp,
+    /// Earlier tags and until when describe calls go on showing them, oldest first.
+    pub(super) stale_tags: Vec<(Timestamp, Tags)>,
+    /// When billing stopped.
+    pub(super) billed_until: Option<Timestamp>,
+    /// When it goes by itself, and why.
+    pub(super) ends: Option<(Timestamp, &'static str)>,
+}
+
+impl SimulatedInstance {
+    /// Its private DNS name, `ip-10-0-0-1.ec2.internal`; also its Node's name.
+    pub fn private_dns_name(&self) -> String {
+        private_dns_name(&self.zone, self.private_address)
+    }
+
+    /// Its MAC address.
+    pub fn mac(&self) -> String {
+        let [a, b, c, d] = self.private_address.octets();
+        format!("0e:ff:{a:02x}:{b:02x}:{c:02x}:{d:02x}")
+    }
+
+    /// As `DescribeInstances` shows it at `now`; `None` while it is not visible yet.
+    pub fn shown(&self, now: Timestamp) -> Option<Instance> {
+        if now < self.visible_from {
+            return None;
+        }
+        let stale = self.stale_tags.iter().find(|(until, _)| now < *until);
+        let tags = stale.map_or(&self.tags, |(_, tags)| tags);
+        let terminated = self.state == InstanceState::Terminated;
+        Some(Instance {
+            instance: self.id.clone(),
+            instance_type: self.instance_type.clone(),
+            zone: self.zone.clone(),
+            state: self.state,
+            capacity_type: self.capacity_type,
+            image: self.image.clone(),
+            // EC2 forgets network and name of a terminated instance.
+            subnet: if terminated { String::new() } else { self.subnet.clone() },
+            private_dns_name: if terminated { String::new() } else { self.private_dns_name() },
+            launch_time: self.launched,
+            tags: tags.clone(),
+        })
+    }
+
+    /// Sets tags; describe calls show the old ones until `visible`.
+    pub(super) fn tag(&mut self, tags: &Tags, visible: Timestamp) {
+        self.stale_tags.push((visible, self.tags.clone()));
+        self.tags.extend(tags.iter().map(|(key, value)| (key.clone(), value.clone())));
+    }
+
+    /// Begins its end, unless it has begun already.
+    pub(super) fn shut_down(&mut self, reason: &'static str, now: Timestamp) {
+        if !self.state.is_gone() {
+            self.enter(InstanceState::ShuttingDown, now);
+            self.reason = Some(reason);
+            self.billed_until = Some(now);
+        }
+    }
+
+    pub(super) fn enter(&mut self, state: InstanceState, now: Timestamp) {
+        self.state = state;
+        self.since = now;
+    }
+
+    /// What it has cost until `now`, micro-dollars: by the second, from launch to shutting down.
+    pub fn cost(&self, now: Timestamp) -> u64 {
+        let end = self.billed_until.unwrap_or(now);
+        let seconds = end.duration_since(self.launched).as_secs().max(0);
+        let seconds = u64::try_from(seconds).unwrap_or_default();
+        self.price.saturating_mul(seconds) / 3600
+    }
+}
+
+/// Whether an instance as shown is asked for.
+pub(super) fn asked_for(query: &InstanceQuery, instance: &Instance) -> bool {
+    (query.instances.is_empty() || query.instances.contains(&instance.instance))
+        && tags_match(&query.tags, &instance.tags)
+}
+
+/// us-east-1 has the domain `ec2.internal`, every other region `<region>.compute.internal`.
+fn private_dns_name(zone: &str, address: Ipv4Addr) -> String {
+    let [a, b, c, d] = address.octets();
+    let region = zone.trim_end_matches(|letter: char| letter.is_ascii_lowercase());
+    if region == "us-east-1" {
+        format!("ip-{a}-{b}-{c}-{d}.ec2.internal")
+    } else {
+        format!("ip-{a}-{b}-{c}-{d}.{region}.compute.internal")
+    }
+}
+
+/// A time some while after another; the end of time where there is no such.
+pub(super) fn after(time: Timestamp, wait: SignedDuration) -> Timestamp {
+    time.checked_add(wait).unwrap_or(Timestamp::MAX)
+}
