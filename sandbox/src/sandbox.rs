@@ -9,6 +9,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::faces::kubernetes;
 use crate::shared::SharedWorld;
 use crate::world::WorldOptions;
 
@@ -71,7 +72,7 @@ impl Sandbox {
         let stop = CancellationToken::new();
         let mut faces = Faces { stop: stop.clone(), tasks: Vec::new() };
         let endpoints = Endpoints {
-            kubernetes: faces.serve("kubernetes", Router::new()).await?,
+            kubernetes: faces.serve("kubernetes", kubernetes::router(world.clone())).await?,
             ec2: faces.serve("ec2", Router::new()).await?,
             ssm: faces.serve("ssm", Router::new()).await?,
             pricing: faces.serve("pricing", Router::new()).await?,
@@ -141,10 +142,14 @@ impl Faces {
         let address = listener.local_addr().map_err(refused)?;
         let stop = self.stop.clone();
         self.tasks.push(tokio::spawn(async move {
-            let served = axum::serve(listener, router)
-                .with_graceful_shutdown(async move { stop.cancelled().await });
-            if let Err(error) = served.await {
-                tracing::error!(face, %error, "A face stopped serving.");
+            // Watches never end by themselves, so that connections are cut when the sandbox stops.
+            tokio::select! {
+                served = axum::serve(listener, router).into_future() => {
+                    if let Err(error) = served {
+                        tracing::error!(face, %error, "A face stopped serving.");
+                    }
+                }
+                () = stop.cancelled() => {}
             }
         }));
         Ok(format!("http://{address}"))

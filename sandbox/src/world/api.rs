@@ -12,11 +12,13 @@ use super::resource::{EVENTS, Resource};
 use super::store::{DeleteOptions, Part, Store, WriteOptions};
 
 pub mod admission;
+pub mod bind;
 pub mod bootstrap;
 pub mod custom;
 pub mod events;
 pub mod evict;
 pub mod patch;
+pub mod scale;
 
 /// Answers a call as the HTTP face would.
 ///

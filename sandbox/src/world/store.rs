@@ -108,7 +108,10 @@ impl Store {
     }
 
     /// All objects of a resource, by namespace and name.
-    pub fn iter(&self, resource: &Resource) -> impl Iterator<Item = (&ObjectKey, &Arc<Value>)> {
+    pub fn iter<'a>(
+        &'a self,
+        resource: &Resource,
+    ) -> impl Iterator<Item = (&'a ObjectKey, &'a Arc<Value>)> + use<'a> {
         self.tables.get(resource).into_iter().flatten()
     }
 
@@ -117,7 +120,7 @@ impl Store {
         &'a self,
         resource: &Resource,
         namespace: &'a str,
-    ) -> impl Iterator<Item = (&'a ObjectKey, &'a Arc<Value>)> {
+    ) -> impl Iterator<Item = (&'a ObjectKey, &'a Arc<Value>)> + use<'a> {
         let first = ObjectKey { namespace: namespace.to_owned(), name: String::new() };
         self.tables
             .get(resource)

@@ -11,4 +11,6 @@ pub struct CustomResource {
     pub schemas: BTreeMap<String, Value>,
     /// `additionalPrinterColumns` of each served version.
     pub columns: BTreeMap<String, Vec<Value>>,
+    /// The `scale` subresource's paths.
+    pub scale: Option<Value>,
 }
