@@ -1,0 +1,371 @@
+//! The leader group: a replicated log of commands and the state it leads to. Everything of openraft
+//! stays in this module.
+//!
+//! [`Group`] is one replica. Commands are proposed under the term in which they were decided, and
+//! are refused once another term has begun, so that a deposed leader's late decision never enters
+//! the log.
+
+mod bootstrap;
+mod flusher;
+mod identity;
+mod leadership;
+mod log_store;
+mod network;
+mod server;
+mod snapshot_file;
+mod state_machine;
+mod status;
+#[cfg(test)]
+mod tests;
+mod types;
+mod wire;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use drover_core::command::Command;
+use drover_core::state::{Applied, State};
+use openraft::SnapshotPolicy;
+use openraft::async_runtime::WatchReceiver;
+use openraft::errors::{ClientWriteError, Fatal};
+use openraft::impls::ProgressResponder;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use identity::IdentityFile;
+use log_store::LogStore;
+use network::Network;
+use server::Receiver;
+use state_machine::{SharedState, StateMachine};
+use types::{LogCommand, ReplicaAddress, TypeConfig};
+
+pub use identity::IdentityError;
+pub use leadership::Leadership;
+pub use status::{GroupStatus, Role};
+pub use types::ReplicaId;
+
+type Raft = openraft::Raft<TypeConfig, StateMachine>;
+
+/// The group's timings. The defaults give a new leader about two seconds after a crash and ride out
+/// a disk that stalls for half a second.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timings {
+    /// How often a leader shows that it lives.
+    pub heartbeat: Duration,
+    /// The shortest silence after which a follower stands for election.
+    pub election_min: Duration,
+    /// The longest such silence, and how long a leader's lease lasts.
+    pub election_max: Duration,
+    /// How long a leader without a quorum stays silent before it tries again, so that the others
+    /// can elect; at least twice `election_max`.
+    pub quorum_loss_probe: Duration,
+    /// How long sending a snapshot may take.
+    pub install_snapshot: Duration,
+    /// A snapshot is taken after this many entries.
+    pub snapshot_after_entries: u64,
+}
+
+impl Default for Timings {
+    fn default() -> Self {
+        Self {
+            heartbeat: Duration::from_millis(100),
+            election_min: Duration::from_millis(500),
+            election_max: Duration::from_millis(1000),
+            quorum_loss_probe: Duration::from_millis(2000),
+            install_snapshot: Duration::from_secs(20),
+            snapshot_after_entries: 2_000,
+        }
+    }
+}
+
+/// One replica of a peer list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// `host:port` of its Raft listener.
+    pub raft: String,
+    /// `host:port` of its API.
+    pub api: String,
+}
+
+/// What a replica needs to take part.
+#[derive(Clone, Debug)]
+pub struct GroupConfig {
+    /// The group's name, for messages.
+    pub name: String,
+    /// This replica.
+    pub replica: ReplicaId,
+    /// Every replica, this one included.
+    pub peers: BTreeMap<ReplicaId, Peer>,
+    /// Where log, snapshots and identity are kept.
+    pub folder: PathBuf,
+    /// Timings.
+    pub timings: Timings,
+}
+
+/// Why a replica can't take part, or not any more.
+#[derive(Debug, thiserror::Error)]
+pub enum GroupError {
+    /// Log or snapshots can't be read.
+    #[error("the Raft log in {folder} can't be used: {source}")]
+    Storage {
+        /// The volume.
+        folder: PathBuf,
+        /// The cause.
+        source: io::Error,
+    },
+    /// The log's beginning was purged into a snapshot that is not readable any more.
+    #[error(
+        "the Raft log in {folder} begins after entry {purged}, and the newest readable snapshot \
+         ends at {applied}: replace this replica"
+    )]
+    SnapshotLost {
+        /// The volume.
+        folder: PathBuf,
+        /// The last purged entry.
+        purged: u64,
+        /// The snapshot's last entry.
+        applied: u64,
+    },
+    /// The volume is another's.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// The timings contradict each other.
+    #[error("the Raft timings are not possible: {0}")]
+    Timings(String),
+    /// No HTTP client could be made.
+    #[error("no HTTP client could be made: {0}")]
+    Client(#[from] reqwest::Error),
+    /// Raft has stopped; the process has to exit.
+    #[error("Raft has stopped: {0}")]
+    Fatal(String),
+}
+
+/// Why a command is not in the log.
+#[derive(Debug, thiserror::Error)]
+pub enum ProposeError {
+    /// This replica does not lead, or not in the term the command was decided in.
+    #[error("leadership is over")]
+    NotLeading,
+    /// Leadership ended while the command was under way: it may or may not be committed.
+    #[error("leadership ended before the command was known to be committed")]
+    Unknown,
+    /// Raft has stopped.
+    #[error("Raft has stopped: {0}")]
+    Stopped(String),
+}
+
+/// One running replica of the group.
+#[derive(Debug)]
+pub struct Group {
+    config: GroupConfig,
+    raft: Raft,
+    log: LogStore,
+    identity: Arc<IdentityFile>,
+    state: SharedState,
+    leadership: watch::Receiver<Leadership>,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+}
+
+impl Group {
+    /// Opens the volume and starts to take part on `listener`. A new group is founded by the replica
+    /// with the lowest number, once, and only if no peer is in a group already.
+    ///
+    /// # Errors
+    /// The volume can't be used, or a timing is impossible.
+    pub async fn start(config: GroupConfig, listener: TcpListener) -> Result<Self, GroupError> {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let (log, machine) = open_volume(&config).await?;
+        let identity = Arc::new(IdentityFile::open(&config.folder, config.replica)?);
+        let state = machine.shared();
+        let members = members(&config.peers);
+        let network = Network::new(
+            config.replica,
+            Arc::clone(&identity),
+            members.clone(),
+            config.timings.election_min,
+        )?;
+        let settings = Arc::new(raft_settings(&config)?);
+        let was_empty = log.is_empty();
+        let raft = Raft::new(config.replica, settings, network, log.clone(), machine)
+            .await
+            .map_err(|error| GroupError::Fatal(error.to_string()))?;
+
+        let stop = CancellationToken::new();
+        let tasks = TaskTracker::new();
+        let receiver = Receiver {
+            raft: raft.clone(),
+            own: config.replica,
+            identity: Arc::clone(&identity),
+            known: Arc::new(config.peers.keys().copied().collect()),
+        };
+        let serving = stop.clone();
+        tasks.spawn(async move {
+            let serve = axum::serve(listener, server::router(receiver)).into_future();
+            // Open connections are dropped at once: a peer's request may be repeated.
+            serving.run_until_cancelled(serve).await;
+        });
+        let leadership = leadership::watch(&raft, config.timings.election_max, &tasks, &stop);
+        if was_empty && config.peers.keys().next() == Some(&config.replica) {
+            let founding =
+                bootstrap::found_group(raft.clone(), Arc::clone(&identity), config.replica, members);
+            let stop = stop.clone();
+            tasks.spawn(async move { stop.run_until_cancelled(founding).await });
+        }
+        Ok(Self { config, raft, log, identity, state, leadership, tasks, stop })
+    }
+
+    /// The replicated state as of now. It never changes under the caller.
+    pub fn state(&self) -> Arc<State> {
+        self.state.current()
+    }
+
+    /// Tells the last applied position, each time it moves.
+    pub fn applied(&self) -> watch::Receiver<u64> {
+        self.state.applied_index()
+    }
+
+    /// Who leads. [`Leadership::Leading`] is told only once everything committed earlier is applied.
+    pub fn leadership(&self) -> watch::Receiver<Leadership> {
+        self.leadership.clone()
+    }
+
+    /// Appends a command that was decided in `term`, and waits until it is applied here. Returns
+    /// its log position and what it did.
+    ///
+    /// # Errors
+    /// [`ProposeError::NotLeading`]: it is not in the log and never will be.
+    /// [`ProposeError::Unknown`]: it may be.
+    pub async fn propose(
+        &self,
+        term: u64,
+        command: Command,
+    ) -> Result<(u64, Applied), ProposeError> {
+        let (responder, answer) = ProgressResponder::complete_only();
+        let stopped = |error: Fatal<TypeConfig>| ProposeError::Stopped(error.to_string());
+        self.raft
+            .write(LogCommand(Arc::new(command)))
+            .with_leader(term)
+            .responder(responder)
+            .await
+            .map_err(stopped)?;
+        match answer.await {
+            Ok(Ok(written)) => Ok((written.log_id.index, written.data)),
+            Ok(Err(ClientWriteError::LogEntryDiscarded(_))) | Err(_) => Err(ProposeError::Unknown),
+            Ok(Err(_)) => Err(ProposeError::NotLeading),
+        }
+    }
+
+    /// Hands leadership to the follower that is furthest, and waits until it is gone, for one
+    /// longest election at most. Does nothing on a follower.
+    pub async fn transfer_leadership(&self) {
+        let metrics = self.raft.metrics().borrow_watched().clone();
+        let heir = metrics.replication.iter().flatten().max_by_key(|(_, matching)| **matching);
+        let Some((heir, _)) = heir.filter(|_| metrics.state.is_leader()) else { return };
+        if self.raft.trigger().transfer_leader(*heir).await.is_err() {
+            return;
+        }
+        let patience = Some(self.config.timings.election_max);
+        let own = self.config.replica;
+        let gone = self
+            .raft
+            .wait(patience)
+            .metrics(|now| now.current_leader != Some(own), "leadership is handed over")
+            .await;
+        match gone {
+            Ok(_) => tracing::info!(%heir, "Leadership was handed over."),
+            Err(_) => tracing::warn!(%heir, "Leadership was not taken over in time."),
+        }
+    }
+
+    /// Returns when Raft has stopped by itself, with the reason.
+    pub async fn failed(&self) -> GroupError {
+        let mut leadership = self.leadership.clone();
+        let failed = leadership.wait_for(|now| matches!(now, Leadership::Failed { .. })).await;
+        let reason = match failed.as_deref() {
+            Ok(Leadership::Failed { reason }) => reason.clone(),
+            _ => "its watch has ended".to_owned(),
+        };
+        GroupError::Fatal(reason)
+    }
+
+    /// Stops taking part. Leadership should be handed over first.
+    pub async fn shutdown(&self) {
+        self.stop.cancel();
+        if let Err(error) = self.raft.shutdown().await {
+            tracing::warn!(%error, "Raft did not stop cleanly.");
+        }
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+
+    /// The peer list.
+    pub fn peers(&self) -> &BTreeMap<ReplicaId, Peer> {
+        &self.config.peers
+    }
+
+    /// This replica.
+    pub fn replica(&self) -> ReplicaId {
+        self.config.replica
+    }
+}
+
+async fn open_volume(config: &GroupConfig) -> Result<(LogStore, StateMachine), GroupError> {
+    let folder = config.folder.clone();
+    let open = move || {
+        std::fs::create_dir_all(&folder)?;
+        let log = LogStore::open(&folder.join("log.redb"))?;
+        let machine = StateMachine::open(&folder.join("snapshots"))?;
+        Ok((log, machine))
+    };
+    let failed =
+        |source: io::Error| GroupError::Storage { folder: config.folder.clone(), source };
+    let (log, machine) = tokio::task::spawn_blocking(open)
+        .await
+        .map_err(|error| failed(io::Error::other(error)))?
+        .map_err(failed)?;
+    if log.last_purged() > machine.applied() {
+        return Err(GroupError::SnapshotLost {
+            folder: config.folder.clone(),
+            purged: log.last_purged().map_or(0, |log_id| log_id.index),
+            applied: machine.applied().map_or(0, |log_id| log_id.index),
+        });
+    }
+    Ok((log, machine))
+}
+
+fn members(peers: &BTreeMap<ReplicaId, Peer>) -> BTreeMap<ReplicaId, ReplicaAddress> {
+    peers
+        .iter()
+        .map(|(replica, peer)| {
+            (*replica, ReplicaAddress { raft: peer.raft.clone(), api: peer.api.clone() })
+        })
+        .collect()
+}
+
+fn raft_settings(config: &GroupConfig) -> Result<openraft::Config, GroupError> {
+    let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    let timings = config.timings;
+    openraft::Config {
+        cluster_name: config.name.clone(),
+        heartbeat_interval: millis(timings.heartbeat),
+        election_timeout_min: millis(timings.election_min),
+        election_timeout_max: millis(timings.election_max),
+        quorum_loss_probe_interval: Some(millis(timings.quorum_loss_probe)),
+        install_snapshot_timeout: millis(timings.install_snapshot),
+        snapshot_policy: SnapshotPolicy::LogsSinceLast(timings.snapshot_after_entries),
+        max_in_snapshot_log_to_keep: timings.snapshot_after_entries / 4,
+        purge_batch_size: 64,
+        enable_pre_vote: Some(true),
+        // The state machine is in memory: what a restarted leader has applied may be old.
+        enable_leader_restore: Some(false),
+        ..openraft::Config::default()
+    }
+    .validate()
+    .map_err(|error| GroupError::Timings(error.to_string()))
+}

@@ -1,0 +1,168 @@
+//! Who this volume belongs to: the replica's number and the group's id, in a small file.
+
+use std::fs::{self, File};
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::types::ReplicaId;
+
+/// The content of the identity file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Identity {
+    /// The replica this volume was made for.
+    pub(crate) replica: ReplicaId,
+    /// The group; `None` until the replica was told or founded one.
+    pub(crate) cluster: Option<String>,
+    /// When the volume was first used.
+    pub(crate) created: Timestamp,
+}
+
+/// Why a volume can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum IdentityError {
+    /// The file can't be read or written.
+    #[error("{path}: {source}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        source: io::Error,
+    },
+    /// The volume belongs to another replica.
+    #[error("the volume at {path} belongs to replica {found}, and this is replica {configured}")]
+    OtherReplica {
+        /// The file.
+        path: PathBuf,
+        /// Whose volume it is.
+        found: ReplicaId,
+        /// Who this is.
+        configured: ReplicaId,
+    },
+    /// A peer speaks for another group.
+    #[error("this replica belongs to group {ours}, and the sender to {theirs}")]
+    OtherCluster {
+        /// Our group.
+        ours: String,
+        /// The sender's.
+        theirs: String,
+    },
+}
+
+/// The identity file, kept open for the group's id to be set once.
+#[derive(Debug)]
+pub(crate) struct IdentityFile {
+    path: PathBuf,
+    identity: Mutex<Identity>,
+}
+
+impl IdentityFile {
+    /// Reads the file in `folder`, or makes it for `replica`.
+    pub(crate) fn open(folder: &Path, replica: ReplicaId) -> Result<Self, IdentityError> {
+        let path = folder.join("identity.json");
+        let failed = |source| IdentityError::Io { path: path.clone(), source };
+        let identity = match fs::read(&path) {
+            Ok(bytes) => serde_json::from_slice::<Identity>(&bytes)
+                .map_err(|error| failed(io::Error::other(error)))?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let identity = Identity { replica, cluster: None, created: Timestamp::now() };
+                write_durably(&path, &identity).map_err(failed)?;
+                identity
+            }
+            Err(error) => return Err(failed(error)),
+        };
+        if identity.replica != replica {
+            let found = identity.replica;
+            return Err(IdentityError::OtherReplica { path, found, configured: replica });
+        }
+        Ok(Self { path, identity: Mutex::new(identity) })
+    }
+
+    /// The group's id, once known.
+    pub(crate) fn cluster(&self) -> Option<String> {
+        self.lock().cluster.clone()
+    }
+
+    /// Makes a new group's id and keeps it durably; returns the one there is if there is one.
+    pub(crate) fn found(&self) -> Result<String, IdentityError> {
+        let mut identity = self.lock();
+        if let Some(cluster) = &identity.cluster {
+            return Ok(cluster.clone());
+        }
+        let cluster = random_id();
+        self.keep(&mut identity, cluster.clone())?;
+        Ok(cluster)
+    }
+
+    /// Checks a sender's group id against ours; the first one heard becomes ours.
+    pub(crate) fn adopt(&self, theirs: &str) -> Result<(), IdentityError> {
+        let mut identity = self.lock();
+        match &identity.cluster {
+            Some(ours) if ours == theirs => Ok(()),
+            Some(ours) => Err(IdentityError::OtherCluster {
+                ours: ours.clone(),
+                theirs: theirs.to_owned(),
+            }),
+            None => self.keep(&mut identity, theirs.to_owned()),
+        }
+    }
+
+    fn keep(&self, identity: &mut Identity, cluster: String) -> Result<(), IdentityError> {
+        let changed = Identity { cluster: Some(cluster), ..identity.clone() };
+        write_durably(&self.path, &changed)
+            .map_err(|source| IdentityError::Io { path: self.path.clone(), source })?;
+        *identity = changed;
+        Ok(())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Identity> {
+        self.identity.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn write_durably(path: &Path, identity: &Identity) -> io::Result<()> {
+    let unfinished = path.with_extension("unfinished");
+    let mut file = File::create(&unfinished)?;
+    file.write_all(&serde_json::to_vec_pretty(identity)?)?;
+    file.sync_all()?;
+    fs::rename(&unfinished, path)?;
+    if let Some(folder) = path.parent() {
+        File::open(folder)?.sync_all()?;
+    }
+    Ok(())
+}
+
+/// 128 random bits: the standard library seeds every `RandomState` from the system.
+fn random_id() -> String {
+    let word = || RandomState::new().build_hasher().finish();
+    format!("{:016x}{:016x}", word(), word())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_volume_keeps_its_replica_and_group() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = IdentityFile::open(folder.path(), 2).unwrap();
+        assert_eq!(file.cluster(), None);
+        file.adopt("abc").unwrap();
+        assert!(matches!(file.adopt("xyz"), Err(IdentityError::OtherCluster { .. })));
+        assert_eq!(file.found().unwrap(), "abc");
+
+        let again = IdentityFile::open(folder.path(), 2).unwrap();
+        assert_eq!(again.cluster().as_deref(), Some("abc"));
+        let other = IdentityFile::open(folder.path(), 3);
+        assert!(matches!(other, Err(IdentityError::OtherReplica { found: 2, .. })));
+    }
+
+    #[test]
+    fn groups_get_distinct_ids() {
+        assert_ne!(random_id(), random_id());
+    }
+}

@@ -1,0 +1,247 @@
+//! The sending side of the Raft transport: HTTP POST with JSON bodies.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use openraft::errors::{
+    NetworkError, RPCError, ReplicationClosed, StreamingError, Timeout, Unreachable,
+};
+use openraft::network::v2::RaftNetworkV2;
+use openraft::network::{RPCOption, RPCTypes, RaftNetworkFactory};
+use openraft::raft::{
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderRequest,
+    TransferLeaderResponse,    VoteRequest, VoteResponse,
+};
+use openraft::OptionalSend;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::identity::IdentityFile;
+use super::types::{ReplicaAddress, ReplicaId, Snapshot, SnapshotMeta, TypeConfig, Vote};
+use super::wire::{Envelope, PROTOCOL, Rpc, SnapshotHeader};
+
+/// A peer on the same network accepts within this or is taken for unreachable.
+const CONNECT_TIMEOUT: Duration = Duration::from_millis(200);
+
+/// Makes one client per peer and purpose, so that a large snapshot never delays a heartbeat.
+#[derive(Clone, Debug)]
+pub(crate) struct Network {
+    own: ReplicaId,
+    identity: Arc<IdentityFile>,
+    /// Addresses by configuration; they win over those in the log, which may be older.
+    peers: Arc<BTreeMap<ReplicaId, ReplicaAddress>>,
+    /// How long a follower may take to sync new entries to its disk.
+    append_patience: Duration,
+    replication: reqwest::Client,
+    heartbeat: reqwest::Client,
+    snapshot: reqwest::Client,
+}
+
+impl Network {
+    pub(crate) fn new(
+        own: ReplicaId,
+        identity: Arc<IdentityFile>,
+        peers: BTreeMap<ReplicaId, ReplicaAddress>,
+        append_patience: Duration,
+    ) -> Result<Self, reqwest::Error> {
+        Ok(Self {
+            own,
+            identity,
+            peers: Arc::new(peers),
+            append_patience,
+            replication: http_client()?,
+            heartbeat: http_client()?,
+            snapshot: http_client()?,
+        })
+    }
+
+    fn client(&self, http: &reqwest::Client, target: ReplicaId, node: &ReplicaAddress) -> PeerClient {
+        let address = self.peers.get(&target).unwrap_or(node);
+        PeerClient {
+            http: http.clone(),
+            base: format!("http://{}", address.raft),
+            own: self.own,
+            target,
+            identity: Arc::clone(&self.identity),
+            least_patience: Duration::ZERO,
+        }
+    }
+}
+
+/// A client for one purpose with its own connections.
+pub(super) fn http_client() -> Result<reqwest::Client, reqwest::Error> {
+    reqwest::Client::builder()
+        .connect_timeout(CONNECT_TIMEOUT)
+        .tcp_nodelay(true)
+        .no_proxy()
+        .build()
+}
+
+impl RaftNetworkFactory<TypeConfig> for Network {
+    type Network = PeerClient;
+
+    async fn new_client(&mut self, target: ReplicaId, node: &ReplicaAddress) -> PeerClient {
+        let client = self.client(&self.replication, target, node);
+        PeerClient { least_patience: self.append_patience, ..client }
+    }
+
+    async fn new_heartbeat_client(
+        &mut self,
+        target: ReplicaId,
+        node: &ReplicaAddress,
+    ) -> PeerClient {
+        self.client(&self.heartbeat, target, node)
+    }
+
+    async fn new_snapshot_client(&mut self, target: ReplicaId, node: &ReplicaAddress) -> PeerClient {
+        self.client(&self.snapshot, target, node)
+    }
+}
+
+/// Speaks to one peer for one purpose.
+#[derive(Clone, Debug)]
+pub(crate) struct PeerClient {
+    http: reqwest::Client,
+    base: String,
+    own: ReplicaId,
+    target: ReplicaId,
+    identity: Arc<IdentityFile>,
+    least_patience: Duration,
+}
+
+impl PeerClient {
+    fn envelope<T>(&self, body: T) -> Result<Envelope<T>, RPCError<TypeConfig>> {
+        let cluster = self.identity.cluster().ok_or_else(|| {
+            RPCError::Unreachable(Unreachable::from_string("this replica is in no group yet"))
+        })?;
+        Ok(Envelope {
+            protocol: PROTOCOL,
+            cluster,
+            sender: self.own,
+            receiver: self.target,
+            body,
+        })
+    }
+
+    async fn call<Q: Serialize, A: DeserializeOwned>(
+        &self,
+        rpc: Rpc,
+        request: Q,
+        patience: Duration,
+    ) -> Result<A, RPCError<TypeConfig>> {
+        let body = serde_json::to_vec(&self.envelope(request)?)
+            .map_err(|error| RPCError::Network(NetworkError::new(&error)))?;
+        self.post(rpc, body, patience.max(self.least_patience)).await
+    }
+
+    async fn post<A: DeserializeOwned>(
+        &self,
+        rpc: Rpc,
+        body: Vec<u8>,
+        patience: Duration,
+    ) -> Result<A, RPCError<TypeConfig>> {
+        let failed = |error: reqwest::Error| {
+            if error.is_timeout() && !error.is_connect() {
+                RPCError::Timeout(self.timed_out(rpc, patience))
+            } else {
+                RPCError::Unreachable(Unreachable::new(&error))
+            }
+        };
+        let answer = self
+            .http
+            .post(format!("{}{}", self.base, rpc.path()))
+            .header(http::header::CONTENT_TYPE, "application/json")
+            .timeout(patience)
+            .body(body)
+            .send()
+            .await
+            .map_err(failed)?;
+        let status = answer.status();
+        let bytes = answer.bytes().await.map_err(failed)?;
+        if !status.is_success() {
+            let reason = String::from_utf8_lossy(&bytes);
+            let reason = format!("{} answered {status}: {reason}", self.base);
+            return Err(RPCError::Unreachable(Unreachable::from_string(reason)));
+        }
+        serde_json::from_slice(&bytes).map_err(|error| RPCError::Network(NetworkError::new(&error)))
+    }
+
+    fn timed_out(&self, rpc: Rpc, timeout: Duration) -> Timeout<TypeConfig> {
+        let action = match rpc {
+            Rpc::Append => RPCTypes::AppendEntries,
+            Rpc::Vote | Rpc::PreVote => RPCTypes::Vote,
+            Rpc::Snapshot => RPCTypes::InstallSnapshot,
+            Rpc::TransferLeader => RPCTypes::TransferLeader,
+        };
+        Timeout { action, id: self.own, target: self.target, timeout }
+    }
+
+    async fn send_snapshot(
+        &self,
+        vote: Vote,
+        meta: SnapshotMeta,
+        state: Bytes,
+        patience: Duration,
+    ) -> Result<SnapshotResponse<TypeConfig>, RPCError<TypeConfig>> {
+        let header = self.envelope(SnapshotHeader { vote, meta })?;
+        let mut body = serde_json::to_vec(&header)
+            .map_err(|error| RPCError::Network(NetworkError::new(&error)))?;
+        body.push(b'\n');
+        body.extend_from_slice(&state);
+        self.post(Rpc::Snapshot, body, patience).await
+    }
+}
+
+impl RaftNetworkV2<TypeConfig> for PeerClient {
+    type SnapshotData = Bytes;
+
+    async fn append_entries(
+        &mut self,
+        request: AppendEntriesRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<AppendEntriesResponse<TypeConfig>, RPCError<TypeConfig>> {
+        self.call(Rpc::Append, request, option.hard_ttl()).await
+    }
+
+    async fn vote(
+        &mut self,
+        request: VoteRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
+        self.call(Rpc::Vote, request, option.soft_ttl()).await
+    }
+
+    async fn pre_vote(
+        &mut self,
+        request: VoteRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
+        self.call(Rpc::PreVote, request, option.soft_ttl()).await
+    }
+
+    async fn full_snapshot(
+        &mut self,
+        vote: Vote,
+        snapshot: Snapshot,
+        cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
+        option: RPCOption,
+    ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
+        let sending =
+            self.send_snapshot(vote, snapshot.meta, snapshot.snapshot, option.soft_ttl());
+        tokio::select! {
+            closed = cancel => Err(StreamingError::Closed(closed)),
+            sent = sending => sent.map_err(StreamingError::from),
+        }
+    }
+
+    async fn transfer_leader(
+        &mut self,
+        request: TransferLeaderRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<TransferLeaderResponse<TypeConfig>, RPCError<TypeConfig>> {
+        self.call(Rpc::TransferLeader, request, option.soft_ttl()).await
+    }
+}

@@ -1,0 +1,133 @@
+//! The receiving side of the Raft transport.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::{DefaultBodyLimit, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Json, Response};
+use axum::routing::{get, post};
+use openraft::Snapshot;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::identity::IdentityFile;
+use super::state_machine::StateMachine;
+use super::types::{ReplicaId, TypeConfig};
+use super::wire::{Envelope, IDENTITY_PATH, IdentityAnswer, PROTOCOL, Rpc, SnapshotHeader};
+
+/// A snapshot of ten thousand nodes is some tens of megabytes.
+const LARGEST_REQUEST: usize = 512 << 20;
+
+type Raft = openraft::Raft<TypeConfig, StateMachine>;
+
+#[derive(Clone, Debug)]
+pub(super) struct Receiver {
+    pub(super) raft: Raft,
+    pub(super) own: ReplicaId,
+    pub(super) identity: Arc<IdentityFile>,
+    pub(super) known: Arc<Vec<ReplicaId>>,
+}
+
+/// Why a request was not handed to Raft.
+#[derive(Debug, thiserror::Error)]
+enum Refusal {
+    #[error("the request is unreadable: {0}")]
+    Unreadable(#[from] serde_json::Error),
+    #[error("the snapshot has no header line")]
+    NoHeader,
+    #[error("protocol {0} is not spoken here, {PROTOCOL} is")]
+    Protocol(u32),
+    #[error("this is replica {own}, and the request is for {receiver}")]
+    OtherReceiver { own: ReplicaId, receiver: ReplicaId },
+    #[error("sender {0} is not in the peer list")]
+    UnknownSender(ReplicaId),
+    #[error(transparent)]
+    Identity(#[from] super::identity::IdentityError),
+    #[error("Raft has stopped: {0}")]
+    Stopped(String),
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        let status = match &self {
+            Refusal::Unreadable(_) | Refusal::NoHeader | Refusal::Protocol(_) => {
+                StatusCode::BAD_REQUEST
+            }
+            Refusal::OtherReceiver { .. } => StatusCode::MISDIRECTED_REQUEST,
+            Refusal::UnknownSender(_) => StatusCode::FORBIDDEN,
+            Refusal::Identity(_) => StatusCode::CONFLICT,
+            Refusal::Stopped(_) => StatusCode::SERVICE_UNAVAILABLE,
+        };
+        (status, self.to_string()).into_response()
+    }
+}
+
+impl Receiver {
+    fn open<T: DeserializeOwned>(&self, bytes: &[u8]) -> Result<T, Refusal> {
+        let envelope: Envelope<T> = serde_json::from_slice(bytes)?;
+        if envelope.protocol != PROTOCOL {
+            return Err(Refusal::Protocol(envelope.protocol));
+        }
+        if envelope.receiver != self.own {
+            return Err(Refusal::OtherReceiver { own: self.own, receiver: envelope.receiver });
+        }
+        if !self.known.contains(&envelope.sender) {
+            return Err(Refusal::UnknownSender(envelope.sender));
+        }
+        self.identity.adopt(&envelope.cluster)?;
+        Ok(envelope.body)
+    }
+}
+
+fn answer<T: Serialize, E: std::fmt::Display>(result: Result<T, E>) -> Result<Json<T>, Refusal> {
+    result.map(Json).map_err(|error| Refusal::Stopped(error.to_string()))
+}
+
+/// The routes of the Raft listener.
+pub(super) fn router(receiver: Receiver) -> Router {
+    Router::new()
+        .route(Rpc::Append.path(), post(append))
+        .route(Rpc::Vote.path(), post(vote))
+        .route(Rpc::PreVote.path(), post(pre_vote))
+        .route(Rpc::Snapshot.path(), post(snapshot))
+        .route(Rpc::TransferLeader.path(), post(transfer_leader))
+        .route(IDENTITY_PATH, get(identity))
+        .layer(DefaultBodyLimit::max(LARGEST_REQUEST))
+        .with_state(receiver)
+}
+
+async fn append(State(receiver): State<Receiver>, body: Bytes) -> Result<Response, Refusal> {
+    let request = receiver.open(&body)?;
+    Ok(answer(receiver.raft.append_entries(request).await)?.into_response())
+}
+
+async fn vote(State(receiver): State<Receiver>, body: Bytes) -> Result<Response, Refusal> {
+    let request = receiver.open(&body)?;
+    Ok(answer(receiver.raft.vote(request).await)?.into_response())
+}
+
+async fn pre_vote(State(receiver): State<Receiver>, body: Bytes) -> Result<Response, Refusal> {
+    let request = receiver.open(&body)?;
+    Ok(answer(receiver.raft.pre_vote(request).await)?.into_response())
+}
+
+async fn snapshot(State(receiver): State<Receiver>, body: Bytes) -> Result<Response, Refusal> {
+    let end = body.iter().position(|byte| *byte == b'\n').ok_or(Refusal::NoHeader)?;
+    let SnapshotHeader { vote, meta } = receiver.open(&body.slice(..end))?;
+    let snapshot = Snapshot { meta, snapshot: body.slice(end.saturating_add(1)..) };
+    Ok(answer(receiver.raft.install_full_snapshot(vote, snapshot).await)?.into_response())
+}
+
+async fn transfer_leader(
+    State(receiver): State<Receiver>,
+    body: Bytes,
+) -> Result<Response, Refusal> {
+    let request = receiver.open(&body)?;
+    Ok(answer(receiver.raft.handle_transfer_leader(request).await)?.into_response())
+}
+
+async fn identity(State(receiver): State<Receiver>) -> Json<IdentityAnswer> {
+    Json(IdentityAnswer { replica: receiver.own, cluster: receiver.identity.cluster() })
+}

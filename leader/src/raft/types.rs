@@ -1,0 +1,58 @@
+//! The types openraft is set up with. Nothing outside [`crate::raft`] sees them.
+
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use drover_core::command::Command;
+use openraft::RaftTypeConfig;
+use openraft::impls::leader_id_std;
+use openraft::vote::RaftLeaderId;
+use serde::{Deserialize, Serialize};
+
+/// A replica's number in the peer list; never reused for a replica with an empty volume.
+pub type ReplicaId = u64;
+
+/// What a log entry carries. Shared, because the log store's readers hand out copies.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub(crate) struct LogCommand(pub(crate) Arc<Command>);
+
+impl fmt::Display for LogCommand {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "command of {}", self.0.at)
+    }
+}
+
+/// Where a replica listens, as the log's membership entry tells it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ReplicaAddress {
+    /// `host:port` of its Raft listener.
+    pub(crate) raft: String,
+    /// `host:port` of its API.
+    pub(crate) api: String,
+}
+
+openraft::declare_raft_types!(
+    /// openraft's type configuration: standard Raft, one leader a term at most.
+    pub(crate) TypeConfig:
+        D = LogCommand,
+        R = drover_core::state::Applied,
+        NodeId = ReplicaId,
+        Node = ReplicaAddress,
+        LeaderId = leader_id_std::LeaderId<Self::Term, Self::NodeId>,
+);
+
+type LeaderId = leader_id_std::LeaderId<u64, ReplicaId>;
+type CommittedLeaderId = <LeaderId as RaftLeaderId>::Committed;
+
+pub(crate) type Entry = <TypeConfig as RaftTypeConfig>::Entry;
+pub(crate) type Vote = openraft::impls::Vote<LeaderId>;
+pub(crate) type LogId = openraft::LogId<CommittedLeaderId>;
+pub(crate) type StoredMembership =
+    openraft::StoredMembership<CommittedLeaderId, ReplicaId, ReplicaAddress>;
+pub(crate) type SnapshotMeta =
+    openraft::storage::SnapshotMeta<CommittedLeaderId, ReplicaId, ReplicaAddress>;
+/// A snapshot whose data is the state as JSON.
+pub(crate) type Snapshot =
+    openraft::storage::Snapshot<CommittedLeaderId, ReplicaId, ReplicaAddress, Bytes>;
