@@ -1,1 +1,15 @@
-//! agent/core
+//! What a node agent decides: which notices are in force, when to cordon and drain its own node,
+//! and what its measurements amount to.
+//!
+//! Pure: [`Agent::step`] takes one [`Input`] and the time and returns [`Effect`]s. The shell
+//! (`drover-agent`) talks to IMDS, the Kubernetes API, the leaders and the disk.
+
+mod agent;
+pub mod imds;
+mod node;
+mod notice;
+mod retry;
+pub mod usage;
+
+pub use agent::{Agent, CallKey, Effect, Fact, Identity, Input, Saved};
+pub use notice::{Answer, NoticePath, RESERVE};

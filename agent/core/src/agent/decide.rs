@@ -1,0 +1,212 @@
+//! What follows from the state.
+
+use drover_common::call::{Kind, KubernetesCall, KubernetesFailure, Target};
+use drover_common::cluster::{ClusterObject, Pod};
+use drover_common::drain::{self, DrainInput, DrainState, Purpose};
+use drover_common::id::DisruptionId;
+use drover_common::protocol::{Notice, NoticeKind};
+use jiff::{SignedDuration, Timestamp};
+use serde_json::Value;
+
+use super::{Agent, CallKey, Effect, Fact};
+use crate::node;
+use crate::notice::{MAINTENANCE_LEAD, RESERVE};
+
+/// How often a Node is read for a directive while the watch of it is broken, or while the directive
+/// came before the marks it speaks of.
+const READ_PACE: SignedDuration = SignedDuration::from_secs(1);
+
+impl Agent {
+    pub(super) fn decide(&mut self, now: Timestamp) {
+        self.decide_save();
+        self.decide_cordon(now);
+        self.decide_directive(now);
+        self.decide_drain(now);
+        self.decide_report(now);
+    }
+
+    /// The notice that has to be acted on now: the strongest kind that is due.
+    pub(super) fn interruption(&self, now: Timestamp) -> Option<Notice> {
+        let due = |notice: &Notice| match notice.kind {
+            NoticeKind::SpotTerminate | NoticeKind::SpotStop | NoticeKind::SpotHibernate => true,
+            // What a recommendation is worth is the leaders' decision.
+            NoticeKind::Rebalance => false,
+            NoticeKind::Maintenance => {
+                notice.deadline.is_some_and(|start| start.duration_since(now) <= MAINTENANCE_LEAD)
+            }
+        };
+        self.notices.list().into_iter().find(due)
+    }
+
+    fn owns_node(&mut self) -> bool {
+        let foreign = self
+            .node
+            .as_ref()
+            .filter(|node| !node::is_of(node, self.instance.as_ref()))
+            .map(|node| node.spec.provider_id.clone());
+        let Some(provider_id) = foreign else {
+            self.told_foreign = false;
+            return true;
+        };
+        if !std::mem::replace(&mut self.told_foreign, true) {
+            self.tell(Fact::ForeignNode { provider_id });
+        }
+        false
+    }
+
+    fn decide_cordon(&mut self, now: Timestamp) {
+        if !self.owns_node() {
+            return;
+        }
+        match self.interruption(now) {
+            Some(notice) => {
+                if self.node.as_ref().is_some_and(|node| node::is_cordoned_for(node, &notice)) {
+                    if !std::mem::replace(&mut self.told_cordoned, true) {
+                        let after = now.duration_since(notice.detected_at);
+                        self.tell(Fact::Cordoned { after });
+                    }
+                    return;
+                }
+                if let Some(attempt) = self.cordon.start(now) {
+                    let call = node::cordon(&self.identity.node, self.node.as_ref(), &notice);
+                    self.effects.push(Effect::Call(CallKey::Cordon(attempt), call));
+                }
+            }
+            // Before IMDS has told the instance nothing is known about notices either.
+            None if self.node_fresh && self.instance.is_some() => {
+                let undo = self.node.as_ref().and_then(node::undo);
+                if let Some(call) = undo
+                    && let Some(attempt) = self.undo.start(now)
+                {
+                    self.effects.push(Effect::Call(CallKey::Undo(attempt), call));
+                }
+            }
+            None => {}
+        }
+    }
+
+    /// A directive only wakes: the Node, read fresh, has to bear its taint and id.
+    fn decide_directive(&mut self, now: Timestamp) {
+        if let Some(id) = &self.verified {
+            let gone = self.node.as_ref().is_none_or(|node| !node::is_disrupted(node, id));
+            if gone {
+                self.verified = None;
+            }
+        }
+        let unsure = self.verified.is_none() || !self.node_fresh;
+        if unsure
+            && !self.directives.is_empty()
+            && self.owns_node()
+            && let Some(attempt) = self.read_node.start(now)
+        {
+            let target = Target::cluster(Kind::Node, self.identity.node.as_str());
+            let call = KubernetesCall::Get { target };
+            self.effects.push(Effect::Call(CallKey::ReadNode(attempt), call));
+        }
+    }
+
+    fn purpose(&mut self, now: Timestamp) -> Option<Purpose> {
+        if !self.owns_node() {
+            return None;
+        }
+        if let Some(notice) = self.interruption(now) {
+            // Hibernation begins at once and brings the pods back: there is nothing to drain.
+            if let Some(deadline) = notice.deadline
+                && notice.kind != NoticeKind::SpotHibernate
+            {
+                let deadline = deadline.checked_sub(RESERVE).unwrap_or(Timestamp::MIN);
+                let passes_budgets = notice.kind.passes_budgets();
+                return Some(Purpose::Interruption { deadline, passes_budgets });
+            }
+        }
+        let id = self.verified.clone()?;
+        let deadline = self.directives.get(&id).copied().flatten();
+        Some(Purpose::Disruption { id, deadline })
+    }
+
+    fn decide_drain(&mut self, now: Timestamp) {
+        let Some(purpose) = self.purpose(now) else {
+            if self.drain.take().is_some() {
+                self.drain_outcomes.clear();
+                self.tell(Fact::DrainStopped);
+            }
+            return;
+        };
+        if self.drain.is_none() {
+            self.tell(Fact::DrainBegan(purpose.describe()));
+        }
+        let drain = self.drain.get_or_insert_with(DrainState::default);
+        let pods: Vec<&Pod> = self.pods.values().collect();
+        let outcomes = std::mem::take(&mut self.drain_outcomes);
+        let before = drain.report();
+        let input = DrainInput {
+            pods: &pods,
+            complete: self.pods_complete && self.unlisted.is_none(),
+            purpose: &purpose,
+            now,
+            outcomes: &outcomes,
+        };
+        let calls = drain::step(drain, input);
+        let report = drain.report();
+        for call in calls {
+            self.effects.push(Effect::Call(CallKey::Drain(call.key), call.call));
+        }
+        let counts = |report: &drover_common::protocol::DrainReport| {
+            (report.phase, report.evicted, report.forced)
+        };
+        if counts(&before) != counts(&report) {
+            self.tell(Fact::DrainChanged(report));
+        }
+    }
+
+    pub(super) fn take_outcome(
+        &mut self,
+        key: CallKey,
+        outcome: Result<Value, KubernetesFailure>,
+        now: Timestamp,
+    ) {
+        match (key, outcome) {
+            (CallKey::Drain(key), outcome) => {
+                if self.drain.is_some() {
+                    self.drain_outcomes.push((key, outcome.map(|_object| ())));
+                }
+            }
+            (CallKey::Cordon(attempt), Ok(object)) => {
+                self.take_node_object(object);
+                // Should the answer not show it, the next try comes a little later.
+                self.cordon.succeed(attempt, SignedDuration::from_millis(500), now);
+            }
+            (CallKey::Cordon(attempt), Err(failure)) => {
+                self.cordon.fail(attempt, now);
+                self.tell(Fact::PatchFailed(failure));
+            }
+            (CallKey::Undo(attempt), Ok(object)) => {
+                self.take_node_object(object);
+                self.undo.succeed(attempt, SignedDuration::from_millis(500), now);
+                self.tell(Fact::Uncordoned);
+            }
+            (CallKey::Undo(attempt), Err(failure)) => {
+                self.undo.fail(attempt, now);
+                self.tell(Fact::PatchFailed(failure));
+            }
+            (CallKey::ReadNode(attempt), Ok(object)) => {
+                self.read_node.succeed(attempt, READ_PACE, now);
+                self.take_node_object(object);
+                self.verified = self.borne_disruption();
+            }
+            (CallKey::ReadNode(attempt), Err(_failure)) => self.read_node.fail(attempt, now),
+        }
+    }
+
+    fn take_node_object(&mut self, object: Value) {
+        if let Ok(ClusterObject::Node(node)) = ClusterObject::from_json(Kind::Node, object) {
+            self.take_node(*node);
+        }
+    }
+
+    /// The directive whose marks the Node bears.
+    fn borne_disruption(&self) -> Option<DisruptionId> {
+        let node = self.node.as_ref()?;
+        self.directives.keys().find(|id| node::is_disrupted(node, id)).cloned()
+    }
+}

@@ -1,0 +1,211 @@
+//! Which notices are in force.
+//!
+//! A notice begins when IMDS tells it and ends only when IMDS has said "none" for a while: not by
+//! errors, not by restarts of the agent, not by the passing of its time.
+
+use std::collections::BTreeMap;
+
+use drover_common::id::{BootId, InstanceId};
+use drover_common::protocol::{Notice, NoticeKind};
+use jiff::{SignedDuration, Timestamp};
+
+use crate::imds::{self, UnreadableBody};
+
+#[cfg(test)]
+mod tests;
+
+/// Kept between a pod's last moment and the machine's: the announced time is approximate, and
+/// volumes must detach.
+pub const RESERVE: SignedDuration = SignedDuration::from_secs(5);
+
+/// How long IMDS has to say "none" before a notice is withdrawn.
+const WITHDRAWN_AFTER: SignedDuration = SignedDuration::from_secs(10);
+/// A spot loss is announced at most two minutes ahead; a longer lead means that a clock is wrong.
+const LONGEST_SPOT_LEAD: SignedDuration = SignedDuration::from_secs(120);
+/// What is left of a spot notice whose time is past when it's read first: the agent came late, or
+/// a clock is wrong.
+const LATE_SPOT_LEAD: SignedDuration = SignedDuration::from_secs(30);
+/// A later time is another notice if the earlier one has passed for so long.
+const OVER_AFTER: SignedDuration = SignedDuration::from_secs(60);
+/// Scheduled maintenance may be weeks ahead; the node is left so long before it.
+pub(crate) const MAINTENANCE_LEAD: SignedDuration = SignedDuration::from_mins(30);
+
+/// The paths of IMDS that notices come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum NoticePath {
+    /// `spot/instance-action`
+    SpotAction,
+    /// `events/recommendations/rebalance`
+    Rebalance,
+    /// `events/maintenance/scheduled`
+    Maintenance,
+}
+
+impl NoticePath {
+    /// All of them.
+    pub const ALL: [NoticePath; 3] =
+        [NoticePath::SpotAction, NoticePath::Rebalance, NoticePath::Maintenance];
+
+    /// The path below `/latest/meta-data/`.
+    pub fn path(self) -> &'static str {
+        match self {
+            NoticePath::SpotAction => "spot/instance-action",
+            NoticePath::Rebalance => "events/recommendations/rebalance",
+            NoticePath::Maintenance => "events/maintenance/scheduled",
+        }
+    }
+
+    fn tells(self, kind: NoticeKind) -> bool {
+        match kind {
+            NoticeKind::SpotTerminate | NoticeKind::SpotStop | NoticeKind::SpotHibernate => {
+                self == NoticePath::SpotAction
+            }
+            NoticeKind::Rebalance => self == NoticePath::Rebalance,
+            NoticeKind::Maintenance => self == NoticePath::Maintenance,
+        }
+    }
+}
+
+/// What IMDS answered on a [`NoticePath`]. Errors and silence are no answers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// 404.
+    Absent,
+    /// 200.
+    Body(String),
+}
+
+/// The notices in force, one of each kind at most.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Notices {
+    in_force: BTreeMap<NoticeKind, Notice>,
+    /// Since when each path says "none" without a break.
+    absent_since: BTreeMap<NoticePath, Timestamp>,
+}
+
+impl Notices {
+    /// Takes up notices from disk: only those of this instance and boot.
+    pub(crate) fn restore(saved: Vec<Notice>, instance: &InstanceId, boot: &BootId) -> Self {
+        let own = saved.into_iter().filter(|n| n.instance == *instance && n.boot == *boot);
+        let in_force = own.map(|notice| (notice.kind, notice)).collect();
+        Self { in_force, absent_since: BTreeMap::new() }
+    }
+
+    /// In force, in order of kind.
+    pub(crate) fn list(&self) -> Vec<Notice> {
+        self.in_force.values().cloned().collect()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.in_force.is_empty()
+    }
+
+    /// Takes in an answer of IMDS. Returns whether the notices in force changed.
+    ///
+    /// # Errors
+    /// The body is unreadable; nothing changed.
+    pub(crate) fn observe(
+        &mut self,
+        path: NoticePath,
+        answer: &Answer,
+        instance: &InstanceId,
+        boot: &BootId,
+        now: Timestamp,
+    ) -> Result<bool, UnreadableBody> {
+        let told = match answer {
+            Answer::Absent => None,
+            Answer::Body(body) => read(path, body)?,
+        };
+        let Some((kind, deadline)) = told else { return Ok(self.observe_absent(path, now)) };
+        self.absent_since.remove(&path);
+        let deadline = deadline.map(|time| plausible(kind, time, now));
+        // Of the kinds one path can tell, only one holds at a time.
+        let others: Vec<NoticeKind> =
+            self.in_force.keys().copied().filter(|&k| k != kind && path.tells(k)).collect();
+        for other in &others {
+            self.in_force.remove(other);
+        }
+        let fresh = Notice {
+            kind,
+            instance: instance.clone(),
+            boot: boot.clone(),
+            deadline,
+            detected_at: now,
+        };
+        let changed = match self.in_force.get_mut(&kind) {
+            None => {
+                self.in_force.insert(kind, fresh);
+                true
+            }
+            Some(known) => replace(known, fresh, now),
+        };
+        Ok(changed || !others.is_empty())
+    }
+
+    fn observe_absent(&mut self, path: NoticePath, now: Timestamp) -> bool {
+        let since = *self.absent_since.entry(path).or_insert(now);
+        if now.duration_since(since) < WITHDRAWN_AFTER {
+            return false;
+        }
+        let before = self.in_force.len();
+        self.in_force.retain(|&kind, _| !path.tells(kind));
+        self.in_force.len() != before
+    }
+}
+
+/// The notice in a body, with its time; `None` if the body says that there is none.
+fn read(
+    path: NoticePath,
+    body: &str,
+) -> Result<Option<(NoticeKind, Option<Timestamp>)>, UnreadableBody> {
+    Ok(match path {
+        NoticePath::SpotAction => {
+            let action = imds::spot_action(body)?;
+            Some((action.kind, Some(action.time)))
+        }
+        NoticePath::Rebalance => {
+            imds::rebalance(body)?;
+            Some((NoticeKind::Rebalance, None))
+        }
+        NoticePath::Maintenance => imds::maintenance(body)?
+            .first()
+            .map(|event| (NoticeKind::Maintenance, Some(event.not_before))),
+    })
+}
+
+/// Corrects a time that a wrong clock makes impossible.
+fn plausible(kind: NoticeKind, time: Timestamp, now: Timestamp) -> Timestamp {
+    let lead = time.duration_since(now);
+    if !kind.passes_budgets() {
+        time
+    } else if lead > LONGEST_SPOT_LEAD {
+        after(now, LONGEST_SPOT_LEAD)
+    } else if lead.is_negative() {
+        after(now, LATE_SPOT_LEAD)
+    } else {
+        time
+    }
+}
+
+/// Puts a repeated notice in place of the known one where it says something new: an earlier time,
+/// any other time of a maintenance, or a later one when the known has long passed. A spot notice
+/// whose time moves with every read (a mock does that) stays the first one.
+fn replace(known: &mut Notice, fresh: Notice, now: Timestamp) -> bool {
+    let new = match (known.deadline, fresh.deadline) {
+        (Some(old), Some(new)) if known.kind == NoticeKind::Maintenance => old != new,
+        (Some(old), Some(new)) => new < old || now > after(old, OVER_AFTER),
+        _ => false,
+    };
+    // A past time is corrected anew at each read, which isn't news.
+    let corrected =
+        known.kind.passes_budgets() && fresh.deadline == Some(after(now, LATE_SPOT_LEAD));
+    if new && !corrected {
+        *known = Notice { detected_at: known.detected_at, ..fresh };
+        return true;
+    }
+    false
+}
+
+pub(crate) fn after(time: Timestamp, duration: SignedDuration) -> Timestamp {
+    time.checked_add(duration).unwrap_or(Timestamp::MAX)
+}

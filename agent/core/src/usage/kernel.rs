@@ -1,0 +1,118 @@
+//! The texts of cgroup v2, PSI and `/proc`. Each parser takes any text and never panics.
+
+/// A kernel file that does not look as documented.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{field} is missing or no number")]
+pub struct UnreadableFile {
+    /// The field that was looked for.
+    pub field: &'static str,
+}
+
+fn unreadable(field: &'static str) -> UnreadableFile {
+    UnreadableFile { field }
+}
+
+/// The number after `key` in lines of `key number`.
+fn field(text: &str, key: &'static str) -> Result<u64, UnreadableFile> {
+    text.lines()
+        .filter_map(|line| line.split_once(' '))
+        .find(|(name, _)| *name == key)
+        .and_then(|(_, value)| value.trim().parse().ok())
+        .ok_or(unreadable(key))
+}
+
+/// CPU time in a cgroup's `cpu.stat`, microseconds.
+///
+/// # Errors
+/// There is no `usage_usec`.
+pub fn cpu_usage(cpu_stat: &str) -> Result<u64, UnreadableFile> {
+    field(cpu_stat, "usage_usec")
+}
+
+/// Page cache that can be dropped without harm, from `memory.stat`, bytes. The kubelet subtracts
+/// it from `memory.current` to get the working set.
+///
+/// # Errors
+/// There is no `inactive_file`.
+pub fn inactive_file(memory_stat: &str) -> Result<u64, UnreadableFile> {
+    field(memory_stat, "inactive_file")
+}
+
+/// A file that holds one number, such as `memory.current`.
+///
+/// # Errors
+/// It doesn't.
+pub fn number(text: &str) -> Result<u64, UnreadableFile> {
+    text.trim().parse().map_err(|_| unreadable("value"))
+}
+
+/// Total time in which some task stalled, from a `*.pressure` file, microseconds.
+///
+/// # Errors
+/// There is no line `some` with a `total`.
+pub fn stalled(pressure: &str) -> Result<u64, UnreadableFile> {
+    pressure
+        .lines()
+        .find_map(|line| line.strip_prefix("some "))
+        .and_then(|fields| fields.split_whitespace().find_map(|f| f.strip_prefix("total=")))
+        .and_then(|total| total.parse().ok())
+        .ok_or(unreadable("some total"))
+}
+
+/// CPU time of the node that was not idle, from `/proc/stat`, microseconds; time stolen by the
+/// hypervisor and time waiting for I/O are not use.
+///
+/// # Errors
+/// The line `cpu` is missing or short.
+pub fn node_cpu_usage(proc_stat: &str) -> Result<u64, UnreadableFile> {
+    // USER_HZ is 100 on every architecture that Linux' ABI allows for here.
+    const USEC_PER_TICK: u64 = 10_000;
+    let line = proc_stat.lines().find_map(|line| line.strip_prefix("cpu "));
+    let ticks: Option<Vec<u64>> = line
+        .and_then(|line| line.split_whitespace().take(8).map(|ticks| ticks.parse().ok()).collect());
+    match ticks.as_deref() {
+        // user, nice, system, idle, iowait, irq, softirq, steal; guest time is within user's.
+        Some([user, nice, system, _idle, _iowait, irq, softirq, _steal]) => {
+            let busy = [user, nice, system, irq, softirq];
+            let sum = busy.into_iter().fold(0_u64, |sum, &ticks| sum.saturating_add(ticks));
+            Ok(sum.saturating_mul(USEC_PER_TICK))
+        }
+        _ => Err(unreadable("cpu")),
+    }
+}
+
+/// Total and available memory in `/proc/meminfo`, bytes.
+///
+/// # Errors
+/// `MemTotal` or `MemAvailable` is missing.
+pub fn available_memory(meminfo: &str) -> Result<(u64, u64), UnreadableFile> {
+    let bytes = |key: &'static str| {
+        meminfo
+            .lines()
+            .find_map(|line| line.strip_prefix(key)?.strip_prefix(':'))
+            .and_then(|value| value.trim().strip_suffix("kB")?.trim().parse::<u64>().ok())
+            .map(|kilobytes| kilobytes.saturating_mul(1024))
+            .ok_or(unreadable(key))
+    };
+    Ok((bytes("MemTotal")?, bytes("MemAvailable")?))
+}
+
+/// The UID of the pod that a directory below `kubepods` belongs to; `None` for QoS classes and
+/// anything else. Knows both drivers: `kubepods-burstable-pod<uid with _>.slice` of systemd, and
+/// `pod<uid>` of cgroupfs.
+pub fn pod_uid_of_directory(name: &str) -> Option<String> {
+    let uid = match name.strip_suffix(".slice") {
+        Some(slice) => {
+            let rest = slice.strip_prefix("kubepods-")?;
+            let uid = ["pod", "burstable-pod", "besteffort-pod"]
+                .into_iter()
+                .find_map(|prefix| rest.strip_prefix(prefix))?;
+            uid.replace('_', "-")
+        }
+        None => name.strip_prefix("pod")?.to_owned(),
+    };
+    let is_uid = !uid.is_empty()
+        && uid.len() <= 64
+        && uid.chars().all(|c| c.is_ascii_alphanumeric() || c == '-');
+    is_uid.then_some(uid)
+}
