@@ -7,3 +7,6 @@
 pub mod command;
 pub mod journal;
 pub mod state;
+pub mod nodeclass;
+pub mod planner;
+pub mod view;

@@ -1,0 +1,304 @@
+//! The state of one planning run: what can be bought, what is there, what is planned so far.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use drover_common::cluster::ObjectKey;
+use drover_common::labels;
+use fixedbitset::FixedBitSet;
+
+use super::bin::Bin;
+use super::daemon::daemons_of;
+use super::dimension::{Amounts, Dimensions, fits};
+use super::existing::{ExistingNode, existing_nodes};
+use super::group::{Group, Pending, collect};
+use super::market::Market;
+use super::open_label::LabelUses;
+use super::rules::{KeyIndex, Variant, note_uses};
+use super::topology::{Part, TermKind, Topology, affinity_term, terms_of};
+use super::{PlanInput, PlannerSettings};
+use crate::view::{PodShape, View};
+
+/// One planning run.
+pub(super) struct Board<'a> {
+    pub settings: &'a PlannerSettings,
+    pub dimensions: Dimensions,
+    pub market: Market<'a>,
+    pub index: KeyIndex,
+    pub topology: Topology,
+    pub groups: Vec<Group>,
+    pub existing: Vec<ExistingNode>,
+    pub bins: Vec<Bin>,
+    pub refused: Vec<(ObjectKey, String)>,
+    /// Shapes among the pods looked at.
+    pub shapes: usize,
+}
+
+impl<'a> Board<'a> {
+    pub(super) fn set(input: &PlanInput<'a>) -> Self {
+        let view = input.view;
+        let soft_taints = has_soft_taints(view);
+        let pending = collect(input, soft_taints);
+        let daemons = daemons_of(view);
+        let mut dimensions = Dimensions::new();
+        let mut uses = LabelUses::new();
+        for (shape, variants, _) in &pending.groups {
+            dimensions.learn_all(&shape.requests);
+            for variant in variants {
+                note_uses(variant, &mut uses);
+            }
+        }
+        for pool in view.pools().values() {
+            for key in pool.spec.limits.keys().filter(|key| *key != "nodes") {
+                dimensions.learn(&key.as_str().into());
+            }
+        }
+        let market = Market::build(input, &dimensions, &daemons, &uses);
+        let existing = existing_nodes(input, &dimensions, &daemons);
+        let mut board = Board {
+            settings: input.settings,
+            dimensions,
+            market,
+            index: KeyIndex::default(),
+            topology: Topology::default(),
+            groups: Vec::new(),
+            existing,
+            bins: Vec::new(),
+            refused: pending.refused.clone(),
+            shapes: pending.groups.len(),
+        };
+        board.learn_terms(view, &pending);
+        board.make_groups(view, pending.groups);
+        board.count_running(view, &pending.moving);
+        board.find_universes(view);
+        board
+    }
+
+    /// Interns every term of pending pods, and required anti-affinity of running ones.
+    fn learn_terms(&mut self, view: &View, pending: &Pending) {
+        for (shape, variants, _) in &pending.groups {
+            for variant in variants {
+                for term in terms_of(view, shape, variant) {
+                    self.topology.intern(term);
+                }
+            }
+        }
+        let mut seen = BTreeSet::new();
+        for name in view.nodes().keys() {
+            for id in view.node_pods(name).into_iter().flat_map(|pods| pods.shapes.keys()) {
+                let Some(shape) = view.shape(*id) else { continue };
+                if seen.insert(*id) {
+                    for term in running_terms(view, shape) {
+                        self.topology.intern(term);
+                    }
+                }
+            }
+        }
+    }
+
+    fn make_groups(
+        &mut self,
+        view: &View,
+        pending: Vec<(std::sync::Arc<PodShape>, Vec<Variant>, Vec<ObjectKey>)>,
+    ) {
+        type Key = (i32, Amounts, Vec<crate::view::HostPort>, usize, Vec<Variant>, String, Vec<usize>);
+        let mut merged: BTreeMap<Key, Group> = BTreeMap::new();
+        for (shape, variants, pods) in pending {
+            let matched = self.topology.matched_by(&shape);
+            let selective = variants.iter().any(|variant| !terms_of(view, &shape, variant).is_empty());
+            let namespace = if selective { shape.namespace.clone() } else { String::new() };
+            let key = (
+                -shape.priority,
+                self.dimensions.dense(&shape.requests),
+                shape.ports.clone(),
+                shape.volumes.len(),
+                variants.clone(),
+                namespace,
+                matched.clone(),
+            );
+            let request = key.1.clone();
+            let group = merged.entry(key).or_insert_with(|| Group {
+                shape,
+                pods: Vec::new(),
+                placed: 0,
+                request,
+                variants,
+                step: 0,
+                possible: FixedBitSet::new(),
+                offers: FixedBitSet::new(),
+                part: Part { own: Vec::new(), matched },
+            });
+            group.pods.extend(pods);
+        }
+        self.groups = merged.into_values().collect();
+        for group in &mut self.groups {
+            group.pods.sort();
+        }
+        // Priority first, then size; large before small packs best and reads best.
+        self.groups.sort_by_cached_key(|group| {
+            (
+                -group.shape.priority,
+                -super::group::size(&group.request),
+                group.pods.first().cloned(),
+            )
+        });
+        for group in 0..self.groups.len() {
+            self.enter_step(view, group, 0);
+        }
+    }
+
+    /// Works out what a group can have at a step of its relaxation.
+    pub(super) fn enter_step(&mut self, view: &View, group: usize, step: usize) {
+        let Some(entry) = self.groups.get(group) else { return };
+        let Some(variant) = entry.variants.get(step) else { return };
+        let own: BTreeSet<usize> = terms_of(view, &entry.shape, variant)
+            .into_iter()
+            .map(|term| self.topology.intern(term))
+            .collect();
+        let mut possible = variant.rules.offers(&self.market, &mut self.index);
+        self.keep_fitting(&mut possible, &entry.request);
+        let offers = self.worth_buying(&possible);
+        if let Some(entry) = self.groups.get_mut(group) {
+            entry.step = step;
+            entry.part.own = own.into_iter().collect();
+            entry.possible = possible;
+            entry.offers = offers;
+        }
+    }
+
+    /// Drops offers of kinds without room for `request`.
+    pub(super) fn keep_fitting(&self, offers: &mut FixedBitSet, request: &[i64]) {
+        let nothing = vec![0; self.dimensions.len()];
+        let mut fitting: Option<(usize, bool)> = None;
+        let set: Vec<usize> = offers.ones().collect();
+        for offer in set {
+            let Some(kind) = self.market.offers.get(offer).map(|offer| offer.kind) else { continue };
+            let fit = match fitting {
+                Some((known, fit)) if known == kind => fit,
+                _ => self
+                    .market
+                    .kinds
+                    .get(kind)
+                    .is_some_and(|kind| fits(request, &nothing, &kind.room)),
+            };
+            fitting = Some((kind, fit));
+            if !fit {
+                offers.remove(offer);
+            }
+        }
+    }
+
+    /// Of what is possible: what EC2 has, then, each where something is left, what is not exotic,
+    /// not larger than the cap, and of known price.
+    fn worth_buying(&self, possible: &FixedBitSet) -> FixedBitSet {
+        let mut offers = possible.clone();
+        offers.intersect_with(&self.market.available);
+        let kind = |offer: usize| self.market.kind_of(offer);
+        let cap = self.settings.max_node_vcpus;
+        self.prefer(&mut offers, |offer| kind(offer).is_some_and(|kind| !kind.exotic));
+        self.prefer(&mut offers, |offer| kind(offer).is_some_and(|kind| kind.vcpus <= cap));
+        self.prefer(&mut offers, |offer| {
+            self.market.offers.get(offer).is_some_and(|offer| offer.price.is_some())
+        });
+        offers
+    }
+
+    /// Keeps those that satisfy a preference, pool by pool, unless a pool has none.
+    fn prefer(&self, offers: &mut FixedBitSet, wanted: impl Fn(usize) -> bool) {
+        for pool in &self.market.pools {
+            let of_pool: Vec<usize> =
+                pool.offers.clone().filter(|offer| offers.contains(*offer)).collect();
+            if of_pool.iter().any(|offer| wanted(*offer)) {
+                for offer in of_pool.into_iter().filter(|offer| !wanted(*offer)) {
+                    offers.remove(offer);
+                }
+            }
+        }
+    }
+
+    /// Counts running pods into the terms.
+    fn count_running(&mut self, view: &View, moving: &BTreeSet<ObjectKey>) {
+        if self.topology.terms.is_empty() {
+            return;
+        }
+        for (name, node) in view.nodes() {
+            let Some(pods) = view.node_pods(name) else { continue };
+            let label = |key: &str| node.metadata.labels.get(key).map(String::as_str);
+            let mut counts: BTreeMap<_, (i64, i64)> = BTreeMap::new();
+            for (shape, count) in &pods.shapes {
+                counts.entry(*shape).or_default().0 = i64::from(*count);
+            }
+            for (shape, count) in &pods.ending {
+                counts.entry(*shape).or_default().1 = i64::from(*count);
+            }
+            for key in pods.keys.iter().filter(|key| moving.contains(*key)) {
+                if let Some(entry) = view.pods().get(key) {
+                    counts.entry(entry.shape).or_default().0 -= 1;
+                }
+            }
+            for (id, (count, ending)) in counts {
+                let Some(shape) = view.shape(id) else { continue };
+                let owned: BTreeSet<_> = running_terms(view, shape).into_iter().collect();
+                for tracked in &mut self.topology.terms {
+                    let key = tracked.term.key.as_str();
+                    let host = (key == labels::HOSTNAME).then_some(name.as_str());
+                    let Some(domain) = label(key).or(host) else { continue };
+                    if !tracked.counts_node(&label, &node.spec.taints) {
+                        continue;
+                    }
+                    // Spread does not count pods that are on their way out.
+                    let spread = matches!(tracked.term.kind, TermKind::Spread { .. });
+                    let count = if spread { count - ending } else { count };
+                    if tracked.term.selector.matches(shape) {
+                        *tracked.matching.entry(domain.to_owned()).or_default() += count;
+                    }
+                    if owned.contains(&tracked.term) {
+                        *tracked.owning.entry(domain.to_owned()).or_default() += count;
+                    }
+                }
+            }
+        }
+    }
+
+    /// The domains a spread takes its minimum over: those of nodes, and those that could be bought.
+    fn find_universes(&mut self, view: &View) {
+        for tracked in &mut self.topology.terms {
+            let TermKind::Spread { nodes: rules, honour, .. } = &tracked.term.kind else { continue };
+            let key = tracked.term.key.clone();
+            if key == labels::HOSTNAME {
+                continue;
+            }
+            let mut universe = BTreeSet::new();
+            for node in view.nodes().values() {
+                let label = |key: &str| node.metadata.labels.get(key).map(String::as_str);
+                if let Some(domain) = label(&key)
+                    && tracked.counts_node(&label, &node.spec.taints)
+                {
+                    universe.insert(domain.to_owned());
+                }
+            }
+            let mut offers = self.market.available.clone();
+            if honour.affinity {
+                offers.intersect_with(&rules.offers(&self.market, &mut self.index));
+            }
+            for (value, bits) in self.index.values(&self.market, &key) {
+                if !bits.is_disjoint(&offers) {
+                    universe.insert(value.clone());
+                }
+            }
+            tracked.universe = universe;
+        }
+    }
+}
+
+/// Required anti-affinity terms of a running pod: they keep others away from it.
+fn running_terms(view: &View, shape: &PodShape) -> Vec<super::topology::Term> {
+    let terms = shape.affinity.pod_anti_affinity.as_ref().map_or(&[][..], |a| &a.required);
+    terms.iter().map(|term| affinity_term(view, shape, term, false)).collect()
+}
+
+fn has_soft_taints(view: &View) -> bool {
+    use drover_common::taint::TaintEffect::PreferNoSchedule;
+    let pools = view.pools().values().flat_map(|pool| &pool.spec.template.spec.taints);
+    let nodes = view.nodes().values().flat_map(|node| &node.spec.taints);
+    pools.chain(nodes).any(|taint| taint.effect == PreferNoSchedule)
+}

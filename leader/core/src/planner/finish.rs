@@ -1,0 +1,337 @@
+//! From planned nodes to launches: every type and zone a node may become, cheapest first.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use drover_common::instance_type::CapacityType;
+use drover_common::labels;
+use drover_common::requirement::{Operator, Requirement};
+use drover_common::resources::Resources;
+use fixedbitset::FixedBitSet;
+
+use super::bin::Bin;
+use super::board::Board;
+use super::{Launch, LaunchOffering};
+
+/// Types of an on-demand launch that may be dearer than [`PRICE_CEILING_PERCENT`] allows, so that
+/// a shortage of one type does not stop the launch.
+const LEAST_TYPES: usize = 5;
+/// How much dearer than its cheapest type a launch may become, in percent of that type.
+const PRICE_CEILING_PERCENT: u64 = 150;
+
+/// A type that a launch may become, with its offers by price.
+struct Choice {
+    kind: usize,
+    offers: Vec<usize>,
+}
+
+impl Board<'_> {
+    /// Turns every planned node into a launch.
+    pub(super) fn launches(&mut self) -> Vec<Launch> {
+        let bins = std::mem::take(&mut self.bins);
+        let launches = bins.iter().filter_map(|bin| self.launch(bin)).collect();
+        self.bins = bins;
+        launches
+    }
+
+    fn launch(&mut self, bin: &Bin) -> Option<Launch> {
+        let cheapest = self.market.offers.get(bin.cheapest)?.clone();
+        let template_index = self.market.kinds.get(cheapest.kind)?.template;
+        let options = self.options(bin, template_index, cheapest.capacity_type);
+        let options = self.within_slack(bin, options);
+        let options = self.affordable(bin, options, cheapest.capacity_type);
+        let mut offers: Vec<usize> =
+            options.iter().flat_map(|option| option.offers.iter().copied()).collect();
+        offers.sort_by(|a, b| self.price_order(*a).cmp(&self.price_order(*b)));
+        let first = self.market.offers.get(*offers.first()?)?;
+        let pool = self.market.pools.get(bin.pool)?;
+        let template = self.market.templates.get(template_index)?;
+        let zones: BTreeSet<&str> =
+            offers.iter().filter_map(|o| Some(self.market.offers.get(*o)?.zone)).collect();
+        let kinds: Vec<usize> = options.iter().map(|option| option.kind).collect();
+        let mut pods: Vec<_> =
+            bin.contents.iter().flat_map(|(_, pods)| pods.iter().cloned()).collect();
+        pods.sort();
+        Some(Launch {
+            nodepool: pool.name.clone(),
+            nodeclass: pool.class.clone(),
+            capacity_type: cheapest.capacity_type,
+            zones: zones.iter().map(|zone| (*zone).to_owned()).collect(),
+            requirements: self.claim_requirements(bin, &template.labels, &offers),
+            requests: self.requests(bin, cheapest.kind),
+            labels: self.known_labels(&template.labels, &kinds, &zones, cheapest.capacity_type),
+            taints: pool.taints.clone(),
+            startup_taints: pool.startup_taints.clone(),
+            pods,
+            hourly_price_micro: first.price.unwrap_or(0),
+            allocatable: self.least_allocatable(&kinds),
+            offerings: offers.iter().filter_map(|offer| self.launch_offering(*offer)).collect(),
+        })
+    }
+
+    fn launch_offering(&self, offer: usize) -> Option<LaunchOffering> {
+        let entry = self.market.offers.get(offer)?;
+        let kind = self.market.kinds.get(entry.kind)?;
+        Some(LaunchOffering {
+            instance_type: kind.instance_type.name.clone(),
+            zone: entry.zone.to_owned(),
+            price_micro: entry.price,
+        })
+    }
+
+    /// Types that hold the bin in every zone that the cheapest type is offered in, so that any type
+    /// in any zone listed is right. By price.
+    fn options(&self, bin: &Bin, template: usize, capacity_type: CapacityType) -> Vec<Choice> {
+        let Some(range) = self.market.templates.get(template).map(|t| t.offers.clone()) else {
+            return Vec::new();
+        };
+        let mut admitted = FixedBitSet::with_capacity(self.market.offers.len());
+        admitted.insert_range(range.clone());
+        for (group, _) in &bin.contents {
+            if let Some(group) = self.groups.get(*group) {
+                admitted.intersect_with(&group.possible);
+            }
+        }
+        for (key, value) in &bin.pinned {
+            match self.index.known(key).and_then(|values| values.get(value)) {
+                Some(bits) => admitted.intersect_with(bits),
+                None => return Vec::new(),
+            }
+        }
+        let mut by_kind: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+        for offer in range {
+            let entry = self.market.offers.get(offer);
+            if let Some(entry) = entry.filter(|entry| entry.capacity_type == capacity_type) {
+                by_kind.entry(entry.kind).or_default().push(offer);
+            }
+        }
+        let zone = |offer: usize| self.market.offers.get(offer).map(|offer| offer.zone);
+        let base = self.market.offers.get(bin.cheapest).map(|offer| offer.kind);
+        let zones: BTreeSet<&str> = base
+            .and_then(|kind| by_kind.get(&kind))
+            .into_iter()
+            .flatten()
+            .filter(|offer| bin.offers.contains(**offer))
+            .filter_map(|offer| zone(*offer))
+            .collect();
+        let mut options: Vec<Choice> = by_kind
+            .into_iter()
+            .filter_map(|(kind, offers)| {
+                let in_zones = offers.iter().filter(|o| zone(**o).is_some_and(|z| zones.contains(z)));
+                let sound = in_zones.clone().all(|offer| admitted.contains(*offer));
+                let mut offers: Vec<usize> =
+                    in_zones.copied().filter(|offer| bin.offers.contains(*offer)).collect();
+                offers.sort_by(|a, b| self.price_order(*a).cmp(&self.price_order(*b)));
+                (sound && !offers.is_empty()).then_some(Choice { kind, offers })
+            })
+            .collect();
+        options.sort_by(|a, b| self.option_order(a).cmp(&self.option_order(b)));
+        options
+    }
+
+    fn option_order(
+        &self,
+        option: &Choice,
+    ) -> Option<(bool, u64, CapacityType, u32, &str, &str)> {
+        option.offers.first().map(|offer| self.price_order(*offer))
+    }
+
+    /// Keeps types that the pool's limits still allow in place of the one already counted, and
+    /// counts the largest that is kept.
+    fn within_slack(&mut self, bin: &Bin, mut options: Vec<Choice>) -> Vec<Choice> {
+        let Some(base) = self.market.kind_of(bin.cheapest).map(|kind| kind.capacity.clone()) else {
+            return options;
+        };
+        let Some(pool) = self.market.pools.get_mut(bin.pool) else { return options };
+        let kinds = &self.market.kinds;
+        options.retain(|option| {
+            let Some(kind) = kinds.get(option.kind) else { return false };
+            pool.left.iter().zip(kind.capacity.iter().zip(&base)).all(|(left, (own, base))| {
+                left.is_none_or(|left| *own <= base.saturating_add(left.max(0)))
+            })
+        });
+        for (index, left) in pool.left.iter_mut().enumerate() {
+            let Some(left) = left else { continue };
+            let amount = |capacity: &[i64]| capacity.get(index).copied().unwrap_or(0);
+            let largest = options
+                .iter()
+                .filter_map(|option| kinds.get(option.kind))
+                .map(|kind| amount(&kind.capacity))
+                .max()
+                .unwrap_or(0);
+            *left = left.saturating_sub((largest - amount(&base)).max(0));
+        }
+        options
+    }
+
+    /// Cuts the types at a price ceiling and at the most a launch may list, but not below what
+    /// diversity and `minValues` ask for.
+    fn affordable(
+        &self,
+        bin: &Bin,
+        options: Vec<Choice>,
+        capacity_type: CapacityType,
+    ) -> Vec<Choice> {
+        let cost = |option: &Choice| {
+            let offer = option.offers.first().and_then(|offer| self.market.offers.get(*offer));
+            offer.map_or(u64::MAX, |offer| offer.cost())
+        };
+        let lowest = options.first().map_or(0, cost);
+        let ceiling = lowest.saturating_mul(PRICE_CEILING_PERCENT) / 100;
+        let least = if capacity_type == CapacityType::Spot {
+            self.settings.min_spot_types.max(LEAST_TYPES)
+        } else {
+            LEAST_TYPES
+        };
+        // Spot that is dearer than the on-demand node one could have instead is no bargain.
+        let on_demand = if capacity_type == CapacityType::Spot {
+            self.cheapest_on_demand(bin).unwrap_or(u64::MAX)
+        } else {
+            u64::MAX
+        };
+        let mut short = self.needed_values(bin.pool);
+        let mut kept: Vec<Choice> = Vec::new();
+        for option in options {
+            let price = cost(&option);
+            let new_value = self.brings_value(&option, &mut short, false);
+            let wanted = price <= ceiling || kept.len() < least;
+            let room = kept.len() < self.settings.max_instance_types;
+            let bargain = kept.is_empty() || price <= on_demand;
+            if (wanted && room && bargain) || new_value {
+                self.brings_value(&option, &mut short, true);
+                kept.push(option);
+            }
+        }
+        // minValues may have pushed the list past its end: the dearest that nobody needs go.
+        while kept.len() > self.settings.max_instance_types {
+            kept.pop();
+        }
+        kept
+    }
+
+    fn cheapest_on_demand(&self, bin: &Bin) -> Option<u64> {
+        let offers = bin.offers.ones().filter_map(|offer| self.market.offers.get(offer));
+        offers.filter(|o| o.capacity_type == CapacityType::OnDemand).map(|o| o.cost()).min()
+    }
+
+    /// Keys with `minValues` of a pool: how many values are wanted and which are there so far.
+    fn needed_values(&self, pool: usize) -> Vec<(String, usize, BTreeSet<String>)> {
+        let requirements = self.market.pools.get(pool).map(|pool| &pool.requirements);
+        requirements
+            .into_iter()
+            .flatten()
+            .filter_map(|r| Some((r.key.clone(), r.min_values? as usize, BTreeSet::new())))
+            .collect()
+    }
+
+    fn brings_value(
+        &self,
+        option: &Choice,
+        short: &mut [(String, usize, BTreeSet<String>)],
+        keep: bool,
+    ) -> bool {
+        let mut brings = false;
+        for (key, least, values) in short {
+            for offer in &option.offers {
+                let Some(value) = self.market.label(*offer, key) else { continue };
+                if !values.contains(value) {
+                    brings |= values.len() < *least;
+                    if keep {
+                        values.insert(value.to_owned());
+                    }
+                }
+            }
+        }
+        brings
+    }
+
+    fn claim_requirements(
+        &self,
+        bin: &Bin,
+        own_labels: &BTreeMap<String, String>,
+        offers: &[usize],
+    ) -> Vec<Requirement> {
+        let decided = [labels::INSTANCE_TYPE, labels::ZONE, labels::CAPACITY_TYPE];
+        let pool = self.market.pools.get(bin.pool);
+        let from_pool = pool.map(|pool| pool.requirements.as_slice()).unwrap_or_default();
+        let mut requirements: Vec<Requirement> = from_pool
+            .iter()
+            .filter(|r| !decided.contains(&r.key.as_str()) && !own_labels.contains_key(&r.key))
+            .cloned()
+            .collect();
+        for key in decided {
+            let values: BTreeSet<&str> =
+                offers.iter().filter_map(|offer| self.market.label(*offer, key)).collect();
+            requirements.push(Requirement {
+                key: key.to_owned(),
+                operator: Operator::In,
+                min_values: least_values(from_pool, key).filter(|n| *n as usize <= values.len()),
+                values: values.into_iter().map(str::to_owned).collect(),
+            });
+        }
+        for (key, value) in own_labels {
+            requirements.push(Requirement {
+                key: key.clone(),
+                operator: Operator::In,
+                values: vec![value.clone()],
+                min_values: None,
+            });
+        }
+        requirements.sort();
+        requirements
+    }
+
+    fn requests(&self, bin: &Bin, kind: usize) -> Resources {
+        let mut requests = self.dimensions.sparse(&bin.used);
+        if let Some(kind) = self.market.kinds.get(kind) {
+            requests.add(&self.dimensions.sparse(&kind.daemons));
+        }
+        requests
+    }
+
+    /// Labels that every node the launch may become has.
+    fn known_labels(
+        &self,
+        own: &BTreeMap<String, String>,
+        kinds: &[usize],
+        zones: &BTreeSet<&str>,
+        capacity_type: CapacityType,
+    ) -> BTreeMap<String, String> {
+        let mut types = kinds.iter().filter_map(|kind| self.market.kinds.get(*kind));
+        let mut common = types
+            .next()
+            .map(|kind| {
+                let mut labels = kind.instance_type.labels.clone();
+                let name = kind.instance_type.name.clone();
+                labels.insert(labels::INSTANCE_TYPE.to_owned(), name);
+                labels
+            })
+            .unwrap_or_default();
+        for kind in types {
+            common.retain(|key, value| {
+                let own = kind.instance_type.labels.get(key);
+                own == Some(value)
+                    || (key == labels::INSTANCE_TYPE && kind.instance_type.name == *value)
+            });
+        }
+        common.extend(own.iter().map(|(key, value)| (key.clone(), value.clone())));
+        common.insert(labels::CAPACITY_TYPE.to_owned(), capacity_type.as_str().to_owned());
+        if let (1, Some(zone)) = (zones.len(), zones.first()) {
+            common.insert(labels::ZONE.to_owned(), (*zone).to_owned());
+        }
+        common
+    }
+
+    fn least_allocatable(&self, kinds: &[usize]) -> Resources {
+        let mut types = kinds
+            .iter()
+            .filter_map(|kind| Some(&self.market.kinds.get(*kind)?.instance_type.allocatable));
+        let Some(first) = types.next() else { return Resources::default() };
+        types.fold(first.clone(), |least, other| {
+            least.iter().map(|(name, own)| (name.clone(), own.min(other.get(name)))).collect()
+        })
+    }
+}
+
+fn least_values(requirements: &[Requirement], key: &str) -> Option<u32> {
+    requirements.iter().filter(|r| r.key == key).filter_map(|r| r.min_values).max()
+}

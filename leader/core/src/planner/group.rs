@@ -1,0 +1,144 @@
+//! Pods to be placed, grouped: all pods of a group are the same to the planner.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use drover_common::cluster::{ObjectKey, Pod};
+use fixedbitset::FixedBitSet;
+
+use super::PlanInput;
+use super::dimension::{Amounts, CPU, MEMORY};
+use super::rules::{Alternatives, Variant, variants};
+use super::topology::Part;
+use super::volume::volume_rules;
+use crate::view::PodShape;
+
+/// Equal pods.
+#[derive(Clone, Debug)]
+pub(super) struct Group {
+    /// One of their shapes; they are equal in all that matters.
+    pub shape: Arc<PodShape>,
+    /// The pods, in order; those still without a place are from `placed` on.
+    pub pods: Vec<ObjectKey>,
+    pub placed: usize,
+    pub request: Amounts,
+    pub variants: Vec<Variant>,
+    pub step: usize,
+    /// Offers that fulfil the rules of the present step and have room for one pod, available or not.
+    pub possible: FixedBitSet,
+    /// Those worth buying for such pods: available, not oversized, not exotic, of known price.
+    pub offers: FixedBitSet,
+    /// Terms at the present step.
+    pub part: Part,
+}
+
+impl Group {
+    pub(super) fn left(&self) -> u32 {
+        u32::try_from(self.pods.len().saturating_sub(self.placed)).unwrap_or(u32::MAX)
+    }
+
+    pub(super) fn variant(&self) -> Option<&Variant> {
+        self.variants.get(self.step)
+    }
+
+    /// Takes up to `count` pods off the rest.
+    pub(super) fn take(&mut self, count: u32) -> Vec<ObjectKey> {
+        let end = self.placed.saturating_add(count as usize).min(self.pods.len());
+        let taken = self.pods.get(self.placed..end).map(<[ObjectKey]>::to_vec).unwrap_or_default();
+        self.placed = end;
+        taken
+    }
+
+    /// Takes one pod by name off the rest.
+    pub(super) fn take_named(&mut self, key: &ObjectKey) -> bool {
+        let Some(rest) = self.pods.get_mut(self.placed..) else { return false };
+        let Ok(position) = rest.binary_search(key) else { return false };
+        rest[..=position].rotate_right(1);
+        self.placed += 1;
+        true
+    }
+
+    /// Whether the per-pod path is needed.
+    pub(super) fn is_plain(&self) -> bool {
+        self.part.is_free() && self.shape.ports.is_empty()
+    }
+}
+
+/// The pods a plan is for, and those that can't be planned for, with a reason.
+pub(super) struct Pending {
+    pub groups: Vec<(Arc<PodShape>, Vec<Variant>, Vec<ObjectKey>)>,
+    pub refused: Vec<(ObjectKey, String)>,
+    /// Pods on leaving nodes that move: they no longer count where they run.
+    pub moving: BTreeSet<ObjectKey>,
+}
+
+/// What makes pods equal: everything but the exact labels, which are looked at as far as some
+/// selector does.
+type GroupKey = (i32, Arc<PodShape>, Vec<Alternatives>);
+
+/// Collects provisionable pods (Karpenter's rule: found unschedulable, not nominated, not of a
+/// DaemonSet or node, not gated) and reschedulable pods on leaving nodes.
+pub(super) fn collect(input: &PlanInput<'_>, soft_taints: bool) -> Pending {
+    let mut pending =
+        Pending { groups: Vec::new(), refused: Vec::new(), moving: BTreeSet::new() };
+    let mut keyed: BTreeMap<GroupKey, Vec<ObjectKey>> = BTreeMap::new();
+    let view = input.view;
+    let unschedulable = view.unschedulable_pods().iter();
+    let leaving = input.leaving.iter().filter_map(|node| view.node_pods(node));
+    let leaving = leaving.flat_map(|pods| pods.keys.iter());
+    for key in unschedulable.chain(leaving) {
+        let Some(entry) = view.pods().get(key) else { continue };
+        let on_node = !entry.pod.spec.node_name.is_empty();
+        if on_node && !is_reschedulable(&entry.pod) || !on_node && !is_provisionable(&entry.pod) {
+            continue;
+        }
+        let Some(shape) = view.shape(entry.shape) else { continue };
+        if on_node {
+            pending.moving.insert(key.clone());
+        }
+        match volume_rules(view, key, shape) {
+            Ok(volumes) => {
+                let group = (-shape.priority, Arc::clone(shape), volumes);
+                keyed.entry(group).or_default().push(key.clone());
+            }
+            Err(reason) => pending.refused.push((key.clone(), reason)),
+        }
+    }
+    for ((_, shape, volumes), mut pods) in keyed {
+        pods.sort();
+        match variants(&shape, &volumes, input.settings.preference_policy, soft_taints) {
+            Ok(steps) => pending.groups.push((shape, steps, pods)),
+            Err(reason) => {
+                pending.refused.extend(pods.into_iter().map(|pod| (pod, reason.clone())));
+            }
+        }
+    }
+    pending
+}
+
+fn is_provisionable(pod: &Pod) -> bool {
+    pod.is_unschedulable()
+        && pod.status.nominated_node_name.is_empty()
+        && pod.spec.scheduling_gates.is_empty()
+        && !pod.is_node_bound()
+        && !pod.is_terminating()
+        && !pod.is_terminal()
+}
+
+/// Whether a bound pod will come back elsewhere once its node is gone.
+fn is_reschedulable(pod: &Pod) -> bool {
+    !pod.is_node_bound()
+        && !pod.is_mirror()
+        && !pod.is_terminating()
+        && !pod.is_terminal()
+        && pod.metadata.controller().is_some()
+}
+
+/// Size order: cpu and memory shares of a common node, largest first.
+pub(super) fn size(request: &[i64]) -> i64 {
+    let cpu = request.get(CPU).copied().unwrap_or(0);
+    let memory = request.get(MEMORY).copied().unwrap_or(0);
+    // One cpu costs about as much as 4 GiB on general purpose types.
+    let memory_as_cpu = memory / (4 << 20) * 1000 / 1024;
+    cpu.saturating_add(memory_as_cpu)
+}

@@ -1,0 +1,118 @@
+//! What a plan is made from.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use drover_common::cluster::ObjectKey;
+use drover_common::id::{NodeClaimName, NodeName, NodePoolName};
+use drover_common::instance_type::CapacityType;
+use drover_common::requirement::Requirements;
+use drover_common::resources::Resources;
+use drover_common::taint::Taint;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::nodeclass::catalog::NodeClassCatalog;
+use crate::view::View;
+
+/// Everything [`super::plan`] reads. Equal inputs give equal plans.
+#[derive(Clone, Copy, Debug)]
+pub struct PlanInput<'a> {
+    /// The cluster as the watches tell it.
+    pub view: &'a View,
+    /// Instance types by EC2NodeClass name. A class that is absent is not ready.
+    pub catalogs: &'a BTreeMap<String, NodeClassCatalog>,
+    /// Claims committed or launched that have no usable Node yet; they take pods like nodes.
+    pub in_flight: &'a [InFlightNode],
+    /// Nodes being drained or interrupted: they take no pods, and their reschedulable pods count
+    /// as pending.
+    pub leaving: &'a BTreeSet<NodeName>,
+    /// Offerings that EC2 lately could not provide.
+    pub unavailable: &'a BTreeSet<UnavailableOffering>,
+    /// Capacity in use by NodePool, launches in flight included, with the count of nodes under
+    /// `nodes`; limits are judged by it.
+    pub pool_usage: &'a BTreeMap<NodePoolName, Resources>,
+    /// Settings.
+    pub settings: &'a PlannerSettings,
+    /// The time of planning.
+    pub now: Timestamp,
+}
+
+/// A node that is on its way.
+#[derive(Clone, Debug)]
+pub struct InFlightNode {
+    /// Its claim.
+    pub claim: NodeClaimName,
+    /// Its pool.
+    pub nodepool: NodePoolName,
+    /// Labels it is sure to have.
+    pub labels: BTreeMap<String, String>,
+    /// What else it may turn out to be; keys already among the labels may be repeated.
+    pub requirements: Requirements,
+    /// Taints that stay (startup taints left out).
+    pub taints: Vec<Taint>,
+    /// The least allocatable over its possible types.
+    pub allocatable: Resources,
+    /// Pods the launch was planned for: they keep their place as long as they are pending and fit.
+    pub pods: Vec<ObjectKey>,
+}
+
+/// An offering to leave alone for a while; `None` stands for all.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct UnavailableOffering {
+    /// Billing.
+    pub capacity_type: CapacityType,
+    /// One type, or all.
+    pub instance_type: Option<String>,
+    /// One zone, or all.
+    pub zone: Option<String>,
+}
+
+/// What to do with preferences.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PreferencePolicy {
+    /// Preferences are met where possible, and dropped one by one where not.
+    #[default]
+    Respect,
+    /// Preferences are dropped from the start.
+    Ignore,
+}
+
+/// What to do where a NodePool's `minValues` can't be met.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum MinValuesPolicy {
+    /// No node is planned.
+    #[default]
+    Strict,
+    /// The node is planned with as many values as there are.
+    BestEffort,
+}
+
+/// The planner's settings.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlannerSettings {
+    /// Larger types are taken only for pods that fit nothing smaller.
+    pub max_node_vcpus: u32,
+    /// Most instance types a launch.
+    pub max_instance_types: usize,
+    /// Fewest types of a spot launch, where that many fit.
+    pub min_spot_types: usize,
+    /// Preferences.
+    pub preference_policy: PreferencePolicy,
+    /// `minValues`.
+    pub min_values_policy: MinValuesPolicy,
+    /// Passes of value correction over the packing; more is slower and cheaper.
+    pub packing_passes: u32,
+}
+
+impl Default for PlannerSettings {
+    fn default() -> Self {
+        Self {
+            max_node_vcpus: 32,
+            max_instance_types: 60,
+            min_spot_types: 15,
+            preference_policy: PreferencePolicy::Respect,
+            min_values_policy: MinValuesPolicy::Strict,
+            packing_passes: 4,
+        }
+    }
+}

@@ -1,0 +1,256 @@
+//! A pod shape's rules on nodes, with preferences as rules that can be dropped one by one.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use drover_common::cluster::{NodeSelectorTerm, PodAffinityTerm, TopologySpreadConstraint};
+use drover_common::requirement::{Operator, Requirement};
+use drover_common::taint::{Taint, Toleration};
+use fixedbitset::FixedBitSet;
+
+use super::PreferencePolicy;
+use super::market::Market;
+use super::matching::{current_key, fulfils, repelling};
+use super::open_label::LabelUses;
+use crate::view::PodShape;
+
+/// Alternatives of which one must hold, each a conjunction.
+pub(super) type Alternatives = Vec<Vec<Requirement>>;
+
+/// What a node must be like.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct NodeRules {
+    /// All must hold.
+    pub all: Vec<Requirement>,
+    /// One of each must hold: required node affinity, and every volume.
+    pub any: Vec<Alternatives>,
+    /// Tolerations.
+    pub tolerations: Vec<Toleration>,
+    /// Whether `PreferNoSchedule` taints count.
+    pub strict_taints: bool,
+}
+
+impl NodeRules {
+    /// Whether labels fulfil the rules (taints aside).
+    pub(super) fn admit<'l>(&self, label: &dyn Fn(&str) -> Option<&'l str>) -> bool {
+        let holds = |requirement: &Requirement| fulfils(requirement, label(&requirement.key));
+        self.all.iter().all(holds)
+            && self.any.iter().all(|terms| terms.iter().any(|term| term.iter().all(holds)))
+    }
+
+    /// The taint that keeps the pods away.
+    pub(super) fn repelled_by<'t>(&self, taints: &'t [Taint]) -> Option<&'t Taint> {
+        repelling(taints, &self.tolerations, self.strict_taints)
+    }
+
+    /// Offers whose labels and taints fulfil the rules.
+    pub(super) fn offers(&self, market: &Market<'_>, index: &mut KeyIndex) -> FixedBitSet {
+        let mut mask = FixedBitSet::with_capacity(market.offers.len());
+        for pool in &market.pools {
+            if self.repelled_by(&pool.taints).is_none() {
+                mask.insert_range(pool.offers.clone());
+            }
+        }
+        for requirement in &self.all {
+            mask.intersect_with(index.mask(market, requirement));
+        }
+        for alternatives in &self.any {
+            let mut union = FixedBitSet::with_capacity(market.offers.len());
+            for term in alternatives {
+                let mut part = mask.clone();
+                for requirement in term {
+                    part.intersect_with(index.mask(market, requirement));
+                }
+                union.union_with(&part);
+            }
+            mask = union;
+        }
+        mask
+    }
+}
+
+/// Offers by label value, made once a key is asked for.
+#[derive(Clone, Debug, Default)]
+pub(super) struct KeyIndex {
+    values: BTreeMap<String, BTreeMap<String, FixedBitSet>>,
+    masks: BTreeMap<Requirement, FixedBitSet>,
+}
+
+impl KeyIndex {
+    /// The offers with each value of a key.
+    pub(super) fn values(
+        &mut self,
+        market: &Market<'_>,
+        key: &str,
+    ) -> &BTreeMap<String, FixedBitSet> {
+        if !self.values.contains_key(key) {
+            let mut values: BTreeMap<String, FixedBitSet> = BTreeMap::new();
+            for offer in 0..market.offers.len() {
+                if let Some(value) = market.label(offer, key) {
+                    match values.get_mut(value) {
+                        Some(bits) => bits.insert(offer),
+                        None => {
+                            let mut bits = FixedBitSet::with_capacity(market.offers.len());
+                            bits.insert(offer);
+                            values.insert(value.to_owned(), bits);
+                        }
+                    }
+                }
+            }
+            self.values.insert(key.to_owned(), values);
+        }
+        self.values.entry(key.to_owned()).or_default()
+    }
+
+    /// The offers with each value of a key that was asked for before.
+    pub(super) fn known(&self, key: &str) -> Option<&BTreeMap<String, FixedBitSet>> {
+        self.values.get(key)
+    }
+
+    /// The offers that fulfil a requirement.
+    pub(super) fn mask(&mut self, market: &Market<'_>, requirement: &Requirement) -> &FixedBitSet {
+        if !self.masks.contains_key(requirement) {
+            let mut mask = FixedBitSet::with_capacity(market.offers.len());
+            let mut labelled = FixedBitSet::with_capacity(market.offers.len());
+            for (value, bits) in self.values(market, &requirement.key) {
+                labelled.union_with(bits);
+                if fulfils(requirement, Some(value)) {
+                    mask.union_with(bits);
+                }
+            }
+            if fulfils(requirement, None) {
+                labelled.toggle_range(..);
+                mask.union_with(&labelled);
+            }
+            self.masks.insert(requirement.clone(), mask);
+        }
+        self.masks.entry(requirement.clone()).or_default()
+    }
+}
+
+/// Rules of one step of relaxation.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Variant {
+    pub rules: NodeRules,
+    pub spread: Vec<TopologySpreadConstraint>,
+    pub affinity: Vec<PodAffinityTerm>,
+    pub anti_affinity: Vec<PodAffinityTerm>,
+}
+
+/// The steps of relaxation of a shape, strictest first. The order is Karpenter's: preferred pod
+/// affinity, preferred pod anti-affinity, preferred node affinity (each heaviest first, and of the
+/// last only the heaviest is a rule at a time), soft spread, taints that only prefer.
+///
+/// # Errors
+/// A reason, if the shape asks for something that no planned node can promise.
+pub(super) fn variants(
+    shape: &PodShape,
+    volumes: &[Alternatives],
+    policy: PreferencePolicy,
+    soft_taints: bool,
+) -> Result<Vec<Variant>, String> {
+    let affinity = &shape.affinity;
+    let mut strict = required(shape, volumes)?;
+    let weigh = |terms: &[drover_common::cluster::WeightedPodAffinityTerm]| {
+        let mut terms = terms.to_vec();
+        terms.sort_by_key(|term| term.weight);
+        terms.into_iter().map(|term| term.pod_affinity_term).collect::<Vec<_>>()
+    };
+    // Lightest first, so that `pop` drops the heaviest.
+    let mut near = weigh(affinity.pod_affinity.as_ref().map_or(&[], |a| &a.preferred));
+    let mut away = weigh(affinity.pod_anti_affinity.as_ref().map_or(&[], |a| &a.preferred));
+    let mut nodes =
+        affinity.node_affinity.as_ref().map(|a| a.preferred.clone()).unwrap_or_default();
+    nodes.sort_by_key(|term| term.weight);
+    let mut soft: Vec<_> =
+        shape.spread.iter().filter(|s| s.when_unsatisfiable == "ScheduleAnyway").cloned().collect();
+    if policy == PreferencePolicy::Ignore {
+        return Ok(vec![strict]);
+    }
+    strict.rules.strict_taints = soft_taints;
+    let mut steps = Vec::new();
+    loop {
+        let mut step = strict.clone();
+        step.affinity.extend(near.iter().cloned());
+        step.anti_affinity.extend(away.iter().cloned());
+        step.spread.extend(soft.iter().cloned());
+        if let Some(preferred) = nodes.last() {
+            step.rules.all.extend(normalized(&preferred.preference.match_expressions));
+        }
+        steps.push(step);
+        let dropped = near.pop().is_some()
+            || away.pop().is_some()
+            || nodes.pop().is_some()
+            || soft.pop().is_some()
+            || std::mem::take(&mut strict.rules.strict_taints);
+        if !dropped {
+            return Ok(steps);
+        }
+    }
+}
+
+fn required(shape: &PodShape, volumes: &[Alternatives]) -> Result<Variant, String> {
+    let mut rules = NodeRules { tolerations: shape.tolerations.clone(), ..NodeRules::default() };
+    for (key, value) in &shape.node_selector {
+        rules.all.push(Requirement {
+            key: current_key(key).to_owned(),
+            operator: Operator::In,
+            values: vec![value.clone()],
+            min_values: None,
+        });
+    }
+    let selector = shape.affinity.node_affinity.as_ref().and_then(|a| a.required.as_ref());
+    if let Some(selector) = selector {
+        rules.any.push(terms(&selector.node_selector_terms)?);
+    }
+    rules.any.extend(volumes.iter().cloned());
+    let spread = shape.spread.iter().filter(|s| s.when_unsatisfiable != "ScheduleAnyway").cloned();
+    let affinity = &shape.affinity;
+    Ok(Variant {
+        rules,
+        spread: spread.collect(),
+        affinity: affinity.pod_affinity.as_ref().map(|a| a.required.clone()).unwrap_or_default(),
+        anti_affinity: affinity
+            .pod_anti_affinity
+            .as_ref()
+            .map(|a| a.required.clone())
+            .unwrap_or_default(),
+    })
+}
+
+/// Terms of a node selector. A term without expressions matches nothing (Kubernetes' rule).
+fn terms(terms: &[NodeSelectorTerm]) -> Result<Alternatives, String> {
+    if terms.iter().any(|term| !term.match_fields.is_empty()) {
+        return Err("node affinity with matchFields names one node, and new nodes have no name \
+                    yet"
+            .to_owned());
+    }
+    Ok(terms
+        .iter()
+        .filter(|term| !term.match_expressions.is_empty())
+        .map(|term| normalized(&term.match_expressions))
+        .collect())
+}
+
+/// Requirements under today's label keys.
+pub(super) fn normalized(requirements: &[Requirement]) -> Vec<Requirement> {
+    requirements
+        .iter()
+        .map(|r| Requirement { key: current_key(&r.key).to_owned(), ..r.clone() })
+        .collect()
+}
+
+/// Notes the label keys and values that a variant selects nodes by.
+pub(super) fn note_uses(variant: &Variant, uses: &mut LabelUses) {
+    let rules = &variant.rules;
+    for requirement in rules.all.iter().chain(rules.any.iter().flatten().flatten()) {
+        uses.entry(requirement.key.clone()).or_default().extend(requirement.values.iter().cloned());
+    }
+    let keys = variant
+        .spread
+        .iter()
+        .map(|s| &s.topology_key)
+        .chain(variant.affinity.iter().chain(&variant.anti_affinity).map(|t| &t.topology_key));
+    for key in keys {
+        uses.entry(current_key(key).to_owned()).or_insert_with(BTreeSet::new);
+    }
+}

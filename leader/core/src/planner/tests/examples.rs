@@ -1,0 +1,134 @@
+//! The worked examples: what a newcomer tries first, on the repository's own catalogue.
+
+use serde_json::json;
+
+use super::world::World;
+
+const ON_DEMAND: &str = r#"[{"key": "karpenter.sh/capacity-type", "operator": "In", "values": ["on-demand"]}]"#;
+
+fn on_demand() -> serde_json::Value {
+    serde_json::from_str(ON_DEMAND).unwrap()
+}
+
+#[test]
+fn one_pod_of_a_core_and_a_half() {
+    let mut world = World::new();
+    world.pool("default", on_demand(), json!({}));
+    world.pods("web", 1, json!({"cpu": "1500m", "memory": "3Gi"}), json!({}));
+    insta::assert_snapshot!(world.text());
+}
+
+#[test]
+fn one_core_on_amd64() {
+    let mut world = World::new();
+    world.pool("default", on_demand(), json!({}));
+    world.pods(
+        "web",
+        1,
+        json!({"cpu": "1", "memory": "2Gi"}),
+        json!({"spec": {"nodeSelector": {"kubernetes.io/arch": "amd64"}}}),
+    );
+    let plan = world.plan();
+    assert!(plan.launches.iter().all(|launch| launch.labels["kubernetes.io/arch"] == "amd64"));
+    insta::assert_snapshot!(world.text());
+}
+
+/// The guide this example is from buys c5.xlarge and r5.large: 6 vCPU and 24 GiB, $0.296 an hour.
+#[test]
+fn three_workloads_together() {
+    let mut world = World::new();
+    world.pool("default", on_demand(), json!({}));
+    world.pods("a", 1, json!({"cpu": "500m", "memory": "1Gi"}), json!({}));
+    world.pods("b", 1, json!({"cpu": "2", "memory": "4Gi"}), json!({}));
+    world.pods("c", 1, json!({"cpu": "250m", "memory": "8Gi"}), json!({}));
+    let plan = world.plan();
+    assert!(plan.report.hourly_price_micro < 170_000 + 126_000, "{}", plan.report.hourly_price_micro);
+    insta::assert_snapshot!(world.text());
+}
+
+#[test]
+fn a_gpu_on_demand() {
+    let mut world = World::new();
+    world.pool(
+        "gpu",
+        json!([
+            {"key": "karpenter.sh/capacity-type", "operator": "In", "values": ["on-demand"]},
+            {"key": "karpenter.k8s.aws/instance-family", "operator": "In",
+             "values": ["p3dn", "p4d", "g4dn", "g5"]},
+        ]),
+        json!({"template": {"spec": {"taints": [{"key": "nvidia.com/gpu", "effect": "NoSchedule"}]}}}),
+    );
+    world.pods(
+        "train",
+        1,
+        json!({"cpu": "1", "memory": "2Gi", "nvidia.com/gpu": "1"}),
+        json!({"spec": {"tolerations": [{"key": "nvidia.com/gpu", "operator": "Exists"}]}}),
+    );
+    world.pods("plain", 1, json!({"cpu": "1"}), json!({}));
+    insta::assert_snapshot!(world.text());
+}
+
+#[test]
+fn much_memory_behind_a_taint() {
+    let mut world = World::new();
+    world.pool(
+        "memory",
+        json!([
+            {"key": "karpenter.sh/capacity-type", "operator": "In", "values": ["on-demand"]},
+            {"key": "karpenter.k8s.aws/instance-family", "operator": "In",
+             "values": ["r5", "r6i", "x1e"]},
+        ]),
+        json!({"template": {"spec": {"taints": [
+            {"key": "memory", "value": "high", "effect": "NoSchedule"}]}}}),
+    );
+    world.pods(
+        "cache",
+        1,
+        json!({"cpu": "500m", "memory": "32Gi"}),
+        json!({"spec": {"tolerations": [
+            {"key": "memory", "operator": "Equal", "value": "high", "effect": "NoSchedule"}]}}),
+    );
+    insta::assert_snapshot!(world.text());
+}
+
+#[test]
+fn plain_pods_never_buy_gpus() {
+    let mut world = World::new();
+    world.pool("default", json!([]), json!({}));
+    world.pods("web", 200, json!({"cpu": "3", "memory": "13Gi"}), json!({}));
+    let plan = world.plan();
+    assert!(plan.unschedulable.is_empty());
+    for launch in &plan.launches {
+        for offering in &launch.offerings {
+            let family = offering.instance_type.split('.').next().unwrap();
+            let letters: String = family.chars().take_while(char::is_ascii_alphabetic).collect();
+            assert!(!matches!(letters.as_str(), "g" | "gr" | "p" | "inf" | "trn" | "dl" | "vt"), "{family}");
+        }
+    }
+}
+
+#[test]
+fn spot_is_taken_with_many_types_and_left_where_it_is_gone() {
+    use drover_common::instance_type::CapacityType::{OnDemand, Spot};
+    let mut world = World::new();
+    let both = json!([{"key": "karpenter.sh/capacity-type", "operator": "In", "values": ["spot", "on-demand"]}]);
+    world.pool("default", both, json!({}));
+    world.pods("web", 10, json!({"cpu": "1", "memory": "2Gi"}), json!({}));
+    let plan = world.plan();
+    for launch in &plan.launches {
+        assert_eq!(launch.capacity_type, Spot);
+        let types: std::collections::BTreeSet<_> =
+            launch.offerings.iter().map(|offering| &offering.instance_type).collect();
+        assert!(types.len() >= 15, "{}", types.len());
+    }
+    world.take_offer(Spot, Some("us-east-1a"));
+    let plan = world.plan();
+    assert!(plan.launches.iter().all(|launch| launch.capacity_type == Spot));
+    assert!(plan.launches.iter().all(|launch| !launch.zones.contains(&"us-east-1a".to_owned())));
+    world.take_offer(Spot, None);
+    let plan = world.plan();
+    assert!(plan.unschedulable.is_empty());
+    assert!(plan.launches.iter().all(|launch| launch.capacity_type == OnDemand));
+    world.take_offer(OnDemand, None);
+    insta::assert_snapshot!(world.text());
+}

@@ -1,0 +1,312 @@
+//! Spread, affinity and anti-affinity as counts of pods by domain.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use drover_common::cluster::{
+    LabelSelector, LabelSelectorRequirement, PodAffinityTerm, TopologySpreadConstraint,
+};
+use drover_common::labels;
+use drover_common::taint::Taint;
+
+use super::matching::{current_key, selects};
+use super::rules::{NodeRules, Variant};
+use crate::view::{PodShape, View};
+
+/// What a term demands of the domain a pod goes to.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum TermKind {
+    /// At most so many more pods than the emptiest domain has.
+    Spread { max_skew: i64, min_domains: Option<i64>, nodes: NodeRules, honour: Honour },
+    /// A pod that matches must be there already.
+    Affinity,
+    /// No pod that matches may be there.
+    AntiAffinity,
+}
+
+/// Which nodes a spread constraint counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Honour {
+    pub affinity: bool,
+    pub taints: bool,
+}
+
+/// Which pods a term is about.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct PodSelector {
+    /// `None`: all.
+    pub namespaces: Option<BTreeSet<String>>,
+    /// `None`: no pod.
+    pub labels: Option<LabelSelector>,
+}
+
+impl PodSelector {
+    pub(super) fn matches(&self, shape: &PodShape) -> bool {
+        self.namespaces.as_ref().is_none_or(|names| names.contains(&shape.namespace))
+            && self.labels.as_ref().is_some_and(|selector| selects(selector, &shape.labels))
+    }
+}
+
+/// A term of some pod, interned.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Term {
+    pub kind: TermKind,
+    pub key: String,
+    pub selector: PodSelector,
+}
+
+/// A term with its counts.
+#[derive(Clone, Debug)]
+pub(super) struct Tracked {
+    pub term: Term,
+    /// Pods that match, by domain.
+    pub matching: BTreeMap<String, i64>,
+    /// Pods that have the term, by domain; for anti-affinity, which works both ways.
+    pub owning: BTreeMap<String, i64>,
+    /// Domains that a spread takes its minimum over.
+    pub universe: BTreeSet<String>,
+}
+
+/// All terms that a plan must watch.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Topology {
+    pub terms: Vec<Tracked>,
+    index: BTreeMap<Term, usize>,
+}
+
+/// The terms that a group of pods takes part in.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Part {
+    /// Terms of its own.
+    pub own: Vec<usize>,
+    /// Terms whose selector matches it.
+    pub matched: Vec<usize>,
+}
+
+impl Part {
+    /// Whether placing such a pod depends on or changes any count.
+    pub(super) fn is_free(&self) -> bool {
+        self.own.is_empty() && self.matched.is_empty()
+    }
+}
+
+impl Topology {
+    pub(super) fn intern(&mut self, term: Term) -> usize {
+        if let Some(index) = self.index.get(&term) {
+            return *index;
+        }
+        let index = self.terms.len();
+        self.index.insert(term.clone(), index);
+        self.terms.push(Tracked {
+            term,
+            matching: BTreeMap::new(),
+            owning: BTreeMap::new(),
+            universe: BTreeSet::new(),
+        });
+        index
+    }
+
+    /// Terms whose selector matches the shape.
+    pub(super) fn matched_by(&self, shape: &PodShape) -> Vec<usize> {
+        self.terms
+            .iter()
+            .enumerate()
+            .filter(|(_, tracked)| tracked.term.selector.matches(shape))
+            .map(|(index, _)| index)
+            .collect()
+    }
+
+    /// Counts one pod into the domains of the host it goes to.
+    pub(super) fn place(
+        &mut self,
+        part: &Part,
+        domain: &dyn Fn(&str) -> Option<String>,
+        count: i64,
+    ) {
+        for index in &part.matched {
+            if let Some(tracked) = self.terms.get_mut(*index)
+                && let Some(value) = domain(&tracked.term.key)
+            {
+                *tracked.matching.entry(value).or_default() += count;
+            }
+        }
+        for index in &part.own {
+            if let Some(tracked) = self.terms.get_mut(*index)
+                && let Some(value) = domain(&tracked.term.key)
+            {
+                *tracked.owning.entry(value).or_default() += count;
+            }
+        }
+    }
+
+    /// Keys other than the host name whose value decides for such a pod.
+    pub(super) fn keys(&self, part: &Part) -> Vec<String> {
+        let indices: BTreeSet<usize> = part.own.iter().chain(&part.matched).copied().collect();
+        let keys: BTreeSet<&String> = indices
+            .iter()
+            .filter_map(|index| self.terms.get(*index))
+            .map(|tracked| &tracked.term.key)
+            .filter(|key| key.as_str() != labels::HOSTNAME)
+            .collect();
+        keys.into_iter().cloned().collect()
+    }
+
+    /// Whether one more such pod may go to this domain of this key.
+    pub(super) fn allows(&self, part: &Part, key: &str, domain: Option<&str>) -> bool {
+        let own = part.own.iter().filter_map(|index| Some((*index, self.terms.get(*index)?)));
+        for (index, tracked) in own {
+            if tracked.term.key == key && !tracked.allows_owner(domain, part.matched.contains(&index))
+            {
+                return false;
+            }
+        }
+        let matched = part.matched.iter().filter_map(|index| self.terms.get(*index));
+        matched.filter(|tracked| tracked.term.key == key).all(|tracked| {
+            tracked.term.kind != TermKind::AntiAffinity
+                || domain.is_none_or(|domain| tracked.owning.get(domain).is_none_or(|n| *n == 0))
+        })
+    }
+
+    /// How full a domain is, for choosing among those allowed: pods counted by the group's own
+    /// spread terms; a domain that affinity already favours comes first.
+    pub(super) fn weight(&self, part: &Part, key: &str, domain: &str) -> i64 {
+        part.own
+            .iter()
+            .filter_map(|index| self.terms.get(*index))
+            .filter(|tracked| tracked.term.key == key)
+            .map(|tracked| {
+                let count = tracked.matching.get(domain).copied().unwrap_or(0);
+                if tracked.term.kind == TermKind::Affinity { -count.min(1) } else { count }
+            })
+            .sum()
+    }
+}
+
+impl Tracked {
+    fn allows_owner(&self, domain: Option<&str>, matches_itself: bool) -> bool {
+        let count = |domain: &str| self.matching.get(domain).copied().unwrap_or(0);
+        match &self.term.kind {
+            TermKind::Spread { max_skew, min_domains, .. } => {
+                let Some(domain) = domain else { return false };
+                let own = i64::from(matches_itself);
+                count(domain) + own - self.least(*min_domains) <= *max_skew
+            }
+            TermKind::Affinity => {
+                let Some(domain) = domain else { return false };
+                count(domain) > 0 || (matches_itself && self.matching.values().all(|n| *n == 0))
+            }
+            TermKind::AntiAffinity => domain.is_none_or(|domain| count(domain) == 0),
+        }
+    }
+
+    /// The emptiest domain's count. A new host can always be made, so there it is zero.
+    pub(super) fn least(&self, min_domains: Option<i64>) -> i64 {
+        let domains = i64::try_from(self.universe.len()).unwrap_or(i64::MAX);
+        if self.term.key == labels::HOSTNAME || min_domains.is_some_and(|least| domains < least) {
+            return 0;
+        }
+        let count = |domain: &String| self.matching.get(domain).copied().unwrap_or(0);
+        self.universe.iter().map(count).min().unwrap_or(0)
+    }
+
+    /// Whether a node is one whose pods the term counts.
+    pub(super) fn counts_node<'l>(
+        &self,
+        label: &dyn Fn(&str) -> Option<&'l str>,
+        taints: &[Taint],
+    ) -> bool {
+        match &self.term.kind {
+            TermKind::Spread { nodes, honour, .. } => {
+                (!honour.affinity || nodes.admit(label))
+                    && (!honour.taints || nodes.repelled_by(taints).is_none())
+            }
+            TermKind::Affinity | TermKind::AntiAffinity => true,
+        }
+    }
+}
+
+/// The terms of a variant of a shape.
+pub(super) fn terms_of(view: &View, shape: &PodShape, variant: &Variant) -> Vec<Term> {
+    let spread = variant.spread.iter().map(|constraint| spread_term(shape, variant, constraint));
+    let near = variant.affinity.iter().map(|term| affinity_term(view, shape, term, true));
+    let away = variant.anti_affinity.iter().map(|term| affinity_term(view, shape, term, false));
+    spread.chain(near).chain(away).collect()
+}
+
+fn spread_term(shape: &PodShape, variant: &Variant, spread: &TopologySpreadConstraint) -> Term {
+    let honour = Honour {
+        affinity: spread.node_affinity_policy.as_deref() != Some("Ignore"),
+        taints: spread.node_taints_policy.as_deref() == Some("Honor"),
+    };
+    let selector = spread.label_selector.as_ref().map(|selector| {
+        with_keys(selector, &spread.match_label_keys, shape, "In")
+    });
+    Term {
+        kind: TermKind::Spread {
+            max_skew: i64::from(spread.max_skew.max(1)),
+            min_domains: spread.min_domains.map(i64::from),
+            nodes: NodeRules { strict_taints: false, ..variant.rules.clone() },
+            honour,
+        },
+        key: current_key(&spread.topology_key).to_owned(),
+        selector: PodSelector {
+            namespaces: Some(BTreeSet::from([shape.namespace.clone()])),
+            labels: selector,
+        },
+    }
+}
+
+/// A pod affinity (`near`) or anti-affinity term of a pod of this shape.
+pub(super) fn affinity_term(
+    view: &View,
+    shape: &PodShape,
+    term: &PodAffinityTerm,
+    near: bool,
+) -> Term {
+    let selector = term.label_selector.as_ref().map(|selector| {
+        let same = with_keys(selector, &term.match_label_keys, shape, "In");
+        with_keys(&same, &term.mismatch_label_keys, shape, "NotIn")
+    });
+    Term {
+        kind: if near { TermKind::Affinity } else { TermKind::AntiAffinity },
+        key: current_key(&term.topology_key).to_owned(),
+        selector: PodSelector { namespaces: namespaces(view, shape, term), labels: selector },
+    }
+}
+
+fn namespaces(view: &View, shape: &PodShape, term: &PodAffinityTerm) -> Option<BTreeSet<String>> {
+    let mut names: BTreeSet<String> = term.namespaces.iter().cloned().collect();
+    match &term.namespace_selector {
+        Some(selector) if *selector == LabelSelector::default() => return None,
+        Some(selector) => {
+            let selected = view
+                .namespaces()
+                .iter()
+                .filter(|(_, namespace)| selects(selector, &namespace.metadata.labels));
+            names.extend(selected.map(|(name, _)| name.clone()));
+        }
+        None if names.is_empty() => {
+            names.insert(shape.namespace.clone());
+        }
+        None => {}
+    }
+    Some(names)
+}
+
+fn with_keys(
+    selector: &LabelSelector,
+    keys: &[String],
+    shape: &PodShape,
+    operator: &str,
+) -> LabelSelector {
+    let mut selector = selector.clone();
+    for key in keys {
+        if let Some(value) = shape.labels.get(key) {
+            selector.match_expressions.push(LabelSelectorRequirement {
+                key: key.clone(),
+                operator: operator.to_owned(),
+                values: vec![value.clone()],
+            });
+        }
+    }
+    selector
+}
