@@ -9,7 +9,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::faces::kubernetes;
+use crate::faces::{admin, ec2, imds, kubernetes, pricing, ssm};
 use crate::shared::SharedWorld;
 use crate::world::WorldOptions;
 
@@ -73,11 +73,11 @@ impl Sandbox {
         let mut faces = Faces { stop: stop.clone(), tasks: Vec::new() };
         let endpoints = Endpoints {
             kubernetes: faces.serve("kubernetes", kubernetes::router(world.clone())).await?,
-            ec2: faces.serve("ec2", Router::new()).await?,
-            ssm: faces.serve("ssm", Router::new()).await?,
-            pricing: faces.serve("pricing", Router::new()).await?,
-            admin: faces.serve("admin", Router::new()).await?,
-            imds: faces.serve("imds", Router::new()).await?,
+            ec2: faces.serve("ec2", ec2::router(world.clone())).await?,
+            ssm: faces.serve("ssm", ssm::router(world.clone())).await?,
+            pricing: faces.serve("pricing", pricing::router(world.clone())).await?,
+            admin: faces.serve("admin", admin::router(world.clone())).await?,
+            imds: faces.serve("imds", imds::router(world.clone())).await?,
         };
         let mut tasks = faces.tasks;
         tasks.push(tokio::spawn(keep_ticking(world.clone(), stop.clone())));

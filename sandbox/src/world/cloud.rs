@@ -11,7 +11,7 @@ use drover_common::ec2::{
     LaunchTemplateRequest, Tags,
 };
 use drover_common::id::InstanceId;
-use drover_common::instance_type::CapacityType;
+use drover_common::instance_type::{CapacityType, InstanceTypeFacts};
 use jiff::{SignedDuration, Timestamp};
 
 use super::WorldOptions;
@@ -88,6 +88,7 @@ pub struct Cloud {
     /// How it behaves; may be changed at any time.
     pub options: CloudOptions,
     random: Random,
+    request_ids: Random,
     market: Market,
     network: Network,
     images: Images,
@@ -129,6 +130,7 @@ impl Cloud {
             network,
             images,
             random: random.fork(),
+            request_ids: random.fork(),
             templates: BTreeMap::new(),
             instances: BTreeMap::new(),
             tokens: BTreeMap::new(),
@@ -374,6 +376,28 @@ impl Cloud {
     /// instance know it at once.
     pub(crate) fn unknown(&self, instances: &[InstanceId]) -> Vec<InstanceId> {
         instances.iter().filter(|id| !self.instances.contains_key(id)).cloned().collect()
+    }
+
+    /// A launch template's name.
+    pub(crate) fn launch_template_name(&self, id: &str) -> Option<&str> {
+        let found = self.templates.iter().find(|(_, (known, _))| known == id);
+        found.map(|(name, _)| name.as_str())
+    }
+
+    /// The zone of a subnet.
+    pub(crate) fn zone_of_subnet(&self, id: &str) -> Option<String> {
+        self.network.subnets.get(id).map(|subnet| subnet.zone.name.clone())
+    }
+
+    /// What EC2 says of a type.
+    pub(crate) fn facts(&self, instance_type: &str) -> Option<&InstanceTypeFacts> {
+        self.market.types.get(instance_type).map(|entry| &entry.facts)
+    }
+
+    /// An id for a request. It has a generator of its own, so that requests that only read leave
+    /// the world's course as it is.
+    pub(crate) fn request_id(&mut self) -> String {
+        self.request_ids.uuid()
     }
 
     /// The id of the VPC.

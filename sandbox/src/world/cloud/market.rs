@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use drover_common::catalog::{CatalogEntry, REFERENCE_REGION};
 use drover_common::instance_type::{CapacityType, InstanceTypeFacts};
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::super::random::Random;
 
@@ -44,7 +44,7 @@ impl CatalogType {
 /// Limits how many more instances can be had of some offerings. Of several rules for an offering
 /// the newest counts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct CapacityRule {
     /// Instance type; `*` for any.
     #[serde(default = "any", alias = "instance_type")]
@@ -56,8 +56,23 @@ pub struct CapacityRule {
     #[serde(default = "any", alias = "capacity_type")]
     pub capacity_type: String,
     /// How many more instances, counted down over all offerings of the rule; no limit if `None`.
-    #[serde(default)]
+    /// Read from a number, `null`, or `false` (none) and `true` (no limit).
+    #[serde(default, deserialize_with = "count_or_switch")]
     pub available: Option<u32>,
+}
+
+fn count_or_switch<'de, D: Deserializer<'de>>(source: D) -> Result<Option<u32>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Word {
+        Count(u32),
+        Switch(bool),
+    }
+    Ok(match Option::<Word>::deserialize(source)? {
+        Some(Word::Count(count)) => Some(count),
+        Some(Word::Switch(false)) => Some(0),
+        Some(Word::Switch(true)) | None => None,
+    })
 }
 
 fn any() -> String {

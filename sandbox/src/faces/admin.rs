@@ -1,0 +1,251 @@
+//! Commands to the sandbox itself, as JSON over HTTP: what a user of a real cloud can't ask for.
+//!
+//! | request | body | answer |
+//! |---|---|---|
+//! | `POST /interrupt` | `{"instance", "leadSeconds": 120}` | `{"time"}` |
+//! | `POST /rebalance` | `{"instance"}` | `{}` |
+//! | `POST /maintenance` | `{"instance", "code", "notBefore", "notAfter", …}` | `{"eventId"}` |
+//! | `POST /fail` | `{"instance"}`: it terminates without notice | `{}` |
+//! | `POST /doom` | `{"count", "afterMilliseconds"}`: the next launches die | `{}` |
+//! | `POST /capacity` | `{"instanceType", "zone", "capacityType", "available"}` | `{}` |
+//! | `GET /capacity` | | the rules in force |
+//! | `POST /faults` | a [`Fault`] | `{"id"}` |
+//! | `GET /faults`, `DELETE /faults`, `DELETE /faults/{id}` | | the faults in force |
+//! | `GET /instances`, `GET /audit`, `GET /cost` | | the cloud's books |
+
+use axum::extract::rejection::JsonRejection;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{delete, get, post};
+use axum::{Json, Router};
+use drover_common::id::InstanceId;
+use jiff::{SignedDuration, Timestamp};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::shared::SharedWorld;
+use crate::world::cloud::{CapacityRule, MaintenanceEvent, NoticeError};
+use crate::world::faults::Fault;
+
+/// The admin endpoint's router.
+pub(crate) fn router(world: SharedWorld) -> Router {
+    Router::new()
+        .route("/interrupt", post(interrupt))
+        .route("/rebalance", post(rebalance))
+        .route("/maintenance", post(maintenance))
+        .route("/fail", post(fail))
+        .route("/doom", post(doom))
+        .route("/capacity", post(limit_capacity).get(capacity))
+        .route("/faults", post(add_fault).get(faults).delete(clear_faults))
+        .route("/faults/{id}", delete(remove_fault))
+        .route("/instances", get(instances))
+        .route("/audit", get(audit))
+        .route("/cost", get(cost))
+        .with_state(world)
+}
+
+/// A refusal: what is wrong, for people.
+struct Refusal(StatusCode, String);
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        (self.0, Json(json!({"error": self.1}))).into_response()
+    }
+}
+
+impl From<JsonRejection> for Refusal {
+    fn from(rejection: JsonRejection) -> Self {
+        Self(StatusCode::BAD_REQUEST, rejection.body_text())
+    }
+}
+
+impl From<NoticeError> for Refusal {
+    fn from(error: NoticeError) -> Self {
+        let status = match error {
+            NoticeError::NoSuchInstance(_) => StatusCode::NOT_FOUND,
+            NoticeError::NotSpot(_) => StatusCode::CONFLICT,
+        };
+        Self(status, error.to_string())
+    }
+}
+
+/// What a command answers.
+type Answer = Result<Json<Value>, Refusal>;
+/// What a command is told.
+type Told<T> = Result<Json<T>, JsonRejection>;
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Interrupt {
+    instance: InstanceId,
+    #[serde(default = "two_minutes", alias = "lead_seconds")]
+    lead_seconds: u32,
+}
+
+/// EC2's promise.
+fn two_minutes() -> u32 {
+    120
+}
+
+async fn interrupt(State(world): State<SharedWorld>, told: Told<Interrupt>) -> Answer {
+    let Json(told) = told?;
+    let lead = SignedDuration::from_secs(i64::from(told.lead_seconds));
+    let time = world.with(|world, now| world.cloud.interrupt(&told.instance, now, lead))?;
+    Ok(Json(json!({"time": time})))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct One {
+    instance: InstanceId,
+}
+
+async fn rebalance(State(world): State<SharedWorld>, told: Told<One>) -> Answer {
+    let Json(told) = told?;
+    world.with(|world, now| world.cloud.recommend_rebalance(&told.instance, now))?;
+    Ok(Json(json!({})))
+}
+
+async fn fail(State(world): State<SharedWorld>, told: Told<One>) -> Answer {
+    let Json(told) = told?;
+    world.with(|world, now| world.cloud.fail_instance(&told.instance, now))?;
+    Ok(Json(json!({})))
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Maintenance {
+    instance: InstanceId,
+    #[serde(default = "system_reboot")]
+    code: String,
+    #[serde(default = "active")]
+    state: String,
+    #[serde(default)]
+    description: String,
+    event_id: Option<String>,
+    not_before: Option<Timestamp>,
+    not_after: Option<Timestamp>,
+}
+
+fn system_reboot() -> String {
+    "system-reboot".to_owned()
+}
+
+fn active() -> String {
+    "active".to_owned()
+}
+
+async fn maintenance(State(world): State<SharedWorld>, told: Told<Maintenance>) -> Answer {
+    let Json(told) = told?;
+    let event_id = world.with(|world, now| {
+        let digits = told.instance.as_str().trim_start_matches("i-");
+        let event_id = told.event_id.unwrap_or_else(|| format!("instance-event-{digits}"));
+        let not_before = told.not_before.unwrap_or(now);
+        let event = MaintenanceEvent {
+            event_id: event_id.clone(),
+            code: told.code,
+            state: told.state,
+            description: told.description,
+            not_before,
+            not_after: told.not_after.unwrap_or(not_before),
+        };
+        world.cloud.schedule_maintenance(&told.instance, event).map(|()| event_id)
+    })?;
+    Ok(Json(json!({"eventId": event_id})))
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Doom {
+    count: u32,
+    #[serde(default)]
+    after_milliseconds: u32,
+}
+
+async fn doom(State(world): State<SharedWorld>, told: Told<Doom>) -> Answer {
+    let Json(told) = told?;
+    let after = SignedDuration::from_millis(i64::from(told.after_milliseconds));
+    world.with(|world, _| world.cloud.doom_launches(told.count, after));
+    Ok(Json(json!({})))
+}
+
+async fn limit_capacity(State(world): State<SharedWorld>, told: Told<CapacityRule>) -> Answer {
+    let Json(rule) = told?;
+    world.with(|world, _| world.cloud.limit_capacity(rule));
+    Ok(Json(json!({})))
+}
+
+async fn capacity(State(world): State<SharedWorld>) -> Json<Value> {
+    Json(world.with(|world, _| json!(world.cloud.capacity_rules())))
+}
+
+async fn add_fault(State(world): State<SharedWorld>, told: Told<Fault>) -> Answer {
+    let Json(fault) = told?;
+    let id = world.with(|world, _| world.faults.add(fault));
+    Ok(Json(json!({"id": id})))
+}
+
+async fn faults(State(world): State<SharedWorld>) -> Json<Value> {
+    let list: Vec<Value> = world.with(|world, _| {
+        let faults = world.faults.iter();
+        faults.map(|(id, fault)| json!({"id": id, "fault": fault})).collect()
+    });
+    Json(Value::Array(list))
+}
+
+async fn clear_faults(State(world): State<SharedWorld>) -> Json<Value> {
+    world.with(|world, _| world.faults.clear());
+    Json(json!({}))
+}
+
+async fn remove_fault(State(world): State<SharedWorld>, Path(id): Path<u64>) -> Answer {
+    if world.with(|world, _| world.faults.remove(id)) {
+        return Ok(Json(json!({})));
+    }
+    Err(Refusal(StatusCode::NOT_FOUND, format!("fault {id}: there is no such fault")))
+}
+
+async fn instances(State(world): State<SharedWorld>) -> Json<Value> {
+    let list: Vec<Value> = world.with(|world, _| {
+        let instances = world.cloud.instances();
+        instances
+            .map(|instance| {
+                json!({
+                    "instance": instance.id,
+                    "instanceType": instance.instance_type,
+                    "zone": instance.zone,
+                    "capacityType": instance.capacity_type,
+                    "state": instance.state,
+                    "reason": instance.reason,
+                    "privateDnsName": instance.private_dns_name(),
+                    "privateAddress": instance.private_address,
+                    "image": instance.image,
+                    "launched": instance.launched,
+                    "clientToken": instance.client_token,
+                    "pricePerHour": dollars(instance.price),
+                    "notices": instance.notices,
+                    "tags": instance.tags,
+                })
+            })
+            .collect()
+    });
+    Json(Value::Array(list))
+}
+
+async fn audit(State(world): State<SharedWorld>) -> Json<Value> {
+    Json(world.with(|world, _| json!(world.cloud.audit())))
+}
+
+async fn cost(State(world): State<SharedWorld>) -> Json<Value> {
+    Json(world.with(|world, now| {
+        json!({
+            "perHour": dollars(world.cloud.hourly_cost()),
+            "total": dollars(world.cloud.total_cost(now)),
+        })
+    }))
+}
+
+fn dollars(micro_dollars: u64) -> f64 {
+    micro_dollars as f64 / 1e6
+}

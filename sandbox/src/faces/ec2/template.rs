@@ -1,0 +1,122 @@
+//! Launch templates.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use drover_common::ec2::{
+    BlockDevice, Ec2Answer, Ec2Call, Ec2Failure, LaunchTemplateRequest, MetadataOptions,
+};
+use jiff::Timestamp;
+
+use super::parameters::Parameters;
+use super::xml::Xml;
+use crate::world::cloud::{Cloud, refuse};
+
+pub(super) fn create(
+    cloud: &mut Cloud,
+    parameters: &Parameters,
+    now: Timestamp,
+) -> Result<Xml, Ec2Failure> {
+    let request = decode(parameters)?;
+    if cloud.launch_template_id(&request.name).is_some() {
+        let message = format!("Launch template name already in use: {}", request.name);
+        return Err(refuse("InvalidLaunchTemplateName.AlreadyExistsException", message));
+    }
+    let name = request.name.clone();
+    match cloud.apply(&Ec2Call::CreateLaunchTemplate(request), now)? {
+        Ec2Answer::LaunchTemplate(id) => {
+            Ok(Xml::of(|xml| xml.wrap("launchTemplate", |xml| encode(xml, &id, &name))))
+        }
+        _ => Ok(Xml::default()),
+    }
+}
+
+pub(super) fn delete(
+    cloud: &mut Cloud,
+    parameters: &Parameters,
+    now: Timestamp,
+) -> Result<Xml, Ec2Failure> {
+    let name = parameters.required("LaunchTemplateName")?;
+    let id = cloud.launch_template_id(name).unwrap_or_default().to_owned();
+    cloud.apply(&Ec2Call::DeleteLaunchTemplate(name.to_owned()), now)?;
+    Ok(Xml::of(|xml| xml.wrap("launchTemplate", |xml| encode(xml, &id, name))))
+}
+
+pub(super) fn describe(cloud: &mut Cloud, parameters: &Parameters) -> Result<Xml, Ec2Failure> {
+    let mut found = Vec::new();
+    for name in parameters.texts("LaunchTemplateName") {
+        match cloud.launch_template_id(&name) {
+            Some(id) => found.push((id.to_owned(), name)),
+            None => {
+                return Err(refuse(
+                    "InvalidLaunchTemplateName.NotFoundException",
+                    format!("launch template {name} does not exist"),
+                ));
+            }
+        }
+    }
+    Ok(Xml::of(|xml| {
+        xml.list("launchTemplates", found, |xml, (id, name)| encode(xml, &id, &name));
+    }))
+}
+
+fn encode(xml: &mut Xml, id: &str, name: &str) {
+    xml.text("launchTemplateId", id);
+    xml.text("launchTemplateName", name);
+    xml.text("defaultVersionNumber", 1);
+    xml.text("latestVersionNumber", 1);
+}
+
+fn decode(parameters: &Parameters) -> Result<LaunchTemplateRequest, Ec2Failure> {
+    let data = parameters.below("LaunchTemplateData");
+    let options = data.below("MetadataOptions");
+    let option = |key, usual: &str| options.text(key).unwrap_or(usual).to_owned();
+    let interface = data.list("NetworkInterface").into_iter().next().unwrap_or_default();
+    let mut security_groups = data.texts("SecurityGroupId");
+    security_groups.extend(interface.texts("SecurityGroupId"));
+    let devices = data.list("BlockDeviceMapping");
+    Ok(LaunchTemplateRequest {
+        name: parameters.required("LaunchTemplateName")?.to_owned(),
+        image: data.text("ImageId").unwrap_or_default().to_owned(),
+        security_groups,
+        instance_profile: data.text("IamInstanceProfile.Name").map(str::to_owned),
+        user_data: user_data(data.text("UserData").unwrap_or_default())?,
+        block_devices: devices.iter().map(block_device).collect::<Result<_, _>>()?,
+        metadata_options: MetadataOptions {
+            http_endpoint: option("HttpEndpoint", "enabled"),
+            http_protocol_ipv6: option("HttpProtocolIpv6", "disabled"),
+            http_put_response_hop_limit: options.number("HttpPutResponseHopLimit")?.unwrap_or(1),
+            http_tokens: option("HttpTokens", "optional"),
+        },
+        detailed_monitoring: data.flag("Monitoring.Enabled").unwrap_or_default(),
+        associate_public_ip: interface.flag("AssociatePublicIpAddress"),
+        tags: parameters.list("TagSpecification").iter().flat_map(|one| one.tags("Tag")).collect(),
+    })
+}
+
+fn user_data(encoded: &str) -> Result<String, Ec2Failure> {
+    let bytes = STANDARD.decode(encoded).map_err(|_| {
+        refuse("InvalidUserData.Malformed", "Invalid BASE64 encoding of user data.")
+    })?;
+    // EC2's limit counts the text before encoding.
+    if bytes.len() > 16 * 1024 {
+        return Err(refuse("InvalidUserData.Malformed", "User data is limited to 16384 bytes"));
+    }
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+fn block_device(parameters: &Parameters) -> Result<BlockDevice, Ec2Failure> {
+    let ebs = parameters.below("Ebs");
+    let text = |key| ebs.text(key).map(str::to_owned);
+    Ok(BlockDevice {
+        device_name: parameters.text("DeviceName").unwrap_or_default().to_owned(),
+        size_gib: ebs.number("VolumeSize")?,
+        volume_type: text("VolumeType"),
+        iops: ebs.number("Iops")?,
+        throughput: ebs.number("Throughput")?,
+        encrypted: ebs.flag("Encrypted"),
+        kms_key_id: text("KmsKeyId"),
+        snapshot_id: text("SnapshotId"),
+        delete_on_termination: ebs.flag("DeleteOnTermination"),
+        volume_initialization_rate: ebs.number("VolumeInitializationRate")?,
+    })
+}
