@@ -229,7 +229,7 @@ fn object_of(turn: &Turn<'_>, instance: &SimulatedInstance) -> Value {
 }
 
 fn resources(turn: &Turn<'_>, instance: &SimulatedInstance, max_pods: Option<u32>) -> (Value, Value) {
-    let Some(facts) = turn.cloud.type_facts(&instance.instance_type) else {
+    let Some(facts) = turn.cloud.facts(&instance.instance_type) else {
         return (json!({}), json!({}));
     };
     let settings = NodeSettings { max_pods, ..NodeSettings::default() };

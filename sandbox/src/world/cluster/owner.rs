@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::Turn;
 use crate::world::object;
 use crate::world::resource::Resource;
-use crate::world::store::{DeleteOptions, Part, Store};
+use crate::world::store::{DeleteOptions, Part, Propagation, Store};
 
 const FOREGROUND: &str = "foregroundDeletion";
 const ORPHAN: &str = "orphan";
@@ -92,10 +92,12 @@ pub(super) fn finalize(turn: &mut Turn<'_>, resource: &Resource, key: &ObjectKey
             object::text(owner, "/uid") == uid && object::flag(owner, "/blockOwnerDeletion")
         });
         if !object::is_deleting(&found) {
-            let options = DeleteOptions {
-                uid: Some(object::uid(&found).to_owned()),
-                ..DeleteOptions::default()
-            };
+            // A dependent with dependents of its own waits for them in turn.
+            let has_dependents = turn.index.all_dependents(object::uid(&found)).next().is_some();
+            let propagation =
+                if has_dependents { Propagation::Foreground } else { Propagation::Background };
+            let uid = Some(object::uid(&found).to_owned());
+            let options = DeleteOptions { uid, propagation, ..DeleteOptions::default() };
             let deleted = turn.store.delete(dependent, place, &options, turn.now);
             turn.written(deleted, dependent, place);
         }

@@ -22,7 +22,7 @@ pub(super) fn sync(turn: &mut Turn<'_>, key: &ObjectKey) {
     if !object::is_deleting(&set) {
         if have < wanted {
             create(turn, &set, key, wanted - have);
-        } else {
+        } else if have > wanted {
             let surplus = usize::try_from(have - wanted).unwrap_or(0);
             order_for_removal(&mut active);
             for entry in active.iter().take(surplus) {

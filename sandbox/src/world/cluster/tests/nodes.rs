@@ -1,0 +1,203 @@
+use drover_common::call::{Call, Outcome};
+use drover_common::ec2::{
+    Ec2Answer, Ec2Call, FleetOverride, FleetRequest, LaunchTemplateRequest, MetadataOptions, Tags,
+};
+use drover_common::id::InstanceId;
+use drover_common::instance_type::CapacityType;
+
+use super::*;
+use crate::world::resource::REPLICA_SETS;
+
+const USER_DATA: &str = "apiVersion: node.eks.aws/v1alpha1
+kind: NodeConfig
+spec:
+  kubelet:
+    config:
+      registerWithTaints:
+      - {key: karpenter.sh/unregistered, effect: NoExecute}
+    flags:
+    - --node-labels=karpenter.sh/nodepool=default,karpenter.sh/capacity-type=spot
+";
+
+impl Town {
+    fn ec2(&mut self, call: Ec2Call) -> Ec2Answer {
+        match self.world.apply(&Call::Ec2(call), self.now) {
+            Outcome::Ec2(Ok(answer)) => answer,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Launches one m5.large through the calls that a driver makes.
+    fn launch(&mut self) -> InstanceId {
+        let path = "/aws/service/eks/optimized-ami/1.34/amazon-linux-2023/x86_64/standard/recommended/image_id";
+        let Ec2Answer::Parameter(image) = self.ec2(Ec2Call::GetParameter(path.to_owned())) else { panic!() };
+        self.ec2(Ec2Call::CreateLaunchTemplate(LaunchTemplateRequest {
+            name: "template".to_owned(),
+            image,
+            security_groups: Vec::new(),
+            instance_profile: None,
+            user_data: USER_DATA.to_owned(),
+            block_devices: Vec::new(),
+            metadata_options: MetadataOptions {
+                http_endpoint: "enabled".to_owned(),
+                http_protocol_ipv6: "disabled".to_owned(),
+                http_put_response_hop_limit: 1,
+                http_tokens: "required".to_owned(),
+            },
+            detailed_monitoring: false,
+            associate_public_ip: None,
+            tags: Tags::new(),
+        }));
+        let Ec2Answer::Subnets(subnets) = self.ec2(Ec2Call::DescribeSubnets(Vec::new())) else { panic!() };
+        let subnet = subnets.first().unwrap();
+        let answer = self.ec2(Ec2Call::CreateFleet(FleetRequest {
+            client_token: format!("token-{}", self.now),
+            launch_template: "template".to_owned(),
+            overrides: vec![FleetOverride {
+                instance_type: "m5.large".to_owned(),
+                subnet: subnet.id.clone(),
+                zone: subnet.zone.clone(),
+                image: None,
+            }],
+            capacity_type: CapacityType::OnDemand,
+            count: 1,
+            tags: Tags::new(),
+            context: None,
+        }));
+        let Ec2Answer::Fleet(fleet) = answer else { panic!() };
+        fleet.instances.first().unwrap_or_else(|| panic!("{fleet:?}")).instance.clone()
+    }
+
+    fn only_node(&self) -> Arc<Value> {
+        assert_eq!(self.world.store.count(&NODES), 1);
+        self.world.store.iter(&NODES).next().unwrap().1.clone()
+    }
+}
+
+fn taints(node: &Value) -> Vec<String> {
+    object::list(node, "/spec/taints")
+        .iter()
+        .map(|taint| format!("{}:{}", object::text(taint, "/key"), object::text(taint, "/effect")))
+        .collect()
+}
+
+#[test]
+fn a_booted_instance_registers_a_node_with_what_its_user_data_says() {
+    let mut town = Town::new();
+    let instance = town.launch();
+    town.pass(19.0);
+    assert_eq!(town.world.store.count(&NODES), 0);
+    town.pass(1.1);
+    let node = town.only_node();
+    let provider = object::text(&node, "/spec/providerID");
+    assert!(provider.starts_with("aws:///us-east-1") && provider.ends_with(instance.as_str()));
+    assert!(object::name(&node).ends_with(".ec2.internal"));
+    let expected =
+        ["karpenter.sh/unregistered:NoExecute", "node.kubernetes.io/not-ready:NoSchedule"];
+    assert_eq!(taints(&node), expected);
+    for (label, value) in [
+        ("karpenter.sh/nodepool", "default"),
+        ("node.kubernetes.io/instance-type", "m5.large"),
+        ("kubernetes.io/arch", "amd64"),
+    ] {
+        assert_eq!(object::label(&node, label), Some(value));
+    }
+    assert_eq!(object::text(&node, "/status/allocatable/memory"), "6903Mi");
+    assert_eq!(object::text(&node, "/status/capacity/pods"), "29");
+    assert_eq!(object::condition(&node, "Ready"), "False");
+    town.pass(1.1);
+    let node = town.only_node();
+    assert_eq!(object::condition(&node, "Ready"), "True");
+    assert_eq!(taints(&node), ["karpenter.sh/unregistered:NoExecute"]);
+}
+
+#[test]
+fn a_terminated_instance_takes_its_node_and_pods_with_it_but_finalizers_hold_the_node() {
+    let mut town = Town::new();
+    let instance = town.launch();
+    town.pass(23.0);
+    let name = object::name(&town.only_node()).to_owned();
+    town.edit(&NODES, &name, |node| {
+        node["spec"]["taints"] = json!([]);
+        node["metadata"]["finalizers"] = json!(["karpenter.sh/termination"]);
+    });
+    town.create(&REPLICA_SETS, workload("web", 1, spec("1")));
+    town.pass(3.0);
+    assert_eq!(town.ready(), 1);
+    town.ec2(Ec2Call::TerminateInstances(vec![instance]));
+    town.pass(20.0);
+    let node = town.only_node();
+    assert!(object::is_deleting(&node));
+    assert_eq!(object::condition(&node, "Ready"), "Unknown");
+    assert!(taints(&node).contains(&"node.kubernetes.io/unreachable:NoExecute".to_owned()));
+    assert_eq!(town.ready(), 0);
+    town.edit(&NODES, &name, |node| node["metadata"]["finalizers"] = json!([]));
+    town.pass(10.0);
+    assert_eq!(town.world.store.count(&NODES), 0);
+    let pods = town.pods();
+    assert_eq!(pods.len(), 1);
+    assert_eq!(object::text(&pods[0], "/spec/nodeName"), "");
+}
+
+#[test]
+fn a_stopping_pod_takes_its_time_but_not_more_than_its_grace() {
+    let mut town = Town::new();
+    town.node("n1", "us-east-1a", "8");
+    for (name, stop, grace) in [("quick", "1", 30), ("slow", "10", 30), ("stubborn", "60", 5)] {
+        town.create(
+            &PODS,
+            json!({
+                "metadata": {"name": name, "namespace": "default", "annotations": {"sandbox.drover.dev/stop-seconds": stop}},
+                "spec": with(spec("1"), json!({"terminationGracePeriodSeconds": grace})),
+            }),
+        );
+    }
+    town.pass(3.0);
+    for name in ["quick", "slow", "stubborn"] {
+        town.delete(&PODS, "default", name, &DeleteOptions::default());
+    }
+    let there = |town: &Town| -> Vec<String> {
+        town.pods().iter().map(|pod| object::name(pod).to_owned()).collect()
+    };
+    town.pass(2.0);
+    assert_eq!(there(&town), ["slow", "stubborn"]);
+    town.pass(4.0);
+    assert_eq!(there(&town), ["slow"]);
+    town.pass(6.0);
+    assert!(there(&town).is_empty());
+}
+
+#[test]
+fn no_execute_taints_evict_what_does_not_tolerate_them_or_no_longer() {
+    let mut town = Town::new();
+    town.node("n1", "us-east-1a", "8");
+    let tolerating = |seconds: Value| {
+        let toleration = json!([{"key": "off", "operator": "Exists", "tolerationSeconds": seconds}]);
+        with(spec("1"), json!({"tolerations": toleration}))
+    };
+    town.pod("plain", spec("1"));
+    town.pod("patient", tolerating(json!(10)));
+    town.pod("faithful", tolerating(Value::Null));
+    town.pass(2.0);
+    town.edit(&NODES, "n1", |node| {
+        node["spec"]["taints"] = json!([{"key": "off", "effect": "NoExecute"}]);
+    });
+    town.pass(3.0);
+    assert_eq!(town.pods().len(), 2);
+    town.pass(12.0);
+    let left: Vec<_> = town.pods().iter().map(|pod| object::name(pod).to_owned()).collect();
+    assert_eq!(left, ["faithful"]);
+}
+
+#[test]
+fn a_world_repeats_itself() {
+    let run = || {
+        let mut town = Town::new();
+        town.launch();
+        town.create(&REPLICA_SETS, workload("web", 3, spec("100m")));
+        town.pass(40.0);
+        let pods: Vec<String> = town.pods().iter().map(|pod| pod.to_string()).collect();
+        (town.world.store.revision(), pods)
+    };
+    assert_eq!(run(), run());
+}
