@@ -5,8 +5,9 @@
 //! Pure by construction: no I/O, no clock, no randomness. Time is always an argument.
 
 pub mod command;
+pub mod control;
 pub mod journal;
-pub mod state;
 pub mod nodeclass;
 pub mod planner;
+pub mod state;
 pub mod view;
