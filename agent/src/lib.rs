@@ -1,1 +1,18 @@
-//! agent
+//! The shell of a node agent: it reads IMDS, the kernel's files and the Kubernetes API, feeds the
+//! pure [`drover_agent_core::Agent`], and does what that decides.
+//!
+//! Nothing here is process-wide, so that any number of agents can run in one process.
+
+mod clock;
+mod config;
+mod disk;
+mod imds;
+mod leaders;
+mod measure;
+mod poll;
+mod process;
+mod run;
+
+pub use config::{Args, Config, ConfigError};
+pub use process::main_with;
+pub use run::{RunError, run};

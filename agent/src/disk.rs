@@ -1,0 +1,92 @@
+//! What is kept over restarts.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use drover_agent_core::Saved;
+use drover_common::id::BootId;
+
+const FILE: &str = "notices.json";
+
+/// The agent's own folder.
+#[derive(Clone, Debug)]
+pub(crate) struct StateDir(PathBuf);
+
+impl StateDir {
+    /// Makes the folder if needed.
+    pub(crate) async fn open(path: &Path) -> io::Result<Self> {
+        tokio::fs::create_dir_all(path).await?;
+        Ok(Self(path.to_owned()))
+    }
+
+    /// What was kept; `None` if nothing was, or if it's damaged, which is logged: the agent then
+    /// learns everything anew.
+    pub(crate) async fn load(&self) -> Option<Saved> {
+        let path = self.0.join(FILE);
+        let bytes = match tokio::fs::read(&path).await {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
+            Err(error) => {
+                tracing::warn!(path = %path.display(), %error, "Kept notices can't be read.");
+                return None;
+            }
+        };
+        serde_json::from_slice(&bytes)
+            .inspect_err(|error| {
+                tracing::warn!(path = %path.display(), %error, "Kept notices are damaged.");
+            })
+            .ok()
+    }
+
+    /// Replaces what was kept, as a whole or not at all.
+    pub(crate) async fn save(&self, saved: &Saved) -> io::Result<()> {
+        let bytes = serde_json::to_vec(saved)?;
+        let fresh = self.0.join(format!("{FILE}.new"));
+        let mut file = tokio::fs::File::create(&fresh).await?;
+        tokio::io::AsyncWriteExt::write_all(&mut file, &bytes).await?;
+        file.sync_all().await?;
+        tokio::fs::rename(&fresh, self.0.join(FILE)).await
+    }
+}
+
+/// The kernel's boot id. Where it can't be read the boot gets a name of its own, so that nothing
+/// kept on disk is taken for this boot's.
+pub(crate) async fn boot_id(host_root: &Path) -> BootId {
+    let path = host_root.join("proc/sys/kernel/random/boot_id");
+    match tokio::fs::read_to_string(&path).await {
+        Ok(text) if !text.trim().is_empty() => BootId::from(text.trim()),
+        _ => {
+            tracing::warn!(path = %path.display(), "Boot id can't be read; kept notices are ignored.");
+            BootId::from(format!("unknown-{:016x}", random()))
+        }
+    }
+}
+
+/// A number that differs between processes and calls.
+pub(crate) fn random() -> u64 {
+    use std::hash::{BuildHasher, Hasher};
+    std::collections::hash_map::RandomState::new().build_hasher().finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_saved_is_loaded_and_damage_is_survived() {
+        let folder = tempfile::tempdir().unwrap();
+        let disk = StateDir::open(&folder.path().join("a/b")).await.unwrap();
+        assert_eq!(disk.load().await, None);
+        let saved = Saved { instance: Some("i-1".into()), boot: "b".into(), notices: Vec::new() };
+        disk.save(&saved).await.unwrap();
+        assert_eq!(disk.load().await, Some(saved));
+        std::fs::write(folder.path().join("a/b").join(FILE), "{\"inst").unwrap();
+        assert_eq!(disk.load().await, None);
+    }
+
+    #[tokio::test]
+    async fn an_unknown_boot_is_never_the_same() {
+        let folder = tempfile::tempdir().unwrap();
+        assert_ne!(boot_id(folder.path()).await, boot_id(folder.path()).await);
+    }
+}

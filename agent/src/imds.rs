@@ -1,0 +1,149 @@
+//! The client of the instance metadata service, version 2.
+
+use std::time::{Duration, Instant};
+
+use drover_agent_core::Answer;
+use drover_agent_core::imds::LONGEST_BODY;
+use reqwest::{Client, Response, StatusCode};
+
+#[cfg(test)]
+mod tests;
+
+/// Link-local and answered by the hypervisor: what takes longer than this is lost.
+const TIMEOUT: Duration = Duration::from_millis(1_500);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+/// The longest life that IMDS grants a token, seconds.
+const TOKEN_SECONDS: u64 = 21_600;
+
+/// Why IMDS gave no answer. The next poll tries again.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ImdsError {
+    /// No connection, no answer in time, or it broke off.
+    #[error("no answer: {}", innermost(.0))]
+    Unreachable(#[from] reqwest::Error),
+    /// A status that is neither an answer nor repaired by a new token.
+    #[error("{path}: status {status}")]
+    Status {
+        /// Where.
+        path: String,
+        /// What it said.
+        status: StatusCode,
+    },
+    /// The token is no header value, or the body too long.
+    #[error("{path}: {reason}")]
+    Body {
+        /// Where.
+        path: String,
+        /// Why.
+        reason: &'static str,
+    },
+}
+
+/// reqwest keeps the useful part of an error in the last of its sources.
+fn innermost(error: &reqwest::Error) -> String {
+    let mut source: &dyn std::error::Error = error;
+    while let Some(inner) = source.source() {
+        source = inner;
+    }
+    source.to_string()
+}
+
+/// One keep-alive connection and one token.
+#[derive(Debug)]
+pub(crate) struct Imds {
+    client: Client,
+    base: String,
+    token: Option<Token>,
+}
+
+#[derive(Debug)]
+struct Token {
+    value: String,
+    refresh_at: Instant,
+}
+
+impl Imds {
+    /// A client of the service at `base`, which may have a path.
+    pub(crate) fn new(base: &str) -> Result<Self, reqwest::Error> {
+        // A proxy would make IMDS refuse the token, and no certificate is ever looked at.
+        let client = Client::builder()
+            .no_proxy()
+            .tls_certs_only([])
+            .http1_only()
+            .pool_max_idle_per_host(1)
+            .connect_timeout(CONNECT_TIMEOUT)
+            .timeout(TIMEOUT)
+            .redirect(reqwest::redirect::Policy::none())
+            .build()?;
+        Ok(Self { client, base: base.to_owned(), token: None })
+    }
+
+    /// Reads a path below `/latest/meta-data/`.
+    pub(crate) async fn read(&mut self, path: &str) -> Result<Answer, ImdsError> {
+        let mut response = self.request(path).await?;
+        if response.status() == StatusCode::UNAUTHORIZED {
+            // Expired early, or the service forgot it.
+            self.token = None;
+            response = self.request(path).await?;
+        }
+        match response.status() {
+            StatusCode::OK => Ok(Answer::Body(text(path, response).await?)),
+            StatusCode::NOT_FOUND => {
+                // The connection is kept only if the body is read to its end.
+                text(path, response).await?;
+                Ok(Answer::Absent)
+            }
+            status => {
+                if status == StatusCode::UNAUTHORIZED {
+                    self.token = None;
+                }
+                Err(ImdsError::Status { path: path.to_owned(), status })
+            }
+        }
+    }
+
+    async fn request(&mut self, path: &str) -> Result<Response, ImdsError> {
+        let token = self.token().await?.to_owned();
+        let url = format!("{}/latest/meta-data/{path}", self.base);
+        Ok(self.client.get(url).header("X-aws-ec2-metadata-token", token).send().await?)
+    }
+
+    async fn token(&mut self) -> Result<&str, ImdsError> {
+        const PATH: &str = "/latest/api/token";
+        const TTL: &str = "X-aws-ec2-metadata-token-ttl-seconds";
+        let now = Instant::now();
+        if self.token.as_ref().is_none_or(|token| now >= token.refresh_at) {
+            let request =
+                self.client.put(format!("{}{PATH}", self.base)).header(TTL, TOKEN_SECONDS);
+            let response = request.send().await?;
+            let status = response.status();
+            if !status.is_success() {
+                return Err(ImdsError::Status { path: PATH.to_owned(), status });
+            }
+            let granted =
+                response.headers().get(TTL).and_then(|ttl| ttl.to_str().ok()?.parse().ok());
+            // Early, so that a token never runs out while IMDS has a bad minute.
+            let life = Duration::from_secs(granted.unwrap_or(TOKEN_SECONDS).min(TOKEN_SECONDS)) / 2;
+            let value = text(PATH, response).await?.trim().to_owned();
+            let is_token = !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_graphic());
+            if !is_token {
+                let reason = "no token in the answer";
+                return Err(ImdsError::Body { path: PATH.to_owned(), reason });
+            }
+            self.token = Some(Token { value, refresh_at: now + life });
+        }
+        Ok(self.token.as_ref().map_or("", |token| token.value.as_str()))
+    }
+}
+
+/// The body, up to a length that no honest answer reaches.
+async fn text(path: &str, mut response: Response) -> Result<String, ImdsError> {
+    let mut bytes = Vec::new();
+    while let Some(chunk) = response.chunk().await? {
+        if bytes.len().saturating_add(chunk.len()) > LONGEST_BODY {
+            return Err(ImdsError::Body { path: path.to_owned(), reason: "the body has no end" });
+        }
+        bytes.extend_from_slice(&chunk);
+    }
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}

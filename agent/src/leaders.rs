@@ -1,0 +1,210 @@
+//! Talking to the leaders: any replica takes reports and directive polls.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use drover_agent_core::Input;
+use drover_common::id::{InstanceId, NodeName};
+use drover_common::protocol::{Directives, Report, ReportAnswer};
+use reqwest::{Certificate, Client, RequestBuilder};
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+
+use crate::config::Config;
+use crate::disk::random;
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+const REPORT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Longer than a leader holds a poll.
+const POLL_TIMEOUT: Duration = Duration::from_secs(32);
+const FIRST_PAUSE: Duration = Duration::from_millis(200);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+/// Why the leaders can't be talked to at all.
+#[derive(Debug, thiserror::Error)]
+pub enum LeadersError {
+    /// The file with their certificates is unusable.
+    #[error("certificates {}: {reason}", path.display())]
+    Certificates {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// The client can't be built.
+    #[error("the client can't be built: {0}")]
+    Client(#[from] reqwest::Error),
+}
+
+/// The leaders, one of which is talked to until it fails.
+#[derive(Clone, Debug)]
+pub(crate) struct Leaders {
+    client: Client,
+    urls: Arc<[String]>,
+    token_file: Option<PathBuf>,
+    current: usize,
+    failures: u32,
+}
+
+impl Leaders {
+    /// The leaders of a configuration; `None` if it names none.
+    pub(crate) async fn new(config: &Config) -> Result<Option<Self>, LeadersError> {
+        if config.leaders.is_empty() {
+            return Ok(None);
+        }
+        let mut builder = Client::builder()
+            .no_proxy()
+            .pool_max_idle_per_host(2)
+            .connect_timeout(CONNECT_TIMEOUT)
+            .tcp_keepalive(Duration::from_secs(15));
+        if let Some(path) = &config.leaders_ca {
+            let failed = |reason: String| LeadersError::Certificates { path: path.clone(), reason };
+            let pem = tokio::fs::read(path).await.map_err(|error| failed(error.to_string()))?;
+            let certificates =
+                Certificate::from_pem_bundle(&pem).map_err(|error| failed(error.to_string()))?;
+            builder = builder.tls_certs_only(certificates);
+        } else if config.leaders.iter().all(|url| url.starts_with("http://")) {
+            builder = builder.tls_certs_only([]);
+        }
+        let count = u64::try_from(config.leaders.len()).unwrap_or(1);
+        Ok(Some(Self {
+            client: builder.build()?,
+            urls: config.leaders.clone().into(),
+            token_file: config.token_file.clone(),
+            // Agents spread over the replicas.
+            current: usize::try_from(random() % count).unwrap_or(0),
+            failures: 0,
+        }))
+    }
+
+    fn url(&self, path: &str) -> String {
+        let base = self.urls.get(self.current).map_or("", String::as_str);
+        format!("{base}{path}")
+    }
+
+    /// Sends a request and reads its JSON answer.
+    async fn ask<T: serde::de::DeserializeOwned>(
+        &self,
+        request: RequestBuilder,
+    ) -> Result<T, String> {
+        let request = match &self.token_file {
+            None => request,
+            Some(path) => {
+                let token = tokio::fs::read_to_string(path)
+                    .await
+                    .map_err(|error| format!("token {}: {error}", path.display()))?;
+                request.bearer_auth(token.trim())
+            }
+        };
+        let response = request.send().await.map_err(|error| error.to_string())?;
+        let status = response.status();
+        if !status.is_success() {
+            let body = response.text().await.unwrap_or_default();
+            let words: String = body.chars().take(200).collect();
+            return Err(format!("status {status}: {words}"));
+        }
+        response.json().await.map_err(|error| error.to_string())
+    }
+
+    /// Turns to the next leader; pauses when all have failed.
+    async fn fail_over(&mut self, what: &str, error: &str) {
+        self.failures = self.failures.saturating_add(1);
+        let leader = self.url("");
+        self.current = (self.current.saturating_add(1)).checked_rem(self.urls.len()).unwrap_or(0);
+        let rounds = usize::try_from(self.failures).unwrap_or(usize::MAX) / self.urls.len().max(1);
+        if rounds == 0 {
+            tracing::debug!(what, %leader, %error, "Leader failed; trying another.");
+            return;
+        }
+        if rounds == 1 && self.failures as usize == self.urls.len() {
+            tracing::warn!(what, %leader, %error, "No leader answers; the node is guarded alone.");
+        }
+        let factor = 1_u32 << rounds.min(6).saturating_sub(1);
+        let full = FIRST_PAUSE.saturating_mul(factor).min(LONGEST_PAUSE);
+        let permille = u32::try_from(random() % 500).unwrap_or(0).saturating_add(500);
+        tokio::time::sleep(full.saturating_mul(permille) / 1000).await;
+    }
+
+    fn succeed(&mut self, what: &str) {
+        if usize::try_from(self.failures).unwrap_or(usize::MAX) >= self.urls.len() {
+            tracing::info!(what, leader = %self.url(""), "A leader answers again.");
+        }
+        self.failures = 0;
+    }
+
+    /// Sends each report as it comes; while leaders fail, only the newest is tried.
+    pub(crate) async fn send_reports(
+        mut self,
+        mut reports: watch::Receiver<Option<Arc<Report>>>,
+        inputs: mpsc::Sender<Input>,
+    ) {
+        while reports.changed().await.is_ok() {
+            loop {
+                let Some(report) = reports.borrow_and_update().clone() else { break };
+                let request = self
+                    .client
+                    .post(self.url("/agent/v1/reports"))
+                    .timeout(REPORT_TIMEOUT)
+                    .json(report.as_ref());
+                match self.ask::<ReportAnswer>(request).await {
+                    Ok(answer) => {
+                        self.succeed("report");
+                        if inputs.send(Input::Answered(report.sequence, answer)).await.is_err() {
+                            return;
+                        }
+                        break;
+                    }
+                    Err(error) => self.fail_over("report", &error).await,
+                }
+            }
+        }
+    }
+
+    /// Polls for directives for ever.
+    pub(crate) async fn poll_directives(
+        mut self,
+        node: NodeName,
+        mut instance: watch::Receiver<Option<InstanceId>>,
+        inputs: mpsc::Sender<Input>,
+    ) {
+        let Ok(instance) =
+            instance.wait_for(Option::is_some).await.map(|known| known.clone().unwrap_or_default())
+        else {
+            return;
+        };
+        let mut after = 0_u64;
+        loop {
+            let began = Instant::now();
+            let query = [
+                ("node", node.to_string()),
+                ("instance", instance.to_string()),
+                ("after", after.to_string()),
+            ];
+            let request = self
+                .client
+                .get(self.url("/agent/v1/directives"))
+                .timeout(POLL_TIMEOUT)
+                .query(&query);
+            match self.ask::<Directives>(request).await {
+                Ok(answer) => {
+                    self.succeed("directives");
+                    let same = answer.sequence == after;
+                    after = answer.sequence;
+                    if inputs.send(Input::Directives(answer.directives)).await.is_err() {
+                        return;
+                    }
+                    if same {
+                        // A leader that does not hold the poll is not asked more than once a second.
+                        tokio::time::sleep_until(began + Duration::from_secs(1)).await;
+                    }
+                }
+                Err(error) => {
+                    self.fail_over("directives", &error).await;
+                    // Sequences are each replica's own.
+                    after = 0;
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,271 @@
+//! The loop: inputs in, effects out.
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::VecDeque;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use drover_agent_core::{Agent, CallKey, Effect, Fact, Identity, Input, Saved};
+use drover_common::call::{Kind, KubernetesCall, KubernetesFailure, KubernetesFailureKind};
+use drover_common::cluster::ClusterEvent;
+use drover_common::id::InstanceId;
+use drover_common::protocol::Report;
+use drover_kubernetes::Client;
+use jiff::SignedDuration;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::disk::{self, StateDir};
+use crate::imds::Imds;
+use crate::leaders::{Leaders, LeadersError};
+use crate::{measure, poll};
+
+/// Between two looks at the state while something is under way, and while nothing is.
+const BUSY_TICK: Duration = Duration::from_millis(200);
+const IDLE_TICK: Duration = Duration::from_secs(1);
+/// A patch or read of the own Node that takes longer is made again.
+const NODE_TIMEOUT: Duration = Duration::from_secs(3);
+/// An eviction can hang for 10 s within the API server while it updates a budget.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(11);
+
+/// Why an agent could not start. Once started it only ends when it's asked to.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The state folder can't be made.
+    #[error("state folder {}: {error}", path.display())]
+    StateDir {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
+    /// The client of the metadata service can't be built.
+    #[error("client of the instance metadata service: {0}")]
+    Imds(#[source] reqwest::Error),
+    /// The leaders' settings are unusable.
+    #[error("leaders: {0}")]
+    Leaders(#[from] LeadersError),
+}
+
+/// Runs an agent until `shutdown` is cancelled. Everything it started ends with it; a drain under
+/// way is left as it is, for the next agent or the leaders to go on with.
+///
+/// # Errors
+/// [`RunError`], before anything was done.
+pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunError> {
+    drover_kubernetes::install_crypto_provider();
+    let disk = StateDir::open(&config.state_dir)
+        .await
+        .map_err(|error| RunError::StateDir { path: config.state_dir.clone(), error })?;
+    let boot = disk::boot_id(&config.host_root).await;
+    let saved = disk.load().await;
+    let identity = Identity { node: config.node.clone(), boot };
+    let report_interval =
+        SignedDuration::try_from(config.report_interval).unwrap_or(SignedDuration::MAX);
+    let imds = Imds::new(&config.imds).map_err(RunError::Imds)?;
+    let leaders = Leaders::new(&config).await?;
+
+    let (inputs, received) = mpsc::channel(256);
+    let (events, received_events) = mpsc::channel(256);
+    let (report, reports) = watch::channel(None);
+    let (instance, instances) = watch::channel(None);
+    let (client, clients) = watch::channel(None);
+    let mut tasks = JoinSet::new();
+    tasks.spawn(poll::poll(imds, config.imds_interval, inputs.clone()));
+    tasks.spawn(measure::measure(
+        config.host_root.clone(),
+        config.sample_interval,
+        config.report_interval,
+        inputs.clone(),
+    ));
+    if let Some(leaders) = leaders {
+        tasks.spawn(leaders.clone().send_reports(reports, inputs.clone()));
+        tasks.spawn(leaders.poll_directives(config.node.clone(), instances, inputs.clone()));
+    }
+    tracing::info!(node = %config.node, leaders = config.leaders.len(), "Agent started.");
+    tasks.spawn(follow_cluster(config, client, events));
+    let mut shell = Shell {
+        agent: Agent::new(identity, saved, report_interval),
+        clock: Clock::new(),
+        disk,
+        unsaved: None,
+        clients,
+        inputs,
+        report,
+        instance,
+        tasks,
+    };
+    shell.run(received, received_events, shutdown).await;
+    tracing::info!("Agent stopped.");
+    Ok(())
+}
+
+/// Connects, for as long as it takes (a kubeconfig may appear only once the kubelet has joined),
+/// and watches the own Node and its pods.
+async fn follow_cluster(
+    config: Config,
+    client: watch::Sender<Option<Client>>,
+    events: mpsc::Sender<ClusterEvent>,
+) {
+    let mut told = false;
+    let connected = loop {
+        let context = config.context.as_deref();
+        match drover_kubernetes::connect(config.kubeconfig.as_deref(), context).await {
+            Ok(connected) => break connected,
+            Err(error) => {
+                if !std::mem::replace(&mut told, true) {
+                    tracing::warn!(%error, "Kubernetes API can't be connected to; retrying.");
+                }
+                tokio::time::sleep(IDLE_TICK).await;
+            }
+        }
+    };
+    client.send_replace(Some(connected.clone()));
+    let node = format!("metadata.name={}", config.node);
+    let pods = format!("spec.nodeName={}", config.node);
+    tokio::join!(
+        drover_kubernetes::watch(connected.clone(), Kind::Node, Some(node), events.clone()),
+        drover_kubernetes::watch(connected, Kind::Pod, Some(pods), events),
+    );
+}
+
+struct Shell {
+    agent: Agent,
+    clock: Clock,
+    disk: StateDir,
+    /// What could not be written yet.
+    unsaved: Option<Saved>,
+    clients: watch::Receiver<Option<Client>>,
+    inputs: mpsc::Sender<Input>,
+    report: watch::Sender<Option<Arc<Report>>>,
+    instance: watch::Sender<Option<InstanceId>>,
+    /// Dropped with the shell, which ends them all.
+    tasks: JoinSet<()>,
+}
+
+impl Shell {
+    async fn run(
+        &mut self,
+        mut inputs: mpsc::Receiver<Input>,
+        mut events: mpsc::Receiver<ClusterEvent>,
+        shutdown: CancellationToken,
+    ) {
+        loop {
+            let pause = if self.agent.is_busy() { BUSY_TICK } else { IDLE_TICK };
+            let input = tokio::select! {
+                biased;
+                () = shutdown.cancelled() => return,
+                Some(input) = inputs.recv() => input,
+                Some(event) = events.recv() => Input::Cluster(event),
+                Some(ended) = self.tasks.join_next(), if !self.tasks.is_empty() => {
+                    if let Err(error) = ended && error.is_panic() {
+                        tracing::error!(%error, "A task of the agent panicked.");
+                    }
+                    continue;
+                }
+                () = tokio::time::sleep(pause) => Input::Tick,
+            };
+            if !self.agent.is_busy() {
+                self.clock.set();
+            }
+            self.take(input).await;
+        }
+    }
+
+    async fn take(&mut self, input: Input) {
+        let effects = self.agent.step(input, self.clock.now());
+        self.instance.send_if_modified(|known| {
+            let changed = known.as_ref() != self.agent.instance();
+            if changed {
+                *known = self.agent.instance().cloned();
+            }
+            changed
+        });
+        // Calls go out before the disk is waited for.
+        let mut effects = VecDeque::from(effects);
+        effects.make_contiguous().sort_by_key(|effect| matches!(effect, Effect::Save(_)));
+        for effect in effects {
+            match effect {
+                Effect::Call(key, call) => self.call(key, call),
+                Effect::Report(report) => {
+                    self.report.send_replace(Some(Arc::from(report)));
+                }
+                Effect::Save(saved) => self.unsaved = Some(saved),
+                Effect::Tell(fact) => tell(&fact),
+            }
+        }
+        self.save().await;
+    }
+
+    /// Writes what is not on disk yet; a disk that refuses is tried again at the next input.
+    async fn save(&mut self) {
+        let Some(saved) = &self.unsaved else { return };
+        match self.disk.save(saved).await {
+            Ok(()) => self.unsaved = None,
+            Err(error) => tracing::warn!(%error, "Notices can't be kept on disk."),
+        }
+    }
+
+    fn call(&mut self, key: CallKey, call: KubernetesCall) {
+        let client = self.clients.borrow().clone();
+        let inputs = self.inputs.clone();
+        let timeout = match key {
+            CallKey::Drain(_) => DRAIN_TIMEOUT,
+            _ => NODE_TIMEOUT,
+        };
+        self.tasks.spawn(async move {
+            let outcome = match client {
+                Some(client) => drover_kubernetes::execute(&client, &call, timeout).await,
+                None => Err(KubernetesFailure {
+                    kind: KubernetesFailureKind::Unreachable,
+                    message: "not connected to the Kubernetes API yet".to_owned(),
+                    retry_after_seconds: None,
+                }),
+            };
+            // Nobody listens only when the agent stops.
+            let _stopping = inputs.send(Input::Outcome(key, outcome)).await;
+        });
+    }
+}
+
+fn tell(fact: &Fact) {
+    match fact {
+        Fact::NoticeInForce(notice) => tracing::warn!(
+            kind = ?notice.kind,
+            instance = %notice.instance,
+            deadline = ?notice.deadline.map(|deadline| deadline.to_string()),
+            "Notice is in force."
+        ),
+        Fact::NoticesGone => tracing::info!("No notice is in force any more."),
+        Fact::UnreadableNotice { path, reason } => {
+            tracing::warn!(path = path.path(), %reason, "Notice is unreadable.");
+        }
+        Fact::ForeignNode { provider_id } => tracing::error!(
+            %provider_id,
+            "Node belongs to another instance; nothing is done to it."
+        ),
+        Fact::Cordoned { after } => {
+            tracing::info!(milliseconds = %after.as_millis(), "Node was cordoned.");
+        }
+        Fact::Uncordoned => tracing::info!("Own cordon was taken back."),
+        Fact::PatchFailed(failure) => {
+            tracing::warn!(%failure, "Patch of the own Node failed; retrying.");
+        }
+        Fact::DrainBegan(purpose) => tracing::info!(%purpose, "Drain began."),
+        Fact::DrainChanged(report) => tracing::info!(
+            phase = ?report.phase,
+            evicted = report.evicted,
+            forced = report.forced,
+            remaining = report.remaining.len(),
+            "Drain goes on."
+        ),
+        Fact::DrainStopped => tracing::info!("Drain was stopped because its reason went."),
+    }
+}

@@ -1,0 +1,109 @@
+//! Agents against a scripted metadata service, API server and leader, all over real sockets.
+
+mod world;
+
+use std::time::Duration;
+
+use drover_common::labels;
+use serde_json::json;
+
+use world::World;
+
+#[tokio::test]
+async fn a_notice_cordons_and_drains_with_every_leader_down() {
+    let world = World::new(&["web-0", "web-1"]).await;
+    let agent = world.start_agent("http://127.0.0.1:9").await;
+    world.until("the agent watches", |state| state.watches >= 2).await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    world.announce("terminate", 110);
+    let cordoned = world
+        .until("the node is cordoned", |state| state.node["spec"]["unschedulable"] == true)
+        .await;
+    assert!(cordoned < Duration::from_millis(1_000), "cordoned after {cordoned:?}");
+    let drained = world.until("both pods are evicted", |state| state.evicted.len() == 2).await;
+    assert!(drained < Duration::from_millis(1_000), "evicted after {drained:?}");
+    let mark = world.state().node["metadata"]["annotations"][labels::CORDONED].to_string();
+    assert!(mark.contains("spot-terminate"), "{mark}");
+    let kept = std::fs::read_to_string(world.folder().join("notices.json")).unwrap();
+    assert!(kept.contains("i-0abc"), "{kept}");
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn an_api_server_that_is_down_is_tried_until_it_is_back() {
+    let world = World::new(&["web-0"]).await;
+    world.state().api_down = true;
+    let agent = world.start_agent("http://127.0.0.1:9").await;
+    world.announce("terminate", 110);
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    world.state().api_down = false;
+    let cordoned = world
+        .until("the node is cordoned", |state| state.node["spec"]["unschedulable"] == true)
+        .await;
+    assert!(cordoned < Duration::from_secs(3), "cordoned after {cordoned:?}");
+    world.until("the pod is evicted", |state| !state.evicted.is_empty()).await;
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn a_directive_drains_only_a_node_that_bears_it_and_leaders_hear_of_it() {
+    let world = World::new(&["web-0"]).await;
+    world.state().directives = json!([{"disruption": "d-1", "deadline": null}]);
+    // The first leader is down: reports and polls go to the second.
+    let leaders = format!("http://127.0.0.1:9,{}", world.url());
+    let agent = world.start_agent(&leaders).await;
+    world.until("a report arrives", |state| !state.reports.is_empty()).await;
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    assert!(world.state().evicted.is_empty(), "the Node bears no mark yet");
+    world.change_node(json!({
+        "metadata": {"annotations": {labels::DISRUPTION: "d-1"}},
+        "spec": {"taints": [{"key": labels::DISRUPTED_TAINT, "effect": "NoSchedule"}]},
+    }));
+    world.until("the pod is evicted", |state| !state.evicted.is_empty()).await;
+    world
+        .until("the drain is reported as done", |state| {
+            state.reports.iter().any(|report| {
+                report["drain"]["phase"] == "drained" && report["drain"]["disruption"] == "d-1"
+            })
+        })
+        .await;
+    let report = world.state().reports.last().cloned().unwrap();
+    assert_eq!(report["node"], "n");
+    assert_eq!(report["instance"], "i-0abc");
+    assert_ne!(world.state().node["spec"]["unschedulable"], true, "only leaders taint for that");
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn a_restarted_agent_acts_on_the_kept_notice_while_imds_is_silent() {
+    let world = World::new(&["web-0"]).await;
+    let agent = world.start_agent("").await;
+    world.announce("stop", 110);
+    world.until("the node is cordoned", |state| state.node["spec"]["unschedulable"] == true).await;
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    agent.stop().await;
+    world.state().imds_down = true;
+    world.change_node(json!({"spec": {"unschedulable": null}}));
+    let agent = world.start_agent("").await;
+    world.until("it is cordoned again", |state| state.node["spec"]["unschedulable"] == true).await;
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn a_cordon_is_taken_back_when_the_notice_is_gone() {
+    let world = World::new(&[]).await;
+    let agent = world.start_agent("").await;
+    world.until("the agent watches", |state| state.watches >= 2).await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    world.announce("stop", 110);
+    world.until("the node is cordoned", |state| state.node["spec"]["unschedulable"] == true).await;
+    world.state().notice = None;
+    world
+        .until("the cordon is gone", |state| {
+            state.node["spec"].get("unschedulable").is_none()
+                && state.node["metadata"]["annotations"] == json!({})
+                && state.node["metadata"]["labels"] == json!({})
+        })
+        .await;
+    agent.stop().await;
+}
