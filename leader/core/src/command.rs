@@ -238,6 +238,9 @@ pub struct ClaimLaunch {
     pub claim: NodeClaimName,
     /// Its instance.
     pub instance: ClaimInstance,
+    /// What it costs, micro-dollars an hour; the plan's expectation stands if unknown.
+    #[serde(default)]
+    pub hourly_price_micro: Option<u64>,
 }
 
 /// The facts of a claim's instance that never change.

@@ -156,7 +156,7 @@ impl State {
         };
         let mut claims = BTreeSet::new();
         let mut instances = BTreeSet::new();
-        launched.iter().find_map(|ClaimLaunch { claim, instance }| {
+        launched.iter().find_map(|ClaimLaunch { claim, instance, .. }| {
             if !intent.claims.iter().any(|plan| plan.name == *claim) {
                 return Some(format!("intent {id} has no NodeClaim {claim}"));
             }
@@ -184,6 +184,9 @@ impl State {
                     self.instances.insert(launch.instance.id.clone(), plan.name.clone());
                     claim.instance = Some(launch.instance.clone());
                     claim.launched_at = Some(at);
+                    if let Some(price) = launch.hourly_price_micro {
+                        claim.hourly_price_micro = price;
+                    }
                     claim.stage = claim.stage.max(Stage::Launched);
                 }
                 None => {

@@ -80,7 +80,11 @@ fn instance(id: &str) -> ClaimInstance {
 }
 
 fn launched(claim: &str, id: &str) -> ClaimLaunch {
-    ClaimLaunch { claim: NodeClaimName::from(claim), instance: instance(id) }
+    ClaimLaunch {
+        claim: NodeClaimName::from(claim),
+        instance: instance(id),
+        hourly_price_micro: None,
+    }
 }
 
 fn disruption(id: &str, claim: &str, reason: DisruptionReason) -> Change {

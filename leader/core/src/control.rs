@@ -1,0 +1,264 @@
+//! The leader's brain: inputs in, commands and calls out, nothing else.
+//!
+//! It is level-triggered. Every step compares what the group agreed on ([`State`]), what the cluster
+//! looks like ([`View`]) and what EC2 last showed, and emits what is missing. Nothing it remembers
+//! is needed to be right: a new leader starts with an empty memory and comes to the same end.
+//!
+//! ```text
+//!   watches, agents, answers ──► step ──► Propose(command) ──► Raft log ──► State ──┐
+//!                                 ▲  └──► Call(key, call)  ──► shell ──► Answer     │
+//!                                 └─────────────────────────────────────────────────┘
+//! ```
+//!
+//! Nothing is emitted while this replica does not lead. A leader without the lease, or whose view is
+//! not complete, only reads.
+
+mod adopt;
+mod agents;
+mod answer;
+mod calls;
+mod claim_status;
+mod class;
+mod cloud;
+mod discovery;
+mod disrupt;
+mod drain;
+mod events;
+mod garbage;
+mod intent;
+mod launch;
+mod leave;
+mod lease;
+mod lifecycle;
+mod node_patch;
+mod object;
+mod pool;
+mod provisioning;
+mod settings;
+mod status;
+
+
+use std::collections::BTreeMap;
+
+use drover_common::call::Outcome;
+use drover_common::cluster::ClusterEvent;
+use drover_common::protocol::Report;
+use jiff::Timestamp;
+
+use crate::command::Command;
+use crate::state::State;
+use crate::view::View;
+
+pub use calls::CallKey;
+pub use settings::{LeaseSettings, Settings};
+pub use status::{NodeSummary, Status};
+
+/// What happened.
+#[derive(Clone, Debug)]
+pub enum Input {
+    /// This replica leads, and has applied every entry of earlier terms.
+    Leading {
+        /// The Raft term.
+        term: u64,
+    },
+    /// This replica no longer leads.
+    Deposed,
+    /// Time passed or State changed.
+    Tick,
+    /// A watch reported something.
+    Cluster(ClusterEvent),
+    /// An agent reported; the shell has verified who it is.
+    Report(Box<Report>),
+    /// A call was answered.
+    Answer {
+        /// Its key.
+        key: CallKey,
+        /// The answer.
+        outcome: Outcome,
+    },
+    /// The log did not take a command, or did not say so in time.
+    ProposalRejected(Box<Command>),
+}
+
+/// What to do.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Effect {
+    /// Put a command into the log.
+    Propose(Box<Command>),
+    /// Make a call and bring its outcome back under the same key.
+    Call {
+        /// The key.
+        key: CallKey,
+        /// The call.
+        call: Box<drover_common::call::Call>,
+    },
+}
+
+/// A time of leading.
+#[derive(Clone, Copy, Debug)]
+struct Reign {
+    term: u64,
+    since: Timestamp,
+}
+
+/// The brain of one replica. It follows the watches whether it leads or not, so that a new leader
+/// starts warm.
+#[derive(Debug)]
+pub struct Control {
+    settings: Settings,
+    view: View,
+    reign: Option<Reign>,
+    calls: calls::CallTable,
+    lease: lease::Lease,
+    discovery: discovery::Discovery,
+    cloud: cloud::CloudView,
+    agents: agents::Agents,
+    launches: launch::Launches,
+    drains: drain::Drains,
+    provisioning: provisioning::Provisioning,
+    activity: lifecycle::PodActivity,
+    suspicions: garbage::Suspicions,
+    events: events::Recorder,
+    problems: BTreeMap<String, String>,
+    dirty_since: Option<Timestamp>,
+}
+
+impl Control {
+    /// A replica that has seen nothing yet.
+    pub fn new(settings: Settings) -> Self {
+        Self {
+            settings,
+            view: View::default(),
+            reign: None,
+            calls: calls::CallTable::default(),
+            lease: lease::Lease::default(),
+            discovery: discovery::Discovery::default(),
+            cloud: cloud::CloudView::default(),
+            agents: agents::Agents::default(),
+            launches: launch::Launches::default(),
+            drains: drain::Drains::default(),
+            provisioning: provisioning::Provisioning::default(),
+            activity: lifecycle::PodActivity::default(),
+            suspicions: garbage::Suspicions::default(),
+            events: events::Recorder::default(),
+            problems: BTreeMap::new(),
+            dirty_since: None,
+        }
+    }
+
+    /// Takes in what happened and says what to do. Step with [`Input::Tick`] after entries were
+    /// applied, when [`Control::next_wakeup`] has come and no other input waits, and at least every
+    /// 250 ms.
+    pub fn step(&mut self, state: &State, input: Input, now: Timestamp) -> Vec<Effect> {
+        if self.take_in(state, input, now) {
+            self.dirty_since = None;
+            self.reconcile(state, now);
+        } else {
+            self.dirty_since.get_or_insert(now);
+        }
+        self.calls.take_effects()
+    }
+
+    /// When the next [`Input::Tick`] is due; `None`: not before the usual one.
+    pub fn next_wakeup(&self) -> Option<Timestamp> {
+        let settings = &self.settings;
+        let batch = self.provisioning.batch_ends(settings.batch_idle, settings.batch_max);
+        self.reign?;
+        [self.dirty_since, batch].into_iter().flatten().min()
+    }
+
+    /// The cluster as the watches tell it.
+    pub fn view(&self) -> &View {
+        &self.view
+    }
+
+    /// The settings.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// The term this replica leads.
+    pub fn term(&self) -> Option<u64> {
+        self.reign.map(|reign| reign.term)
+    }
+
+    /// Takes an input in; returns whether everything is to be looked at now. Bursts (watches,
+    /// answers) are taken in one by one and looked at together at the next tick.
+    fn take_in(&mut self, state: &State, input: Input, now: Timestamp) -> bool {
+        match input {
+            Input::Leading { term } => self.begin_reign(term, now),
+            Input::Deposed => self.end_reign(),
+            Input::Tick => {}
+            Input::Cluster(event) => {
+                self.activity.observe(&self.view, &event, now);
+                self.view.apply(event);
+                return false;
+            }
+            Input::Report(report) => return self.take_report(state, *report, now),
+            Input::Answer { key, outcome } => {
+                self.take_answer(state, &key, outcome, now);
+                return false;
+            }
+            Input::ProposalRejected(command) => self.calls.proposal_rejected(&command.change),
+        }
+        true
+    }
+
+    fn begin_reign(&mut self, term: u64, now: Timestamp) {
+        self.end_reign();
+        self.reign = Some(Reign { term, since: now });
+    }
+
+    /// Forgets everything that only holds while leading: what is under way and what EC2 showed.
+    fn end_reign(&mut self) {
+        self.reign = None;
+        self.calls = calls::CallTable::default();
+        self.lease = lease::Lease::default();
+        self.cloud = cloud::CloudView::default();
+        self.launches = launch::Launches::default();
+        self.drains = drain::Drains::default();
+        self.provisioning = provisioning::Provisioning::default();
+        self.suspicions = garbage::Suspicions::default();
+        self.discovery.forget_calls();
+        self.problems.clear();
+    }
+
+    fn reconcile(&mut self, state: &State, now: Timestamp) {
+        if self.reign.is_none() {
+            return;
+        }
+        self.calls.expire(now);
+        self.keep_lease(now);
+        self.discover(now);
+        self.read_instances(state, now);
+        if !self.may_act(now) {
+            return;
+        }
+        self.adopt_claims(state, now);
+        self.execute_launches(state, now);
+        self.follow_claims(state, now);
+        self.lead_out(state, now);
+        self.drain_for_silent_agents(state, now);
+        self.disrupt_empty_nodes(state, now);
+        self.collect_garbage(state, now);
+        self.provision(state, now);
+        self.report_pools(state, now);
+        self.report_classes(now);
+    }
+
+    /// Whether this replica may change anything outside its own State.
+    fn may_act(&self, now: Timestamp) -> bool {
+        self.reign.is_some()
+            && self.view.is_synced()
+            && self.lease.is_held(self.settings.lease.as_ref(), now)
+    }
+
+    /// The cluster's uid: that of the kube-system namespace.
+    fn cluster_uid(&self) -> Option<String> {
+        self.view.namespaces().get("kube-system").map(|namespace| namespace.metadata.uid.clone())
+    }
+
+    fn propose(&mut self, change: crate::command::Change, now: Timestamp) -> bool {
+        self.calls.propose(change, now)
+    }
+}

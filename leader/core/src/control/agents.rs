@@ -1,0 +1,226 @@
+//! What agents say: notices go to the log at once, measured use in batches, heartbeats stay here.
+
+use std::collections::BTreeMap;
+
+use drover_common::id::{BootId, InstanceId, NodeName};
+use drover_common::protocol::{
+    Directive, DrainPhase, DrainReport, Notice, NoticeKind, Report, UsageDigest,
+};
+use jiff::{SignedDuration, Timestamp};
+
+use super::Control;
+use crate::command::{Change, UnavailableOffering};
+use crate::state::{Stage, State};
+
+/// The last word of each agent.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Agents {
+    by_node: BTreeMap<NodeName, Agent>,
+    usage_batched_at: Option<Timestamp>,
+}
+
+#[derive(Clone, Debug)]
+struct Agent {
+    seen_at: Timestamp,
+    boot: BootId,
+    sequence: u64,
+    usage: Option<UsageDigest>,
+    fresh_usage: bool,
+    drain: Option<DrainReport>,
+}
+
+impl Agents {
+    /// When a node's agent last reported.
+    pub(super) fn seen_at(&self, node: &NodeName) -> Option<Timestamp> {
+        self.by_node.get(node).map(|agent| agent.seen_at)
+    }
+
+    /// The node's measured use, as last reported.
+    pub(super) fn usage(&self, node: &NodeName) -> Option<&UsageDigest> {
+        self.by_node.get(node)?.usage.as_ref()
+    }
+
+    /// The node's drain, as last reported.
+    pub(super) fn drain(&self, node: &NodeName) -> Option<&DrainReport> {
+        self.by_node.get(node)?.drain.as_ref()
+    }
+
+    /// How many agents reported lately.
+    pub(super) fn live(&self, now: Timestamp, silence: SignedDuration) -> usize {
+        self.by_node.values().filter(|agent| now.duration_since(agent.seen_at) < silence).count()
+    }
+
+    /// Takes a report; returns whether a drain changed.
+    fn record(&mut self, report: &Report, now: Timestamp) -> bool {
+        let before = self.by_node.get(&report.node);
+        if before.is_some_and(|agent| {
+            // A word that was overtaken on its way. A restarted agent counts from the start again,
+            // which shows as a great step back.
+            agent.boot == report.boot
+                && report.sequence < agent.sequence
+                && agent.sequence.saturating_sub(report.sequence) < 100
+                && report.sequence > 1
+        }) {
+            return false;
+        }
+        let drain_changed = before.map(|agent| &agent.drain) != Some(&report.drain);
+        let agent = Agent {
+            seen_at: now,
+            boot: report.boot.clone(),
+            sequence: report.sequence,
+            usage: report.usage.clone(),
+            fresh_usage: report.usage.is_some(),
+            drain: report.drain.clone(),
+        };
+        self.by_node.insert(report.node.clone(), agent);
+        drain_changed
+    }
+}
+
+impl Control {
+    /// Takes in a report; returns whether it is news that can't wait for the next tick.
+    pub(super) fn take_report(&mut self, state: &State, report: Report, now: Timestamp) -> bool {
+        let news = self.agents.record(&report, now);
+        if self.reign.is_none() {
+            return false;
+        }
+        let mut urgent = news;
+        for notice in &report.notices {
+            urgent |= self.propose_notice(state, &report, notice, now);
+        }
+        self.batch_usage(now);
+        urgent
+    }
+
+    /// Whether every notice of a report that concerns this cluster is committed.
+    pub fn notices_committed(&self, state: &State, report: &Report) -> bool {
+        report.notices.iter().all(|notice| {
+            !concerns(state, report, notice) || is_recorded(state, notice)
+        })
+    }
+
+    fn propose_notice(
+        &mut self,
+        state: &State,
+        report: &Report,
+        notice: &Notice,
+        now: Timestamp,
+    ) -> bool {
+        if !concerns(state, report, notice) || is_recorded(state, notice) {
+            return false;
+        }
+        let instance = state.claim_of_instance(&notice.instance).and_then(|(_, c)| c.instance.as_ref());
+        let until = now.checked_add(self.settings.unavailable_for).unwrap_or(now);
+        let unavailable = instance.filter(|_| notice.kind.passes_budgets()).map(|instance| {
+            UnavailableOffering {
+                instance_type: instance.instance_type.clone(),
+                zone: instance.zone.clone(),
+                capacity_type: instance.capacity_type,
+                until,
+            }
+        });
+        let change = Change::RecordNotice {
+            node: report.node.clone(),
+            notice: notice.clone(),
+            unavailable,
+        };
+        if notice.kind == NoticeKind::Rebalance {
+            self.node_event(&report.node, "SpotRebalanceRecommendation", "Spot rebalance recommendation was triggered", true, now);
+        } else {
+            self.node_event(&report.node, "SpotInterrupted", "Spot interruption warning was triggered", true, now);
+        }
+        self.propose(change, now)
+    }
+
+    /// Puts measured use into the log, all nodes in one entry.
+    fn batch_usage(&mut self, now: Timestamp) {
+        let due = self
+            .agents
+            .usage_batched_at
+            .is_none_or(|at| now.duration_since(at) >= self.settings.usage_interval);
+        if !due {
+            return;
+        }
+        let digests: Vec<(NodeName, UsageDigest)> = self
+            .agents
+            .by_node
+            .iter()
+            .filter(|(_, agent)| agent.fresh_usage)
+            .filter_map(|(node, agent)| {
+                let totals = UsageDigest { pods: Vec::new(), ..agent.usage.clone()? };
+                Some((node.clone(), totals))
+            })
+            .collect();
+        if digests.is_empty() {
+            return;
+        }
+        if self.propose(Change::RecordUsage { digests }, now) {
+            self.agents.usage_batched_at = Some(now);
+            for agent in self.agents.by_node.values_mut() {
+                agent.fresh_usage = false;
+            }
+        }
+    }
+
+    /// What a node's agent should do now: complete, not a difference. The instance, where known,
+    /// must be the one that the node's claim has.
+    pub fn directives(
+        &self,
+        state: &State,
+        node: &NodeName,
+        instance: Option<&InstanceId>,
+    ) -> Vec<Directive> {
+        state
+            .claims
+            .values()
+            .filter(|claim| claim.node.as_ref() == Some(node) && claim.stage == Stage::Draining)
+            .filter(|claim| {
+                instance.is_none_or(|id| claim.instance.as_ref().is_some_and(|i| i.id == *id))
+            })
+            .filter_map(|claim| {
+                let record = state.disruptions.get(claim.disruption.as_ref()?)?;
+                Some(Directive {
+                    disruption: record.disruption.id.clone(),
+                    deadline: record.disruption.deadline,
+                })
+            })
+            .collect()
+    }
+
+    /// Whether the node's agent says that this disruption's drain is done.
+    pub(super) fn agent_says_drained(
+        &self,
+        node: &NodeName,
+        disruption: &drover_common::id::DisruptionId,
+    ) -> bool {
+        self.agents.drain(node).is_some_and(|drain| {
+            drain.phase == DrainPhase::Drained
+                && drain.disruption.as_ref().is_none_or(|id| id == disruption)
+        })
+    }
+
+    /// Whether the node's agent has been silent for too long, counted from the start of this reign:
+    /// a new leader has not heard of anyone yet.
+    pub(super) fn agent_is_silent(&self, node: &NodeName, now: Timestamp) -> bool {
+        let Some(reign) = self.reign else { return false };
+        let heard = self.agents.seen_at(node).map_or(reign.since, |at| at.max(reign.since));
+        now.duration_since(heard) > self.settings.agent_silence
+    }
+}
+
+/// Whether a notice is about the reporting node's own instance, this boot, and a claim of ours.
+fn concerns(state: &State, report: &Report, notice: &Notice) -> bool {
+    report.instance.as_ref() == Some(&notice.instance)
+        && report.boot == notice.boot
+        && state.instances.contains_key(&notice.instance)
+}
+
+fn is_recorded(state: &State, notice: &Notice) -> bool {
+    state
+        .notices
+        .get(&notice.instance)
+        .and_then(|kinds| kinds.get(&notice.kind))
+        .is_some_and(|record| {
+            record.notice.boot == notice.boot && record.notice.deadline == notice.deadline
+        })
+}

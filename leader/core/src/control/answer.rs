@@ -1,0 +1,200 @@
+//! Answers to calls: where each goes, and what every one has in common.
+
+use drover_common::call::{
+    Call, Kind, KubernetesCall, KubernetesFailure, KubernetesFailureKind, Outcome,
+};
+use drover_common::cluster::{ClusterEvent, ClusterObject};
+use drover_common::ec2::{Ec2Answer, Ec2FailureKind};
+use drover_common::id::NodeClaimName;
+use jiff::Timestamp;
+use serde_json::Value;
+
+use super::Control;
+use super::calls::CallKey;
+use crate::state::State;
+
+impl Control {
+    pub(super) fn take_answer(
+        &mut self,
+        state: &State,
+        key: &CallKey,
+        outcome: Outcome,
+        now: Timestamp,
+    ) {
+        let Some(call) = self.calls.answered(key) else { return };
+        self.note_result(key, &call, &outcome, now);
+        if let (Call::Kubernetes(call), Outcome::Kubernetes(Ok(object))) = (&call, &outcome) {
+            self.learn(call, object, now);
+        }
+        match key {
+            CallKey::Lease => self.take_lease_answer(&outcome, now),
+            CallKey::Discover(_) => self.take_discovery(key, &call, &outcome, now),
+            CallKey::DescribeInstances => {
+                if let Outcome::Ec2(Ok(Ec2Answer::Instances(read))) = outcome {
+                    self.cloud.record_all(state, read, now);
+                    self.note_tagged(state);
+                }
+            }
+            CallKey::DescribeInstance(id) => {
+                if let Outcome::Ec2(answer) = outcome {
+                    self.take_live_check(id, answer, now);
+                }
+            }
+            CallKey::DescribeIntent(intent) => self.take_intent_read(intent, outcome, now),
+            CallKey::CreateLaunchTemplate(intent) => self.take_template(intent, &outcome),
+            CallKey::Launch(intent) => self.take_fleet(intent, outcome),
+            CallKey::TagInstance(instance) => {
+                if outcome_is_ok(&outcome) {
+                    self.launches.note_tagged(instance.clone());
+                }
+            }
+            CallKey::CreateClaim(claim) => self.take_claim_created(state, claim, &outcome),
+            CallKey::Drain(claim, uid, attempt) => {
+                if let Outcome::Kubernetes(answer) = outcome {
+                    self.drains.record(claim, uid, *attempt, answer.map(drop));
+                }
+            }
+            CallKey::Terminate(instance) => {
+                if outcome_is_ok(&outcome) {
+                    self.launches.note_terminated(instance.clone(), now);
+                }
+            }
+            CallKey::ReadClaim(claim) => {
+                if let Outcome::Kubernetes(answer) = outcome {
+                    self.take_claim_check(claim, answer, now);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Success ends a key's waiting, failure begins or prolongs it and is told to operators.
+    fn note_result(&mut self, key: &CallKey, call: &Call, outcome: &Outcome, now: Timestamp) {
+        let words = match outcome {
+            Outcome::Kubernetes(Ok(_)) | Outcome::Ec2(Ok(_)) => None,
+            Outcome::Kubernetes(Err(failure)) if is_expected(key, call, failure) => None,
+            Outcome::Ec2(Err(failure))
+                if matches!(key, CallKey::Discover(_))
+                    && failure.kind == Ec2FailureKind::Unsupported =>
+            {
+                // Told once and worked without: discovery does not ask again.
+                self.problems.insert(subject(key), format!("not offered here: {failure}"));
+                return self.calls.succeeded(key);
+            }
+            Outcome::Kubernetes(Err(failure)) => Some(failure.to_string()),
+            Outcome::Ec2(Err(failure)) => Some(failure.to_string()),
+        };
+        match words {
+            None => {
+                self.calls.succeeded(key);
+                self.problems.remove(&subject(key));
+            }
+            Some(words) => {
+                self.calls.failed(key, now);
+                // A first conflict or lost connection is everyday life.
+                if self.calls.failures(key) > 2 {
+                    self.problems.insert(subject(key), words);
+                }
+            }
+        }
+    }
+
+    /// What a write returned is the newest state of the object, ahead of the watch.
+    fn learn(&mut self, call: &KubernetesCall, object: &Value, now: Timestamp) {
+        let (KubernetesCall::Create { target, .. } | KubernetesCall::MergePatch { target, .. }) =
+            call
+        else {
+            return;
+        };
+        let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str);
+        if !matches!(target.kind, Kind::Node | Kind::NodeClaim | Kind::NodePool | Kind::Ec2NodeClass)
+            || text("/kind") != Some(target.kind.endpoint().kind)
+        {
+            return;
+        }
+        // An object that is being deleted and has lost its last finalizer is gone by now, and its
+        // deletion may have been watched already.
+        let going = text("/metadata/deletionTimestamp").is_some();
+        let finalizers =
+            object.pointer("/metadata/finalizers").and_then(Value::as_array).map_or(0, Vec::len);
+        if going && finalizers == 0 {
+            return;
+        }
+        if matches!(call, KubernetesCall::MergePatch { .. })
+            && self.known_uid(target.kind, &target.name).as_deref() != text("/metadata/uid")
+        {
+            return;
+        }
+        if let Ok(object) = ClusterObject::from_json(target.kind, object.clone()) {
+            let event = ClusterEvent::Applied(object);
+            self.activity.observe(&self.view, &event, now);
+            self.view.apply(event);
+        }
+    }
+
+    fn known_uid(&self, kind: Kind, name: &str) -> Option<String> {
+        match kind {
+            Kind::Node => self.view.nodes().get(&name.into()).map(|o| o.metadata.uid.clone()),
+            Kind::NodeClaim => self
+                .view
+                .claims()
+                .get(&NodeClaimName::from(name))
+                .and_then(|claim| claim.metadata.uid.clone()),
+            Kind::NodePool => {
+                self.view.pools().get(&name.into()).and_then(|pool| pool.metadata.uid.clone())
+            }
+            Kind::Ec2NodeClass => {
+                self.view.classes().get(name).and_then(|class| class.metadata.uid.clone())
+            }
+            _ => None,
+        }
+    }
+}
+
+fn outcome_is_ok(outcome: &Outcome) -> bool {
+    matches!(outcome, Outcome::Kubernetes(Ok(_)) | Outcome::Ec2(Ok(_)))
+}
+
+/// Failures that say that what was wanted is so already.
+fn is_expected(key: &CallKey, call: &Call, failure: &KubernetesFailure) -> bool {
+    match (call, failure.kind) {
+        (
+            Call::Kubernetes(KubernetesCall::Delete { .. } | KubernetesCall::Evict { .. }),
+            KubernetesFailureKind::NotFound,
+        )
+        | (
+            Call::Kubernetes(KubernetesCall::Create { .. }),
+            KubernetesFailureKind::AlreadyExists,
+        ) => true,
+        (Call::Kubernetes(KubernetesCall::Get { .. }), KubernetesFailureKind::NotFound) => true,
+        // The drain engine waits by its own rules; an event lost is not worth a second try.
+        _ => matches!(key, CallKey::Drain(..) | CallKey::Event(_)),
+    }
+}
+
+/// What a key is about, for the list of problems.
+fn subject(key: &CallKey) -> String {
+    match key {
+        CallKey::Lease => "the lease".to_owned(),
+        CallKey::Discover(what) => what.clone(),
+        CallKey::DescribeInstances => "reading the cluster's instances".to_owned(),
+        CallKey::DescribeInstance(id) => format!("reading instance {id}"),
+        CallKey::DescribeIntent(id) => format!("reading the instances of intent {id}"),
+        CallKey::CreateLaunchTemplate(id) => format!("the launch template of intent {id}"),
+        CallKey::Launch(id) => format!("the launch of intent {id}"),
+        CallKey::TagInstance(id) => format!("tagging instance {id}"),
+        CallKey::Terminate(id) => format!("terminating instance {id}"),
+        CallKey::CreateClaim(name) => format!("creating NodeClaim {name}"),
+        CallKey::ReadClaim(name) => format!("reading NodeClaim {name}"),
+        CallKey::PatchClaim(name) => format!("patching NodeClaim {name}"),
+        CallKey::PatchClaimStatus(name) => format!("the status of NodeClaim {name}"),
+        CallKey::DeleteClaim(name) => format!("deleting NodeClaim {name}"),
+        CallKey::PatchNode(name) => format!("patching Node {name}"),
+        CallKey::DeleteNode(name) => format!("deleting Node {name}"),
+        CallKey::Drain(claim, ..) => format!("draining the Node of NodeClaim {claim}"),
+        CallKey::PatchPoolStatus(name) => format!("the status of NodePool {name}"),
+        CallKey::PatchClass(name) => format!("patching EC2NodeClass {name}"),
+        CallKey::PatchClassStatus(name) => format!("the status of EC2NodeClass {name}"),
+        CallKey::Event(name) => format!("event {name}"),
+    }
+}

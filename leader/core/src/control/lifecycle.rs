@@ -1,0 +1,257 @@
+//! Following claims from launch to ready: their own objects, their Nodes, and what is recorded.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use drover_common::call::{Call, Kind, KubernetesCall, Target};
+use drover_common::cluster::{ClusterEvent, ClusterObject, Node, Pod};
+use drover_common::crd::{NodeClaim, parse_resources};
+use drover_common::id::{NodeClaimName, NodeName};
+use drover_common::labels;
+use drover_common::taint::{Taint, TaintEffect};
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use super::Control;
+use super::calls::CallKey;
+use super::{claim_status, node_patch, object};
+use crate::command::Change;
+use crate::state::{ClaimRecord, Stage, State};
+use crate::view::View;
+
+/// When pods last came to, ended on or began to leave each node. Kept by followers, too.
+#[derive(Clone, Debug, Default)]
+pub(super) struct PodActivity {
+    last: BTreeMap<NodeName, Timestamp>,
+}
+
+impl PodActivity {
+    /// Notes what a change does to its pod's node. Call it before the view takes the change in.
+    pub(super) fn observe(&mut self, view: &View, event: &ClusterEvent, now: Timestamp) {
+        let node = match event {
+            ClusterEvent::Applied(ClusterObject::Pod(pod)) => {
+                let key = drover_common::cluster::ObjectKey::from(&pod.metadata);
+                let before = view.pod(&key);
+                let bound = !pod.spec.node_name.is_empty() && !pod.is_node_bound();
+                let changed = before.is_none_or(|before| phase(before) != phase(pod));
+                // A first list is no news: what a claim's status tells is older and truer.
+                (bound && changed && view.is_synced()).then_some(&pod.spec.node_name).cloned()
+            }
+            ClusterEvent::Applied(ClusterObject::Node(_)) => None,
+            ClusterEvent::Deleted(Kind::Pod, key) => view
+                .pod(key)
+                .filter(|pod| !pod.is_node_bound() && !pod.spec.node_name.is_empty())
+                .map(|pod| pod.spec.node_name.clone()),
+            ClusterEvent::Deleted(Kind::Node, key) => {
+                self.last.remove(&NodeName::from(key.name.as_str()));
+                None
+            }
+            _ => None,
+        };
+        if let Some(node) = node {
+            self.last.insert(NodeName(node), now);
+        }
+    }
+
+    /// When pods last changed on the node, as far as this replica saw.
+    pub(super) fn last(&self, node: &NodeName) -> Option<Timestamp> {
+        self.last.get(node).copied()
+    }
+}
+
+/// What makes a pod's change an event for its node.
+fn phase(pod: &Pod) -> (&str, bool, bool) {
+    (&pod.spec.node_name, pod.is_terminal(), pod.is_terminating())
+}
+
+impl Control {
+    pub(super) fn follow_claims(&mut self, state: &State, now: Timestamp) {
+        for (name, record) in &state.claims {
+            let object = self.view.claims().get(name).cloned();
+            let node = self.node_of(record);
+            if let Some(claim) = &object {
+                self.follow_claim_object(name, record, claim, node.as_deref(), now);
+            }
+            let Some(node) = node else { continue };
+            self.follow_node(state, name, record, object.as_deref(), &node, now);
+            if record.stage < Stage::Terminating {
+                self.record_progress(name, record, object.as_deref(), &node, now);
+            }
+        }
+    }
+
+    /// The Node of a claim: the one with its instance's providerID.
+    pub(super) fn node_of(&self, record: &ClaimRecord) -> Option<Arc<Node>> {
+        let instance = record.instance.as_ref()?;
+        self.view.node_of_instance(&instance.id).cloned()
+    }
+
+    fn follow_claim_object(
+        &mut self,
+        name: &NodeClaimName,
+        record: &ClaimRecord,
+        claim: &NodeClaim,
+        node: Option<&Node>,
+        now: Timestamp,
+    ) {
+        if let Some(patch) = self.claim_metadata_patch(record, claim) {
+            self.patch_claim(name, CallKey::PatchClaim(name.clone()), false, patch, now);
+        }
+        if record.stage == Stage::Gone {
+            return;
+        }
+        let instance_type = record.instance.as_ref().and_then(|instance| {
+            self.discovery.instance_type(&record.nodeclass, &instance.instance_type)
+        });
+        let inputs = claim_status::Inputs {
+            record,
+            claim,
+            node,
+            instance_type,
+            last_pod_event: node.and_then(|node| {
+                self.activity.last(&NodeName::from(node.metadata.name.as_str()))
+            }),
+            consolidate_after: record
+                .nodepool
+                .as_ref()
+                .and_then(|pool| self.view.pools().get(pool))
+                .and_then(|pool| pool.spec.disruption.consolidates_after()),
+            now,
+        };
+        let before = object::status_of(claim);
+        let wanted = claim_status::wanted(&inputs);
+        if wanted != before
+            && let Ok(status) = serde_json::to_value(&wanted)
+        {
+            let patch = json!({ "status": status });
+            self.patch_claim(name, CallKey::PatchClaimStatus(name.clone()), true, patch, now);
+        }
+    }
+
+    /// Labels that are known once there is an instance, and the drain's deadline.
+    fn claim_metadata_patch(&self, record: &ClaimRecord, claim: &NodeClaim) -> Option<Value> {
+        let instance = record.instance.as_ref()?;
+        if record.stage == Stage::Gone {
+            return None;
+        }
+        let mut wanted: BTreeMap<String, String> = self
+            .discovery
+            .instance_type(&record.nodeclass, &instance.instance_type)
+            .map(|kind| kind.labels.clone())
+            .unwrap_or_default();
+        wanted.insert(labels::INSTANCE_TYPE.to_owned(), instance.instance_type.clone());
+        wanted.insert(labels::ZONE.to_owned(), instance.zone.clone());
+        wanted.insert(labels::CAPACITY_TYPE.to_owned(), instance.capacity_type.to_string());
+        let present = object::labels_of(claim);
+        wanted.retain(|key, value| present.get(key) != Some(value));
+        let resource_version = claim.metadata.resource_version.clone();
+        (!wanted.is_empty()).then(|| {
+            json!({"metadata": {"labels": wanted, "resourceVersion": resource_version}})
+        })
+    }
+
+    pub(super) fn patch_claim(
+        &mut self,
+        name: &NodeClaimName,
+        key: CallKey,
+        status: bool,
+        patch: Value,
+        now: Timestamp,
+    ) {
+        let target = Target::cluster(Kind::NodeClaim, name.0.clone());
+        let call = Call::Kubernetes(KubernetesCall::MergePatch { target, status, patch });
+        self.calls.call(key, call, now);
+    }
+
+    fn follow_node(
+        &mut self,
+        state: &State,
+        name: &NodeClaimName,
+        record: &ClaimRecord,
+        claim: Option<&NodeClaim>,
+        node: &Node,
+        now: Timestamp,
+    ) {
+        let draining = record
+            .disruption
+            .as_ref()
+            .filter(|_| record.stage == Stage::Draining)
+            .or_else(|| record.disruption.as_ref().filter(|_| record.stage > Stage::Draining))
+            .filter(|id| state.disruptions.contains_key(*id));
+        let initializes = claim.is_some_and(|claim| is_initialized(claim, node));
+        let wanted = node_patch::Wanted { name, record, claim, draining, initializes };
+        if let Some(patch) = node_patch::patch(node, &wanted) {
+            let node_name = NodeName::from(node.metadata.name.as_str());
+            let call = Call::Kubernetes(KubernetesCall::MergePatch {
+                target: Target::cluster(Kind::Node, node.metadata.name.clone()),
+                status: false,
+                patch,
+            });
+            self.calls.call(CallKey::PatchNode(node_name), call, now);
+        }
+    }
+
+    fn record_progress(
+        &mut self,
+        name: &NodeClaimName,
+        record: &ClaimRecord,
+        claim: Option<&NodeClaim>,
+        node: &Node,
+        now: Timestamp,
+    ) {
+        let is_set = |label: &str| node.metadata.labels.get(label).is_some_and(|v| v == "true");
+        let unregistered =
+            node.spec.taints.iter().any(|taint| taint.key == labels::UNREGISTERED_TAINT);
+        if record.registered_at.is_none() {
+            if is_set(labels::REGISTERED) && !unregistered {
+                let node = NodeName::from(node.metadata.name.as_str());
+                self.propose(Change::RecordRegistered { claim: name.clone(), node }, now);
+            }
+        } else if record.initialized_at.is_none()
+            && is_set(labels::INITIALIZED)
+            && claim.is_none_or(|claim| is_initialized(claim, node))
+        {
+            self.propose(Change::RecordInitialized { claim: name.clone() }, now);
+        }
+    }
+}
+
+/// Whether a registered Node is ready for pods: Ready, free of startup and passing taints, and with
+/// every resource the claim asks for. Returns why not.
+pub(super) fn not_initialized(claim: &NodeClaim, node: &Node) -> Option<(&'static str, String)> {
+    if !node.is_ready() {
+        return Some(("NodeNotReady", "Node status is NotReady".to_owned()));
+    }
+    let startup = node.spec.taints.iter().find(|taint| {
+        claim
+            .spec
+            .startup_taints
+            .iter()
+            .any(|startup| startup.key == taint.key && startup.effect == taint.effect)
+    });
+    if let Some(taint) = startup {
+        return Some(("StartupTaintsExist", format!("StartupTaint {} still exists", taint.key)));
+    }
+    if let Some(taint) = node.spec.taints.iter().find(|taint| is_passing(taint)) {
+        let message = format!("KnownEphemeralTaint {} still exists", taint.key);
+        return Some(("KnownEphemeralTaintsExist", message));
+    }
+    let requested = parse_resources(&claim.spec.resources.requests).unwrap_or_default();
+    let missing =
+        requested.iter().find(|(name, amount)| *amount > 0 && node.status.allocatable.get(name) == 0);
+    missing.map(|(name, _)| ("ResourceNotRegistered", format!("Resource {name} was requested but not registered")))
+}
+
+fn is_initialized(claim: &NodeClaim, node: &Node) -> bool {
+    not_initialized(claim, node).is_none()
+}
+
+/// Taints that Kubernetes sets while a node starts.
+fn is_passing(taint: &Taint) -> bool {
+    match taint.key.as_str() {
+        "node.kubernetes.io/not-ready" => true,
+        "node.kubernetes.io/unreachable" => taint.effect == TaintEffect::NoSchedule,
+        "node.cloudprovider.kubernetes.io/uninitialized" => true,
+        key => key == labels::UNREGISTERED_TAINT || key.starts_with("readiness.k8s.io/"),
+    }
+}

@@ -1,0 +1,154 @@
+//! What operators are told.
+
+use std::collections::BTreeMap;
+
+use drover_common::id::{InstanceId, NodeClaimName, NodeName, NodePoolName};
+use drover_common::protocol::{NoticeKind, UsageDigest};
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::Control;
+use crate::planner::PlanReport;
+use crate::state::{Stage, State};
+use crate::view::ViewCounts;
+
+/// The leader at a glance (`/v1/status`).
+#[derive(Clone, Debug, Serialize)]
+pub struct Status {
+    /// The Raft term this replica leads, if it does.
+    pub leading_term: Option<u64>,
+    /// The lease: `held`, `disabled`, `unknown`, or who holds it.
+    pub lease: String,
+    /// Whether every watch was listed.
+    pub synced: bool,
+    /// Whether a watch is broken now.
+    pub stale: bool,
+    /// Whether EC2 was read since this leader began.
+    pub instances_read: bool,
+    /// An operator's pause of everything.
+    pub paused: bool,
+    /// Objects in the view.
+    pub view: ViewCounts,
+    /// Claims by stage.
+    pub claims: BTreeMap<Stage, usize>,
+    /// Launches without a recorded outcome.
+    pub intents_open: usize,
+    /// Disruptions under way.
+    pub disruptions: usize,
+    /// Offerings left alone for now.
+    pub offerings_unavailable: usize,
+    /// Sum over claims that have an instance, micro-dollars an hour.
+    pub hourly_price_micro: u64,
+    /// Agents heard of lately.
+    pub agents: usize,
+    /// The last plan in numbers.
+    pub last_plan: Option<PlanReport>,
+    /// Pods the last plan found no place for, and why (the first hundred).
+    pub unschedulable: Vec<(String, Vec<String>)>,
+    /// What does not work, by what it is about.
+    pub problems: BTreeMap<String, String>,
+    /// The last log index applied.
+    pub applied: u64,
+}
+
+/// One node (`/v1/nodes`).
+#[derive(Clone, Debug, Serialize)]
+pub struct NodeSummary {
+    /// Its NodeClaim.
+    pub claim: NodeClaimName,
+    /// Its pool.
+    pub nodepool: Option<NodePoolName>,
+    /// How far it is.
+    pub stage: Stage,
+    /// Its Node.
+    pub node: Option<NodeName>,
+    /// Its instance.
+    pub instance: Option<InstanceId>,
+    /// Instance type.
+    pub instance_type: Option<String>,
+    /// Zone.
+    pub zone: Option<String>,
+    /// Billing.
+    pub capacity_type: Option<String>,
+    /// Micro-dollars an hour; 0 if unknown.
+    pub hourly_price_micro: u64,
+    /// Pods bound to it.
+    pub pods: usize,
+    /// Notices in force.
+    pub notices: Vec<NoticeKind>,
+    /// Why it leaves, if so.
+    pub leaving: Option<String>,
+    /// When its agent last reported.
+    pub agent_seen: Option<Timestamp>,
+    /// Measured use (without pods), where known.
+    pub usage: Option<UsageDigest>,
+}
+
+impl Control {
+    /// The leader at a glance.
+    pub fn status(&self, state: &State, now: Timestamp) -> Status {
+        let mut claims = BTreeMap::new();
+        for claim in state.claims.values() {
+            *claims.entry(claim.stage).or_insert(0_usize) += 1;
+        }
+        let running = |stage: Stage| stage >= Stage::Launched && stage < Stage::Gone;
+        Status {
+            leading_term: self.term(),
+            lease: self.lease.describe(self.settings.lease.as_ref(), now),
+            synced: self.view.is_synced(),
+            stale: self.view.is_stale(),
+            instances_read: self.cloud.is_read(),
+            paused: state.paused.is_some(),
+            view: self.view.counts(),
+            claims,
+            intents_open: state.intents.len(),
+            disruptions: state.disruptions.len(),
+            offerings_unavailable: state.unavailable.len(),
+            hourly_price_micro: state
+                .claims
+                .values()
+                .filter(|claim| running(claim.stage))
+                .fold(0, |sum, claim| sum.saturating_add(claim.hourly_price_micro)),
+            agents: self.agents.live(now, self.settings.agent_silence),
+            last_plan: self.provisioning.last_report().cloned(),
+            unschedulable: self.provisioning.unschedulable(),
+            problems: self.problems.clone(),
+            applied: state.applied,
+        }
+    }
+
+    /// Every claim that is not gone, by name.
+    pub fn nodes(&self, state: &State) -> Vec<NodeSummary> {
+        state
+            .claims
+            .iter()
+            .filter(|(_, claim)| claim.stage != Stage::Gone)
+            .map(|(name, claim)| {
+                let instance = claim.instance.as_ref();
+                let node = claim.node.as_ref();
+                let notices = instance.and_then(|instance| state.notices.get(&instance.id));
+                NodeSummary {
+                    claim: name.clone(),
+                    nodepool: claim.nodepool.clone(),
+                    stage: claim.stage,
+                    node: claim.node.clone(),
+                    instance: instance.map(|i| i.id.clone()),
+                    instance_type: instance.map(|i| i.instance_type.clone()),
+                    zone: instance.map(|i| i.zone.clone()),
+                    capacity_type: instance.map(|i| i.capacity_type.to_string()),
+                    hourly_price_micro: claim.hourly_price_micro,
+                    pods: node.map_or(0, |node| self.view.pods_on(node).count()),
+                    notices: notices.map(|n| n.keys().copied().collect()).unwrap_or_default(),
+                    leaving: state.reason_of(name).map(|reason| reason.as_str().to_owned()),
+                    agent_seen: node.and_then(|node| self.agents.seen_at(node)),
+                    usage: node.and_then(|node| {
+                        self.agents
+                            .usage(node)
+                            .or_else(|| state.usage.get(node).map(|(_, digest)| digest))
+                            .cloned()
+                    }),
+                }
+            })
+            .collect()
+    }
+}
