@@ -235,17 +235,19 @@ impl Group {
         self.leadership.clone()
     }
 
-    /// Appends a command that was decided in `term`, and waits until it is applied here. Returns
+    /// Hands in a command that was decided in `term`. Commands enter the log in the order in which
+    /// they are handed in. The future that comes back ends when the command is applied here, with
     /// its log position and what it did.
     ///
     /// # Errors
     /// [`ProposeError::NotLeading`]: it is not in the log and never will be.
     /// [`ProposeError::Unknown`]: it may be.
-    pub async fn propose(
+    pub async fn submit(
         &self,
         term: u64,
         command: Command,
-    ) -> Result<(u64, Applied), ProposeError> {
+    ) -> Result<impl Future<Output = Result<(u64, Applied), ProposeError>> + Send + use<>, ProposeError>
+    {
         let (responder, answer) = ProgressResponder::complete_only();
         let stopped = |error: Fatal<TypeConfig>| ProposeError::Stopped(error.to_string());
         self.raft
@@ -254,11 +256,15 @@ impl Group {
             .responder(responder)
             .await
             .map_err(stopped)?;
-        match answer.await {
-            Ok(Ok(written)) => Ok((written.log_id.index, written.data)),
-            Ok(Err(ClientWriteError::LogEntryDiscarded(_))) | Err(_) => Err(ProposeError::Unknown),
-            Ok(Err(_)) => Err(ProposeError::NotLeading),
-        }
+        Ok(async move {
+            match answer.await {
+                Ok(Ok(written)) => Ok((written.log_id.index, written.data)),
+                Ok(Err(ClientWriteError::LogEntryDiscarded(_))) | Err(_) => {
+                    Err(ProposeError::Unknown)
+                }
+                Ok(Err(_)) => Err(ProposeError::NotLeading),
+            }
+        })
     }
 
     /// Hands leadership to the follower that is furthest, and waits until it is gone, for one

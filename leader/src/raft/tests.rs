@@ -193,7 +193,7 @@ impl Cluster {
         let Replica { runtime, group } = &self.replicas[&replica];
         let group = Arc::clone(group);
         runtime
-            .block_on(runtime.spawn(async move { group.propose(term, command).await }))
+            .block_on(runtime.spawn(async move { group.submit(term, command).await?.await }))
             .unwrap()
             .map(|(index, _)| index)
     }

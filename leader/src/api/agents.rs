@@ -1,0 +1,179 @@
+//! What agents say and ask.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Bytes;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, State};
+use axum::http::{HeaderMap, Method, Uri};
+use axum::response::{IntoResponse, Json, Response};
+use drover_common::id::{InstanceId, NodeName};
+use drover_common::protocol::{Directive, Directives, PROTOCOL_VERSION, Report, ReportAnswer};
+use serde::Deserialize;
+use sha2::{Digest, Sha256};
+use tokio::time::{Instant, timeout_at};
+
+use super::{ApiError, Shared, proxy};
+use crate::run::Board;
+
+/// How long a report waits for its notices to enter the log.
+const COMMIT_PATIENCE: Duration = Duration::from_secs(5);
+/// How long a question for directives is kept open.
+const LONGEST_POLL: Duration = Duration::from_secs(25);
+/// What a follower allows the leader on top.
+const PASSING_ON: Duration = Duration::from_secs(3);
+
+/// `POST /agent/v1/reports`. Answered once the report's notices are in the log, or, with
+/// `committed: false`, after five seconds.
+pub(super) async fn reports(
+    State(shared): State<Shared>,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<Response, ApiError> {
+    if !shared.is_leading() {
+        let patience = COMMIT_PATIENCE + PASSING_ON;
+        return proxy::pass_on(&shared, &headers, Method::POST, uri.path(), body, patience).await;
+    }
+    let report: Report = serde_json::from_slice(&body)
+        .map_err(|error| ApiError::BadRequest(format!("the report is unreadable: {error}")))?;
+    if report.version != PROTOCOL_VERSION {
+        return Err(ApiError::BadRequest(format!(
+            "version {} is not spoken here, {PROTOCOL_VERSION} is",
+            report.version
+        )));
+    }
+    if report.node.0.is_empty() {
+        return Err(ApiError::BadRequest("node: it is empty".to_owned()));
+    }
+    let (node, instance) = (report.node.clone(), report.instance.clone());
+    let committed = take_report(&shared, Arc::new(report)).await?;
+    let directives = directives_for(&shared.brain.board().borrow(), &node, instance.as_ref());
+    Ok(Json(ReportAnswer { committed, directives }).into_response())
+}
+
+async fn take_report(shared: &Shared, report: Arc<Report>) -> Result<bool, ApiError> {
+    let deadline = Instant::now() + COMMIT_PATIENCE;
+    let mut applied = shared.group.applied();
+    applied.mark_unchanged();
+    let mut reported = shared.brain.report(Arc::clone(&report), true).await?;
+    while reported.leading && !reported.committed {
+        if timeout_at(deadline, applied.changed()).await.is_err() {
+            return Ok(false);
+        }
+        reported = shared.brain.report(Arc::clone(&report), false).await?;
+    }
+    if reported.leading { Ok(reported.committed) } else { Err(ApiError::NoLeader) }
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct Poll {
+    node: NodeName,
+    instance: Option<InstanceId>,
+    #[serde(default)]
+    after: u64,
+}
+
+/// `GET /agent/v1/directives?node=N&instance=I&after=S`: answered as soon as what the node should
+/// do differs from what `after` stands for, and after 25 s in any case.
+pub(super) async fn directives(
+    State(shared): State<Shared>,
+    uri: Uri,
+    headers: HeaderMap,
+    poll: Result<Query<Poll>, QueryRejection>,
+) -> Result<Response, ApiError> {
+    let Query(poll) = poll.map_err(|error| ApiError::BadRequest(error.body_text()))?;
+    if !shared.is_leading() {
+        let path = uri.path_and_query().map_or("", |path| path.as_str());
+        let patience = LONGEST_POLL + PASSING_ON;
+        return proxy::pass_on(&shared, &headers, Method::GET, path, Bytes::new(), patience).await;
+    }
+    let deadline = Instant::now() + LONGEST_POLL;
+    let mut board = shared.brain.board();
+    let mut leadership = shared.group.leadership();
+    loop {
+        let directives =
+            directives_for(&board.borrow_and_update(), &poll.node, poll.instance.as_ref());
+        let sequence = sequence_of(&directives);
+        if sequence != poll.after {
+            return Ok(Json(Directives { sequence, directives }).into_response());
+        }
+        let over = async {
+            tokio::select! {
+                changed = board.changed() => changed.is_err(),
+                _ = leadership.wait_for(|now| now.term().is_none()) => true,
+            }
+        };
+        match timeout_at(deadline, over).await {
+            Ok(false) => {}
+            Ok(true) => return Err(ApiError::NoLeader),
+            Err(_) => return Ok(Json(Directives { sequence, directives }).into_response()),
+        }
+    }
+}
+
+/// What the board says to a node. An agent of another instance under the same name is told nothing.
+fn directives_for(
+    board: &Board,
+    node: &NodeName,
+    instance: Option<&InstanceId>,
+) -> Vec<Directive> {
+    match board.get(node) {
+        Some((theirs, directives))
+            if instance.is_none() || theirs.is_none() || theirs.as_ref() == instance =>
+        {
+            directives.clone()
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// A number that stands for exactly these directives, the same on every replica; 0 for none.
+/// 53 bits, which every JSON reader keeps.
+fn sequence_of(directives: &[Directive]) -> u64 {
+    if directives.is_empty() {
+        return 0;
+    }
+    let mut digest = Sha256::new();
+    for directive in directives {
+        digest.update(directive.disruption.0.as_bytes());
+        digest.update([0]);
+        digest.update(directive.deadline.map(|at| at.to_string()).unwrap_or_default());
+        digest.update([0]);
+    }
+    let word = digest.finalize().iter().take(8).fold(0_u64, |word, byte| {
+        (word << 8) | u64::from(*byte)
+    });
+    (word >> 11).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_is_told_what_is_meant_for_its_instance() {
+        let directive = Directive { disruption: "d-1".into(), deadline: None };
+        let told = vec![directive.clone()];
+        let board = Board::from([("n".into(), (Some("i-1".into()), told.clone()))]);
+        let node = NodeName::from("n");
+        assert_eq!(directives_for(&board, &node, None), told);
+        assert_eq!(directives_for(&board, &node, Some(&"i-1".into())), told);
+        assert_eq!(directives_for(&board, &node, Some(&"i-2".into())), []);
+        assert_eq!(directives_for(&board, &"m".into(), None), []);
+    }
+
+    #[test]
+    fn a_sequence_stands_for_its_directives() {
+        let at = |second| jiff::Timestamp::from_second(second).ok();
+        let of = |id: &str, deadline| {
+            sequence_of(&[Directive { disruption: id.into(), deadline }])
+        };
+        assert_eq!(sequence_of(&[]), 0);
+        assert_eq!(of("d-1", at(1)), of("d-1", at(1)));
+        assert_ne!(of("d-1", at(1)), of("d-1", at(2)));
+        assert_ne!(of("d-1", None), of("d-2", None));
+        assert!(of("d-1", None) < 1 << 53);
+    }
+}

@@ -1,0 +1,185 @@
+//! `/metrics` in Prometheus' text format. Names are Karpenter's where the meaning is the same.
+
+use std::fmt::{Display, Write};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use axum::extract::State;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
+use drover_core::control::Status;
+
+use super::status::dollars;
+use super::{ApiError, Shared};
+use crate::raft::{GroupStatus, Role};
+use crate::run::Counters;
+
+const TEXT_FORMAT: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+pub(super) async fn metrics(State(shared): State<Shared>) -> Result<Response, ApiError> {
+    let status = shared.brain.status().await?;
+    let mut page = Page::default();
+    write_cluster(&mut page, &status);
+    write_raft(&mut page, &shared.group.status(), shared.is_leading());
+    page.gauge(
+        "drover_raft_slowest_flush_seconds",
+        "The slowest write to the Raft log's disk since the last scrape.",
+        shared.group.slowest_flush_millis() as f64 / 1e3,
+    );
+    write_counters(&mut page, &shared.counters);
+    Ok(([(CONTENT_TYPE, TEXT_FORMAT)], page.text).into_response())
+}
+
+/// A page of metrics under construction.
+#[derive(Debug, Default)]
+struct Page {
+    text: String,
+}
+
+impl Page {
+    fn head(&mut self, name: &str, kind: &str, help: &str) {
+        // Writing to a String can't fail.
+        let _ = writeln!(self.text, "# HELP {name} {help}\n# TYPE {name} {kind}");
+    }
+
+    fn line(&mut self, name: &str, labels: &[(&str, &str)], value: impl Display) {
+        self.text.push_str(name);
+        for (position, (label, content)) in labels.iter().enumerate() {
+            self.text.push(if position == 0 { '{' } else { ',' });
+            let content = content.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
+            let _ = write!(self.text, "{label}=\"{content}\"");
+        }
+        let _ = writeln!(self.text, "{} {value}", if labels.is_empty() { "" } else { "}" });
+    }
+
+    fn gauge(&mut self, name: &str, help: &str, value: impl Display) {
+        self.head(name, "gauge", help);
+        self.line(name, &[], value);
+    }
+
+    fn counter(&mut self, name: &str, help: &str, value: impl Display) {
+        self.head(name, "counter", help);
+        self.line(name, &[], value);
+    }
+}
+
+fn write_cluster(page: &mut Page, status: &Status) {
+    page.gauge(
+        "karpenter_scheduler_queue_depth",
+        "Pods that the scheduler found no place for.",
+        status.view.unschedulable_pods,
+    );
+    page.gauge(
+        "karpenter_scheduler_unschedulable_pods_count",
+        "Pods that the last plan found no place for.",
+        status.unschedulable.len(),
+    );
+    page.gauge("karpenter_nodepools_count", "NodePools.", status.view.pools);
+    page.gauge("drover_cluster_pods", "Pods in the view.", status.view.pods);
+    page.gauge("drover_cluster_pod_shapes", "Distinct pod shapes.", status.view.shapes);
+    page.gauge("drover_cluster_nodes", "Nodes in the view.", status.view.nodes);
+    page.head("drover_nodeclaims", "gauge", "NodeClaims by stage.");
+    for (stage, count) in &status.claims {
+        let stage = format!("{stage:?}").to_lowercase();
+        page.line("drover_nodeclaims", &[("stage", &stage)], count);
+    }
+    page.gauge("drover_intents_open", "Launches without an outcome.", status.intents_open);
+    page.gauge("drover_disruptions", "Disruptions under way.", status.disruptions);
+    page.gauge(
+        "drover_offerings_unavailable",
+        "Offerings left alone because EC2 could not give them.",
+        status.offerings_unavailable,
+    );
+    page.gauge("drover_agents_live", "Agents heard of lately.", status.agents);
+    page.gauge(
+        "drover_cost_per_hour_dollars",
+        "Sum of the prices of all instances.",
+        dollars(status.hourly_price_micro),
+    );
+    page.gauge("drover_paused", "Whether an operator paused everything.", u8::from(status.paused));
+    page.gauge(
+        "karpenter_cluster_state_synced",
+        "Whether every watch was listed and none is broken.",
+        u8::from(status.synced && !status.stale),
+    );
+    page.gauge("drover_problems", "Things that do not work.", status.problems.len());
+}
+
+fn write_raft(page: &mut Page, raft: &GroupStatus, leading: bool) {
+    page.gauge("drover_raft_leading", "Whether this replica leads.", u8::from(leading));
+    page.head("drover_raft_role", "gauge", "What this replica is in the group.");
+    for (role, name) in [
+        (Role::Leader, "leader"),
+        (Role::Follower, "follower"),
+        (Role::Candidate, "candidate"),
+        (Role::Learner, "learner"),
+        (Role::Stopped, "stopped"),
+    ] {
+        page.line("drover_raft_role", &[("role", name)], u8::from(raft.role == role));
+    }
+    page.gauge("drover_raft_has_leader", "Whether a leader is known.", u8::from(raft.leader.is_some()));
+    page.gauge("drover_raft_term", "The term.", raft.term);
+    page.gauge("drover_raft_voters", "Voters in the group.", raft.voters.len());
+    page.gauge("drover_raft_last_log_index", "Last entry of the log.", raft.last_log);
+    page.gauge("drover_raft_committed_index", "Last committed entry.", raft.committed);
+    page.gauge("drover_raft_applied_index", "Last applied entry.", raft.applied);
+    page.gauge("drover_raft_snapshot_index", "Last entry of the snapshot.", raft.snapshot);
+    if !raft.followers.is_empty() {
+        page.head("drover_raft_follower_lag", "gauge", "Entries a follower is not known to have.");
+        for (replica, matching) in &raft.followers {
+            let lag = raft.last_log.saturating_sub(*matching);
+            page.line("drover_raft_follower_lag", &[("replica", &replica.to_string())], lag);
+        }
+    }
+}
+
+fn write_counters(page: &mut Page, counters: &Counters) {
+    let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+    let seconds = |counter: &AtomicU64| read(counter) as f64 / 1e6;
+    page.counter(
+        "karpenter_nodeclaims_created_total",
+        "NodeClaims created by this replica.",
+        read(&counters.claims_created),
+    );
+    page.counter(
+        "karpenter_nodeclaims_terminated_total",
+        "NodeClaims deleted by this replica.",
+        read(&counters.claims_deleted),
+    );
+    page.counter("drover_agent_reports_total", "Agents' reports taken.", read(&counters.reports));
+    page.head("drover_raft_proposals_total", "counter", "Commands by what became of them.");
+    for (result, counter) in [
+        ("committed", &counters.proposals_committed),
+        ("failed", &counters.proposals_failed),
+        ("refused", &counters.proposals_refused),
+    ] {
+        page.line("drover_raft_proposals_total", &[("result", result)], read(counter));
+    }
+    page.head("drover_decide_duration_seconds", "summary", "Time spent deciding.");
+    page.line("drover_decide_duration_seconds_sum", &[], seconds(&counters.step_micros));
+    page.line("drover_decide_duration_seconds_count", &[], read(&counters.steps));
+    page.gauge(
+        "drover_decide_longest_seconds",
+        "The longest decision so far.",
+        seconds(&counters.longest_step_micros),
+    );
+    page.head("drover_call_duration_seconds", "summary", "Calls to Kubernetes and AWS.");
+    for ((party, call, result), (count, took)) in counters.calls() {
+        let labels = [("party", party), ("call", call), ("result", result)];
+        page.line("drover_call_duration_seconds_sum", &labels, took);
+        page.line("drover_call_duration_seconds_count", &labels, count);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_what_prometheus_reads() {
+        let mut page = Page::default();
+        page.gauge("a", "Help.", 1);
+        page.line("b", &[("x", "1"), ("y", "q\"\\")], 0.5);
+        let expected = "# HELP a Help.\n# TYPE a gauge\na 1\nb{x=\"1\",y=\"q\\\"\\\\\"} 0.5\n";
+        assert_eq!(page.text, expected);
+    }
+}

@@ -1,0 +1,188 @@
+//! One replica: everything it is made of, started in order and stopped in reverse.
+
+mod brain;
+mod calls;
+mod counters;
+mod rate;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use drover_common::call::Kind;
+use drover_core::control::{Control, Settings};
+use drover_ec2::Ec2;
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::api;
+use crate::config::Config;
+use crate::raft::{Group, GroupError};
+
+pub(crate) use brain::{Board, BrainClosed, BrainHandle};
+pub(crate) use counters::Counters;
+
+/// Changes that may wait between the watches and the brain; when it is full the watches wait.
+const WAITING_EVENTS: usize = 4096;
+/// How long a port of a replica that has just ended may stay taken.
+const BIND_PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long the Kubernetes API server may be away when a replica starts.
+const VERSION_PATIENCE: Duration = Duration::from_secs(60);
+const VERSION_TIMEOUT: Duration = Duration::from_secs(5);
+const VERSION_AGAIN_AFTER: Duration = Duration::from_millis(500);
+
+/// Why a replica ended by itself.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// A listener could not be bound.
+    #[error("can't listen on {address}: {source}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// The cause.
+        source: std::io::Error,
+    },
+    /// There is no way to the Kubernetes API.
+    #[error(transparent)]
+    Kubernetes(#[from] drover_kubernetes::ConnectError),
+    /// The group can't be joined, or Raft has failed.
+    #[error(transparent)]
+    Group(#[from] GroupError),
+    /// The API server does not tell its version, which images are chosen by.
+    #[error("the Kubernetes API server's version can't be read: {reason}")]
+    Version {
+        /// Why.
+        reason: String,
+    },
+    /// The API server ended.
+    #[error("the API server ended: {0}")]
+    Api(String),
+    /// The brain's task ended.
+    #[error("the deciding task ended: {0}")]
+    Brain(String),
+}
+
+/// Runs one replica until `shutdown` is cancelled, then hands leadership over and stops.
+///
+/// # Errors
+/// The replica can't start or can't go on. The process should exit: Raft does not recover from a
+/// disk that fails.
+pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunError> {
+    let raft_listener = bind(config.raft_listen).await?;
+    let api_listener = bind(config.api_listen).await?;
+    let kubernetes = drover_kubernetes::connect(config.kubeconfig.as_deref(), None).await?;
+    let ec2 = Ec2::connect(config.aws.clone()).await;
+    let group = Arc::new(Group::start(config.group.clone(), raft_listener).await?);
+    tracing::info!(
+        replica = config.group.replica,
+        raft = %config.raft_listen,
+        api = %config.api_listen,
+        "The leader replica is up."
+    );
+
+    let asked = with_cluster_version(config.control.clone(), &kubernetes);
+    let Some(settings) = shutdown.run_until_cancelled(asked).await else {
+        group.shutdown().await;
+        return Ok(());
+    };
+    let settings = settings?;
+    let tasks = TaskTracker::new();
+    let stop = CancellationToken::new();
+    let counters = Arc::new(Counters::default());
+    let events = watch_cluster(&kubernetes, &tasks, &stop);
+    let caller = calls::Caller::new(kubernetes, ec2, config.kubernetes_rate, Arc::clone(&counters));
+    let control = Control::new(settings);
+    let (brain, deciding) =
+        brain::start(control, Arc::clone(&group), caller, events, Arc::clone(&counters), &stop);
+    let shared = api::Shared::new(Arc::clone(&group), brain, counters)
+        .map_err(|error| RunError::Api(error.to_string()))?;
+    for (address, router) in [
+        (config.metrics_listen, api::metrics_router(shared.clone())),
+        (config.health_listen, api::health_router(shared.clone())),
+    ] {
+        if let Some(address) = address {
+            let serving = axum::serve(bind(address).await?, router).into_future();
+            let stop = stop.clone();
+            tasks.spawn(async move { stop.run_until_cancelled(serving).await });
+        }
+    }
+    let serving = axum::serve(api_listener, api::router(shared)).into_future();
+
+    let ended = tokio::select! {
+        () = shutdown.cancelled() => Ok(()),
+        error = group.failed() => Err(RunError::Group(error)),
+        result = serving => Err(RunError::Api(format!("{result:?}"))),
+        result = deciding => Err(RunError::Brain(format!("{result:?}"))),
+    };
+    if ended.is_ok() {
+        group.transfer_leadership().await;
+    }
+    stop.cancel();
+    group.shutdown().await;
+    tasks.close();
+    tasks.wait().await;
+    tracing::info!(replica = config.group.replica, "The leader replica has stopped.");
+    ended
+}
+
+async fn bind(address: SocketAddr) -> Result<TcpListener, RunError> {
+    let give_up = Instant::now() + BIND_PATIENCE;
+    loop {
+        match TcpListener::bind(address).await {
+            Ok(listener) => return Ok(listener),
+            Err(source)
+                if source.kind() != std::io::ErrorKind::AddrInUse || Instant::now() > give_up =>
+            {
+                return Err(RunError::Listen { address, source });
+            }
+            Err(_) => sleep(Duration::from_millis(50)).await,
+        }
+    }
+}
+
+/// Fills in the API server's version where the operator named none.
+async fn with_cluster_version(
+    mut settings: Settings,
+    client: &drover_kubernetes::Client,
+) -> Result<Settings, RunError> {
+    let give_up = Instant::now() + VERSION_PATIENCE;
+    while settings.cluster.kubernetes_version.is_empty() {
+        match tokio::time::timeout(VERSION_TIMEOUT, client.apiserver_version()).await {
+            Ok(Ok(version)) => {
+                // Managed clusters append a `+` to the minor version.
+                let minor: String =
+                    version.minor.chars().take_while(char::is_ascii_digit).collect();
+                settings.cluster.kubernetes_version = format!("{}.{minor}", version.major);
+            }
+            failed if Instant::now() > give_up => {
+                let reason = match failed {
+                    Ok(Err(error)) => error.to_string(),
+                    _ => "it does not answer".to_owned(),
+                };
+                return Err(RunError::Version { reason });
+            }
+            _ => sleep(VERSION_AGAIN_AFTER).await,
+        }
+    }
+    Ok(settings)
+}
+
+/// Follows every kind that decisions read. Each replica does, so that a new leader's view is warm.
+fn watch_cluster(
+    client: &drover_kubernetes::Client,
+    tasks: &TaskTracker,
+    stop: &CancellationToken,
+) -> mpsc::Receiver<drover_common::cluster::ClusterEvent> {
+    let (sender, events) = mpsc::channel(WAITING_EVENTS);
+    let watched = Kind::ALL.into_iter().filter(|kind| !matches!(kind, Kind::Lease | Kind::Event));
+    for kind in watched {
+        let watch = drover_kubernetes::watch(client.clone(), kind, None, sender.clone());
+        let stop = stop.clone();
+        tasks.spawn(async move { stop.run_until_cancelled(watch).await });
+    }
+    events
+}
