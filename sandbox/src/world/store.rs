@@ -180,6 +180,14 @@ impl Store {
         value
     }
 
+    /// Takes all objects of a resource out.
+    pub(crate) fn withdraw_all(&mut self, resource: &Resource) {
+        let keys: Vec<ObjectKey> = self.iter(resource).map(|(key, _)| key.clone()).collect();
+        for key in keys {
+            self.withdraw(resource, &key);
+        }
+    }
+
     /// Takes an object out, at a new revision; the returned object carries it.
     fn withdraw(&mut self, resource: &Resource, key: &ObjectKey) -> Option<Arc<Value>> {
         let previous = self.tables.get_mut(resource)?.remove(key)?;

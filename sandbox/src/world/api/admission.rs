@@ -3,22 +3,42 @@
 use jiff::Timestamp;
 use serde_json::Value;
 
-use crate::world::failure::ApiResult;
-use crate::world::resource::Definition;
+use super::custom::{self, CustomResource};
+use crate::world::failure::{ApiFailure, ApiResult, Cause};
+use crate::world::object;
+use crate::world::resource::{CUSTOM_RESOURCE_DEFINITIONS, Definition};
 use crate::world::store::{Part, Store, WriteOptions};
+
+mod defaults;
+mod metadata;
+mod pod;
+mod validate;
 
 /// Completes and checks a new object.
 ///
 /// # Errors
 /// 403 or 422.
 pub fn on_create(
-    _store: &Store,
-    _definition: &Definition,
-    _value: &mut Value,
-    _options: &WriteOptions,
-    _now: Timestamp,
+    store: &Store,
+    definition: &Definition,
+    value: &mut Value,
+    options: &WriteOptions,
+    now: Timestamp,
 ) -> ApiResult<()> {
-    Ok(())
+    let mut causes = metadata::check(definition, value);
+    if let Some(custom) = &definition.custom {
+        causes.extend(admit_custom(definition, custom, value, None, options)?);
+        return conclude(definition, value, causes);
+    }
+    defaults::fill(&definition.resource, value);
+    pod::admit(store, definition, value)?;
+    causes.extend(validate::check(&definition.resource, value));
+    if definition.resource == CUSTOM_RESOURCE_DEFINITIONS {
+        custom::complete_definition(value);
+        causes.extend(custom::definition_of(value).err().unwrap_or_default());
+        object::set(value, &["status"], custom::status_of_definition(value, now));
+    }
+    conclude(definition, value, causes)
 }
 
 /// Completes and checks a changed object.
@@ -26,19 +46,73 @@ pub fn on_create(
 /// # Errors
 /// 403 or 422.
 pub fn on_update(
-    _store: &Store,
-    _definition: &Definition,
-    _current: &Value,
-    _value: &mut Value,
-    _part: Part,
-    _options: &WriteOptions,
-    _now: Timestamp,
+    definition: &Definition,
+    current: &Value,
+    value: &mut Value,
+    part: Part,
+    options: &WriteOptions,
 ) -> ApiResult<()> {
-    Ok(())
+    let mut causes = metadata::check(definition, value);
+    if let Some(custom) = &definition.custom {
+        causes.extend(admit_custom(definition, custom, value, Some(current), options)?);
+        return conclude(definition, value, causes);
+    }
+    if part == Part::Main {
+        defaults::fill(&definition.resource, value);
+        causes.extend(validate::check(&definition.resource, value));
+        causes.extend(validate::check_change(&definition.resource, current, value));
+        if definition.resource == CUSTOM_RESOURCE_DEFINITIONS {
+            custom::complete_definition(value);
+            causes.extend(custom::definition_of(value).err().unwrap_or_default());
+        }
+    }
+    conclude(definition, value, causes)
+}
+
+fn admit_custom(
+    definition: &Definition,
+    custom: &CustomResource,
+    value: &mut Value,
+    current: Option<&Value>,
+    options: &WriteOptions,
+) -> ApiResult<Vec<Cause>> {
+    let version = definition.versions.first().map_or("v1", String::as_str);
+    let findings = custom.admit(version, value, current);
+    if options.strict && !findings.unknown.is_empty() {
+        let unknown: Vec<String> =
+            findings.unknown.iter().map(|field| format!("unknown field {field:?}")).collect();
+        return Err(ApiFailure::bad_request(format!(
+            "{kind} in version {version:?} cannot be handled as a {kind}: strict decoding error: {}",
+            unknown.join(", "),
+            kind = definition.kind,
+        )));
+    }
+    Ok(findings.causes)
+}
+
+fn conclude(definition: &Definition, value: &Value, causes: Vec<Cause>) -> ApiResult<()> {
+    if causes.is_empty() {
+        return Ok(());
+    }
+    let (group, kind) = (&definition.resource.group, &definition.kind);
+    Err(ApiFailure::invalid(group, kind, object::name(value), causes))
 }
 
 /// Takes note of a written object: a CustomResourceDefinition changes what is served.
-pub fn after_write(_store: &mut Store, _definition: &Definition, _object: &Value) {}
+pub fn after_write(store: &mut Store, definition: &Definition, object: &Value) {
+    if definition.resource == CUSTOM_RESOURCE_DEFINITIONS
+        && let Ok(served) = custom::definition_of(object)
+    {
+        store.registry_mut().insert(served);
+    }
+}
 
-/// Takes note of a removed object.
-pub fn after_delete(_store: &mut Store, _definition: &Definition, _object: &Value) {}
+/// Takes note of a removed object: a CustomResourceDefinition takes its objects with it.
+pub fn after_delete(store: &mut Store, definition: &Definition, object: &Value) {
+    if definition.resource == CUSTOM_RESOURCE_DEFINITIONS
+        && let Ok(served) = custom::definition_of(object)
+    {
+        store.withdraw_all(&served.resource);
+        store.registry_mut().remove(&served.resource);
+    }
+}

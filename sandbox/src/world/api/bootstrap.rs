@@ -3,10 +3,13 @@
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use crate::world::resource::{NAMESPACES, PRIORITY_CLASSES, Resource, SERVICES};
+use crate::world::resource::{
+    CUSTOM_RESOURCE_DEFINITIONS, NAMESPACES, PRIORITY_CLASSES, Resource, SERVICES,
+};
 use crate::world::store::{Store, WriteOptions};
 
-/// Creates the system namespaces, priority classes and the API's own service.
+/// Creates the system namespaces, priority classes, the API's own service and Karpenter's custom
+/// resource definitions.
 pub fn install(store: &mut Store, now: Timestamp) {
     for name in ["default", "kube-node-lease", "kube-public", "kube-system"] {
         put(store, &NAMESPACES, json!({"metadata": {"name": name}}), now);
@@ -37,6 +40,9 @@ pub fn install(store: &mut Store, now: Timestamp) {
         },
     });
     put(store, &SERVICES, service, now);
+    for definition in drover_common::crd::values() {
+        put(store, &CUSTOM_RESOURCE_DEFINITIONS, definition, now);
+    }
 }
 
 fn put(store: &mut Store, resource: &Resource, object: Value, now: Timestamp) {

@@ -122,7 +122,7 @@ impl Store {
         value: Value,
         part: Part,
         options: &WriteOptions,
-        now: Timestamp,
+        _now: Timestamp,
     ) -> ApiResult<Arc<Value>> {
         let definition = self.definition(resource)?;
         let key = object::key(&value);
@@ -137,7 +137,7 @@ impl Store {
         keep_server_fields(&current, &mut value);
         check_finalizers(&definition, &current, &value)?;
         if part != Part::Whole {
-            admission::on_update(self, &definition, &current, &mut value, part, options, now)?;
+            admission::on_update(&definition, &current, &mut value, part, options)?;
         }
         if *current == value {
             return Ok(current);
