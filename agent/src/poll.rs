@@ -67,7 +67,7 @@ async fn poll_round(
             NoticePath::Rebalance => 4,
             NoticePath::Maintenance => 60,
         };
-        if round % every == 0 {
+        if round.is_multiple_of(every) {
             let answer = imds.read(path.path()).await?;
             if inputs.send(Input::Notice(path, answer)).await.is_err() {
                 return Ok(false);
