@@ -87,20 +87,19 @@ impl Field {
             (first, if step.is_some() { self.most } else { first })
         };
         let step = usize::try_from(step.unwrap_or(1)).ok()?;
-        (first <= last).then(|| {
-            (first..=last).step_by(step).fold(0_u64, |bits, number| bits | bit(number))
-        })
+        (first <= last)
+            .then(|| (first..=last).step_by(step).fold(0_u64, |bits, number| bits | bit(number)))
     }
 
     fn parse(&self, text: &str) -> Result<u64, ScheduleError> {
-        text.split(',')
-            .try_fold(0_u64, |bits, part| Some(bits | self.part(part)?))
-            .ok_or_else(|| ScheduleError::Field {
+        text.split(',').try_fold(0_u64, |bits, part| Some(bits | self.part(part)?)).ok_or_else(
+            || ScheduleError::Field {
                 field: self.name,
                 text: text.to_owned(),
                 least: self.least,
                 most: self.most,
-            })
+            },
+        )
     }
 }
 
@@ -154,11 +153,7 @@ impl Schedule {
         let mut date = now.date();
         for _ in 0..=8 * 366 {
             if self.matches_day(date) {
-                let until = if date == now.date() {
-                    (now.hour(), now.minute())
-                } else {
-                    (23, 59)
-                };
+                let until = if date == now.date() { (now.hour(), now.minute()) } else { (23, 59) };
                 if let Some(hit) = self.last_of_day(date, until) {
                     return Offset::UTC.to_timestamp(hit).ok();
                 }

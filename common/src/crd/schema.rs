@@ -35,13 +35,13 @@ fn key_rules(subject: &str, core: &str) -> Vec<Value> {
         .join(", ");
     [
         (
-            format!(
-                "{subject} in [{core}] || !{subject}.matches('^[^/]*karpenter\\\\.sh(/|$)')"
-            ),
+            format!("{subject} in [{core}] || !{subject}.matches('^[^/]*karpenter\\\\.sh(/|$)')"),
             "the label domain karpenter.sh is restricted",
         ),
         (
-            format!("{subject} in [{aws}] || !{subject}.matches('^[^/]*karpenter\\\\.k8s\\\\.aws(/|$)')"),
+            format!(
+                "{subject} in [{aws}] || !{subject}.matches('^[^/]*karpenter\\\\.k8s\\\\.aws(/|$)')"
+            ),
             "the label domain karpenter.k8s.aws is restricted",
         ),
         (
@@ -348,7 +348,8 @@ pub(super) fn tidy(value: &mut Value) {
             if says_nothing {
                 map.remove("default");
             }
-            let unknown = |format: &Value| format.as_str().is_some_and(|text| text.contains("uint"));
+            let unknown =
+                |format: &Value| format.as_str().is_some_and(|text| text.contains("uint"));
             if map.get("format").is_some_and(unknown) {
                 map.remove("format");
             }

@@ -81,7 +81,9 @@ fn schemas_are_structural() {
                 && (path.is_empty()
                     || path.ends_with("items")
                     || path.ends_with("additionalProperties")
-                    || path.rsplit_once('.').is_some_and(|(parent, _)| parent.ends_with("properties")));
+                    || path
+                        .rsplit_once('.')
+                        .is_some_and(|(parent, _)| parent.ends_with("properties")));
             if !is_schema {
                 return;
             }
@@ -92,7 +94,10 @@ fn schemas_are_structural() {
                 "{path} has no type: {value}"
             );
             let values = map.get("enum").and_then(Value::as_array);
-            assert!(values.is_none_or(|values| !values.contains(&Value::Null)), "{path} has a null");
+            assert!(
+                values.is_none_or(|values| !values.contains(&Value::Null)),
+                "{path} has a null"
+            );
             for banned in ["$ref", "$defs", "nullable", "oneOf", "anyOf", "const", "title"] {
                 assert!(!map.contains_key(banned), "{path} has {banned}");
             }
@@ -275,6 +280,7 @@ fn errors_of_a_class_name_field_and_reason() {
         },
     }))
     .unwrap();
-    let errors: Vec<String> = validate_node_class(&class).iter().map(FieldError::to_string).collect();
+    let errors: Vec<String> =
+        validate_node_class(&class).iter().map(FieldError::to_string).collect();
     insta::assert_snapshot!(errors.join("\n"));
 }

@@ -55,7 +55,8 @@ pub fn validate_node_pool(pool: &NodePool) -> Vec<FieldError> {
         &mut errors,
     );
     for (index, budget) in disruption.budgets.iter().enumerate() {
-        let checks = [budget.is_active(Timestamp::UNIX_EPOCH).map(drop), budget.allowed(1).map(drop)];
+        let checks =
+            [budget.is_active(Timestamp::UNIX_EPOCH).map(drop), budget.allowed(1).map(drop)];
         for error in checks.into_iter().filter_map(Result::err) {
             let field = format!("spec.disruption.budgets[{index}].{}", error.field);
             errors.push(FieldError::new(field, error.reason));
@@ -111,10 +112,7 @@ fn pool_requirement(field: &str, requirement: &Requirement, errors: &mut Vec<Fie
         let needed = requirement.min_values.unwrap_or(1).max(1);
         if u32::try_from(valid.count()).unwrap_or(u32::MAX) < needed {
             let known = known.join(", ");
-            errors.push(FieldError::new(
-                values(),
-                format!("at least {needed} must be of {known}"),
-            ));
+            errors.push(FieldError::new(values(), format!("at least {needed} must be of {known}")));
         }
     }
 }
@@ -223,7 +221,8 @@ fn kubelet_settings(
 fn threshold(field: &str, text: &str, errors: &mut Vec<FieldError>) {
     match text.strip_suffix('%') {
         Some(percent) => {
-            let valid = percent.parse::<f64>().is_ok_and(|percent| (0.0..=100.0).contains(&percent));
+            let valid =
+                percent.parse::<f64>().is_ok_and(|percent| (0.0..=100.0).contains(&percent));
             if !valid {
                 errors.push(FieldError::new(
                     field,

@@ -89,10 +89,7 @@ pub(super) const IMAGE_RULES: [Rule; 4] = [
          has(x.owner) || has(x.ssmParameter)))",
         "alias excludes everything else",
     ),
-    (
-        "!(self.exists(x, has(x.alias)) && self.size() != 1)",
-        "a term with an alias is the only one",
-    ),
+    ("!(self.exists(x, has(x.alias)) && self.size() != 1)", "a term with an alias is the only one"),
 ];
 
 pub(super) const ALIAS_RULES: [Rule; 2] = [

@@ -11,7 +11,7 @@ use crate::requirement::Requirement;
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Ec2NodeClassStatus {
-    /// Subnets, by free addresses.
+    /// Subnets.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub subnets: Vec<SubnetStatus>,
     /// Security groups.

@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::LazyLock;
 
 use drover_common::catalog::reference;
-use drover_common::crd::{AmiFamily, Ec2NodeClass, Ec2NodeClassSpec, InstanceStorePolicy, RawQuantity};
+use drover_common::crd::{
+    AmiFamily, Ec2NodeClass, Ec2NodeClassSpec, InstanceStorePolicy, RawQuantity,
+};
 use drover_common::instance_type::{
     CapacityType, InstanceType, InstanceTypeFacts, NodeSettings, Offering,
 };

@@ -125,7 +125,8 @@ pub(super) fn alias_parameters(
         .into_iter()
         .map(|(suffix, machine, devices)| {
             let release = version.strip_prefix('v').unwrap_or(version);
-            let folder = format!("/aws/service/bottlerocket/aws-k8s-{kubernetes}{suffix}/{machine}");
+            let folder =
+                format!("/aws/service/bottlerocket/aws-k8s-{kubernetes}{suffix}/{machine}");
             parameter(format!("{folder}/{release}/image_id"), devices)
         })
         .collect(),

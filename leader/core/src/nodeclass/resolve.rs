@@ -86,8 +86,11 @@ pub fn resolve(
     for finding in std::iter::once(ready(&findings)).chain(findings) {
         Condition::set(&mut conditions, finding.condition(generation, now));
     }
+    // Free addresses change all the time: in this order the status is written only if it changes.
+    let mut by_id: Vec<&Subnet> = subnets.iter().collect();
+    by_id.sort_by(|left, right| left.id.cmp(&right.id));
     let status = json!({"status": {
-        "subnets": subnets.iter().map(|subnet| json!({
+        "subnets": by_id.iter().map(|subnet| json!({
             "id": subnet.id, "zone": subnet.zone, "zoneID": subnet.zone_id,
         })).collect::<Vec<_>>(),
         "securityGroups": security_groups.iter().map(|(id, name)| json!({

@@ -184,11 +184,6 @@ pub(super) fn parameter_terms(
         .filter_map(|parameter| answers.parameters.get(&parameter.name)?.as_ref())
         .collect();
     ids.into_iter()
-        .map(|id| SelectorTerm {
-            id: Some(id.clone()),
-            name: None,
-            owner: None,
-            tags: Tags::new(),
-        })
+        .map(|id| SelectorTerm { id: Some(id.clone()), name: None, owner: None, tags: Tags::new() })
         .collect()
 }

@@ -91,9 +91,7 @@ fn kubelet_may_set(key: &str) -> bool {
     if !within("kubernetes.io") && !within("k8s.io") {
         return true;
     }
-    within("kubelet.kubernetes.io")
-        || within("node.kubernetes.io")
-        || KUBELET_LABELS.contains(&key)
+    within("kubelet.kubernetes.io") || within("node.kubernetes.io") || KUBELET_LABELS.contains(&key)
 }
 
 /// Tags of everything made for a class: the user's, and those by which it is found again.

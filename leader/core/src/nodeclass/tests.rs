@@ -20,7 +20,8 @@ fn class(spec: Value) -> Ec2NodeClass {
             "amiSelectorTerms": [{"alias": "al2023@latest"}],
         },
     });
-    let (Some(Value::Object(target)), Value::Object(fields)) = (object.get_mut("spec"), spec) else {
+    let (Some(Value::Object(target)), Value::Object(fields)) = (object.get_mut("spec"), spec)
+    else {
         panic!("specs are objects");
     };
     target.extend(fields);
@@ -95,16 +96,23 @@ fn answer(call: &Ec2Call) -> Result<Ec2Answer, Ec2Failure> {
         }
         Ec2Call::GetParameter(_) => return Err(missing()),
         Ec2Call::DescribeImages(terms) => Ec2Answer::Images(
-            [image("ami-amd", "amd64", 1), image("ami-arm", "arm64", 2), image("ami-gpu", "amd64", 3)]
-                .into_iter()
-                .filter(|image| terms.iter().any(|term| term.id.as_ref() == Some(&image.id)))
-                .collect(),
+            [
+                image("ami-amd", "amd64", 1),
+                image("ami-arm", "arm64", 2),
+                image("ami-gpu", "amd64", 3),
+            ]
+            .into_iter()
+            .filter(|image| terms.iter().any(|term| term.id.as_ref() == Some(&image.id)))
+            .collect(),
         ),
         _ => Ec2Answer::Done,
     })
 }
 
-fn answers(class: &Ec2NodeClass, answer: impl Fn(&Ec2Call) -> Result<Ec2Answer, Ec2Failure>) -> ClassAnswers {
+fn answers(
+    class: &Ec2NodeClass,
+    answer: impl Fn(&Ec2Call) -> Result<Ec2Answer, Ec2Failure>,
+) -> ClassAnswers {
     let mut answers = ClassAnswers::default();
     for _ in 0..4 {
         for call in class_calls(class, &cluster(), &answers) {
@@ -248,7 +256,11 @@ fn cloud() -> CloudFacts {
 }
 
 fn flags() -> CatalogFlags {
-    CatalogFlags { region: "us-east-1".to_owned(), vm_memory_overhead_ppm: 75_000, reserved_enis: 0 }
+    CatalogFlags {
+        region: "us-east-1".to_owned(),
+        vm_memory_overhead_ppm: 75_000,
+        reserved_enis: 0,
+    }
 }
 
 #[test]
@@ -390,10 +402,7 @@ fn user_data_of_bottlerocket() {
         user_data(json!({"amiSelectorTerms": [{"alias": "bottlerocket@latest"}], "userData": text}))
     };
     assert!(matches!(bottlerocket("[broken"), Err(UserDataError::Toml(_))));
-    assert_eq!(
-        bottlerocket("settings = 1"),
-        Err(UserDataError::NotATable("settings".to_owned()))
-    );
+    assert_eq!(bottlerocket("settings = 1"), Err(UserDataError::NotATable("settings".to_owned())));
     // Written inline, it is still a table.
     let inline = bottlerocket("settings = { kubernetes = { max-pods = 5 } }").unwrap();
     assert!(inline.contains("max-pods = 5") && inline.contains("demo"), "{inline}");
@@ -455,7 +464,8 @@ fn hashes_follow_what_is_static() {
     };
     let reference = json!({"group": "g", "kind": "k", "name": "n"});
     let taint = |key: &str| json!({"key": key, "effect": "NoSchedule"});
-    let base = json!({"requirements": [], "nodeClassRef": reference, "taints": [taint("a"), taint("b")]});
+    let base =
+        json!({"requirements": [], "nodeClassRef": reference, "taints": [taint("a"), taint("b")]});
     let mut moved = base.clone();
     moved["taints"] = json!([taint("b"), taint("a")]);
     moved["requirements"] = json!([{"key": "x", "operator": "Exists"}]);

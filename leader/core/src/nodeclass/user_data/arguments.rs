@@ -33,10 +33,7 @@ pub(super) fn arguments(
     };
     number("max-pods", kubelet.max_pods.map(i64::from));
     number("pods-per-core", kubelet.pods_per_core.map(i64::from));
-    number(
-        "eviction-max-pod-grace-period",
-        kubelet.eviction_max_pod_grace_period.map(i64::from),
-    );
+    number("eviction-max-pod-grace-period", kubelet.eviction_max_pod_grace_period.map(i64::from));
     number("image-gc-high-threshold", kubelet.image_gc_high_threshold_percent.map(i64::from));
     number("image-gc-low-threshold", kubelet.image_gc_low_threshold_percent.map(i64::from));
     for (flag, map, sign) in [

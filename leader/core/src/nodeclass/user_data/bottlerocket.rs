@@ -15,8 +15,9 @@ pub(super) fn settings(
     cluster: &ClusterSettings,
 ) -> Result<String, UserDataError> {
     let own = spec.user_data.as_deref().unwrap_or_default();
-    let mut document: DocumentMut =
-        own.parse().map_err(|error: toml_edit::TomlError| UserDataError::Toml(error.to_string()))?;
+    let mut document: DocumentMut = own
+        .parse()
+        .map_err(|error: toml_edit::TomlError| UserDataError::Toml(error.to_string()))?;
     let kubernetes = table(&mut document, &["settings", "kubernetes"])?;
     for (key, text) in [
         ("api-server", &cluster.endpoint),
@@ -47,8 +48,15 @@ pub(super) fn settings(
         let commands = table(&mut document, &["settings", "bootstrap-commands", "000-ephemeral"])?;
         let mut list = Array::new();
         list.push(Array::from_iter(["apiclient", "ephemeral-storage", "init"]));
-        list.push(Array::from_iter(["apiclient", "ephemeral-storage", "bind", "--dirs",
-            "/var/lib/containerd", "/var/lib/kubelet", "/var/log/pods"]));
+        list.push(Array::from_iter([
+            "apiclient",
+            "ephemeral-storage",
+            "bind",
+            "--dirs",
+            "/var/lib/containerd",
+            "/var/lib/kubelet",
+            "/var/log/pods",
+        ]));
         commands.insert("commands", value(list));
         commands.insert("essential", value(true));
         commands.insert("mode", value("always"));
@@ -63,10 +71,7 @@ fn kubelet_settings(kubelet: &KubeletConfiguration, kubernetes: &mut Table) {
         }
     };
     number("max-pods", kubelet.max_pods.map(i64::from));
-    number(
-        "eviction-max-pod-grace-period",
-        kubelet.eviction_max_pod_grace_period.map(i64::from),
-    );
+    number("eviction-max-pod-grace-period", kubelet.eviction_max_pod_grace_period.map(i64::from));
     // Bottlerocket wants these two as texts.
     for (key, percent) in [
         ("image-gc-high-threshold-percent", kubelet.image_gc_high_threshold_percent),

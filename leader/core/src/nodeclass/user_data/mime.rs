@@ -78,9 +78,8 @@ fn part(lines: &[&str]) -> Part {
 
 /// An archive of these parts.
 pub(super) fn archive(parts: &[Part]) -> String {
-    let mut text = format!(
-        "MIME-Version: 1.0\nContent-Type: multipart/mixed; boundary=\"{BOUNDARY}\"\n\n"
-    );
+    let mut text =
+        format!("MIME-Version: 1.0\nContent-Type: multipart/mixed; boundary=\"{BOUNDARY}\"\n\n");
     for part in parts {
         text.push_str(&format!("--{BOUNDARY}\n{}\n\n", part.headers));
         text.push_str(part.body.trim_end_matches('\n'));

@@ -20,8 +20,7 @@ pub(super) fn script(
         text.push_str(own);
         text.push('\n');
     }
-    let mut call =
-        r#"& "$env:ProgramFiles\Amazon\EKS\Start-EKSBootstrap.ps1""#.to_owned();
+    let mut call = r#"& "$env:ProgramFiles\Amazon\EKS\Start-EKSBootstrap.ps1""#.to_owned();
     let mut option = |name: &str, value: &str| {
         if !value.is_empty() {
             call.push_str(&format!(" -{name} '{value}'"));
