@@ -6,6 +6,7 @@
 //! loopback listeners.
 
 pub mod faces;
+pub mod host_tree;
 pub mod sandbox;
 pub mod shared;
 pub mod world;

@@ -1,6 +1,7 @@
 //! A world in real time behind loopback listeners.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use axum::Router;
@@ -10,17 +11,27 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::faces::{admin, ec2, imds, kubernetes, pricing, ssm};
+use crate::host_tree::HostTrees;
 use crate::shared::SharedWorld;
 use crate::world::WorldOptions;
 
 /// How often a running sandbox looks whether something is due.
 const TICK: Duration = Duration::from_millis(50);
 
+/// How often the files of simulated machines are written, at most.
+const HOSTS: Duration = Duration::from_millis(500);
+
+/// Time that each of them takes its turn in.
+const HOST_FILE: Duration = Duration::from_micros(500);
+
 /// How a sandbox is started.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
     /// The world in it.
     pub world: WorldOptions,
+    /// Where the kernel's files of each instance are kept, for agents that measure: the folder
+    /// `<hosts>/<instance id>` stands for its `/`. Nowhere if `None`.
+    pub hosts: Option<PathBuf>,
 }
 
 /// Why a sandbox did not start.
@@ -81,6 +92,9 @@ impl Sandbox {
         };
         let mut tasks = faces.tasks;
         tasks.push(tokio::spawn(keep_ticking(world.clone(), stop.clone())));
+        if let Some(hosts) = options.hosts {
+            tasks.push(tokio::spawn(keep_hosts(world.clone(), HostTrees::new(hosts), stop.clone())));
+        }
         Ok(Self { world, endpoints, stop, tasks })
     }
 
@@ -126,6 +140,32 @@ async fn keep_ticking(world: SharedWorld, stop: CancellationToken) {
             () = stop.cancelled() => return,
             _ = interval.tick() => world.tick(),
         }
+    }
+}
+
+/// Writes the files of simulated machines; the more there are, the more rarely.
+async fn keep_hosts(world: SharedWorld, mut trees: HostTrees, stop: CancellationToken) {
+    let mut failing = false;
+    loop {
+        let pause = HOSTS.max(HOST_FILE * u32::try_from(trees.files()).unwrap_or(u32::MAX));
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(pause) => {}
+        }
+        let (usage, now) = world.with(|world, now| (world.cluster.usage(&world.cloud, now), now));
+        let written = tokio::task::spawn_blocking(move || {
+            let result = trees.write(&usage, now);
+            (trees, result)
+        });
+        let Ok((returned, result)) = written.await else { return };
+        trees = returned;
+        let failed = result.is_err();
+        if let Err(error) = result
+            && !failing
+        {
+            tracing::warn!(%error, "Files of simulated machines are not kept.");
+        }
+        failing = failed;
     }
 }
 

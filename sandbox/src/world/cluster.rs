@@ -35,8 +35,11 @@ mod taint_eviction;
 mod template;
 #[cfg(test)]
 mod tests;
+mod usage;
 mod user_data;
 mod volume;
+
+pub use usage::{MachineUse, PodUse};
 
 use index::Index;
 use kubelet::PodLife;
@@ -178,6 +181,15 @@ impl Turn<'_> {
             }
         }
     }
+}
+
+/// The boot id that a machine's kernel shows, and its Node object.
+pub(crate) fn boot_id(instance: &InstanceId) -> String {
+    let mut seed = 0xcbf2_9ce4_8422_2325_u64;
+    for byte in instance.as_str().bytes() {
+        seed = (seed ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+    }
+    Random::new(seed).uuid()
 }
 
 /// A time some while after another; the end of time where there is no such.

@@ -9,7 +9,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::{Map, Value, json};
 
 use super::user_data::KubeletSettings;
-use super::{Turn, after};
+use super::{Turn, after, boot_id};
 use crate::world::cloud::SimulatedInstance;
 use crate::world::object;
 use crate::world::resource::{NODES, PODS};
@@ -215,7 +215,7 @@ fn object_of(turn: &Turn<'_>, instance: &SimulatedInstance) -> Value {
                 "containerRuntimeVersion": "sandbox://1",
                 "machineID": instance.id.as_str(),
                 "systemUUID": instance.id.as_str(),
-                "bootID": instance.id.as_str(),
+                "bootID": boot_id(&instance.id),
             },
         },
     });
