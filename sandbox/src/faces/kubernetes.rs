@@ -13,7 +13,7 @@ use axum::response::{IntoResponse, Response};
 use drover_common::cluster::ObjectKey;
 use serde_json::Value;
 
-use crate::faces::disturb::{Disturbance, disturb, lost_answer};
+use crate::faces::disturb::{Disturbance, disturb, settle};
 use crate::shared::SharedWorld;
 use crate::world::api::events;
 use crate::world::failure::{ApiFailure, ApiResult};
@@ -23,6 +23,8 @@ use crate::world::resource::{Definition, EVENTS, NEW_EVENTS, Registry, Resource}
 use crate::world::store::Part;
 
 mod body;
+mod discovery;
+mod openapi;
 mod path;
 mod query;
 mod read;
@@ -70,6 +72,9 @@ fn json(code: StatusCode, value: &Value) -> Response {
 
 async fn answer(world: SharedWorld, request: Request<Body>) -> ApiResult<Response> {
     let (parts, incoming) = request.into_parts();
+    if let (&Method::GET, Some(found)) = (&parts.method, discovery::answer(&world, parts.uri.path())) {
+        return found;
+    }
     let query = Query::parse(parts.uri.query().unwrap_or_default())?;
     let path = match path::parse(parts.uri.path())? {
         ApiPath::Resource(path) => path,
@@ -94,7 +99,7 @@ async fn answer(world: SharedWorld, request: Request<Body>) -> ApiResult<Respons
     let representation = Representation::of(&accept);
     let request = ApiRequest { world, served, path, query, representation, content_type, body };
     let response = request.dispatch(verb)?;
-    Ok(if disturbance.is_some() { lost_answer() } else { response })
+    Ok(settle(disturbance, response).await)
 }
 
 fn header_text(headers: &axum::http::HeaderMap, name: header::HeaderName) -> String {
