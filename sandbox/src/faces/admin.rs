@@ -2,12 +2,12 @@
 //!
 //! | request | body | answer |
 //! |---|---|---|
-//! | `POST /interrupt` | `{"instance", "leadSeconds": 120}` | `{"time"}` |
+//! | `POST /interrupt` | `{"instance", "lead_seconds": 120}` | `{"time"}` |
 //! | `POST /rebalance` | `{"instance"}` | `{}` |
-//! | `POST /maintenance` | `{"instance", "code", "notBefore", "notAfter", …}` | `{"eventId"}` |
+//! | `POST /maintenance` | `{"instance", "code", "not_before", "not_after", …}` | `{"event_id"}` |
 //! | `POST /fail` | `{"instance"}`: it terminates without notice | `{}` |
-//! | `POST /doom` | `{"count", "afterMilliseconds"}`: the next launches die | `{}` |
-//! | `POST /capacity` | `{"instanceType", "zone", "capacityType", "available"}` | `{}` |
+//! | `POST /doom` | `{"count", "after_milliseconds"}`: the next launches die | `{}` |
+//! | `POST /capacity` | `{"instance_type", "zone", "capacity_type", "available"}` | `{}` |
 //! | `GET /capacity` | | the rules in force |
 //! | `POST /faults` | a [`Fault`] | `{"id"}` |
 //! | `GET /faults`, `DELETE /faults`, `DELETE /faults/{id}` | | the faults in force |
@@ -76,10 +76,10 @@ type Answer = Result<Json<Value>, Refusal>;
 type Told<T> = Result<Json<T>, JsonRejection>;
 
 #[derive(Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(deny_unknown_fields)]
 struct Interrupt {
     instance: InstanceId,
-    #[serde(default = "two_minutes", alias = "lead_seconds")]
+    #[serde(default = "two_minutes")]
     lead_seconds: u32,
 }
 
@@ -114,7 +114,7 @@ async fn fail(State(world): State<SharedWorld>, told: Told<One>) -> Answer {
 }
 
 #[derive(Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(deny_unknown_fields)]
 struct Maintenance {
     instance: InstanceId,
     #[serde(default = "system_reboot")]
@@ -152,11 +152,11 @@ async fn maintenance(State(world): State<SharedWorld>, told: Told<Maintenance>) 
         };
         world.cloud.schedule_maintenance(&told.instance, event).map(|()| event_id)
     })?;
-    Ok(Json(json!({"eventId": event_id})))
+    Ok(Json(json!({"event_id": event_id})))
 }
 
 #[derive(Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(deny_unknown_fields)]
 struct Doom {
     count: u32,
     #[serde(default)]
@@ -212,18 +212,18 @@ async fn instances(State(world): State<SharedWorld>) -> Json<Value> {
         instances
             .map(|instance| {
                 json!({
-                    "instance": instance.id,
-                    "instanceType": instance.instance_type,
+                    "id": instance.id,
+                    "instance_type": instance.instance_type,
                     "zone": instance.zone,
-                    "capacityType": instance.capacity_type,
+                    "capacity_type": instance.capacity_type,
                     "state": instance.state,
                     "reason": instance.reason,
-                    "privateDnsName": instance.private_dns_name(),
-                    "privateAddress": instance.private_address,
+                    "private_dns_name": instance.private_dns_name(),
+                    "private_address": instance.private_address,
                     "image": instance.image,
                     "launched": instance.launched,
-                    "clientToken": instance.client_token,
-                    "pricePerHour": dollars(instance.price),
+                    "client_token": instance.client_token,
+                    "dollars_per_hour": dollars(instance.price),
                     "notices": instance.notices,
                     "tags": instance.tags,
                 })
@@ -240,8 +240,8 @@ async fn audit(State(world): State<SharedWorld>) -> Json<Value> {
 async fn cost(State(world): State<SharedWorld>) -> Json<Value> {
     Json(world.with(|world, now| {
         json!({
-            "perHour": dollars(world.cloud.hourly_cost()),
-            "total": dollars(world.cloud.total_cost(now)),
+            "dollars_per_hour": dollars(world.cloud.hourly_cost()),
+            "dollars_total": dollars(world.cloud.total_cost(now)),
         })
     }))
 }

@@ -9,7 +9,7 @@ use drover_common::ec2::{Ec2Failure, Ec2FailureKind};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use crate::faces::disturb::{Disturbance, disturb, lost_answer};
+use crate::faces::disturb::{Disturbance, disturb, settle};
 use crate::shared::SharedWorld;
 use crate::world::cloud::{Cloud, refuse};
 use crate::world::faults::Face;
@@ -61,16 +61,14 @@ async fn handle(
     };
     let answer =
         world.with(|world, now| (service.perform)(&mut world.cloud, &operation, &input, now));
-    if disturbance.is_some() {
-        return lost_answer();
-    }
-    match answer {
+    let answer = match answer {
         Ok(output) => reply(StatusCode::OK, &output),
         Err(failed) => {
             let status = if failed.kind == Ec2FailureKind::Unknown { 500 } else { 400 };
             refusal(status, &failed.code, &failed.message)
         }
-    }
+    };
+    settle(disturbance, answer).await
 }
 
 fn refusal(status: u16, code: &str, message: &str) -> Response {

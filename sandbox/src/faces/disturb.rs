@@ -20,7 +20,9 @@ pub enum Disturbance {
         /// For people.
         message: String,
     },
-    /// The request is done, but [`lost_answer`] is all the client gets.
+    /// The request is done, but its answer waits.
+    DelayAnswer(Duration),
+    /// The request is done, but a broken connection is all the client gets.
     LoseAnswer,
 }
 
@@ -35,13 +37,28 @@ pub async fn disturb(world: &SharedWorld, face: Face, operation: &str) -> Option
             tokio::time::sleep(Duration::from_millis(milliseconds)).await;
             None
         }
+        FaultEffect::DelayAnswer { milliseconds } => {
+            Some(Disturbance::DelayAnswer(Duration::from_millis(milliseconds)))
+        }
         FaultEffect::LostAnswer => Some(Disturbance::LoseAnswer),
         FaultEffect::Hang => std::future::pending().await,
     }
 }
 
+/// What becomes of the answer to a request that was done.
+pub async fn settle(disturbance: Option<Disturbance>, answer: Response) -> Response {
+    match disturbance {
+        Some(Disturbance::DelayAnswer(wait)) => {
+            tokio::time::sleep(wait).await;
+            answer
+        }
+        Some(Disturbance::LoseAnswer) => lost_answer(),
+        Some(Disturbance::Refuse { .. }) | None => answer,
+    }
+}
+
 /// An answer that breaks off before its first byte, as a connection does that is cut.
-pub fn lost_answer() -> Response {
+fn lost_answer() -> Response {
     let cut = futures::stream::once(async {
         Err::<Bytes, _>(std::io::Error::from(std::io::ErrorKind::ConnectionReset))
     });

@@ -11,7 +11,7 @@ use axum::response::{IntoResponse, Response};
 use drover_common::ec2::{Ec2Failure, Ec2FailureKind};
 use jiff::Timestamp;
 
-use crate::faces::disturb::{Disturbance, disturb, lost_answer};
+use crate::faces::disturb::{Disturbance, disturb, settle};
 use crate::shared::SharedWorld;
 use crate::world::cloud::{Cloud, refuse};
 use crate::world::faults::Face;
@@ -54,13 +54,11 @@ async fn handle(State(world): State<SharedWorld>, request: Request<Body>) -> Res
         let answered = perform(&mut world.cloud, &action, &parameters, now);
         answered.map(|content| xml::response(&action, &world.cloud.request_id(), &content))
     });
-    if disturbance.is_some() {
-        return lost_answer();
-    }
-    match answer {
+    let answer = match answer {
         Ok(text) => reply(StatusCode::OK, text),
         Err(failed) => refusal(&world, status_of(&failed), &failed.code, &failed.message),
-    }
+    };
+    settle(disturbance, answer).await
 }
 
 /// Carries out one action; the content of its response.

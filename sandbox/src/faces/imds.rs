@@ -10,13 +10,16 @@ use drover_common::ec2::InstanceState;
 use drover_common::id::InstanceId;
 use jiff::Timestamp;
 
-use crate::faces::disturb::{Disturbance, disturb, lost_answer};
+use crate::faces::disturb::{Disturbance, disturb, settle};
 use crate::shared::SharedWorld;
 use crate::world::World;
 use crate::world::faults::Face;
 
 mod metadata;
 mod token;
+
+#[cfg(test)]
+mod tests;
 
 /// The header that asks for a token and says how long it is to live.
 const TTL_HEADER: &str = "x-aws-ec2-metadata-token-ttl-seconds";
@@ -41,10 +44,8 @@ async fn handle(State(world): State<SharedWorld>, request: Request<Body>) -> Res
     let answer = world.with(|world, now| {
         answer(world, &instance, request.method(), path, request.headers(), now)
     });
-    if disturbance.is_some() {
-        return lost_answer();
-    }
-    answer.unwrap_or_else(|(status, reason)| refusal(status, reason))
+    let answer = answer.unwrap_or_else(|(status, reason)| refusal(status, reason));
+    settle(disturbance, answer).await
 }
 
 fn answer(

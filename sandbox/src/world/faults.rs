@@ -39,6 +39,11 @@ pub enum FaultEffect {
         /// The wait.
         milliseconds: u64,
     },
+    /// It is done at once, but the answer comes late.
+    DelayAnswer {
+        /// The wait.
+        milliseconds: u64,
+    },
     /// It is done, but the answer is lost: the connection closes.
     LostAnswer,
     /// It is not done, and no answer ever comes.

@@ -11,10 +11,11 @@ use super::Cloud;
 
 /// The books as a report.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
 pub struct Audit {
     /// Instances ever launched.
-    pub launched: u64,
+    pub launches: u64,
+    /// Instances launched for an intent beyond what it asked for.
+    pub repeated_launches: u64,
     /// Instances neither shutting down nor terminated.
     pub live: u64,
     /// Spot instances reclaimed at the end of a notice.
@@ -27,7 +28,7 @@ pub struct Audit {
     pub tokens: BTreeMap<String, TokenUse>,
     /// Client tokens that came with two different requests: a bug in the caller.
     pub token_mismatches: u64,
-    /// Intents (by tag) for which more instances were launched than asked for.
+    /// The intents (by tag) of [`Self::repeated_launches`].
     pub launched_twice: Vec<String>,
     /// NodeClaims (by tag) borne by more than one live instance.
     pub claims_with_two_instances: Vec<String>,
@@ -37,7 +38,6 @@ pub struct Audit {
 
 /// How often one client token was used.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
 pub struct TokenUse {
     /// Requests under it.
     pub requests: u64,
@@ -80,14 +80,16 @@ impl Cloud {
     /// What was launched under which token, and what should not have been.
     pub fn audit(&self) -> Audit {
         let books = &self.books;
+        let repeated = repeated_launches(&books.tokens);
         let mut audit = Audit {
-            launched: books.launched,
+            launches: books.launched,
             interrupted: books.interrupted,
             calls: books.calls.clone(),
             throttled: books.throttled,
             tokens: books.tokens.clone(),
             token_mismatches: books.token_mismatches,
-            launched_twice: launched_twice(&books.tokens),
+            repeated_launches: repeated.values().sum(),
+            launched_twice: repeated.into_keys().collect(),
             ..Audit::default()
         };
         let mut claims: BTreeMap<&str, u32> = BTreeMap::new();
@@ -107,20 +109,18 @@ impl Cloud {
     }
 }
 
-/// Intents under whose tokens more was launched than any one of their requests wanted.
-fn launched_twice(tokens: &BTreeMap<String, TokenUse>) -> Vec<String> {
-    let mut intents: BTreeMap<&str, (usize, u32)> = BTreeMap::new();
+/// For each intent under whose tokens more was launched than any one of its requests wanted: how
+/// much more.
+fn repeated_launches(tokens: &BTreeMap<String, TokenUse>) -> BTreeMap<String, u64> {
+    let mut intents: BTreeMap<&str, (u64, u64)> = BTreeMap::new();
     for (token, used) in tokens {
         let intent = used.intent.as_deref().unwrap_or(token);
         let entry = intents.entry(intent).or_default();
-        entry.0 += used.instances.len();
-        entry.1 = entry.1.max(used.wanted);
+        entry.0 += used.instances.len() as u64;
+        entry.1 = entry.1.max(u64::from(used.wanted));
     }
-    intents
+    let more = intents
         .into_iter()
-        .filter(|(_, (launched, wanted))| {
-            *launched > usize::try_from(*wanted).unwrap_or(usize::MAX)
-        })
-        .map(|(intent, _)| intent.to_owned())
-        .collect()
+        .map(|(intent, (launched, wanted))| (intent.to_owned(), launched.saturating_sub(wanted)));
+    more.filter(|(_, more)| *more > 0).collect()
 }

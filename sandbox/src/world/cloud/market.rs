@@ -44,16 +44,16 @@ impl CatalogType {
 /// Limits how many more instances can be had of some offerings. Of several rules for an offering
 /// the newest counts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(deny_unknown_fields)]
 pub struct CapacityRule {
     /// Instance type; `*` for any.
-    #[serde(default = "any", alias = "instance_type")]
+    #[serde(default = "any")]
     pub instance_type: String,
     /// Zone; `*` for any.
     #[serde(default = "any")]
     pub zone: String,
     /// `spot`, `on-demand`; `*` for any.
-    #[serde(default = "any", alias = "capacity_type")]
+    #[serde(default = "any")]
     pub capacity_type: String,
     /// How many more instances, counted down over all offerings of the rule; no limit if `None`.
     /// Read from a number, `null`, or `false` (none) and `true` (no limit).

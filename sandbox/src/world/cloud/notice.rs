@@ -5,7 +5,6 @@ use serde::{Deserialize, Serialize};
 
 /// The notices of one instance.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
-#[serde(rename_all = "camelCase")]
 pub struct Notices {
     /// Spot interruption.
     pub spot: Option<SpotNotice>,
@@ -17,7 +16,6 @@ pub struct Notices {
 
 /// A spot interruption: fixed once given, unlike some imitations that move it with every read.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
 pub struct SpotNotice {
     /// `terminate`, `stop` or `hibernate`.
     pub action: String,
@@ -27,7 +25,6 @@ pub struct SpotNotice {
 
 /// One scheduled event.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
 pub struct MaintenanceEvent {
     /// `instance-event-…`.
     pub event_id: String,

@@ -161,7 +161,7 @@ fn the_same_token_launches_once_and_another_request_under_it_is_refused() {
     let refused = cloud.apply(&Ec2Call::CreateFleet(request), at(31)).unwrap_err();
     assert_eq!(refused.kind, Ec2FailureKind::TokenMismatch);
     let audit = cloud.audit();
-    assert_eq!((audit.launched, audit.token_mismatches), (2, 1));
+    assert_eq!((audit.launches, audit.token_mismatches), (2, 1));
     assert_eq!(audit.tokens["one"].requests, 3);
     assert!(audit.launched_twice.is_empty());
 }
@@ -175,6 +175,7 @@ fn the_audit_sees_an_intent_that_was_launched_under_two_tokens() {
     create(&mut cloud, &one, start());
     create(&mut cloud, &two, start());
     assert_eq!(cloud.audit().launched_twice, ["one"]);
+    assert_eq!(cloud.audit().repeated_launches, 1);
     let claim = Tags::from([(labels::NODECLAIM_TAG.to_owned(), "default-1".to_owned())]);
     let instances: Vec<InstanceId> = cloud.instances().map(|one| one.id.clone()).collect();
     assert_eq!(cloud.audit().without_claim, instances);
