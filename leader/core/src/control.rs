@@ -37,6 +37,8 @@ mod provisioning;
 mod settings;
 mod status;
 
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 

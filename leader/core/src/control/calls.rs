@@ -207,7 +207,7 @@ mod tests {
     fn a_key_is_called_once_until_answered_and_waits_after_failures() {
         let mut table = CallTable::default();
         let call = Call::Ec2(Ec2Call::DescribeInstanceTypes);
-        let at = |millis| Timestamp::from_millisecond(1_000_000 + millis).unwrap();
+        let at = |millis: i64| Timestamp::from_millisecond(1_000_000 + millis).unwrap();
         assert!(table.call(CallKey::Lease, call.clone(), at(0)));
         assert!(!table.call(CallKey::Lease, call.clone(), at(1)));
         assert_eq!(table.answered(&CallKey::Lease), Some(call.clone()));
