@@ -5,6 +5,11 @@
 //! 1.14), so that manifests written for it are taken as they are. Durations and quantities stay in
 //! the user's own spelling: what is read is written back unchanged.
 
+#![allow(
+    clippy::duplicated_attributes,
+    reason = "printer columns are attributes whose parts may be alike"
+)]
+
 mod budget;
 mod condition;
 mod cron;
