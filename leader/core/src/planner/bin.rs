@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use drover_common::cluster::ObjectKey;
-use drover_common::instance_type::CapacityType;
 use drover_common::labels;
 use fixedbitset::FixedBitSet;
 
@@ -79,26 +78,30 @@ pub(super) fn most_room(market: &Market<'_>, offers: &FixedBitSet) -> Amounts {
 }
 
 impl Board<'_> {
-    /// The cheapest of some offers: reserved capacity first, then price, then spot before
-    /// on-demand, then the smaller type, then by name and zone.
+    /// The first of some offers in the order of buying.
     pub(super) fn cheapest(&self, offers: &FixedBitSet) -> Option<usize> {
-        offers.ones().min_by_key(|offer| self.price_order(*offer))
+        offers.ones().min_by_key(|offer| self.market.rank(*offer))
     }
 
-    /// The order offers are bought in.
-    pub(super) fn price_order(&self, offer: usize) -> (bool, u64, CapacityType, u32, &str, &str) {
-        let Some((entry, kind)) = self.market.offers.get(offer).zip(self.market.kind_of(offer))
-        else {
-            return (true, u64::MAX, CapacityType::OnDemand, u32::MAX, "", "");
+    /// The least a bin would cost with one more pod of a group, topology and limits aside.
+    pub(super) fn least_cost(&self, group: usize, bin: &Bin) -> Option<u64> {
+        let entry = self.groups.get(group)?;
+        if !fits(&entry.request, &bin.used, &bin.most) {
+            return None;
+        }
+        let roomy = |offer: usize| {
+            let kind = self.market.kind_of(offer);
+            kind.is_some_and(|kind| fits(&entry.request, &bin.used, &kind.room))
         };
-        (
-            entry.capacity_type != CapacityType::Reserved,
-            entry.cost(),
-            entry.capacity_type,
-            kind.vcpus,
-            &kind.instance_type.name,
-            entry.zone,
-        )
+        if entry.offers.contains(bin.cheapest) && roomy(bin.cheapest) {
+            return self.market.offers.get(bin.cheapest).map(|offer| offer.cost());
+        }
+        bin.offers
+            .intersection(&entry.offers)
+            .filter_map(|offer| Some((self.market.offers.get(offer)?.cost(), offer)))
+            .filter(|(_, offer)| roomy(*offer))
+            .map(|(cost, _)| cost)
+            .min()
     }
 
     /// What a bin would become with one more pod of a group; `None` if it can't take it.
@@ -208,10 +211,10 @@ impl Board<'_> {
             .map(|(value, bits)| {
                 let mut narrowed = offers.clone();
                 narrowed.intersect_with(bits);
-                let price = self.cheapest(&narrowed).map(|offer| self.price_order(offer));
-                (self.topology.weight(part, key, value), price, value, narrowed)
+                let rank = self.cheapest(&narrowed).map(|offer| self.market.rank(offer));
+                (self.topology.weight(part, key, value), rank, value, narrowed)
             })
-            .min_by(|a, b| (a.0, &a.1, a.2).cmp(&(b.0, &b.1, b.2)));
+            .min_by(|a, b| (a.0, a.1, a.2).cmp(&(b.0, b.1, b.2)));
         if let Some((_, _, value, narrowed)) = best {
             pinned.insert(key.to_owned(), value.clone());
             *offers = narrowed;

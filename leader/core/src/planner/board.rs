@@ -28,6 +28,8 @@ pub(super) struct Board<'a> {
     pub groups: Vec<Group>,
     pub existing: Vec<ExistingNode>,
     pub bins: Vec<Bin>,
+    /// What the exact path opens nodes from: offers that no other dominates.
+    pub scope: FixedBitSet,
     pub refused: Vec<(ObjectKey, String)>,
     /// Shapes among the pods looked at.
     pub shapes: usize,
@@ -63,6 +65,7 @@ impl<'a> Board<'a> {
             groups: Vec::new(),
             existing,
             bins: Vec::new(),
+            scope: FixedBitSet::new(),
             refused: pending.refused.clone(),
             shapes: pending.groups.len(),
         };

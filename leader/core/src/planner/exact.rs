@@ -5,6 +5,7 @@ use drover_common::cluster::ObjectKey;
 use drover_common::labels;
 use fixedbitset::FixedBitSet;
 
+use super::bin::most_room;
 use super::board::Board;
 use super::dimension::{fits, times};
 
@@ -30,6 +31,70 @@ impl Board<'_> {
         }
     }
 
+    /// Places what it can of some groups. Pods may wait for each other (affinity, spread), so as
+    /// long as one finds a place, all try again.
+    pub(super) fn place_all_exactly(&mut self, groups: &[usize]) {
+        let waiting: Vec<usize> = groups
+            .iter()
+            .copied()
+            .filter(|group| self.groups.get(*group).is_some_and(|group| group.left() > 0))
+            .collect();
+        if waiting.is_empty() {
+            return;
+        }
+        let first_bin = self.bins.len();
+        self.scope = self.undominated(&waiting);
+        loop {
+            let mut placed = false;
+            for group in &waiting {
+                placed |= self.place_exactly(*group);
+            }
+            if !placed {
+                break;
+            }
+        }
+        for bin in first_bin..self.bins.len() {
+            self.widen(bin);
+        }
+    }
+
+    /// Gives a node of the exact path all the offers that hold what it has.
+    fn widen(&mut self, bin: usize) {
+        let Some(target) = self.bins.get(bin) else { return };
+        let Some(pool) = self.market.pools.get(target.pool) else { return };
+        let mut offers = FixedBitSet::with_capacity(self.market.offers.len());
+        offers.insert_range(pool.offers.clone());
+        for (group, _) in &target.contents {
+            if let Some(group) = self.groups.get(*group) {
+                offers.intersect_with(&group.offers);
+            }
+        }
+        for (key, value) in &target.pinned {
+            if let Some(bits) = self.index.known(key).and_then(|values| values.get(value)) {
+                offers.intersect_with(bits);
+            }
+        }
+        let (used, ports, cheapest) = (target.used.clone(), target.ports.clone(), target.cheapest);
+        self.keep_fitting(&mut offers, &used);
+        let conflicting: Vec<usize> = offers
+            .ones()
+            .filter(|offer| {
+                let daemons = self.market.kind_of(*offer).map(|kind| &kind.daemon_ports);
+                let mut daemons = daemons.into_iter().flatten();
+                daemons.any(|daemon| ports.iter().any(|port| port.conflicts(daemon)))
+                    || !self.within_limits(*offer, Some(cheapest))
+            })
+            .collect();
+        for offer in conflicting {
+            offers.remove(offer);
+        }
+        let most = most_room(&self.market, &offers);
+        if let Some(target) = self.bins.get_mut(bin) {
+            target.offers = offers;
+            target.most = most;
+        }
+    }
+
     /// Places what it can of a group, pod by pod.
     pub(super) fn place_exactly(&mut self, group: usize) -> bool {
         let Some(entry) = self.groups.get(group) else { return false };
@@ -40,14 +105,23 @@ impl Board<'_> {
         let mut placed = false;
         while self.groups.get(group).is_some_and(|group| group.left() > 0) {
             if !(self.place_on_node(group, &admitting)
-                || self.place_in_bin(group)
-                || self.place_in_new_bin(group))
+                || self.place_in_bin(group, true)
+                || self.place_in_new_bin(group)
+                || self.place_in_bin(group, false))
             {
                 break;
             }
             placed = true;
         }
         placed
+    }
+
+    /// Places what it can of a group on existing nodes, pod by pod.
+    pub(super) fn place_on_nodes(&mut self, group: usize) {
+        let admitting = self.admitting_nodes(group);
+        while self.groups.get(group).is_some_and(|group| group.left() > 0)
+            && self.place_on_node(group, &admitting)
+        {}
     }
 
     /// Places what it can of a group without topology on existing nodes, in bulk.
@@ -155,15 +229,36 @@ impl Board<'_> {
         true
     }
 
-    fn place_in_bin(&mut self, group: usize) -> bool {
+    /// Puts a pod into the first planned node that takes it; a `thrifty` search passes over nodes
+    /// that would grow by more than a node of the pod's own costs.
+    fn place_in_bin(&mut self, group: usize, thrifty: bool) -> bool {
+        let alone = self
+            .groups
+            .get(group)
+            .and_then(|group| self.cheapest(&group.offers))
+            .map_or(0, |offer| self.cost(offer));
         for bin in 0..self.bins.len() {
             let Some(target) = self.bins.get(bin) else { return false };
-            if let Some(narrowed) = self.narrow(group, target, Some(target.cheapest)) {
+            let most = if thrifty {
+                self.cost(target.cheapest).saturating_add(alone)
+            } else {
+                u64::MAX
+            };
+            if self.least_cost(group, target).is_none_or(|least| least > most) {
+                continue;
+            }
+            if let Some(narrowed) = self.narrow(group, target, Some(target.cheapest))
+                && self.cost(narrowed.cheapest) <= most
+            {
                 self.fill(group, bin, narrowed, 1);
                 return true;
             }
         }
         false
+    }
+
+    fn cost(&self, offer: usize) -> u64 {
+        self.market.offers.get(offer).map_or(0, |offer| offer.cost())
     }
 
     /// Opens a node of the heaviest pools that can take the pod, cheapest first among equals.
@@ -175,6 +270,7 @@ impl Board<'_> {
                     offers.insert_range(pool.offers.clone());
                 }
             }
+            offers.intersect_with(&self.scope);
             let bin = self.empty_bin(offers);
             if let Some(narrowed) = self.narrow(group, &bin, None) {
                 let bin = self.open(bin, &narrowed);

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use drover_common::cluster::ObjectKey;
 use drover_common::instance_type::CapacityType;
 use drover_common::labels;
 use drover_common::requirement::{Operator, Requirement};
@@ -10,6 +11,7 @@ use fixedbitset::FixedBitSet;
 
 use super::bin::Bin;
 use super::board::Board;
+use super::market::Pool;
 use super::{Launch, LaunchOffering};
 
 /// Types of an on-demand launch that may be dearer than [`PRICE_CEILING_PERCENT`] allows, so that
@@ -24,11 +26,40 @@ struct Choice {
     offers: Vec<usize>,
 }
 
+/// What makes planned nodes equal: the cheapest offer, the domains decided, and what is in.
+type BinKey = (usize, BTreeMap<String, String>, Vec<(usize, usize)>);
+
+fn bin_key(bin: &Bin) -> BinKey {
+    let mut contents: Vec<(usize, usize)> =
+        bin.contents.iter().map(|(group, pods)| (*group, pods.len())).collect();
+    contents.sort_unstable();
+    (bin.cheapest, bin.pinned.clone(), contents)
+}
+
+fn sorted_pods(bin: &Bin) -> Vec<ObjectKey> {
+    let mut pods: Vec<ObjectKey> =
+        bin.contents.iter().flat_map(|(_, pods)| pods.iter().cloned()).collect();
+    pods.sort();
+    pods
+}
+
 impl Board<'_> {
     /// Turns every planned node into a launch.
     pub(super) fn launches(&mut self) -> Vec<Launch> {
         let bins = std::mem::take(&mut self.bins);
-        let launches = bins.iter().filter_map(|bin| self.launch(bin)).collect();
+        // Equal nodes become equal launches, so long as no limit is used up on the way.
+        let mut known: BTreeMap<BinKey, Launch> = BTreeMap::new();
+        let mut launches = Vec::with_capacity(bins.len());
+        for bin in &bins {
+            let limited = self.market.pools.get(bin.pool).is_none_or(Pool::is_limited);
+            let key = bin_key(bin);
+            if !limited && let Some(like) = known.get(&key) {
+                launches.push(Launch { pods: sorted_pods(bin), ..like.clone() });
+            } else if let Some(launch) = self.launch(bin) {
+                known.insert(key, launch.clone());
+                launches.push(launch);
+            }
+        }
         self.bins = bins;
         launches
     }
@@ -41,16 +72,13 @@ impl Board<'_> {
         let options = self.affordable(bin, options, cheapest.capacity_type);
         let mut offers: Vec<usize> =
             options.iter().flat_map(|option| option.offers.iter().copied()).collect();
-        offers.sort_by(|a, b| self.price_order(*a).cmp(&self.price_order(*b)));
+        offers.sort_by_key(|offer| self.market.rank(*offer));
         let first = self.market.offers.get(*offers.first()?)?;
         let pool = self.market.pools.get(bin.pool)?;
         let template = self.market.templates.get(template_index)?;
         let zones: BTreeSet<&str> =
             offers.iter().filter_map(|o| Some(self.market.offers.get(*o)?.zone)).collect();
         let kinds: Vec<usize> = options.iter().map(|option| option.kind).collect();
-        let mut pods: Vec<_> =
-            bin.contents.iter().flat_map(|(_, pods)| pods.iter().cloned()).collect();
-        pods.sort();
         Some(Launch {
             nodepool: pool.name.clone(),
             nodeclass: pool.class.clone(),
@@ -61,7 +89,7 @@ impl Board<'_> {
             labels: self.known_labels(&template.labels, &kinds, &zones, cheapest.capacity_type),
             taints: pool.taints.clone(),
             startup_taints: pool.startup_taints.clone(),
-            pods,
+            pods: sorted_pods(bin),
             hourly_price_micro: first.price.unwrap_or(0),
             allocatable: self.least_allocatable(&kinds),
             offerings: offers.iter().filter_map(|offer| self.launch_offering(*offer)).collect(),
@@ -120,19 +148,12 @@ impl Board<'_> {
                 let sound = in_zones.clone().all(|offer| admitted.contains(*offer));
                 let mut offers: Vec<usize> =
                     in_zones.copied().filter(|offer| bin.offers.contains(*offer)).collect();
-                offers.sort_by(|a, b| self.price_order(*a).cmp(&self.price_order(*b)));
+                offers.sort_by_key(|offer| self.market.rank(*offer));
                 (sound && !offers.is_empty()).then_some(Choice { kind, offers })
             })
             .collect();
-        options.sort_by(|a, b| self.option_order(a).cmp(&self.option_order(b)));
+        options.sort_by_key(|option| option.offers.first().map(|offer| self.market.rank(*offer)));
         options
-    }
-
-    fn option_order(
-        &self,
-        option: &Choice,
-    ) -> Option<(bool, u64, CapacityType, u32, &str, &str)> {
-        option.offers.first().map(|offer| self.price_order(*offer))
     }
 
     /// Keeps types that the pool's limits still allow in place of the one already counted, and

@@ -72,6 +72,7 @@ fn add_to(
         .map(|candidate| times(&item.request, &node.used, &candidate.room))
         .max()
         .unwrap_or(0)
+        .min(item.cap)
         .min(*left);
     if most == 0 {
         return None;
@@ -114,7 +115,7 @@ fn open(
         if !candidate.admits.contains(index) {
             continue;
         }
-        let each = times(&item.request, &nothing, &candidate.room).min(left);
+        let each = times(&item.request, &nothing, &candidate.room).min(item.cap).min(left);
         let allowed = allowances.get(candidate.pool).map_or(0, |a| a.times(&candidate.capacity));
         if each == 0 || allowed == 0 {
             continue;

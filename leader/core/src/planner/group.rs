@@ -58,7 +58,21 @@ impl Group {
         true
     }
 
-    /// Whether the per-pod path is needed.
+    /// Takes pods back that were placed.
+    pub(super) fn give_back(&mut self, returned: Vec<ObjectKey>) {
+        let returned: BTreeSet<ObjectKey> = returned.into_iter().collect();
+        let placed = self.pods.get(..self.placed).unwrap_or_default();
+        let mut kept: Vec<ObjectKey> =
+            placed.iter().filter(|pod| !returned.contains(*pod)).cloned().collect();
+        let rest = self.pods.get(self.placed..).unwrap_or_default();
+        let mut open: Vec<ObjectKey> = rest.iter().cloned().chain(returned).collect();
+        open.sort();
+        self.placed = kept.len();
+        kept.append(&mut open);
+        self.pods = kept;
+    }
+
+    /// Whether its place depends on no other pod's.
     pub(super) fn is_plain(&self) -> bool {
         self.part.is_free() && self.shape.ports.is_empty()
     }

@@ -44,6 +44,13 @@ pub(super) struct Pool {
     pub offers: Range<usize>,
 }
 
+impl Pool {
+    /// Whether any limit is set.
+    pub(super) fn is_limited(&self) -> bool {
+        self.nodes_left.is_some() || self.left.iter().any(Option::is_some)
+    }
+}
+
 /// An instance type under a template: what a node of it has room for.
 #[derive(Clone, Debug)]
 pub(super) struct NodeKind<'a> {
@@ -88,6 +95,8 @@ pub(super) struct Market<'a> {
     pub templates: Vec<Template>,
     pub kinds: Vec<NodeKind<'a>>,
     pub offers: Vec<Offer<'a>>,
+    /// Each offer's place in the order that offers are bought in.
+    pub ranks: Vec<usize>,
     /// Offers that EC2 is thought to have.
     pub available: FixedBitSet,
     /// Why a pool is not planned for.
@@ -115,6 +124,14 @@ impl<'a> Market<'a> {
         market.available = FixedBitSet::with_capacity(market.offers.len());
         for (index, offer) in market.offers.iter().enumerate() {
             market.available.set(index, offer.available);
+        }
+        let mut order: Vec<usize> = (0..market.offers.len()).collect();
+        order.sort_by(|a, b| market.price_order(*a).cmp(&market.price_order(*b)));
+        market.ranks = vec![usize::MAX; market.offers.len()];
+        for (rank, offer) in order.into_iter().enumerate() {
+            if let Some(slot) = market.ranks.get_mut(offer) {
+                *slot = rank;
+            }
         }
         market
     }
@@ -228,6 +245,27 @@ impl<'a> Market<'a> {
             let load = load_of(daemons, instance_type, labels, taints, dimensions);
             self.kinds.push(node_kind(template, instance_type, dimensions, load));
         }
+    }
+
+    /// The order offers are bought in: reserved capacity first, then price, then spot before
+    /// on-demand, then the smaller type, then by name and zone.
+    fn price_order(&self, offer: usize) -> (bool, u64, CapacityType, u32, &str, &str) {
+        let Some((entry, kind)) = self.offers.get(offer).zip(self.kind_of(offer)) else {
+            return (true, u64::MAX, CapacityType::OnDemand, u32::MAX, "", "");
+        };
+        (
+            entry.capacity_type != CapacityType::Reserved,
+            entry.cost(),
+            entry.capacity_type,
+            kind.vcpus,
+            &kind.instance_type.name,
+            entry.zone,
+        )
+    }
+
+    /// An offer's place in that order.
+    pub(super) fn rank(&self, offer: usize) -> usize {
+        self.ranks.get(offer).copied().unwrap_or(usize::MAX)
     }
 
     /// The value of a node label if this offer is bought.

@@ -10,6 +10,8 @@ use super::dimension::{Amounts, CPU, MEMORY, add_times, fits, times};
 pub(super) struct Item {
     pub request: Amounts,
     pub demand: u32,
+    /// Most of it a node.
+    pub cap: u32,
 }
 
 /// Something to buy.
@@ -283,7 +285,7 @@ fn fill(
     for (_, index) in order {
         let Some(item) = items.get(*index) else { continue };
         let left = demand.get(*index).copied().unwrap_or(0);
-        let count = times(&item.request, &used, &candidate.room).min(left);
+        let count = times(&item.request, &used, &candidate.room).min(left).min(item.cap);
         if count > 0 {
             add_times(&mut used, &item.request, count);
             contents.push((*index, count));
@@ -318,10 +320,9 @@ fn balanced(
         open.retain(|index| {
             let left = demand.get(*index).copied().unwrap_or(0);
             let taken = counts.get(*index).copied().unwrap_or(0);
-            taken < left
-                && items
-                    .get(*index)
-                    .is_some_and(|item| fits(&item.request, &used, &candidate.room))
+            items.get(*index).is_some_and(|item| {
+                taken < left.min(item.cap) && fits(&item.request, &used, &candidate.room)
+            })
         });
         let best = open.iter().copied().max_by(|a, b| {
             let score = |index: usize| {

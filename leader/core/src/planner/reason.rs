@@ -60,8 +60,7 @@ impl Board<'_> {
         let mut offers = entry.offers.clone();
         keep_range(&mut offers, &pool);
         if offers.is_clear() {
-            let names = self.type_names(&possible);
-            return format!("fits {names}, which EC2 could not provide lately");
+            return self.shortage_reason(&possible);
         }
         let limited: Vec<usize> =
             offers.ones().filter(|offer| self.within_limits(*offer, None)).collect();
@@ -193,21 +192,19 @@ impl Board<'_> {
         format!("{} leaves no domain that its types can reach", words.join(", "))
     }
 
-    fn type_names(&self, offers: &FixedBitSet) -> String {
-        let mut names: Vec<String> = offers
-            .ones()
-            .filter_map(|offer| {
-                let entry = self.market.offers.get(offer)?;
-                let kind = self.market.kinds.get(entry.kind)?;
-                Some(format!(
-                    "{} {} in {}",
-                    entry.capacity_type, kind.instance_type.name, entry.zone
-                ))
-            })
-            .collect();
-        names.sort();
-        names.dedup();
-        list(&names)
+    fn shortage_reason(&self, possible: &FixedBitSet) -> String {
+        let Some(cheapest) = self.cheapest(possible) else { return String::new() };
+        let Some((offer, kind)) = self.market.offers.get(cheapest).zip(self.market.kind_of(cheapest))
+        else {
+            return String::new();
+        };
+        let name = format!("{} {} in {}", offer.capacity_type, kind.instance_type.name, offer.zone);
+        match possible.count_ones(..) {
+            1 => format!("fits {name} alone, which EC2 could not provide lately"),
+            count => format!(
+                "fits {count} offerings, the cheapest {name}; EC2 could not provide any of them lately"
+            ),
+        }
     }
 }
 

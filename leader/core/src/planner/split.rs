@@ -1,0 +1,155 @@
+//! Spread and self-anti-affinity as counts: a group that keeps to itself needs no pod-by-pod path.
+//! It is split into one piece a domain, with a cap a node, and packed in bulk with the rest.
+
+use std::collections::BTreeMap;
+
+use drover_common::labels;
+use fixedbitset::FixedBitSet;
+
+use super::board::Board;
+use super::topology::{TermKind, Tracked};
+
+/// Pods of one group that may go to one domain.
+#[derive(Clone, Debug)]
+pub(super) struct Piece {
+    pub group: usize,
+    pub offers: FixedBitSet,
+    /// The domain, where there is a choice of them.
+    pub pinned: Option<(String, String)>,
+    /// Pods left.
+    pub count: u32,
+    /// Most pods a new node.
+    pub cap: u32,
+}
+
+impl Board<'_> {
+    /// Whether the group's terms concern no pods but its own, and are of the kinds that counting is
+    /// enough for: spread over hosts and over one other key, and anti-affinity between hosts.
+    pub(super) fn is_splittable(&self, group: usize) -> bool {
+        let Some(entry) = self.groups.get(group) else { return false };
+        let part = &entry.part;
+        let mut keys = 0;
+        let own = part.own.iter().all(|index| {
+            let Some(tracked) = self.topology.terms.get(*index) else { return false };
+            let host = tracked.term.key == labels::HOSTNAME;
+            keys += usize::from(!host);
+            let kind = match tracked.term.kind {
+                TermKind::Spread { .. } => true,
+                TermKind::AntiAffinity => host,
+                TermKind::Affinity => false,
+            };
+            let alone = self.groups.iter().enumerate().all(|(other, entry)| {
+                other == group
+                    || !(entry.part.matched.contains(index) || entry.part.own.contains(index))
+            });
+            kind && alone && part.matched.contains(index)
+        });
+        own && keys <= 1
+            && entry.shape.ports.is_empty()
+            && part.matched.iter().all(|index| part.own.contains(index))
+    }
+
+    /// The pieces of a group's remaining pods.
+    pub(super) fn pieces(&mut self, group: usize) -> Vec<Piece> {
+        let Some(entry) = self.groups.get(group) else { return Vec::new() };
+        let (left, offers, part) = (entry.left(), entry.offers.clone(), entry.part.clone());
+        let terms: Vec<Tracked> =
+            part.own.iter().filter_map(|index| self.topology.terms.get(*index).cloned()).collect();
+        let cap = terms.iter().filter(|t| t.term.key == labels::HOSTNAME).map(host_cap).min();
+        let cap = cap.unwrap_or(u32::MAX);
+        let Some(spread) = terms.iter().find(|t| t.term.key != labels::HOSTNAME) else {
+            return vec![Piece { group, offers, pinned: None, count: left, cap }];
+        };
+        let mut domains: BTreeMap<String, FixedBitSet> = BTreeMap::new();
+        for (value, bits) in self.index.values(&self.market, &spread.term.key) {
+            if !bits.is_disjoint(&offers) {
+                let mut narrowed = bits.clone();
+                narrowed.intersect_with(&offers);
+                domains.insert(value.clone(), narrowed);
+            }
+        }
+        let shares = share_out(spread, domains.keys(), left);
+        domains
+            .into_iter()
+            .filter_map(|(value, offers)| {
+                let count = *shares.get(&value)?;
+                let pinned = Some((spread.term.key.clone(), value));
+                (count > 0).then_some(Piece { group, offers, pinned, count, cap })
+            })
+            .collect()
+    }
+
+    /// Takes a group's pods out of the nodes planned from `first` on, to place them another way.
+    pub(super) fn take_back(&mut self, group: usize, first: usize) {
+        let mut returned = Vec::new();
+        for bin in first..self.bins.len() {
+            let Some(target) = self.bins.get_mut(bin) else { continue };
+            let Some(position) = target.contents.iter().position(|(held, _)| *held == group) else {
+                continue;
+            };
+            let (_, pods) = target.contents.remove(position);
+            let Some(entry) = self.groups.get(group) else { return };
+            for (used, request) in target.used.iter_mut().zip(&entry.request) {
+                let amount = i64::try_from(pods.len()).unwrap_or(i64::MAX);
+                *used = used.saturating_sub(request.saturating_mul(amount));
+            }
+            let part = entry.part.clone();
+            let count = i64::try_from(pods.len()).unwrap_or(i64::MAX);
+            if let Some(target) = self.bins.get(bin) {
+                self.topology.place(&part, &|key| target.domain(key), -count);
+            }
+            returned.extend(pods);
+        }
+        if let Some(entry) = self.groups.get_mut(group) {
+            entry.give_back(returned);
+        }
+        self.drop_empty_bins(first);
+    }
+
+    fn drop_empty_bins(&mut self, first: usize) {
+        let bins = std::mem::take(&mut self.bins);
+        let mut kept = Vec::with_capacity(bins.len());
+        for (number, bin) in bins.into_iter().enumerate() {
+            if number >= first && bin.contents.is_empty() {
+                self.reserve(bin.cheapest, -1);
+            } else {
+                kept.push(bin);
+            }
+        }
+        self.bins = kept;
+    }
+}
+
+/// Most pods of a term's group on a new host.
+fn host_cap(tracked: &Tracked) -> u32 {
+    match tracked.term.kind {
+        TermKind::Spread { max_skew, .. } => u32::try_from(max_skew).unwrap_or(u32::MAX),
+        TermKind::Affinity | TermKind::AntiAffinity => 1,
+    }
+}
+
+/// Shares pods out one by one to the emptiest domain in reach, as long as the skew allows.
+fn share_out<'d>(
+    spread: &Tracked,
+    reachable: impl Iterator<Item = &'d String>,
+    pods: u32,
+) -> BTreeMap<String, u32> {
+    let TermKind::Spread { max_skew, min_domains, .. } = &spread.term.kind else {
+        return BTreeMap::new();
+    };
+    let mut tracked = spread.clone();
+    let mut shares: BTreeMap<String, u32> = reachable.map(|domain| (domain.clone(), 0)).collect();
+    for _ in 0..pods {
+        let count = |domain: &String| tracked.matching.get(domain).copied().unwrap_or(0);
+        let Some(emptiest) = shares.keys().min_by_key(|domain| (count(domain), *domain)).cloned()
+        else {
+            break;
+        };
+        if count(&emptiest) + 1 - tracked.least(*min_domains) > *max_skew {
+            break;
+        }
+        *tracked.matching.entry(emptiest.clone()).or_default() += 1;
+        *shares.entry(emptiest).or_default() += 1;
+    }
+    shares
+}
