@@ -27,7 +27,7 @@ impl Control {
             .view
             .claims()
             .iter()
-            .filter(|(name, _)| !state.claims.contains_key(*name))
+            .filter(|(name, claim)| !state.claims.contains_key(*name) && is_a_pools(claim))
             .map(|(name, claim)| (name.clone(), claim.clone()))
             .collect();
         for (name, claim) in &unknown {
@@ -45,7 +45,7 @@ impl Control {
         self.view.claims().iter().any(|(name, claim)| {
             let young = object::created_at(claim)
                 .is_none_or(|at| now.duration_since(at) <= self.settings.absence_age);
-            !state.claims.contains_key(name) && young
+            !state.claims.contains_key(name) && is_a_pools(claim) && young
         })
     }
 
@@ -135,6 +135,12 @@ impl Control {
             nodeclass,
         }
     }
+}
+
+/// Whether a NodePool's driver made the claim. One that a user made by hand is not launched, and not
+/// removed for having no instance either.
+fn is_a_pools(claim: &NodeClaim) -> bool {
+    pool_label(claim).is_some() || intent_of(claim).is_some()
 }
 
 fn intent_of(claim: &NodeClaim) -> Option<IntentId> {

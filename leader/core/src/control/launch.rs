@@ -108,6 +108,7 @@ impl Control {
                 Step::Record(answer) => {
                     let change = self.outcome_of(intent, &answer, now);
                     self.propose(change, now);
+                    self.tell_failed_launch(intent, &answer, now);
                 }
                 Step::Wait => {}
             }
@@ -300,6 +301,19 @@ impl Control {
             Change::RecordLaunchFailed { intent, errors, unavailable }
         } else {
             Change::RecordLaunched { intent, launched, unavailable, errors }
+        }
+    }
+
+    fn tell_failed_launch(&mut self, intent: &LaunchIntent, answer: &FleetAnswer, now: Timestamp) {
+        let Some(error) = answer.errors.first() else { return };
+        for plan in intent.claims.iter().skip(answer.instances.len()) {
+            let reason = if error.is_unfulfillable() {
+                "InsufficientCapacityError"
+            } else {
+                "LaunchFailed"
+            };
+            let note = format!("NodeClaim was not launched, {}: {}", error.code, error.message);
+            self.claim_event(&plan.name, reason, &note, true, now);
         }
     }
 

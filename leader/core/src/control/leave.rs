@@ -124,6 +124,15 @@ impl Control {
         let mut parts = vec![now.to_string(), reason.as_str().to_owned()];
         parts.extend(claims.iter().map(|claim| claim.0.clone()));
         let id = DisruptionId(format!("d-{}", short_hash(&parts, 10)));
+        let (word, warning) = match reason {
+            DisruptionReason::Interruption => ("TerminatingOnInterruption", true),
+            DisruptionReason::Liveness => ("Disrupted", true),
+            _ => ("DisruptionTerminating", false),
+        };
+        for claim in &claims {
+            let note = format!("Disrupting NodeClaim: {} ({explanation})", reason.as_str());
+            self.claim_event(claim, word, &note, warning, now);
+        }
         let disruption = Disruption { id, reason, claims, deadline, explanation };
         self.propose(Change::CommitDisruption { disruption: Box::new(disruption) }, now)
     }

@@ -11,6 +11,7 @@ use drover_common::resources::{ResourceName, Resources};
 use jiff::{SignedDuration, Timestamp};
 
 use super::intent::{IntentError, MOST_CLAIMS};
+use super::lifecycle::not_initialized;
 use super::object::after;
 use super::{Control, object};
 use crate::command::Change;
@@ -234,10 +235,12 @@ impl Control {
             .iter()
             .filter(|(_, record)| record.stage < Stage::Initialized)
             .filter_map(|(name, record)| {
-                let usable = self.node_of(record).is_some_and(|node| {
-                    let starting = |key: &str| node.spec.taints.iter().any(|t| t.key == key);
-                    node.is_ready() && !starting(labels::UNREGISTERED_TAINT)
-                });
+                // A Node that still bears startup taints takes no pods yet, but will.
+                let node = self.node_of(record);
+                let claim = self.view.claims().get(name);
+                let usable = node
+                    .zip(claim)
+                    .is_some_and(|(node, claim)| not_initialized(claim, &node).is_none());
                 if usable { None } else { self.in_flight_node(name, record) }
             })
             .collect()

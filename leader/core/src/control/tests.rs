@@ -539,6 +539,32 @@ fn a_replica_that_does_not_lead_does_nothing() {
 }
 
 #[test]
+fn a_claim_made_by_hand_is_left_alone_and_stops_nothing() {
+    let mut rig = Rig::new();
+    rig.world.add_claim_by_hand("mine");
+    rig.world.add_pods("web", 1, 800);
+    rig.run(10);
+    assert_eq!(rig.world.running_pods(), 1);
+    rig.run(600);
+    assert_eq!(rig.world.list(Kind::NodeClaim).len(), 2);
+}
+
+#[test]
+fn pods_that_come_while_a_node_warms_up_are_planned_onto_it() {
+    let mut rig = Rig::new();
+    rig.world.warms_up = false;
+    rig.world.add_pods("web", 1, 800);
+    rig.run(10);
+    assert_eq!(rig.stages(), [Stage::Registered], "its startup taint is still there");
+    rig.world.add_pods("more", 1, 800);
+    rig.run(20);
+    assert_eq!(rig.world.instances.len(), 1);
+    rig.world.warms_up = true;
+    rig.run(5);
+    assert_eq!((rig.world.running_pods(), rig.world.instances.len()), (2, 1));
+}
+
+#[test]
 fn a_paused_cluster_launches_nothing_until_it_is_resumed() {
     let mut rig = Rig::new();
     let set = |paused| Change::SetPause {

@@ -35,11 +35,13 @@ pub(super) struct World {
     /// Nodes whose kubelet is up stay so until their instance ends.
     booted: BTreeSet<InstanceId>,
     pub(super) now: Timestamp,
+    /// Whether startup taints are taken off.
+    pub(super) warms_up: bool,
 }
 
 impl World {
     pub(super) fn new(now: Timestamp) -> Self {
-        let mut world = Self { now, ..Self::default() };
+        let mut world = Self { now, warms_up: true, ..Self::default() };
         world.put(Kind::Namespace, json!({"metadata": {"name": "kube-system"}}));
         world.put(Kind::Namespace, json!({"metadata": {"name": "default"}}));
         world.put(Kind::Ec2NodeClass, json!({
@@ -368,7 +370,7 @@ impl World {
                 InstanceState::Running if boots && self.booted.insert(instance.instance.clone()) => {
                     self.register_node(&instance);
                 }
-                InstanceState::Running => self.warm_up(&instance),
+                InstanceState::Running if self.warms_up => self.warm_up(&instance),
                 _ => {}
             }
         }
@@ -560,6 +562,16 @@ impl World {
         object["spec"]["nodeName"] = json!(node);
         object["status"] = json!({"phase": "Running"});
         self.stamp(&name, object);
+    }
+
+    /// A NodeClaim without a pool.
+    pub(super) fn add_claim_by_hand(&mut self, name: &str) {
+        self.put(Kind::NodeClaim, json!({
+            "metadata": {"name": name},
+            "spec": {"requirements": [], "nodeClassRef": {
+                "group": "karpenter.k8s.aws", "kind": "EC2NodeClass", "name": "default",
+            }},
+        }));
     }
 
     /// Another tool takes the lease.
