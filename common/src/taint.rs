@@ -110,10 +110,7 @@ impl Toleration {
 ///
 /// # Errors
 /// The first taint that no toleration matches.
-pub fn tolerates_all<'a>(
-    taints: &'a [Taint],
-    tolerations: &[Toleration],
-) -> Result<(), &'a Taint> {
+pub fn tolerates_all<'a>(taints: &'a [Taint], tolerations: &[Toleration]) -> Result<(), &'a Taint> {
     let untolerated = taints.iter().find(|taint| {
         taint.effect != TaintEffect::PreferNoSchedule
             && !tolerations.iter().any(|toleration| toleration.tolerates(taint))
@@ -131,7 +128,8 @@ mod tests {
 
     #[test]
     fn tolerations_match_as_kubernetes_matches_them() {
-        let gpu = Taint { key: "gpu".into(), value: "a10g".into(), effect: TaintEffect::NoSchedule };
+        let gpu =
+            Taint { key: "gpu".into(), value: "a10g".into(), effect: TaintEffect::NoSchedule };
         for (text, expected) in [
             (r#"{"operator":"Exists"}"#, true),
             (r#"{"key":"gpu","operator":"Exists"}"#, true),

@@ -51,7 +51,8 @@ impl HostTrees {
     /// # Errors
     /// The first file that cannot be written; the others are.
     pub fn write(&mut self, usage: &[MachineUse], now: Timestamp) -> io::Result<()> {
-        let elapsed = self.written.map_or(0, |before| now.duration_since(before).as_micros().max(0));
+        let elapsed =
+            self.written.map_or(0, |before| now.duration_since(before).as_micros().max(0));
         let elapsed = u64::try_from(elapsed).unwrap_or(0);
         self.written = Some(now);
         let mut result = Ok(());
@@ -122,10 +123,8 @@ impl Counters {
             *total = total.saturating_add(stalled);
         }
         for pod in &machine.pods {
-            let (_, used) = self
-                .pods
-                .entry(pod.uid.clone())
-                .or_insert_with(|| (pod_folder(pod), 0));
+            let (_, used) =
+                self.pods.entry(pod.uid.clone()).or_insert_with(|| (pod_folder(pod), 0));
             *used = used.saturating_add(share(elapsed, pod.cpu, 1000));
         }
     }

@@ -78,7 +78,11 @@ pub fn parse(json: &str) -> Result<Catalog, CatalogError> {
     Ok(Catalog { region, instance_types })
 }
 
-fn instance_type(index: usize, mut value: Value, region: &str) -> Result<InstanceType, CatalogError> {
+fn instance_type(
+    index: usize,
+    mut value: Value,
+    region: &str,
+) -> Result<InstanceType, CatalogError> {
     let name = value.get("name").and_then(Value::as_str).unwrap_or_default().to_owned();
     let shown = if name.is_empty() { format!("#{}", index + 1) } else { name.clone() };
     let error = |field: &str, reason: String| CatalogError::Type {
@@ -121,7 +125,8 @@ fn read<T: serde::de::DeserializeOwned>(value: Option<Value>) -> Result<Option<T
 }
 
 fn offering(value: Value) -> Result<Offering, String> {
-    let written: WrittenOffering = serde_json::from_value(value).map_err(|error| error.to_string())?;
+    let written: WrittenOffering =
+        serde_json::from_value(value).map_err(|error| error.to_string())?;
     let price = written.price.map(micro_dollars).transpose()?;
     Ok(Offering {
         zone: written.zone,
@@ -166,7 +171,8 @@ mod tests {
         .unwrap();
         let m5 = catalog.instance_types.first().unwrap();
         assert_eq!(m5.labels.get(labels::INSTANCE_TYPE).map(String::as_str), Some("m5.large"));
-        let expected = [("cpu", "1930m"), ("memory", "6903Mi"), ("pods", "29"), ("ephemeral-storage", "17Gi")];
+        let expected =
+            [("cpu", "1930m"), ("memory", "6903Mi"), ("pods", "29"), ("ephemeral-storage", "17Gi")];
         assert_eq!(m5.allocatable, Resources::from_quantities(expected).unwrap());
         let prices: Vec<_> = m5.offerings.iter().map(|o| (o.price, o.available)).collect();
         assert_eq!(prices, [(Some(35_100), true), (None, false)]);
@@ -180,12 +186,16 @@ mod tests {
         assert_eq!(of(r#""name": "x.y""#), "instance type x.y: field capacity: it is missing");
         let cpu = of(r#""name": "x.y", "capacity": {"cpu": "two"}"#);
         assert!(cpu.starts_with("instance type x.y: field capacity: cpu: "), "{cpu}");
-        let price = of(r#""name": "x.y", "capacity": {}, "offerings": [{"zone": "a", "capacityType": "spot", "price": -1}]"#);
+        let price = of(
+            r#""name": "x.y", "capacity": {}, "offerings": [{"zone": "a", "capacityType": "spot", "price": -1}]"#,
+        );
         assert_eq!(
             price,
             "instance type x.y: field offerings[0]: price -1 is not between 0 and a billion dollars"
         );
-        let kind = of(r#""name": "x.y", "capacity": {}, "offerings": [{"zone": "a", "capacityType": "free"}]"#);
+        let kind = of(
+            r#""name": "x.y", "capacity": {}, "offerings": [{"zone": "a", "capacityType": "free"}]"#,
+        );
         assert!(kind.contains("offerings[0]"), "{kind}");
     }
 }

@@ -26,15 +26,34 @@ pub fn reference() -> Vec<CatalogEntry> {
 fn entry(line: &str) -> Option<CatalogEntry> {
     let columns: Vec<&str> = line.split(',').collect();
     let [
-        name, arch, vcpus, memory, interfaces, addresses, hypervisor, maker, clock, ebs, network,
-        nvme, flags, gpu, accelerator, efa, price, zones,
+        name,
+        arch,
+        vcpus,
+        memory,
+        interfaces,
+        addresses,
+        hypervisor,
+        maker,
+        clock,
+        ebs,
+        network,
+        nvme,
+        flags,
+        gpu,
+        accelerator,
+        efa,
+        price,
+        zones,
     ] = columns.as_slice()
     else {
         return None;
     };
     let on_demand: u64 = price.parse().ok()?;
-    let offerings: Vec<Offering> =
-        zones.split(' ').map(|zone| zone_offerings(zone, on_demand)).collect::<Option<Vec<_>>>()?.concat();
+    let offerings: Vec<Offering> = zones
+        .split(' ')
+        .map(|zone| zone_offerings(zone, on_demand))
+        .collect::<Option<Vec<_>>>()?
+        .concat();
     let facts = InstanceTypeFacts {
         name: (*name).to_owned(),
         arch: (*arch).to_owned(),
@@ -121,7 +140,9 @@ mod tests {
         let prices: Vec<_> = a1
             .offerings
             .iter()
-            .map(|offering| (offering.zone.as_str(), offering.capacity_type.as_str(), offering.price))
+            .map(|offering| {
+                (offering.zone.as_str(), offering.capacity_type.as_str(), offering.price)
+            })
             .take(3)
             .collect();
         assert_eq!(

@@ -28,7 +28,8 @@ fn every_type_of_the_reference_table_has_the_expected_labels_capacity_and_alloca
     assert_eq!(catalog.len(), expected.len());
     let settings = NodeSettings::default();
     for (entry, line) in catalog.into_iter().zip(expected) {
-        let mut made = InstanceType::from_facts(&entry.facts, &settings, "us-east-1", entry.offerings);
+        let mut made =
+            InstanceType::from_facts(&entry.facts, &settings, "us-east-1", entry.offerings);
         assert_eq!(made.labels.remove(labels::INSTANCE_TYPE).as_ref(), Some(&made.name));
         // The expectations were sorted by the whole label, as a BTreeMap is.
         let text = |resources: &Resources, name| {
@@ -70,7 +71,8 @@ fn mebibytes(resources: &Resources) -> String {
 #[test]
 fn settings_change_pods_reservations_and_thresholds() {
     let large = facts("m5.large");
-    let made = |settings: NodeSettings| InstanceType::from_facts(&large, &settings, "r", Vec::new());
+    let made =
+        |settings: NodeSettings| InstanceType::from_facts(&large, &settings, "r", Vec::new());
     let pods = |settings| made(settings).capacity.get(&ResourceName::Pods);
     let memory = |settings| made(settings).allocatable.get(&ResourceName::Memory) >> 20;
     let default = NodeSettings::default;

@@ -66,7 +66,9 @@ fn every_form_of_quantity_is_read() {
 
 #[test]
 fn what_is_not_a_quantity_is_refused() {
-    for text in ["", "-", "m", "1K", "1ki", "1 Gi", "1.2.3", "e3", "1e", "1e3k", "0x10", "1Kib", "--1", "é"] {
+    for text in
+        ["", "-", "m", "1K", "1ki", "1 Gi", "1.2.3", "e3", "1e", "1e3k", "0x10", "1Kib", "--1", "é"]
+    {
         assert!(parse_quantity(text).is_err(), "{text}");
     }
 }

@@ -43,7 +43,8 @@ impl Pod {
 
     fn container_requests(&self, container: &Container, resize_infeasible: bool) -> Resources {
         let wanted = effective_requests(&container.resources);
-        let status = self.status.container_statuses.iter().find(|status| status.name == container.name);
+        let status =
+            self.status.container_statuses.iter().find(|status| status.name == container.name);
         let Some(status) = status else { return wanted };
         let actual = status.resources.as_ref().map(|actual| &actual.requests);
         let held = actual.map_or_else(
@@ -118,15 +119,17 @@ mod tests {
             (json!([container("i", "2"), sidecar("s", "500m")]), "2"),
             (json!([sidecar("s", "1"), sidecar("t", "1"), container("i", "1")]), "3"),
         ] {
-            assert_eq!(requests(pod(init.clone())), json!({"cpu": expected, "pods": "1"}), "{init}");
+            assert_eq!(
+                requests(pod(init.clone())),
+                json!({"cpu": expected, "pods": "1"}),
+                "{init}"
+            );
         }
     }
 
     #[test]
     fn pod_level_resources_replace_those_of_containers() {
-        let pod = |resources: Value| {
-            json!({"spec": {"containers": [container("a", "1")], "resources": resources, "overhead": {"cpu": "100m"}}})
-        };
+        let pod = |resources: Value| json!({"spec": {"containers": [container("a", "1")], "resources": resources, "overhead": {"cpu": "100m"}}});
         assert_eq!(requests(pod(json!({"requests": {"cpu": "3"}})))["cpu"], "3100m");
         let limits = requests(pod(json!({"limits": {"cpu": "3", "memory": "2Gi"}})));
         assert_eq!(limits, json!({"cpu": "1100m", "memory": "2Gi", "pods": "1"}));
@@ -145,7 +148,8 @@ mod tests {
             })
         };
         assert_eq!(requests(pod(json!([])))["cpu"], "4");
-        let infeasible = json!([{"type": "PodResizePending", "status": "True", "reason": "Infeasible"}]);
+        let infeasible =
+            json!([{"type": "PodResizePending", "status": "True", "reason": "Infeasible"}]);
         assert_eq!(requests(pod(infeasible))["cpu"], "2");
     }
 }

@@ -44,7 +44,10 @@ mod tests {
             ("{}", true),
             (r#"{"matchLabels":{"app":"web"}}"#, true),
             (r#"{"matchLabels":{"app":"api"}}"#, false),
-            (r#"{"matchExpressions":[{"key":"app","operator":"In","values":["api","web"]}]}"#, true),
+            (
+                r#"{"matchExpressions":[{"key":"app","operator":"In","values":["api","web"]}]}"#,
+                true,
+            ),
             (r#"{"matchExpressions":[{"key":"app","operator":"NotIn","values":["web"]}]}"#, false),
             (r#"{"matchExpressions":[{"key":"tier","operator":"NotIn","values":["x"]}]}"#, true),
             (r#"{"matchExpressions":[{"key":"tier","operator":"Exists"}]}"#, false),

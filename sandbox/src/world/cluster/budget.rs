@@ -100,9 +100,10 @@ fn wanted_by_controllers(turn: &Turn<'_>, pods: &[Arc<PodEntry>]) -> i64 {
     let mut bare = 0;
     for entry in pods {
         let metadata = &entry.pod.metadata;
-        match metadata.controller().and_then(|owner| {
-            scale(turn, &owner.kind, &metadata.namespace, &owner.name)
-        }) {
+        match metadata
+            .controller()
+            .and_then(|owner| scale(turn, &owner.kind, &metadata.namespace, &owner.name))
+        {
             Some((uid, replicas)) => {
                 wanted.insert(uid, replicas);
             }
@@ -114,7 +115,8 @@ fn wanted_by_controllers(turn: &Turn<'_>, pods: &[Arc<PodEntry>]) -> i64 {
 
 /// Uid and replicas of the object that scales a pod: the Deployment of a ReplicaSet that has one.
 fn scale(turn: &Turn<'_>, kind: &str, namespace: &str, name: &str) -> Option<(String, i64)> {
-    let found = |resource: &Resource, name: &str| turn.store.find(resource, namespace, name).cloned();
+    let found =
+        |resource: &Resource, name: &str| turn.store.find(resource, namespace, name).cloned();
     let mut scaled = match kind {
         "ReplicaSet" => found(&REPLICA_SETS, name)?,
         "StatefulSet" => found(&STATEFUL_SETS, name)?,

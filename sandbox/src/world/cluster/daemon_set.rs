@@ -203,7 +203,12 @@ fn pin(pod: &mut Value, node: &str) {
 fn write_status(turn: &mut Turn<'_>, set: &Arc<Value>, key: &ObjectKey, wishes: &Wishes) {
     turn.index.absorb(turn.store);
     let pods = by_node(turn, set);
-    let wanted = |node: &str| wishes.nodes.get(node).is_some_and(|(should, stays)| *should || *stays && pods.contains_key(node));
+    let wanted = |node: &str| {
+        wishes
+            .nodes
+            .get(node)
+            .is_some_and(|(should, stays)| *should || *stays && pods.contains_key(node))
+    };
     let count = |holds: &dyn Fn(&str, &PodEntry) -> bool| {
         let nodes = pods.iter().filter(|(node, own)| own.iter().any(|entry| holds(node, entry)));
         i64::try_from(nodes.count()).unwrap_or(i64::MAX)

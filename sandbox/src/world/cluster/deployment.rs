@@ -87,9 +87,10 @@ fn mark_current(
         if revision(value) == number {
             continue;
         }
-        let written = turn.store.modify(resource, &object::key(value), Part::Whole, turn.now, |value| {
-            object::set(value, &["metadata", "annotations", REVISION], number.to_string());
-        });
+        let written =
+            turn.store.modify(resource, &object::key(value), Part::Whole, turn.now, |value| {
+                object::set(value, &["metadata", "annotations", REVISION], number.to_string());
+            });
         turn.written(written, &DEPLOYMENTS, &object::key(deployment));
     }
 }
@@ -169,7 +170,9 @@ fn forget_oldest(turn: &mut Turn<'_>, deployment: &Value, old: &[Arc<Value>]) {
     let kept = object::integer(deployment, "/spec/revisionHistoryLimit").unwrap_or(10);
     let mut empty: Vec<_> = old
         .iter()
-        .filter(|set| replicas(set) == 0 && object::integer(set, "/status/replicas").unwrap_or(0) == 0)
+        .filter(|set| {
+            replicas(set) == 0 && object::integer(set, "/status/replicas").unwrap_or(0) == 0
+        })
         .collect();
     empty.sort_by_key(|set| revision(set));
     let surplus = empty.len().saturating_sub(usize::try_from(kept).unwrap_or(0));

@@ -230,8 +230,7 @@ impl Index {
         for owner in object::list(value, "/metadata/ownerReferences") {
             let Some(resource) = resource_of_kind(object::text(owner, "/kind")) else { continue };
             let name = object::text(owner, "/name").to_owned();
-            let namespace =
-                if resource == NODES { String::new() } else { namespace.to_owned() };
+            let namespace = if resource == NODES { String::new() } else { namespace.to_owned() };
             self.work.insert((resource, ObjectKey { namespace, name }));
         }
     }
@@ -246,7 +245,8 @@ impl Index {
         if namespace.is_empty() {
             return;
         }
-        let going = store.find(&NAMESPACES, "", namespace).is_none_or(|found| object::is_deleting(found));
+        let going =
+            store.find(&NAMESPACES, "", namespace).is_none_or(|found| object::is_deleting(found));
         if going {
             let key = ObjectKey { namespace: String::new(), name: namespace.clone() };
             self.work.insert((NAMESPACES, key));
@@ -272,11 +272,11 @@ impl Index {
         });
         let before = self.forget_pod(&change.key);
         let entry = live.and_then(|value| PodEntry::read(value)).map(Arc::new);
-        let frees = |entry: &PodEntry| (entry.takes_room(), entry.pod.metadata.labels.clone(), entry.pod.is_terminating());
+        let frees = |entry: &PodEntry| {
+            (entry.takes_room(), entry.pod.metadata.labels.clone(), entry.pod.is_terminating())
+        };
         let moved = match (&before, &entry) {
-            (Some(before), Some(now)) => {
-                frees(before) != frees(now) || before.shape != now.shape
-            }
+            (Some(before), Some(now)) => frees(before) != frees(now) || before.shape != now.shape,
             _ => true,
         };
         if let Some(entry) = entry {
@@ -344,8 +344,8 @@ impl Index {
         let no_execute = |node: &Node| {
             node.spec.taints.iter().any(|taint| taint.effect == TaintEffect::NoExecute)
         };
-        let evicting =
-            before.as_ref().is_some_and(|node| no_execute(node)) || node.as_ref().is_some_and(no_execute);
+        let evicting = before.as_ref().is_some_and(|node| no_execute(node))
+            || node.as_ref().is_some_and(no_execute);
         if changed && (evicting || node.is_none() || before.is_none()) {
             let pods = self.on_node.get(name).into_iter().flatten().cloned();
             self.work.extend(pods.map(|key| (PODS, key)));

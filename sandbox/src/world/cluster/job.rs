@@ -74,7 +74,6 @@ fn create(turn: &mut Turn<'_>, job: &Arc<Value>, key: &ObjectKey, count: i64) {
         ] {
             object::set(&mut pod, &["metadata", "labels", label], value);
         }
-        object::set_default(&mut pod, &["spec", "restartPolicy"], "Never");
         let created = turn.store.create(&PODS, pod, &WriteOptions::default(), turn.now);
         if turn.written(created, &JOBS, key).is_none() {
             return;

@@ -228,7 +228,11 @@ fn object_of(turn: &Turn<'_>, instance: &SimulatedInstance) -> Value {
     node
 }
 
-fn resources(turn: &Turn<'_>, instance: &SimulatedInstance, max_pods: Option<u32>) -> (Value, Value) {
+fn resources(
+    turn: &Turn<'_>,
+    instance: &SimulatedInstance,
+    max_pods: Option<u32>,
+) -> (Value, Value) {
     let Some(facts) = turn.cloud.facts(&instance.instance_type) else {
         return (json!({}), json!({}));
     };
@@ -252,7 +256,9 @@ pub(super) fn sync(turn: &mut Turn<'_>, key: &ObjectKey) {
     let before = object::list(&node, "/spec/taints");
     let mut taints = before.to_vec();
     for (taint, effect, there) in wanted {
-        let is = |own: &Value| object::text(own, "/key") == taint && object::text(own, "/effect") == effect;
+        let is = |own: &Value| {
+            object::text(own, "/key") == taint && object::text(own, "/effect") == effect
+        };
         if !there {
             taints.retain(|own| !is(own));
         } else if !taints.iter().any(is) {
@@ -275,8 +281,7 @@ pub(super) fn sync(turn: &mut Turn<'_>, key: &ObjectKey) {
 
 /// A node that has not been ready yet is no reason to evict what came with it.
 fn has_been_ready(turn: &Turn<'_>, name: &str) -> bool {
-    let starting = |machine: &Machine| {
-        matches!(machine, Machine::Registered { node, .. } if node == name)
-    };
+    let starting =
+        |machine: &Machine| matches!(machine, Machine::Registered { node, .. } if node == name);
     !turn.machines.values().any(starting)
 }

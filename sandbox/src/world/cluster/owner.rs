@@ -40,10 +40,8 @@ pub(super) fn collect(turn: &mut Turn<'_>, resource: &Resource, key: &ObjectKey)
         return;
     }
     if gone.len() == owners.len() {
-        let options = DeleteOptions {
-            uid: Some(object::uid(&value).to_owned()),
-            ..DeleteOptions::default()
-        };
+        let options =
+            DeleteOptions { uid: Some(object::uid(&value).to_owned()), ..DeleteOptions::default() };
         let deleted = turn.store.delete(resource, key, &options, turn.now);
         turn.written(deleted, resource, key);
     } else {

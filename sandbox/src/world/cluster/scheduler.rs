@@ -267,7 +267,9 @@ fn bind(turn: &mut Turn<'_>, key: &ObjectKey, entry: &PodEntry, node: &str) {
 fn tell(turn: &mut Turn<'_>, key: &ObjectKey, reason: &str, message: &str) {
     let told = turn.index.pods.get(key).is_some_and(|entry| {
         entry.pod.status.conditions.iter().any(|condition| {
-            condition.kind == "PodScheduled" && condition.status == "False" && condition.reason == reason
+            condition.kind == "PodScheduled"
+                && condition.status == "False"
+                && condition.reason == reason
         })
     });
     if told && !is_told_anew(turn, key, message) {

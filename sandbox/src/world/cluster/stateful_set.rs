@@ -112,12 +112,15 @@ fn create(turn: &mut Turn<'_>, set: &Arc<Value>, key: &ObjectKey, ordinal: i64, 
     object::set(&mut pod, &["spec", "hostname"], name.clone());
     object::set_default(&mut pod, &["spec", "subdomain"], object::text(set, "/spec/serviceName"));
     for claim in object::list(set, "/spec/volumeClaimTemplates") {
-        create_claim(turn, set, key, claim, &name, &mut pod);
+        if !create_claim(turn, set, key, claim, &name, &mut pod) {
+            return;
+        }
     }
     let created = turn.store.create(&PODS, pod, &WriteOptions::default(), turn.now);
     turn.written(created, &STATEFUL_SETS, key);
 }
 
+/// Makes the claim of one template and has the pod mount it; whether the claim is there.
 fn create_claim(
     turn: &mut Turn<'_>,
     set: &Value,
@@ -125,7 +128,7 @@ fn create_claim(
     claim: &Value,
     pod_name: &str,
     pod: &mut Value,
-) {
+) -> bool {
     let volume = object::name(claim);
     let claim_name = format!("{volume}-{pod_name}");
     if turn.store.find(&PERSISTENT_VOLUME_CLAIMS, &key.namespace, &claim_name).is_none() {
@@ -143,9 +146,10 @@ fn create_claim(
             object::set(&mut value, &["metadata", "annotations"], annotations.clone());
         }
         let options = WriteOptions::default();
-        let created =
-            turn.store.create(&PERSISTENT_VOLUME_CLAIMS, value, &options, turn.now);
-        turn.written(created, &STATEFUL_SETS, key);
+        let created = turn.store.create(&PERSISTENT_VOLUME_CLAIMS, value, &options, turn.now);
+        if turn.written(created, &STATEFUL_SETS, key).is_none() {
+            return false;
+        }
     }
     let volumes = object::entry(object::entry(pod, "spec"), "volumes");
     if !volumes.is_array() {
@@ -158,6 +162,7 @@ fn create_claim(
             "persistentVolumeClaim": {"claimName": claim_name},
         }));
     }
+    true
 }
 
 fn write_status(turn: &mut Turn<'_>, set: &Arc<Value>, key: &ObjectKey, revision: &str) {

@@ -61,7 +61,13 @@ impl Town {
         self.world.store.modify(resource, &key, Part::Whole, self.now, change).unwrap();
     }
 
-    fn delete(&mut self, resource: &Resource, namespace: &str, name: &str, options: &DeleteOptions) {
+    fn delete(
+        &mut self,
+        resource: &Resource,
+        namespace: &str,
+        name: &str,
+        options: &DeleteOptions,
+    ) {
         let key = ObjectKey { namespace: namespace.to_owned(), name: name.to_owned() };
         self.world.store.delete(resource, &key, options, self.now).unwrap();
     }

@@ -162,8 +162,9 @@ fn sway(amount: i64, uid: &str, now: Timestamp) -> i64 {
 /// The pod's quality of service, as Kubernetes tells it from requests and limits.
 fn quality(pod: &Pod) -> &'static str {
     let containers = || pod.spec.containers.iter().chain(&pod.spec.init_containers);
-    let says_nothing = containers()
-        .all(|container| container.resources.requests.is_empty() && container.resources.limits.is_empty());
+    let says_nothing = containers().all(|container| {
+        container.resources.requests.is_empty() && container.resources.limits.is_empty()
+    });
     if says_nothing {
         return "BestEffort";
     }
@@ -208,7 +209,9 @@ mod tests {
     #[test]
     fn use_sways_within_its_bounds_and_is_the_same_at_the_same_time() {
         let start: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
-        let at = |second: i64| sway(1000, "uid", Timestamp::from_second(start.as_second() + second).unwrap());
+        let at = |second: i64| {
+            sway(1000, "uid", Timestamp::from_second(start.as_second() + second).unwrap())
+        };
         let all: Vec<i64> = (0..SWAY_SECONDS).map(at).collect();
         assert_eq!((all.iter().min(), all.iter().max()), (Some(&900), Some(&1100)));
         assert_eq!(at(0), at(SWAY_SECONDS));

@@ -73,9 +73,10 @@ pub(super) fn sync(turn: &mut Turn<'_>, key: &ObjectKey) {
         return;
     }
     if object::text(&claim, "/status/phase").is_empty() {
-        let written = turn.store.update_status(&PERSISTENT_VOLUME_CLAIMS, key, turn.now, |status| {
-            object::set(status, &["phase"], "Pending");
-        });
+        let written =
+            turn.store.update_status(&PERSISTENT_VOLUME_CLAIMS, key, turn.now, |status| {
+                object::set(status, &["phase"], "Pending");
+            });
         turn.written(written, &PERSISTENT_VOLUME_CLAIMS, key);
     }
     let volume = object::text(&claim, "/spec/volumeName").to_owned();
@@ -104,7 +105,8 @@ pub(super) fn provision(turn: &mut Turn<'_>, key: &ObjectKey, zone: &str) {
         "" => "Delete",
         policy => policy,
     };
-    let modes = claim.pointer("/spec/accessModes").cloned().unwrap_or_else(|| json!(["ReadWriteOnce"]));
+    let modes =
+        claim.pointer("/spec/accessModes").cloned().unwrap_or_else(|| json!(["ReadWriteOnce"]));
     let storage = claim.pointer("/spec/resources/requests/storage").cloned();
     let storage = storage.unwrap_or_else(|| json!("1Gi"));
     let volume = json!({
@@ -164,17 +166,24 @@ fn release(turn: &mut Turn<'_>, key: &ObjectKey) {
                 && object::text(volume, "/spec/claimRef/namespace") == key.namespace
                 && object::text(volume, "/status/phase") == "Bound"
         })
-        .map(|(key, volume)| (key.clone(), object::text(volume, "/spec/persistentVolumeReclaimPolicy") == "Delete"))
+        .map(|(key, volume)| {
+            (key.clone(), object::text(volume, "/spec/persistentVolumeReclaimPolicy") == "Delete")
+        })
         .collect();
     for (volume, delete) in volumes {
         if delete {
-            let deleted =
-                turn.store.delete(&PERSISTENT_VOLUMES, &volume, &DeleteOptions::default(), turn.now);
+            let deleted = turn.store.delete(
+                &PERSISTENT_VOLUMES,
+                &volume,
+                &DeleteOptions::default(),
+                turn.now,
+            );
             turn.written(deleted, &PERSISTENT_VOLUMES, &volume);
         } else {
-            let written = turn.store.update_status(&PERSISTENT_VOLUMES, &volume, turn.now, |status| {
-                object::set(status, &["phase"], "Released");
-            });
+            let written =
+                turn.store.update_status(&PERSISTENT_VOLUMES, &volume, turn.now, |status| {
+                    object::set(status, &["phase"], "Released");
+                });
             turn.written(written, &PERSISTENT_VOLUMES, &volume);
         }
     }

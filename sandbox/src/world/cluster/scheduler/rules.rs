@@ -67,7 +67,8 @@ impl NodeRules {
 /// The share of a pod's preferred node affinity that a node satisfies, in percent.
 pub(super) fn preference(pod: &Pod, node: &Node) -> i64 {
     let Some(affinity) = &pod.spec.affinity.node_affinity else { return 0 };
-    let weight = |preferred: &drover_common::cluster::PreferredSchedulingTerm| i64::from(preferred.weight);
+    let weight =
+        |preferred: &drover_common::cluster::PreferredSchedulingTerm| i64::from(preferred.weight);
     let total: i64 = affinity.preferred.iter().map(weight).sum();
     let held: i64 = affinity
         .preferred
@@ -89,14 +90,17 @@ impl HostPorts {
             .init_containers
             .iter()
             .filter(|container| container.restart_policy.as_deref() == Some("Always"));
-        let ports = pod.spec.containers.iter().chain(sidecars).flat_map(|container| &container.ports);
+        let ports =
+            pod.spec.containers.iter().chain(sidecars).flat_map(|container| &container.ports);
         let or = |text: &str, default: &str| {
             if text.is_empty() { default.to_owned() } else { text.to_owned() }
         };
         Self(
             ports
                 .filter(|port| port.host_port > 0)
-                .map(|port| (or(&port.host_ip, "0.0.0.0"), port.host_port, or(&port.protocol, "TCP")))
+                .map(|port| {
+                    (or(&port.host_ip, "0.0.0.0"), port.host_port, or(&port.protocol, "TCP"))
+                })
                 .collect(),
         )
     }
@@ -108,9 +112,8 @@ impl HostPorts {
     pub(super) fn clash_with(&self, other: &Self) -> bool {
         self.0.iter().any(|(address, port, protocol)| {
             other.0.iter().any(|(own_address, own_port, own_protocol)| {
-                let same_address = address == own_address
-                    || address == "0.0.0.0"
-                    || own_address == "0.0.0.0";
+                let same_address =
+                    address == own_address || address == "0.0.0.0" || own_address == "0.0.0.0";
                 port == own_port && protocol == own_protocol && same_address
             })
         })
@@ -169,8 +172,9 @@ impl Claims {
     pub(super) fn match_node(&self, node: &Node) -> bool {
         let zone = node.metadata.labels.get("topology.kubernetes.io/zone");
         self.volumes.iter().all(|terms| terms.iter().any(|term| term.matches(node)))
-            && self.zones.iter().all(|zones| {
-                zones.is_empty() || zone.is_some_and(|zone| zones.contains(zone))
-            })
+            && self
+                .zones
+                .iter()
+                .all(|zones| zones.is_empty() || zone.is_some_and(|zone| zones.contains(zone)))
     }
 }

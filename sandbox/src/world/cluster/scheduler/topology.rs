@@ -46,9 +46,12 @@ struct Affinity {
 impl Topology {
     pub(super) fn of(turn: &Turn<'_>, pod: &Pod) -> Self {
         let affinity = &pod.spec.affinity;
-        let required =
-            |affinity: &Option<PodAffinity>| affinity.as_ref().map_or(Vec::new(), |own| own.required.clone());
-        let hard = |constraint: &&TopologySpreadConstraint| constraint.when_unsatisfiable != "ScheduleAnyway";
+        let required = |affinity: &Option<PodAffinity>| {
+            affinity.as_ref().map_or(Vec::new(), |own| own.required.clone())
+        };
+        let hard = |constraint: &&TopologySpreadConstraint| {
+            constraint.when_unsatisfiable != "ScheduleAnyway"
+        };
         let mut topology = Self {
             spread: pod
                 .spec
@@ -70,7 +73,11 @@ impl Topology {
         topology.affinity = terms
             .into_iter()
             .zip(found)
-            .map(|(term, domains)| Affinity { key: term.topology_key, domains, first: nobody && itself })
+            .map(|(term, domains)| Affinity {
+                key: term.topology_key,
+                domains,
+                first: nobody && itself,
+            })
             .collect();
         for term in required(&affinity.pod_anti_affinity) {
             topology.avoided.extend(domains(turn, pod, &term));
@@ -84,7 +91,9 @@ impl Topology {
         let label = |key: &str| node.metadata.labels.get(key);
         for spread in &self.spread {
             let Some(domain) = label(&spread.key) else {
-                return Some("node(s) didn't match pod topology spread constraints (missing required label)");
+                return Some(
+                    "node(s) didn't match pod topology spread constraints (missing required label)",
+                );
             };
             let count = spread.counts.get(domain).copied().unwrap_or(0);
             if count + spread.own - spread.least > spread.most {
@@ -92,7 +101,8 @@ impl Topology {
             }
         }
         for affinity in &self.affinity {
-            let there = label(&affinity.key).is_some_and(|domain| affinity.domains.contains(domain));
+            let there =
+                label(&affinity.key).is_some_and(|domain| affinity.domains.contains(domain));
             let first = affinity.first && label(&affinity.key).is_some();
             if !there && !first {
                 return Some("node(s) didn't match pod affinity rules");
@@ -154,13 +164,19 @@ fn picks(store: &Store, term: &PodAffinityTerm, owner: &Pod, other: &Pod) -> boo
         *namespace == owner.metadata.namespace
     } else {
         term.namespaces.contains(namespace)
-            || term.namespace_selector.as_ref().is_some_and(|selector| {
-                selector.matches(&namespace_labels(store, namespace))
-            })
+            || term
+                .namespace_selector
+                .as_ref()
+                .is_some_and(|selector| selector.matches(&namespace_labels(store, namespace)))
     };
     in_namespace
-        && selector_with_keys(term.label_selector.as_ref(), owner, &term.match_label_keys, &term.mismatch_label_keys)
-            .is_some_and(|selector| selector.matches(&other.metadata.labels))
+        && selector_with_keys(
+            term.label_selector.as_ref(),
+            owner,
+            &term.match_label_keys,
+            &term.mismatch_label_keys,
+        )
+        .is_some_and(|selector| selector.matches(&other.metadata.labels))
 }
 
 fn namespace_labels(store: &Store, namespace: &str) -> BTreeMap<String, String> {
@@ -206,8 +222,12 @@ fn spread(turn: &Turn<'_>, pod: &Pod, constraint: &TopologySpreadConstraint) -> 
             && (!honor_taints
                 || taint::tolerates_all(&node.spec.taints, &pod.spec.tolerations).is_ok())
     };
-    let selector =
-        selector_with_keys(constraint.label_selector.as_ref(), pod, &constraint.match_label_keys, &[]);
+    let selector = selector_with_keys(
+        constraint.label_selector.as_ref(),
+        pod,
+        &constraint.match_label_keys,
+        &[],
+    );
     let mut counts: BTreeMap<String, i64> = turn
         .index
         .nodes

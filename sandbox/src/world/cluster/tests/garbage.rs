@@ -17,7 +17,11 @@ fn an_object_goes_with_the_last_of_its_owners() {
     };
     let owners = json!([owner(&town, "a"), owner(&town, "b")]);
     make(&mut town, "child", owners);
-    make(&mut town, "stray", json!([{"apiVersion": "v1", "kind": "ConfigMap", "name": "x", "uid": "1"}]));
+    make(
+        &mut town,
+        "stray",
+        json!([{"apiVersion": "v1", "kind": "ConfigMap", "name": "x", "uid": "1"}]),
+    );
     town.pass(1.0);
     assert!(town.get(&CONFIG_MAPS, "default", "stray").is_none());
     town.delete(&CONFIG_MAPS, "default", "a", &DeleteOptions::default());

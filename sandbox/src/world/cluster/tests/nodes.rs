@@ -30,7 +30,9 @@ impl Town {
     /// Launches one m5.large through the calls that a driver makes.
     fn launch(&mut self) -> InstanceId {
         let path = "/aws/service/eks/optimized-ami/1.34/amazon-linux-2023/x86_64/standard/recommended/image_id";
-        let Ec2Answer::Parameter(image) = self.ec2(Ec2Call::GetParameter(path.to_owned())) else { panic!() };
+        let Ec2Answer::Parameter(image) = self.ec2(Ec2Call::GetParameter(path.to_owned())) else {
+            panic!()
+        };
         self.ec2(Ec2Call::CreateLaunchTemplate(LaunchTemplateRequest {
             name: "template".to_owned(),
             image,
@@ -48,7 +50,9 @@ impl Town {
             associate_public_ip: None,
             tags: Tags::new(),
         }));
-        let Ec2Answer::Subnets(subnets) = self.ec2(Ec2Call::DescribeSubnets(Vec::new())) else { panic!() };
+        let Ec2Answer::Subnets(subnets) = self.ec2(Ec2Call::DescribeSubnets(Vec::new())) else {
+            panic!()
+        };
         let subnet = subnets.first().unwrap();
         let answer = self.ec2(Ec2Call::CreateFleet(FleetRequest {
             client_token: format!("token-{}", self.now),
@@ -172,7 +176,8 @@ fn no_execute_taints_evict_what_does_not_tolerate_them_or_no_longer() {
     let mut town = Town::new();
     town.node("n1", "us-east-1a", "8");
     let tolerating = |seconds: Value| {
-        let toleration = json!([{"key": "off", "operator": "Exists", "tolerationSeconds": seconds}]);
+        let toleration =
+            json!([{"key": "off", "operator": "Exists", "tolerationSeconds": seconds}]);
         with(spec("1"), json!({"tolerations": toleration}))
     };
     town.pod("plain", spec("1"));

@@ -59,12 +59,20 @@ fn taints_selectors_affinity_and_cordons_are_kept() {
     town.pod("nowhere", with(spec("1"), json!({"affinity": affinity})));
     town.pass(2.0);
     assert_eq!((town.node_of("plain").as_str(), town.node_of("gpu").as_str()), ("n2", "n1"));
-    assert!(town.message("lost").contains("1 node(s) had untolerated taint {gpu: yes}"), "{}", town.message("lost"));
+    assert!(
+        town.message("lost").contains("1 node(s) had untolerated taint {gpu: yes}"),
+        "{}",
+        town.message("lost")
+    );
     assert!(town.message("nowhere").contains("node(s) didn't match Pod's node affinity/selector"));
     town.edit(&NODES, "n2", |node| node["spec"]["unschedulable"] = json!(true));
     town.pod("late", spec("1"));
     town.pass(1.0);
-    assert!(town.message("late").contains("1 node(s) were unschedulable"), "{}", town.message("late"));
+    assert!(
+        town.message("late").contains("1 node(s) were unschedulable"),
+        "{}",
+        town.message("late")
+    );
     let taints = object::list(&town.get(&NODES, "", "n2").unwrap(), "/spec/taints").to_vec();
     assert_eq!(taints[0]["key"], "node.kubernetes.io/unschedulable");
     town.edit(&NODES, "n2", |node| node["spec"]["unschedulable"] = json!(false));
@@ -113,7 +121,11 @@ fn hard_spread_and_anti_affinity_hold_in_both_directions() {
     }
     town.pod("shy", spec("1"));
     town.pass(1.0);
-    assert!(town.message("shy").contains("3 node(s) didn't satisfy existing pods anti-affinity rules"), "{}", town.message("shy"));
+    assert!(
+        town.message("shy").contains("3 node(s) didn't satisfy existing pods anti-affinity rules"),
+        "{}",
+        town.message("shy")
+    );
     let term = json!([{"labelSelector": {"matchLabels": {"app": "guard"}}, "topologyKey": zone}]);
     let near = json!({"podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": term}});
     town.pod("near", with(spec("1"), json!({"affinity": near})));
@@ -130,7 +142,7 @@ fn hard_spread_and_anti_affinity_hold_in_both_directions() {
 fn host_ports_are_taken_once_a_node() {
     let mut town = Town::new();
     town.node("n1", "us-east-1a", "4");
-    let ports = json!({"containers": [{"name": "main", "ports": [{"containerPort": 80, "hostPort": 80}]}]});
+    let ports = json!({"containers": [{"name": "main", "image": "web", "ports": [{"containerPort": 80, "hostPort": 80}]}]});
     town.pod("a", ports.clone());
     town.pod("b", ports);
     town.pass(2.0);
@@ -150,19 +162,31 @@ fn a_claim_gets_its_volume_where_its_pod_goes_and_holds_the_next_one_there() {
         json!({"metadata": {"name": "data", "namespace": "default"}, "spec": {"storageClassName": "gp3", "accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "5Gi"}}}}),
     );
     town.node("n1", "us-east-1b", "1");
-    let volumes = json!({"volumes": [{"name": "data", "persistentVolumeClaim": {"claimName": "data"}}]});
+    let volumes =
+        json!({"volumes": [{"name": "data", "persistentVolumeClaim": {"claimName": "data"}}]});
     town.pod("a", with(spec("1"), volumes.clone()));
     town.pass(2.0);
     assert_eq!(town.node_of("a"), "n1");
     let claim = town.get(&PERSISTENT_VOLUME_CLAIMS, "default", "data").unwrap();
     assert_eq!(object::text(&claim, "/status/phase"), "Bound");
-    let volume = town.get(&PERSISTENT_VOLUMES, "", object::text(&claim, "/spec/volumeName")).unwrap();
+    let volume =
+        town.get(&PERSISTENT_VOLUMES, "", object::text(&claim, "/spec/volumeName")).unwrap();
     assert!(volume["spec"]["nodeAffinity"].to_string().contains("us-east-1b"));
     town.node("n2", "us-east-1a", "8");
     town.pod("b", with(spec("1"), volumes));
     town.pass(2.0);
-    assert!(town.message("b").contains("1 node(s) had volume node affinity conflict"), "{}", town.message("b"));
-    town.pod("c", with(spec("1"), json!({"volumes": [{"name": "x", "persistentVolumeClaim": {"claimName": "x"}}]})));
+    assert!(
+        town.message("b").contains("1 node(s) had volume node affinity conflict"),
+        "{}",
+        town.message("b")
+    );
+    town.pod(
+        "c",
+        with(
+            spec("1"),
+            json!({"volumes": [{"name": "x", "persistentVolumeClaim": {"claimName": "x"}}]}),
+        ),
+    );
     town.pass(1.0);
     assert!(town.message("c").contains("persistentvolumeclaim \"x\" not found"));
     town.delete(&PERSISTENT_VOLUME_CLAIMS, "default", "data", &DeleteOptions::default());

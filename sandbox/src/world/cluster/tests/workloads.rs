@@ -69,8 +69,10 @@ fn a_stateful_set_goes_one_by_one_and_keeps_its_claims() {
     town.node("n1", "us-east-1a", "8");
     let mut set = workload("db", 3, spec("1"));
     set["spec"]["serviceName"] = json!("db");
-    set["spec"]["volumeClaimTemplates"] =
-        json!([{"metadata": {"name": "data"}, "spec": {"accessModes": ["ReadWriteOnce"]}}]);
+    let claim = json!({
+        "accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}},
+    });
+    set["spec"]["volumeClaimTemplates"] = json!([{"metadata": {"name": "data"}, "spec": claim}]);
     town.create(&STATEFUL_SETS, set);
     town.pass(0.5);
     assert_eq!(town.pods().len(), 1);
@@ -133,7 +135,10 @@ fn a_daemon_set_has_one_pod_on_every_node_that_accepts_it() {
 fn a_job_runs_to_completion() {
     let mut town = Town::new();
     town.node("n1", "us-east-1a", "4");
-    let mut job = workload("batch", 1, spec("1"));
+    let pod = with(spec("1"), json!({"restartPolicy": "Never"}));
+    let mut job = workload("batch", 1, pod);
+    job["spec"].as_object_mut().unwrap().remove("replicas");
+    job["spec"].as_object_mut().unwrap().remove("selector");
     job["spec"]["completions"] = json!(3);
     job["spec"]["parallelism"] = json!(2);
     job["spec"]["template"]["metadata"]["annotations"] =
@@ -168,7 +173,12 @@ fn a_budget_counts_and_its_evictions_wait_for_replacements() {
     let status = |town: &Town| {
         let budget = town.get(&POD_DISRUPTION_BUDGETS, "default", "web").unwrap();
         let number = |name: &str| object::integer(&budget, &format!("/status/{name}")).unwrap();
-        [number("disruptionsAllowed"), number("currentHealthy"), number("desiredHealthy"), number("expectedPods")]
+        [
+            number("disruptionsAllowed"),
+            number("currentHealthy"),
+            number("desiredHealthy"),
+            number("expectedPods"),
+        ]
     };
     assert_eq!(status(&town), [0, 0, 3, 4]);
     town.pass(2.0);
@@ -185,4 +195,17 @@ fn a_budget_counts_and_its_evictions_wait_for_replacements() {
     assert_eq!(status(&town), [1, 4, 3, 4]);
     let now = town.now;
     evict(&mut town.world.store, &keys[1], &options, now).unwrap();
+}
+
+#[test]
+fn a_stateful_set_makes_no_pod_without_its_claim() {
+    let mut town = Town::new();
+    let mut set = workload("db", 1, spec("1"));
+    set["spec"]["serviceName"] = json!("db");
+    // The API refuses a claim that asks for no storage.
+    set["spec"]["volumeClaimTemplates"] =
+        json!([{"metadata": {"name": "data"}, "spec": {"accessModes": ["ReadWriteOnce"]}}]);
+    town.create(&STATEFUL_SETS, set);
+    town.pass(5.0);
+    assert_eq!((town.pods().len(), town.world.store.count(&PERSISTENT_VOLUME_CLAIMS)), (0, 0));
 }
