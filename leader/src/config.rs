@@ -206,10 +206,13 @@ fn control(args: &Args) -> Result<Settings, ConfigError> {
     if batch_max < batch_idle {
         return Err(batch.error("it must not be shorter than --batch-idle-duration"));
     }
+    // Karpenter leaves these empty for its defaults.
+    let or = |given: &String, usual: String| if given.is_empty() { usual } else { given.clone() };
+    let usual = LeaseSettings::default();
     let lease = (!args.disable_leader_election).then(|| LeaseSettings {
-        namespace: args.leader_election_namespace.clone(),
-        name: args.leader_election_name.clone(),
-        ..LeaseSettings::default()
+        namespace: or(&args.leader_election_namespace, usual.namespace.clone()),
+        name: or(&args.leader_election_name, usual.name.clone()),
+        ..usual
     });
     Ok(Settings {
         cluster: ClusterSettings {

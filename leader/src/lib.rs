@@ -5,7 +5,7 @@
 //! gathered (watches, agents' reports, answers, leadership) and its effects carried out (proposals to
 //! the log, calls to Kubernetes and EC2). [`run`] is one replica; any number may live in one process.
 
-pub mod api;
+mod api;
 pub mod config;
 pub mod raft;
 mod run;
@@ -54,8 +54,7 @@ fn start_logging(logging: &config::Logging) -> anyhow::Result<()> {
     let filter = EnvFilter::try_new(&logging.filter)
         .map_err(|error| anyhow::anyhow!("--log-level (LOG_LEVEL): {error}"))?;
     let format = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    let started =
-        if logging.json { format.json().try_init() } else { format.try_init() };
+    let started = if logging.json { format.json().try_init() } else { format.try_init() };
     // Whoever set up logging before, such as a program that runs more than this, decides.
     if let Err(error) = started {
         tracing::debug!(%error, "Logging was set up already.");

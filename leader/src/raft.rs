@@ -212,8 +212,12 @@ impl Group {
         });
         let leadership = leadership::watch(&raft, config.timings.election_max, &tasks, &stop);
         if was_empty && config.peers.keys().next() == Some(&config.replica) {
-            let founding =
-                bootstrap::found_group(raft.clone(), Arc::clone(&identity), config.replica, members);
+            let founding = bootstrap::found_group(
+                raft.clone(),
+                Arc::clone(&identity),
+                config.replica,
+                members,
+            );
             let stop = stop.clone();
             tasks.spawn(async move { stop.run_until_cancelled(founding).await });
         }
@@ -246,8 +250,10 @@ impl Group {
         &self,
         term: u64,
         command: Command,
-    ) -> Result<impl Future<Output = Result<(u64, Applied), ProposeError>> + Send + use<>, ProposeError>
-    {
+    ) -> Result<
+        impl Future<Output = Result<(u64, Applied), ProposeError>> + Send + use<>,
+        ProposeError,
+    > {
         let (responder, answer) = ProgressResponder::complete_only();
         let stopped = |error: Fatal<TypeConfig>| ProposeError::Stopped(error.to_string());
         self.raft
@@ -329,8 +335,7 @@ async fn open_volume(config: &GroupConfig) -> Result<(LogStore, StateMachine), G
         let machine = StateMachine::open(&folder.join("snapshots"))?;
         Ok((log, machine))
     };
-    let failed =
-        |source: io::Error| GroupError::Storage { folder: config.folder.clone(), source };
+    let failed = |source: io::Error| GroupError::Storage { folder: config.folder.clone(), source };
     let (log, machine) = tokio::task::spawn_blocking(open)
         .await
         .map_err(|error| failed(io::Error::other(error)))?

@@ -114,11 +114,7 @@ pub(super) async fn directives(
 }
 
 /// What the board says to a node. An agent of another instance under the same name is told nothing.
-fn directives_for(
-    board: &Board,
-    node: &NodeName,
-    instance: Option<&InstanceId>,
-) -> Vec<Directive> {
+fn directives_for(board: &Board, node: &NodeName, instance: Option<&InstanceId>) -> Vec<Directive> {
     match board.get(node) {
         Some((theirs, directives))
             if instance.is_none() || theirs.is_none() || theirs.as_ref() == instance =>
@@ -142,9 +138,8 @@ fn sequence_of(directives: &[Directive]) -> u64 {
         digest.update(directive.deadline.map(|at| at.to_string()).unwrap_or_default());
         digest.update([0]);
     }
-    let word = digest.finalize().iter().take(8).fold(0_u64, |word, byte| {
-        (word << 8) | u64::from(*byte)
-    });
+    let word =
+        digest.finalize().iter().take(8).fold(0_u64, |word, byte| (word << 8) | u64::from(*byte));
     (word >> 11).max(1)
 }
 
@@ -167,9 +162,7 @@ mod tests {
     #[test]
     fn a_sequence_stands_for_its_directives() {
         let at = |second| jiff::Timestamp::from_second(second).ok();
-        let of = |id: &str, deadline| {
-            sequence_of(&[Directive { disruption: id.into(), deadline }])
-        };
+        let of = |id: &str, deadline| sequence_of(&[Directive { disruption: id.into(), deadline }]);
         assert_eq!(sequence_of(&[]), 0);
         assert_eq!(of("d-1", at(1)), of("d-1", at(1)));
         assert_ne!(of("d-1", at(1)), of("d-1", at(2)));

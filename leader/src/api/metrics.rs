@@ -116,7 +116,11 @@ fn write_raft(page: &mut Page, raft: &GroupStatus, leading: bool) {
     ] {
         page.line("drover_raft_role", &[("role", name)], u8::from(raft.role == role));
     }
-    page.gauge("drover_raft_has_leader", "Whether a leader is known.", u8::from(raft.leader.is_some()));
+    page.gauge(
+        "drover_raft_has_leader",
+        "Whether a leader is known.",
+        u8::from(raft.leader.is_some()),
+    );
     page.gauge("drover_raft_term", "The term.", raft.term);
     page.gauge("drover_raft_voters", "Voters in the group.", raft.voters.len());
     page.gauge("drover_raft_last_log_index", "Last entry of the log.", raft.last_log);

@@ -21,9 +21,7 @@ pub(super) struct ReplicaStatus {
     status: Status,
 }
 
-pub(super) async fn status(
-    State(shared): State<Shared>,
-) -> Result<Json<ReplicaStatus>, ApiError> {
+pub(super) async fn status(State(shared): State<Shared>) -> Result<Json<ReplicaStatus>, ApiError> {
     let mut raft = shared.group.status();
     // A replica says that it leads only once it may act as a leader.
     if raft.role == Role::Leader && !shared.is_leading() {

@@ -1,4 +1,3 @@
-use std::path::PathBuf;
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
@@ -41,11 +40,13 @@ async fn empty_cluster(request: Request) -> Response {
     }
 }
 
+type Running = (CancellationToken, JoinHandle<Result<(), RunError>>);
+
 struct Replicas {
     folder: TempDir,
     arguments: Vec<Vec<String>>,
     urls: Vec<String>,
-    running: Vec<Option<(CancellationToken, JoinHandle<Result<(), RunError>>)>>,
+    running: Vec<Option<Running>>,
     client: reqwest::Client,
 }
 
@@ -84,7 +85,7 @@ impl Replicas {
         let mut replicas = Self {
             arguments: arguments.collect(),
             urls: ports.chunks(2).map(|pair| format!("http://127.0.0.1:{}", pair[1])).collect(),
-            running: vec![None, None, None],
+            running: (0..3).map(|_| None).collect(),
             client: reqwest::Client::builder().no_proxy().build().unwrap(),
             folder,
         };
@@ -195,12 +196,13 @@ async fn any_replica_takes_agents_requests_and_answers_operators() {
     assert!(decisions.contains(r#""decisions":["#), "{decisions}");
     assert_eq!(replicas.get(leader, "/v1/nodes").await.unwrap().1, r#"{"nodes":[]}"#);
     let (_, metrics) = replicas.get(leader, "/metrics").await.unwrap();
-    for line in ["drover_raft_leading 1", "karpenter_scheduler_queue_depth 0", "drover_raft_voters 3"]
+    for line in
+        ["drover_raft_leading 1", "karpenter_scheduler_queue_depth 0", "drover_raft_voters 3"]
     {
         assert!(metrics.lines().any(|found| found == line), "{line}:\n{metrics}");
     }
     assert!(metrics.contains(r#"party="kubernetes""#), "{metrics}");
-    assert!(PathBuf::from(replicas.folder.path()).join("1/log.redb").exists());
+    assert!(replicas.folder.path().join("1/log.redb").exists());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

@@ -16,7 +16,12 @@ pub struct Args {
     #[arg(long, env = "DROVER_PEERS", value_name = "LIST")]
     pub peers: Option<String>,
     /// Where the other replicas reach this one.
-    #[arg(long, env = "DROVER_RAFT_LISTEN", default_value = "0.0.0.0:7400", value_name = "ADDRESS")]
+    #[arg(
+        long,
+        env = "DROVER_RAFT_LISTEN",
+        default_value = "0.0.0.0:7400",
+        value_name = "ADDRESS"
+    )]
     pub raft_listen: SocketAddr,
     /// Where agents and operators reach this replica.
     #[arg(long, env = "DROVER_API_LISTEN", default_value = "0.0.0.0:7401", value_name = "ADDRESS")]
@@ -152,7 +157,12 @@ pub struct Args {
     #[arg(long, env = "DROVER_RAFT_HEARTBEAT", default_value = "100ms", value_name = "DURATION")]
     pub raft_heartbeat: String,
     /// The shortest silence after which a replica stands for election.
-    #[arg(long, env = "DROVER_RAFT_ELECTION_MIN", default_value = "500ms", value_name = "DURATION")]
+    #[arg(
+        long,
+        env = "DROVER_RAFT_ELECTION_MIN",
+        default_value = "500ms",
+        value_name = "DURATION"
+    )]
     pub raft_election_min: String,
     /// The longest such silence.
     #[arg(long, env = "DROVER_RAFT_ELECTION_MAX", default_value = "1s", value_name = "DURATION")]
@@ -169,6 +179,11 @@ pub struct Args {
     )]
     pub raft_snapshot_timeout: String,
     /// Take a snapshot after so many log entries.
-    #[arg(long, env = "DROVER_RAFT_SNAPSHOT_ENTRIES", default_value_t = 2_000, value_name = "COUNT")]
+    #[arg(
+        long,
+        env = "DROVER_RAFT_SNAPSHOT_ENTRIES",
+        default_value_t = 2_000,
+        value_name = "COUNT"
+    )]
     pub raft_snapshot_entries: u64,
 }

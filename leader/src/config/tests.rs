@@ -16,7 +16,7 @@ fn config(flags: &[&str]) -> Result<Config, ConfigError> {
 
 #[test]
 fn defaults_are_those_of_the_documentation() {
-    let config = config(&[]).unwrap();
+    let config = config(&["--leader-election-namespace="]).unwrap();
     assert_eq!(config.group.timings, Timings::default());
     assert_eq!(config.group.replica, 1);
     assert_eq!(config.group.peers.len(), 1);
@@ -44,8 +44,7 @@ fn settings_are_taken_over() {
     .unwrap();
     assert_eq!(config.group.replica, 2);
     let peer = |raft: &str, api: &str| Peer { raft: raft.to_owned(), api: api.to_owned() };
-    let peers =
-        [(1, peer("a:1", "a:2")), (2, peer("b:3", "c:4")), (3, peer("[::1]:5", "[::1]:6"))];
+    let peers = [(1, peer("a:1", "a:2")), (2, peer("b:3", "c:4")), (3, peer("[::1]:5", "[::1]:6"))];
     assert_eq!(config.group.peers, BTreeMap::from(peers));
     assert_eq!(config.control.batch_max, SignedDuration::from_secs(90));
     assert_eq!(config.control.planner.preference_policy, PreferencePolicy::Ignore);

@@ -68,10 +68,8 @@ async fn ask_all(
 }
 
 async fn ask(address: &str) -> Option<IdentityAnswer> {
-    let request = http_client()
-        .ok()?
-        .get(format!("http://{address}{IDENTITY_PATH}"))
-        .timeout(ASK_TIMEOUT);
+    let request =
+        http_client().ok()?.get(format!("http://{address}{IDENTITY_PATH}")).timeout(ASK_TIMEOUT);
     request.send().await.ok()?.error_for_status().ok()?.json().await.ok()
 }
 

@@ -170,9 +170,7 @@ impl Flusher {
     }
 
     pub(super) fn submit(&self, write: Write) -> io::Result<()> {
-        self.writes
-            .send(write)
-            .map_err(|_| io::Error::other("the log's flusher thread has ended"))
+        self.writes.send(write).map_err(|_| io::Error::other("the log's flusher thread has ended"))
     }
 
     pub(super) fn slowest_millis(&self) -> u64 {

@@ -103,10 +103,9 @@ impl IdentityFile {
         let mut identity = self.lock();
         match &identity.cluster {
             Some(ours) if ours == theirs => Ok(()),
-            Some(ours) => Err(IdentityError::OtherCluster {
-                ours: ours.clone(),
-                theirs: theirs.to_owned(),
-            }),
+            Some(ours) => {
+                Err(IdentityError::OtherCluster { ours: ours.clone(), theirs: theirs.to_owned() })
+            }
             None => self.keep(&mut identity, theirs.to_owned()),
         }
     }

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use openraft::raft::ReadPolicy;
 use openraft::Instant;
 use openraft::async_runtime::WatchReceiver;
 use openraft::metrics::RaftMetrics;
+use openraft::raft::ReadPolicy;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;

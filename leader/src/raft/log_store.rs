@@ -112,10 +112,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     async fn get_log_state(&mut self) -> Result<LogState<TypeConfig>, io::Error> {
         let content = self.read();
         let last = content.entries.last_key_value().map(|(_, entry)| entry.log_id());
-        Ok(LogState {
-            last_purged_log_id: content.purged,
-            last_log_id: last.or(content.purged),
-        })
+        Ok(LogState { last_purged_log_id: content.purged, last_log_id: last.or(content.purged) })
     }
 
     async fn get_log_reader(&mut self) -> Self::LogReader {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use openraft::OptionalSend;
 use openraft::errors::{
     NetworkError, RPCError, ReplicationClosed, StreamingError, Timeout, Unreachable,
 };
@@ -13,9 +14,8 @@ use openraft::network::v2::RaftNetworkV2;
 use openraft::network::{RPCOption, RPCTypes, RaftNetworkFactory};
 use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderRequest,
-    TransferLeaderResponse,    VoteRequest, VoteResponse,
+    TransferLeaderResponse, VoteRequest, VoteResponse,
 };
-use openraft::OptionalSend;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -58,7 +58,12 @@ impl Network {
         })
     }
 
-    fn client(&self, http: &reqwest::Client, target: ReplicaId, node: &ReplicaAddress) -> PeerClient {
+    fn client(
+        &self,
+        http: &reqwest::Client,
+        target: ReplicaId,
+        node: &ReplicaAddress,
+    ) -> PeerClient {
         let address = self.peers.get(&target).unwrap_or(node);
         PeerClient {
             http: http.clone(),
@@ -73,11 +78,7 @@ impl Network {
 
 /// A client for one purpose with its own connections.
 pub(super) fn http_client() -> Result<reqwest::Client, reqwest::Error> {
-    reqwest::Client::builder()
-        .connect_timeout(CONNECT_TIMEOUT)
-        .tcp_nodelay(true)
-        .no_proxy()
-        .build()
+    reqwest::Client::builder().connect_timeout(CONNECT_TIMEOUT).tcp_nodelay(true).no_proxy().build()
 }
 
 impl RaftNetworkFactory<TypeConfig> for Network {
@@ -96,7 +97,11 @@ impl RaftNetworkFactory<TypeConfig> for Network {
         self.client(&self.heartbeat, target, node)
     }
 
-    async fn new_snapshot_client(&mut self, target: ReplicaId, node: &ReplicaAddress) -> PeerClient {
+    async fn new_snapshot_client(
+        &mut self,
+        target: ReplicaId,
+        node: &ReplicaAddress,
+    ) -> PeerClient {
         self.client(&self.snapshot, target, node)
     }
 }
@@ -117,13 +122,7 @@ impl PeerClient {
         let cluster = self.identity.cluster().ok_or_else(|| {
             RPCError::Unreachable(Unreachable::from_string("this replica is in no group yet"))
         })?;
-        Ok(Envelope {
-            protocol: PROTOCOL,
-            cluster,
-            sender: self.own,
-            receiver: self.target,
-            body,
-        })
+        Ok(Envelope { protocol: PROTOCOL, cluster, sender: self.own, receiver: self.target, body })
     }
 
     async fn call<Q: Serialize, A: DeserializeOwned>(
@@ -229,8 +228,7 @@ impl RaftNetworkV2<TypeConfig> for PeerClient {
         cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
         option: RPCOption,
     ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
-        let sending =
-            self.send_snapshot(vote, snapshot.meta, snapshot.snapshot, option.soft_ttl());
+        let sending = self.send_snapshot(vote, snapshot.meta, snapshot.snapshot, option.soft_ttl());
         tokio::select! {
             closed = cancel => Err(StreamingError::Closed(closed)),
             sent = sending => sent.map_err(StreamingError::from),

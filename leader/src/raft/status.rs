@@ -79,9 +79,9 @@ impl Group {
             applied: position(metrics.last_applied),
             snapshot: position(metrics.snapshot),
             followers: followers.map(|(id, matching)| (id, position(matching))).collect(),
-            quorum_silence_millis: metrics.last_quorum_acked.map(|at| {
-                u64::try_from(at.elapsed().as_millis()).unwrap_or(u64::MAX)
-            }),
+            quorum_silence_millis: metrics
+                .last_quorum_acked
+                .map(|at| u64::try_from(at.elapsed().as_millis()).unwrap_or(u64::MAX)),
         }
     }
 

@@ -4,8 +4,8 @@ use std::time::Instant;
 
 use drover_core::command::Change;
 use openraft::storage::RaftLogStorage;
-use openraft::type_config::TypeConfigExt;
 use openraft::testing::log::{StoreBuilder, Suite};
+use openraft::type_config::TypeConfigExt;
 use openraft::{RaftLogReader, StorageError};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
@@ -189,7 +189,12 @@ impl Cluster {
         }
     }
 
-    fn propose(&self, replica: ReplicaId, term: u64, command: Command) -> Result<u64, ProposeError> {
+    fn propose(
+        &self,
+        replica: ReplicaId,
+        term: u64,
+        command: Command,
+    ) -> Result<u64, ProposeError> {
         let Replica { runtime, group } = &self.replicas[&replica];
         let group = Arc::clone(group);
         runtime

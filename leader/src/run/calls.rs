@@ -96,11 +96,14 @@ impl Caller {
                 {
                     Counters::add_one(counter);
                 }
-                let result = result.as_ref().map_or_else(|failure| kubernetes_result(failure.kind), |_| "ok");
+                let result = result
+                    .as_ref()
+                    .map_or_else(|failure| kubernetes_result(failure.kind), |_| "ok");
                 ("kubernetes", kubernetes_name(call), result)
             }
             (Call::Ec2(call), Outcome::Ec2(result)) => {
-                let result = result.as_ref().map_or_else(|failure| ec2_result(failure.kind), |_| "ok");
+                let result =
+                    result.as_ref().map_or_else(|failure| ec2_result(failure.kind), |_| "ok");
                 ("aws", call.name(), result)
             }
             _ => return,
