@@ -68,7 +68,8 @@ impl Ec2 {
             let mut pages = call.into_paginator().items().send();
             while let Some(subnet) = pages.next().await {
                 let subnet = subnet.map_err(failure)?;
-                let (Some(id), Some(zone)) = (subnet.subnet_id(), subnet.availability_zone()) else {
+                let (Some(id), Some(zone)) = (subnet.subnet_id(), subnet.availability_zone())
+                else {
                     continue;
                 };
                 let free = subnet.available_ip_address_count().unwrap_or_default();
@@ -208,9 +209,7 @@ fn instance(shown: &aws_sdk_ec2::types::Instance) -> Option<Instance> {
         subnet: text(shown.subnet_id()),
         private_dns_name: text(shown.private_dns_name()),
         launch_time: Timestamp::new(launched.secs(), 0).ok()?,
-        tags: tags
-            .filter_map(|tag| Some((tag.key()?.to_owned(), text(tag.value()))))
-            .collect(),
+        tags: tags.filter_map(|tag| Some((tag.key()?.to_owned(), text(tag.value())))).collect(),
     })
 }
 

@@ -36,8 +36,10 @@ impl Ec2 {
         &self,
     ) -> Result<Vec<(String, String, u64)>, Ec2Failure> {
         // From now on: EC2 then gives the price in force of each pool, and none older.
-        let call = self.reads.describe_spot_price_history().start_time(DateTime::from(SystemTime::now()));
-        let call = call.product_descriptions("Linux/UNIX").product_descriptions("Linux/UNIX (Amazon VPC)");
+        let call =
+            self.reads.describe_spot_price_history().start_time(DateTime::from(SystemTime::now()));
+        let call =
+            call.product_descriptions("Linux/UNIX").product_descriptions("Linux/UNIX (Amazon VPC)");
         let mut pages = call.max_results(1000).into_paginator().items().send();
         let mut newest: BTreeMap<(String, String), (i64, u64)> = BTreeMap::new();
         while let Some(row) = pages.next().await {
