@@ -155,7 +155,11 @@ impl Leaders {
                         }
                         break;
                     }
-                    Err(error) => self.fail_over("report", &error).await,
+                    // News shortens the pause: it may be a notice.
+                    Err(error) => tokio::select! {
+                        () = self.fail_over("report", &error) => {}
+                        changed = reports.changed() => if changed.is_err() { return },
+                    },
                 }
             }
         }

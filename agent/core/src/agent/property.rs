@@ -1,0 +1,172 @@
+//! Any sequence of inputs: nothing panics, and nothing is done to a node without a reason that the
+//! test finds by itself.
+
+use drover_common::call::KubernetesFailureKind;
+use drover_common::labels;
+use proptest::prelude::*;
+use serde_json::json;
+
+use super::*;
+use crate::notice::Answer;
+
+#[derive(Clone, Debug)]
+enum Happening {
+    Instance(bool),
+    Notice(NoticePath, Option<String>),
+    Node { disrupted: bool, foreign: bool, cordoned: bool },
+    Pod(u8, bool),
+    Stale(bool),
+    Directive(Option<i64>),
+    Answer(bool, usize),
+    Wait(i64),
+}
+
+fn happenings() -> impl Strategy<Value = Happening> {
+    let body = prop_oneof![
+        2 => Just(None),
+        1 => ".{0,30}".prop_map(Some),
+        1 => Just(Some("{\"action\":\"terminate\",\"time\":\"not a time\"}".to_owned())),
+        1 => (0..200_i64).prop_map(|lead| {
+            Some(json!({"action": "terminate", "time": at(lead * 1000).to_string()}).to_string())
+        }),
+        1 => Just(Some(json!({"noticeTime": at(0).to_string()}).to_string())),
+    ];
+    let path = prop::sample::select(NoticePath::ALL.to_vec());
+    prop_oneof![
+        1 => any::<bool>().prop_map(Happening::Instance),
+        2 => (path, body).prop_map(|(path, body)| Happening::Notice(path, body)),
+        2 => any::<(bool, bool, bool)>().prop_map(|(disrupted, foreign, cordoned)| {
+            Happening::Node { disrupted, foreign, cordoned }
+        }),
+        2 => (0..5_u8, any::<bool>()).prop_map(|(pod, there)| Happening::Pod(pod, there)),
+        1 => any::<bool>().prop_map(Happening::Stale),
+        1 => prop::option::of(0..300_i64).prop_map(Happening::Directive),
+        4 => (any::<bool>(), 0..8_usize).prop_map(|(ok, which)| Happening::Answer(ok, which)),
+        3 => (0..20_000_i64).prop_map(Happening::Wait),
+    ]
+}
+
+fn at(milliseconds: i64) -> Timestamp {
+    Timestamp::from_millisecond(1_700_000_000_000 + milliseconds).unwrap()
+}
+
+fn node(disrupted: bool, foreign: bool, cordoned: bool) -> Value {
+    let mut node = json!({
+        "metadata": {"name": "n", "labels": {}, "annotations": {}},
+        "spec": {"providerID": if foreign { "aws:///a/i-2" } else { "aws:///a/i-1" },
+            "unschedulable": cordoned},
+    });
+    if disrupted {
+        node["metadata"]["annotations"] = json!({labels::DISRUPTION: "d-1"});
+        node["spec"]["taints"] = json!([{"key": labels::DISRUPTED_TAINT, "effect": "NoSchedule"}]);
+    }
+    node
+}
+
+/// The test's own record of what could justify an act.
+#[derive(Default)]
+struct Grounds {
+    instance_known: bool,
+    spot_told: bool,
+    directive_told: bool,
+    node: Option<Value>,
+}
+
+fn judge(effects: &[Effect], grounds: &Grounds) {
+    for effect in effects {
+        let Effect::Call(key, call) = effect else { continue };
+        match (key, call) {
+            (CallKey::Cordon(_), _) => assert!(grounds.spot_told, "cordoned without a notice"),
+            (CallKey::Undo(_), _) => panic!("no Node in this world bears a mark of the agent's"),
+            (CallKey::ReadNode(_), _) => assert!(grounds.directive_told),
+            (CallKey::Drain(_), call) => {
+                let disrupted = grounds.node.as_ref().is_some_and(|node| {
+                    node["metadata"]["annotations"][labels::DISRUPTION] == "d-1"
+                });
+                let directed = grounds.directive_told && disrupted;
+                assert!(grounds.spot_told || directed, "drained without a reason");
+                if let KubernetesCall::Delete { grace_seconds, .. } = call {
+                    assert!(grace_seconds.is_some_and(|grace| grace >= 1));
+                }
+            }
+        }
+    }
+}
+
+fn input(
+    happening: &Happening,
+    grounds: &mut Grounds,
+    pending: &mut Vec<CallKey>,
+    clock: &mut i64,
+) -> Input {
+    let cluster = |kind, value| {
+        Input::Cluster(ClusterEvent::Applied(ClusterObject::from_json(kind, value).unwrap()))
+    };
+    match happening {
+        Happening::Instance(own) => {
+            grounds.instance_known = true;
+            Input::Instance(if *own { "i-1".into() } else { "i-9".into() })
+        }
+        Happening::Notice(path, body) => {
+            let told = body.as_deref().is_some_and(|body| body.contains("\"20"));
+            grounds.spot_told |= told && grounds.instance_known && *path == NoticePath::SpotAction;
+            Input::Notice(*path, body.clone().map_or(Answer::Absent, Answer::Body))
+        }
+        Happening::Node { disrupted, foreign, cordoned } => {
+            let node = node(*disrupted, *foreign, *cordoned);
+            grounds.node = Some(node.clone());
+            cluster(Kind::Node, node)
+        }
+        Happening::Pod(pod, true) => {
+            let name = format!("p{pod}");
+            let value = json!({"metadata": {"name": name, "namespace": "d", "uid": name}});
+            cluster(Kind::Pod, value)
+        }
+        Happening::Pod(pod, false) => {
+            let key = ObjectKey { namespace: "d".into(), name: format!("p{pod}") };
+            Input::Cluster(ClusterEvent::Deleted(Kind::Pod, key))
+        }
+        Happening::Stale(true) => Input::Cluster(ClusterEvent::Stale(Kind::Node)),
+        Happening::Stale(false) => Input::Cluster(ClusterEvent::Synced(Kind::Pod)),
+        Happening::Directive(deadline) => {
+            grounds.directive_told = true;
+            let deadline = deadline.map(|seconds| at(seconds * 1000));
+            Input::Directives(vec![Directive { disruption: "d-1".into(), deadline }])
+        }
+        Happening::Answer(ok, which) if !pending.is_empty() => {
+            let key = pending.remove(which % pending.len());
+            let kind = KubernetesFailureKind::Unreachable;
+            let failure =
+                KubernetesFailure { kind, message: String::new(), retry_after_seconds: None };
+            let object = match key {
+                CallKey::ReadNode(_) => grounds.node.clone().unwrap_or(Value::Null),
+                _ => Value::Null,
+            };
+            Input::Outcome(key, if *ok { Ok(object) } else { Err(failure) })
+        }
+        Happening::Answer(..) => Input::Tick,
+        Happening::Wait(milliseconds) => {
+            *clock += milliseconds;
+            Input::Tick
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn nothing_is_done_without_grounds(happenings in prop::collection::vec(happenings(), 0..80)) {
+        let identity = Identity { node: "n".into(), boot: "b".into() };
+        let mut agent = Agent::new(identity, None, SignedDuration::from_secs(10));
+        let (mut grounds, mut pending, mut clock) = (Grounds::default(), Vec::new(), 0);
+        for happening in &happenings {
+            clock += 10;
+            let input = input(happening, &mut grounds, &mut pending, &mut clock);
+            let effects = agent.step(input, at(clock));
+            judge(&effects, &grounds);
+            pending.extend(effects.into_iter().filter_map(|effect| match effect {
+                Effect::Call(key, _) => Some(key),
+                _ => None,
+            }));
+        }
+    }
+}
