@@ -18,10 +18,12 @@ use drover_common::cluster::{
     VolumeAttachment,
 };
 use drover_common::crd::{Ec2NodeClass, NodeClaim, NodePool};
-use drover_common::id::{InstanceId, NodeClaimName, NodeName, NodePoolName, instance_of_provider_id};
+use drover_common::id::{
+    InstanceId, NodeClaimName, NodeName, NodePoolName, instance_of_provider_id,
+};
 
-pub use shape::{HostPort, PodShape, ShapeId, ShapeVolume, requests_of};
 pub(crate) use shape::ShapeTable;
+pub use shape::{HostPort, PodShape, ShapeId, ShapeVolume, requests_of};
 use sync::SyncTable;
 
 /// A pod and its shape.
@@ -336,7 +338,9 @@ impl View {
 
     fn keys(&self, kind: Kind) -> BTreeSet<ObjectKey> {
         fn cluster<'n>(names: impl Iterator<Item = &'n str>) -> BTreeSet<ObjectKey> {
-            names.map(|name| ObjectKey { namespace: String::new(), name: name.to_owned() }).collect()
+            names
+                .map(|name| ObjectKey { namespace: String::new(), name: name.to_owned() })
+                .collect()
         }
         match kind {
             Kind::Pod => self.pods.keys().cloned().collect(),

@@ -157,13 +157,19 @@ impl Board<'_> {
         let mut judged: Option<(usize, bool)> = None;
         let set: Vec<usize> = offers.ones().collect();
         for offer in set {
-            let Some(kind) = self.market.offers.get(offer).map(|offer| offer.kind) else { continue };
+            let Some(kind) = self.market.offers.get(offer).map(|offer| offer.kind) else {
+                continue;
+            };
             let good = match judged {
                 Some((known, good)) if known == kind => good,
-                _ => self.market.kinds.get(kind).is_some_and(|kind| {
-                    fits(request, &bin.used, &kind.room)
-                        && !ports.iter().any(|p| kind.daemon_ports.iter().any(|d| p.conflicts(d)))
-                }) && self.within_limits(offer, reserved),
+                _ => {
+                    self.market.kinds.get(kind).is_some_and(|kind| {
+                        fits(request, &bin.used, &kind.room)
+                            && !ports
+                                .iter()
+                                .any(|p| kind.daemon_ports.iter().any(|d| p.conflicts(d)))
+                    }) && self.within_limits(offer, reserved)
+                }
             };
             judged = Some((kind, good));
             if !good {

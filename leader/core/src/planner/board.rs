@@ -1,5 +1,6 @@
 //! The state of one planning run: what can be bought, what is there, what is planned so far.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 use drover_common::cluster::ObjectKey;
@@ -103,14 +104,23 @@ impl<'a> Board<'a> {
         view: &View,
         pending: Vec<(std::sync::Arc<PodShape>, Vec<Variant>, Vec<ObjectKey>)>,
     ) {
-        type Key = (i32, Amounts, Vec<crate::view::HostPort>, usize, Vec<Variant>, String, Vec<usize>);
+        type Key = (
+            Reverse<i32>,
+            Amounts,
+            Vec<crate::view::HostPort>,
+            usize,
+            Vec<Variant>,
+            String,
+            Vec<usize>,
+        );
         let mut merged: BTreeMap<Key, Group> = BTreeMap::new();
         for (shape, variants, pods) in pending {
             let matched = self.topology.matched_by(&shape);
-            let selective = variants.iter().any(|variant| !terms_of(view, &shape, variant).is_empty());
+            let selective =
+                variants.iter().any(|variant| !terms_of(view, &shape, variant).is_empty());
             let namespace = if selective { shape.namespace.clone() } else { String::new() };
             let key = (
-                -shape.priority,
+                Reverse(shape.priority),
                 self.dimensions.dense(&shape.requests),
                 shape.ports.clone(),
                 shape.volumes.len(),
@@ -139,8 +149,8 @@ impl<'a> Board<'a> {
         // Priority first, then size; large before small packs best and reads best.
         self.groups.sort_by_cached_key(|group| {
             (
-                -group.shape.priority,
-                -super::group::size(&group.request),
+                Reverse(group.shape.priority),
+                Reverse(super::group::size(&group.request)),
                 group.pods.first().cloned(),
             )
         });
@@ -174,7 +184,9 @@ impl<'a> Board<'a> {
         let mut fitting: Option<(usize, bool)> = None;
         let set: Vec<usize> = offers.ones().collect();
         for offer in set {
-            let Some(kind) = self.market.offers.get(offer).map(|offer| offer.kind) else { continue };
+            let Some(kind) = self.market.offers.get(offer).map(|offer| offer.kind) else {
+                continue;
+            };
             let fit = match fitting {
                 Some((known, fit)) if known == kind => fit,
                 _ => self
@@ -265,7 +277,9 @@ impl<'a> Board<'a> {
     /// The domains a spread takes its minimum over: those of nodes, and those that could be bought.
     fn find_universes(&mut self, view: &View) {
         for tracked in &mut self.topology.terms {
-            let TermKind::Spread { nodes: rules, honour, .. } = &tracked.term.kind else { continue };
+            let TermKind::Spread { nodes: rules, honour, .. } = &tracked.term.kind else {
+                continue;
+            };
             let key = tracked.term.key.clone();
             if key == labels::HOSTNAME {
                 continue;

@@ -18,8 +18,7 @@ impl Board<'_> {
     pub(super) fn buy_in_bulk(&mut self, groups: &[usize]) -> u64 {
         let first_bin = self.bins.len();
         let mut first_fit_price = 0_u64;
-        let mut pieces: Vec<Piece> =
-            groups.iter().flat_map(|group| self.pieces(*group)).collect();
+        let mut pieces: Vec<Piece> = groups.iter().flat_map(|group| self.pieces(*group)).collect();
         for tier in self.tiers() {
             pieces.retain(|piece| piece.count > 0);
             if pieces.is_empty() {

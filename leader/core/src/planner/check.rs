@@ -14,9 +14,9 @@ use drover_common::cluster::{ObjectKey, Pod};
 use drover_common::resources::{ResourceName, Resources};
 use serde::{Deserialize, Serialize};
 
-use super::{Launch, Plan, PlanInput, PlacementTarget};
+use super::{Launch, PlacementTarget, Plan, PlanInput};
 use crate::view::requests_of;
-use host::{Host, hosts_of_launch, host_of_target};
+use host::{Host, host_of_target, hosts_of_launch};
 
 /// A rule that a plan breaks.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -148,11 +148,7 @@ fn check_host(
     }
     for name in asked {
         if total.get(&name) > host.free.get(&name) {
-            let rule = format!(
-                "{} {name} asked, {} free",
-                total.get(&name),
-                host.free.get(&name)
-            );
+            let rule = format!("{} {name} asked, {} free", total.get(&name), host.free.get(&name));
             violations.push(violation(&host.name, rule));
         }
     }
@@ -165,9 +161,8 @@ fn check_limits(input: &PlanInput<'_>, plan: &Plan, violations: &mut Vec<Violati
         let Some(catalog) = input.catalogs.get(&launch.nodeclass) else { continue };
         let mut most = Resources::default();
         for offering in &launch.offerings {
-            let named = |t: &&drover_common::instance_type::InstanceType| {
-                t.name == offering.instance_type
-            };
+            let named =
+                |t: &&drover_common::instance_type::InstanceType| t.name == offering.instance_type;
             if let Some(found) = catalog.instance_types.iter().find(named) {
                 most = most.maximum(&found.capacity);
             }

@@ -27,11 +27,8 @@ pub(super) fn daemons_of(view: &View) -> Vec<Daemon> {
 
 fn daemon(set: &Arc<DaemonSet>) -> Daemon {
     let template = &set.spec.template;
-    let mut shape = PodShape::of_template(
-        &set.metadata.namespace,
-        &template.metadata.labels,
-        &template.spec,
-    );
+    let mut shape =
+        PodShape::of_template(&set.metadata.namespace, &template.metadata.labels, &template.spec);
     // The DaemonSet controller adds tolerations of node conditions to every pod it makes.
     for key in ["not-ready", "unreachable", "disk-pressure", "memory-pressure", "pid-pressure"] {
         shape.tolerations.push(condition_toleration(key));
@@ -75,11 +72,18 @@ impl Daemon {
             let key = current_key(key);
             unknown(key) || label(key) == Some(value.as_str())
         });
-        let required =
-            self.shape.affinity.node_affinity.as_ref().and_then(|affinity| affinity.required.as_ref());
+        let required = self
+            .shape
+            .affinity
+            .node_affinity
+            .as_ref()
+            .and_then(|affinity| affinity.required.as_ref());
         selected
             && required.is_none_or(|selector| {
-                selector.node_selector_terms.iter().any(|term| term.match_expressions.iter().all(holds))
+                selector
+                    .node_selector_terms
+                    .iter()
+                    .any(|term| term.match_expressions.iter().all(holds))
             })
     }
 }

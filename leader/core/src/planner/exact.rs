@@ -239,11 +239,8 @@ impl Board<'_> {
             .map_or(0, |offer| self.cost(offer));
         for bin in 0..self.bins.len() {
             let Some(target) = self.bins.get(bin) else { return false };
-            let most = if thrifty {
-                self.cost(target.cheapest).saturating_add(alone)
-            } else {
-                u64::MAX
-            };
+            let most =
+                if thrifty { self.cost(target.cheapest).saturating_add(alone) } else { u64::MAX };
             if self.least_cost(group, target).is_none_or(|least| least > most) {
                 continue;
             }

@@ -151,7 +151,8 @@ fn existing_node(
     }
     let label = |key: &str| node.metadata.labels.get(key).map(String::as_str);
     for daemon in daemons {
-        let running = view.node_pods(name).is_some_and(|pods| pods.daemons.contains_key(&daemon.key));
+        let running =
+            view.node_pods(name).is_some_and(|pods| pods.daemons.contains_key(&daemon.key));
         if !running && daemon.runs_on(&label, &node.spec.taints, &|_| false) {
             add_times(&mut used, &dimensions.dense(&daemon.shape.requests), 1);
             ports.extend(daemon.shape.ports.iter().cloned());

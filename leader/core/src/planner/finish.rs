@@ -144,7 +144,8 @@ impl Board<'_> {
         let mut options: Vec<Choice> = by_kind
             .into_iter()
             .filter_map(|(kind, offers)| {
-                let in_zones = offers.iter().filter(|o| zone(**o).is_some_and(|z| zones.contains(z)));
+                let in_zones =
+                    offers.iter().filter(|o| zone(**o).is_some_and(|z| zones.contains(z)));
                 let sound = in_zones.clone().all(|offer| admitted.contains(*offer));
                 let mut offers: Vec<usize> =
                     in_zones.copied().filter(|offer| bin.offers.contains(*offer)).collect();

@@ -151,8 +151,7 @@ fn finish(nodes: Vec<OpenNode>, candidates: &[Candidate], unplaced: u64) -> Pack
             .min_by_key(|index| (candidates.get(*index).map_or(u64::MAX, |c| c.price), *index))
             .unwrap_or(node.held);
         let price = candidates.get(cheapest).map_or(0, |candidate| candidate.price);
-        packing.price =
-            packing.price.saturating_add(price.saturating_mul(u64::from(node.count)));
+        packing.price = packing.price.saturating_add(price.saturating_mul(u64::from(node.count)));
         packing.nodes.push(Packed {
             candidate: cheapest,
             contents: node.contents,

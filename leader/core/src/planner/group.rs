@@ -1,5 +1,6 @@
 //! Pods to be placed, grouped: all pods of a group are the same to the planner.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -53,7 +54,9 @@ impl Group {
     pub(super) fn take_named(&mut self, key: &ObjectKey) -> bool {
         let Some(rest) = self.pods.get_mut(self.placed..) else { return false };
         let Ok(position) = rest.binary_search(key) else { return false };
-        rest[..=position].rotate_right(1);
+        if let Some(before) = rest.get_mut(..=position) {
+            before.rotate_right(1);
+        }
         self.placed += 1;
         true
     }
@@ -88,13 +91,12 @@ pub(super) struct Pending {
 
 /// What makes pods equal: everything but the exact labels, which are looked at as far as some
 /// selector does.
-type GroupKey = (i32, Arc<PodShape>, Vec<Alternatives>);
+type GroupKey = (Reverse<i32>, Arc<PodShape>, Vec<Alternatives>);
 
 /// Collects provisionable pods (Karpenter's rule: found unschedulable, not nominated, not of a
 /// DaemonSet or node, not gated) and reschedulable pods on leaving nodes.
 pub(super) fn collect(input: &PlanInput<'_>, soft_taints: bool) -> Pending {
-    let mut pending =
-        Pending { groups: Vec::new(), refused: Vec::new(), moving: BTreeSet::new() };
+    let mut pending = Pending { groups: Vec::new(), refused: Vec::new(), moving: BTreeSet::new() };
     let mut keyed: BTreeMap<GroupKey, Vec<ObjectKey>> = BTreeMap::new();
     let view = input.view;
     let unschedulable = view.unschedulable_pods().iter();
@@ -112,7 +114,7 @@ pub(super) fn collect(input: &PlanInput<'_>, soft_taints: bool) -> Pending {
         }
         match volume_rules(view, key, shape) {
             Ok(volumes) => {
-                let group = (-shape.priority, Arc::clone(shape), volumes);
+                let group = (Reverse(shape.priority), Arc::clone(shape), volumes);
                 keyed.entry(group).or_default().push(key.clone());
             }
             Err(reason) => pending.refused.push((key.clone(), reason)),

@@ -1,6 +1,7 @@
 //! What can be bought: NodePools with their open labels fixed, the node kinds they allow, and the
 //! offerings of those.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
@@ -115,7 +116,7 @@ impl<'a> Market<'a> {
         let mut market = Self::default();
         let mut order: Vec<(&NodePoolName, &NodePool)> =
             input.view.pools().iter().map(|(name, pool)| (name, pool.as_ref())).collect();
-        order.sort_by_key(|(name, pool)| (-pool.spec.weight.unwrap_or(0), *name));
+        order.sort_by_key(|(name, pool)| (Reverse(pool.spec.weight.unwrap_or(0)), *name));
         for (name, pool) in order {
             if let Err(reason) = market.add_pool(input, dimensions, daemons, uses, name, pool) {
                 market.refused.push((name.clone(), reason));

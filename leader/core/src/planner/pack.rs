@@ -90,7 +90,8 @@ pub(super) fn pack(
     for _ in 0..affordable_passes(items.len(), candidates.len(), passes) {
         let packing = greedy(items, candidates, allowances, &values);
         correct_values(&mut values, items, candidates, &packing);
-        if (packing.unplaced, packing.price) < (best.unplaced, best.price) {
+        // Where not all can be placed, first fit stays: it goes by priority.
+        if packing.unplaced == 0 && (best.unplaced > 0 || packing.price < best.price) {
             best = packing;
         }
     }
@@ -154,7 +155,8 @@ fn greedy(
         let mut best: Option<(Pattern, usize)> = None;
         for (rank, index) in ranked.iter_mut().take(look) {
             let Some(candidate) = candidates.get(*index) else { continue };
-            let allowed = allowances.get(candidate.pool).map_or(0, |a| a.times(&candidate.capacity));
+            let allowed =
+                allowances.get(candidate.pool).map_or(0, |a| a.times(&candidate.capacity));
             let found = if allowed == 0 {
                 None
             } else {
@@ -248,7 +250,8 @@ fn best_pattern(
             best = Some(pattern);
         }
     }
-    if !quick && let Some(pattern) = balanced(items, candidate, demand, values)
+    if !quick
+        && let Some(pattern) = balanced(items, candidate, demand, values)
         && best.as_ref().is_none_or(|best| pattern.score > best.score)
     {
         best = Some(pattern);
@@ -353,12 +356,7 @@ fn pattern(contents: Vec<(usize, u32)>, value: f64, candidate: &Candidate) -> Op
 }
 
 /// Raises the value of items that landed on nodes dearer than their contents, lowers it on others.
-fn correct_values(
-    values: &mut [f64],
-    items: &[Item],
-    candidates: &[Candidate],
-    packing: &Packing,
-) {
+fn correct_values(values: &mut [f64], items: &[Item], candidates: &[Candidate], packing: &Packing) {
     const STEP: f64 = 0.5;
     let mut paid = vec![(0.0, 0.0); items.len()];
     for packed in &packing.nodes {

@@ -68,12 +68,19 @@ impl Board<'_> {
             return self.limit_reason(&pool, &offers);
         }
         if let Some((key, least, found)) = self.missing_values(&pool, &offers) {
-            return format!("needs {least} values of {key} (minValues) and only {found} fit the pod");
+            return format!(
+                "needs {least} values of {key} (minValues) and only {found} fit the pod"
+            );
         }
         self.topology_reason(&entry)
     }
 
-    fn label_reason(&mut self, all: &[Requirement], any: &[Vec<Vec<Requirement>>], pool: &Pool) -> String {
+    fn label_reason(
+        &mut self,
+        all: &[Requirement],
+        any: &[Vec<Vec<Requirement>>],
+        pool: &Pool,
+    ) -> String {
         for requirement in all {
             let mask = self.index.mask(&self.market, requirement);
             if pool.offers.clone().all(|offer| !mask.contains(offer)) {
@@ -125,11 +132,9 @@ impl Board<'_> {
         for (index, name) in self.dimensions.names().iter().enumerate() {
             let wanted = group.request.get(index).copied().unwrap_or(0);
             let rooms = kinds.iter().filter_map(|kind| self.market.kinds.get(*kind));
-            let best = rooms
-                .map(|kind| (kind.room.get(index).copied().unwrap_or(0), kind))
-                .max_by(|a, b| {
-                    a.0.cmp(&b.0).then(b.1.instance_type.name.cmp(&a.1.instance_type.name))
-                });
+            let best = rooms.map(|kind| (kind.room.get(index).copied().unwrap_or(0), kind)).max_by(
+                |a, b| a.0.cmp(&b.0).then(b.1.instance_type.name.cmp(&a.1.instance_type.name)),
+            );
             if let Some((most, kind)) = best
                 && wanted > most
             {
@@ -194,7 +199,8 @@ impl Board<'_> {
 
     fn shortage_reason(&self, possible: &FixedBitSet) -> String {
         let Some(cheapest) = self.cheapest(possible) else { return String::new() };
-        let Some((offer, kind)) = self.market.offers.get(cheapest).zip(self.market.kind_of(cheapest))
+        let Some((offer, kind)) =
+            self.market.offers.get(cheapest).zip(self.market.kind_of(cheapest))
         else {
             return String::new();
         };

@@ -1,6 +1,6 @@
 //! A pod shape's rules on nodes, with preferences as rules that can be dropped one by one.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use drover_common::cluster::{NodeSelectorTerm, PodAffinityTerm, TopologySpreadConstraint};
 use drover_common::requirement::{Operator, Requirement};
@@ -222,7 +222,7 @@ fn terms(terms: &[NodeSelectorTerm]) -> Result<Alternatives, String> {
     if terms.iter().any(|term| !term.match_fields.is_empty()) {
         return Err("node affinity with matchFields names one node, and new nodes have no name \
                     yet"
-            .to_owned());
+        .to_owned());
     }
     Ok(terms
         .iter()
@@ -251,6 +251,6 @@ pub(super) fn note_uses(variant: &Variant, uses: &mut LabelUses) {
         .map(|s| &s.topology_key)
         .chain(variant.affinity.iter().chain(&variant.anti_affinity).map(|t| &t.topology_key));
     for key in keys {
-        uses.entry(current_key(key).to_owned()).or_insert_with(BTreeSet::new);
+        uses.entry(current_key(key).to_owned()).or_default();
     }
 }

@@ -154,7 +154,8 @@ impl Topology {
     pub(super) fn allows(&self, part: &Part, key: &str, domain: Option<&str>) -> bool {
         let own = part.own.iter().filter_map(|index| Some((*index, self.terms.get(*index)?)));
         for (index, tracked) in own {
-            if tracked.term.key == key && !tracked.allows_owner(domain, part.matched.contains(&index))
+            if tracked.term.key == key
+                && !tracked.allows_owner(domain, part.matched.contains(&index))
             {
                 return false;
             }
@@ -237,9 +238,10 @@ fn spread_term(shape: &PodShape, variant: &Variant, spread: &TopologySpreadConst
         affinity: spread.node_affinity_policy.as_deref() != Some("Ignore"),
         taints: spread.node_taints_policy.as_deref() == Some("Honor"),
     };
-    let selector = spread.label_selector.as_ref().map(|selector| {
-        with_keys(selector, &spread.match_label_keys, shape, "In")
-    });
+    let selector = spread
+        .label_selector
+        .as_ref()
+        .map(|selector| with_keys(selector, &spread.match_label_keys, shape, "In"));
     Term {
         kind: TermKind::Spread {
             max_skew: i64::from(spread.max_skew.max(1)),

@@ -42,7 +42,11 @@ impl SyncTable {
     /// The list is complete: what it did not show is gone.
     pub(super) fn finish(&mut self, kind: Kind) -> BTreeSet<ObjectKey> {
         let state = self.kinds.entry(kind).or_default();
-        *state = KindSync { listed: true, unseen: std::mem::take(&mut state.unseen), ..KindSync::default() };
+        *state = KindSync {
+            listed: true,
+            unseen: std::mem::take(&mut state.unseen),
+            ..KindSync::default()
+        };
         std::mem::take(&mut state.unseen)
     }
 

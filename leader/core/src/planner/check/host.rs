@@ -203,10 +203,8 @@ pub(super) fn hosts_of_launch(
             labels.extend(launch.labels.clone());
             labels.insert(labels::INSTANCE_TYPE.to_owned(), instance_type.name.clone());
             labels.insert(labels::ZONE.to_owned(), zone.clone());
-            labels.insert(
-                labels::CAPACITY_TYPE.to_owned(),
-                launch.capacity_type.as_str().to_owned(),
-            );
+            labels
+                .insert(labels::CAPACITY_TYPE.to_owned(), launch.capacity_type.as_str().to_owned());
             if !matches(&pool.spec.template.spec.requirements, &labels) {
                 return Err(format!("{} is not of the NodePool", instance_type.name));
             }

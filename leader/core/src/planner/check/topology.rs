@@ -69,16 +69,17 @@ fn locate<'v>(input: &PlanInput<'v>, plan: &Plan) -> (Vec<Labels>, Vec<Located<'
             pods.push(Located { pod: &entry.pod, node: *node, new: false });
         }
     }
-    let mut add = |host: Host, keys: &[drover_common::cluster::ObjectKey], nodes: &mut Vec<Labels>| {
-        let number = numbers.get(&host.name).copied().unwrap_or_else(|| {
-            let mut labels = host.labels.clone();
-            labels.entry(labels::HOSTNAME.to_owned()).or_insert_with(|| host.name.clone());
-            nodes.push(labels);
-            nodes.len() - 1
-        });
-        let located = pods_of(input, keys).into_iter();
-        pods.extend(located.map(|pod| Located { pod, node: number, new: true }));
-    };
+    let mut add =
+        |host: Host, keys: &[drover_common::cluster::ObjectKey], nodes: &mut Vec<Labels>| {
+            let number = numbers.get(&host.name).copied().unwrap_or_else(|| {
+                let mut labels = host.labels.clone();
+                labels.entry(labels::HOSTNAME.to_owned()).or_insert_with(|| host.name.clone());
+                nodes.push(labels);
+                nodes.len() - 1
+            });
+            let located = pods_of(input, keys).into_iter();
+            pods.extend(located.map(|pod| Located { pod, node: number, new: true }));
+        };
     for placement in &plan.placements {
         if let Some(host) = host_of_target(input, &placement.node_or_claim) {
             add(host, &placement.pods, &mut nodes);
@@ -88,9 +89,8 @@ fn locate<'v>(input: &PlanInput<'v>, plan: &Plan) -> (Vec<Labels>, Vec<Located<'
         let hosts = hosts_of_launch(input, number, launch).unwrap_or_default();
         let Some(mut host) = hosts.first().cloned() else { continue };
         // What the launch may still become differently is not known.
-        host.labels.retain(|key, value| {
-            hosts.iter().all(|other| other.labels.get(key) == Some(value))
-        });
+        host.labels
+            .retain(|key, value| hosts.iter().all(|other| other.labels.get(key) == Some(value)));
         add(host, &launch.pods, &mut nodes);
     }
     (nodes, pods)

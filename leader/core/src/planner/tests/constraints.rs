@@ -9,7 +9,7 @@ use drover_common::resources::Resources;
 use serde_json::{Value, json};
 
 use super::world::World;
-use crate::planner::{InFlightNode, Plan, PlacementTarget};
+use crate::planner::{InFlightNode, PlacementTarget, Plan};
 
 fn small() -> Value {
     json!({"cpu": "500m", "memory": "1Gi"})
@@ -117,14 +117,17 @@ fn anti_affinity_of_running_pods_counts_too() {
     let mut world = World::new();
     world.pool("default", json!([]), json!({}));
     world.node("n1", "m5.xlarge", "us-east-1a");
-    world.add(Kind::Pod, json!({
-        "metadata": {"name": "hermit", "namespace": "default"},
-        "spec": {"nodeName": "n1", "affinity": {"podAntiAffinity": {
-            "requiredDuringSchedulingIgnoredDuringExecution": [{
-                "labelSelector": {"matchLabels": {"app": "web"}},
-                "topologyKey": "kubernetes.io/hostname"}]}}},
-        "status": {"phase": "Running"},
-    }));
+    world.add(
+        Kind::Pod,
+        json!({
+            "metadata": {"name": "hermit", "namespace": "default"},
+            "spec": {"nodeName": "n1", "affinity": {"podAntiAffinity": {
+                "requiredDuringSchedulingIgnoredDuringExecution": [{
+                    "labelSelector": {"matchLabels": {"app": "web"}},
+                    "topologyKey": "kubernetes.io/hostname"}]}}},
+            "status": {"phase": "Running"},
+        }),
+    );
     world.pods("web", 1, small(), json!({}));
     world.pods("other", 1, small(), json!({}));
     let plan = world.plan();
@@ -157,12 +160,17 @@ fn a_volume_ties_a_pod_to_its_zone() {
         "spec": {"nodeAffinity": {"required": {"nodeSelectorTerms": [{"matchExpressions": [
             {"key": "topology.kubernetes.io/zone", "operator": "In", "values": ["us-east-1b"]}]}]}}},
     }));
-    world.add(Kind::PersistentVolumeClaim, json!({
-        "metadata": {"name": "data", "namespace": "default"},
-        "spec": {"volumeName": "pv-1"}, "status": {"phase": "Bound"},
-    }));
-    let volume = |claim: &str| json!({"spec": {"volumes": [
-        {"name": "data", "persistentVolumeClaim": {"claimName": claim}}]}});
+    world.add(
+        Kind::PersistentVolumeClaim,
+        json!({
+            "metadata": {"name": "data", "namespace": "default"},
+            "spec": {"volumeName": "pv-1"}, "status": {"phase": "Bound"},
+        }),
+    );
+    let volume = |claim: &str| {
+        json!({"spec": {"volumes": [
+        {"name": "data", "persistentVolumeClaim": {"claimName": claim}}]}})
+    };
     world.pods("db", 1, small(), volume("data"));
     world.pods("lost", 1, small(), volume("nothing"));
     let plan = world.plan();
@@ -212,10 +220,12 @@ fn limits_hold_and_are_named() {
 fn preferences_are_met_where_possible_and_dropped_where_not() {
     let mut world = World::new();
     world.pool("default", json!([]), json!({}));
-    let prefer = |zone: &str| json!({"spec": {"affinity": {"nodeAffinity": {
+    let prefer = |zone: &str| {
+        json!({"spec": {"affinity": {"nodeAffinity": {
         "preferredDuringSchedulingIgnoredDuringExecution": [{"weight": 1, "preference": {
             "matchExpressions": [{"key": "topology.kubernetes.io/zone", "operator": "In",
-            "values": [zone]}]}}]}}}});
+            "values": [zone]}]}}]}}}})
+    };
     world.pods("there", 1, small(), prefer("us-east-1c"));
     world.pods("nowhere", 1, small(), prefer("moon-1a"));
     let plan = world.plan();
@@ -228,11 +238,14 @@ fn preferences_are_met_where_possible_and_dropped_where_not() {
 fn daemons_take_their_room_on_every_new_node() {
     let mut world = World::new();
     world.pool("default", json!([]), json!({}));
-    world.add(Kind::DaemonSet, json!({
-        "metadata": {"name": "log", "namespace": "kube-system"},
-        "spec": {"template": {"metadata": {"labels": {"app": "log"}}, "spec": {"containers": [
-            {"name": "log", "resources": {"requests": {"cpu": "1", "memory": "1Gi"}}}]}}},
-    }));
+    world.add(
+        Kind::DaemonSet,
+        json!({
+            "metadata": {"name": "log", "namespace": "kube-system"},
+            "spec": {"template": {"metadata": {"labels": {"app": "log"}}, "spec": {"containers": [
+                {"name": "log", "resources": {"requests": {"cpu": "1", "memory": "1Gi"}}}]}}},
+        }),
+    );
     world.pods("web", 1, json!({"cpu": "1500m", "memory": "1Gi"}), json!({}));
     let plan = world.plan();
     let requests = &plan.launches[0].requests;
@@ -295,8 +308,18 @@ fn every_reason_says_what_to_change() {
         json!({"template": {"spec": {"taints": [{"key": "gpu", "effect": "NoSchedule"}]}}}),
     );
     world.pods("huge", 1, json!({"cpu": "900"}), json!({}));
-    world.pods("gpus", 1, json!({"nvidia.com/gpu": "16"}), json!({"spec": {"tolerations": [{"operator": "Exists"}]}}));
-    world.pods("arm", 1, small(), json!({"spec": {"nodeSelector": {"kubernetes.io/arch": "arm64"}}}));
+    world.pods(
+        "gpus",
+        1,
+        json!({"nvidia.com/gpu": "16"}),
+        json!({"spec": {"tolerations": [{"operator": "Exists"}]}}),
+    );
+    world.pods(
+        "arm",
+        1,
+        small(),
+        json!({"spec": {"nodeSelector": {"kubernetes.io/arch": "arm64"}}}),
+    );
     insta::assert_snapshot!(world.text());
 }
 
@@ -312,9 +335,42 @@ fn plans_do_not_depend_on_the_order_of_events() {
         for app in apps {
             let cpu = format!("{}m", 100 + app * 130);
             let memory = format!("{}Mi", 200 + app * 300);
-            world.pods(&format!("app{app}"), 3 + app, json!({"cpu": cpu, "memory": memory}), json!({}));
+            world.pods(
+                &format!("app{app}"),
+                3 + app,
+                json!({"cpu": cpu, "memory": memory}),
+                json!({}),
+            );
         }
         world.plan()
     };
     assert_eq!(build(false), build(true));
+}
+
+#[test]
+fn under_a_limit_the_more_important_pod_is_placed() {
+    let mut world = World::new();
+    world.pool("default", json!([]), json!({"limits": {"cpu": "2"}}));
+    let priority = |priority: i32| json!({"spec": {"priority": priority}});
+    world.pods("batch", 1, json!({"cpu": "1800m", "memory": "3Gi"}), priority(i32::MIN));
+    world.pods("web", 1, json!({"cpu": "1500m", "memory": "2Gi"}), priority(i32::MAX));
+    let plan = world.plan();
+    assert_eq!(plan.launches.len(), 1);
+    assert_eq!(plan.launches[0].pods[0].name, "web-0");
+    assert_eq!(plan.unschedulable[0].pod.name, "batch-0");
+}
+
+#[test]
+fn a_spread_that_limits_cut_short_is_kept_even() {
+    let mut world = World::new();
+    world.pool("default", json!([]), json!({"limits": {"cpu": "8"}}));
+    let spread = json!({"spec": {"topologySpreadConstraints": [{
+        "maxSkew": 1, "topologyKey": "topology.kubernetes.io/zone",
+        "whenUnsatisfiable": "DoNotSchedule", "labelSelector": {"matchLabels": {"app": "web"}}}]}});
+    world.pods("web", 20, json!({"cpu": "1500m", "memory": "2Gi"}), spread);
+    let plan = world.plan();
+    assert!(!plan.unschedulable.is_empty());
+    assert!(plan.report.on_new > 0);
+    let counts = by_zone(&plan);
+    assert!(counts.values().all(|count| *count == 1), "{counts:?}");
 }

@@ -4,7 +4,8 @@ use serde_json::json;
 
 use super::world::World;
 
-const ON_DEMAND: &str = r#"[{"key": "karpenter.sh/capacity-type", "operator": "In", "values": ["on-demand"]}]"#;
+const ON_DEMAND: &str =
+    r#"[{"key": "karpenter.sh/capacity-type", "operator": "In", "values": ["on-demand"]}]"#;
 
 fn on_demand() -> serde_json::Value {
     serde_json::from_str(ON_DEMAND).unwrap()
@@ -42,7 +43,11 @@ fn three_workloads_together() {
     world.pods("b", 1, json!({"cpu": "2", "memory": "4Gi"}), json!({}));
     world.pods("c", 1, json!({"cpu": "250m", "memory": "8Gi"}), json!({}));
     let plan = world.plan();
-    assert!(plan.report.hourly_price_micro < 170_000 + 126_000, "{}", plan.report.hourly_price_micro);
+    assert!(
+        plan.report.hourly_price_micro < 170_000 + 126_000,
+        "{}",
+        plan.report.hourly_price_micro
+    );
     insta::assert_snapshot!(world.text());
 }
 
@@ -102,7 +107,10 @@ fn plain_pods_never_buy_gpus() {
         for offering in &launch.offerings {
             let family = offering.instance_type.split('.').next().unwrap();
             let letters: String = family.chars().take_while(char::is_ascii_alphabetic).collect();
-            assert!(!matches!(letters.as_str(), "g" | "gr" | "p" | "inf" | "trn" | "dl" | "vt"), "{family}");
+            assert!(
+                !matches!(letters.as_str(), "g" | "gr" | "p" | "inf" | "trn" | "dl" | "vt"),
+                "{family}"
+            );
         }
     }
 }

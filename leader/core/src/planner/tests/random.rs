@@ -19,7 +19,9 @@ fn constraint(kind: usize, app: &str) -> Value {
         1 => spread("topology.kubernetes.io/zone"),
         2 => spread("kubernetes.io/hostname"),
         3 => json!({"spec": {"affinity": {"podAntiAffinity": affinity("kubernetes.io/hostname")}}}),
-        4 => json!({"spec": {"affinity": {"podAffinity": affinity("topology.kubernetes.io/zone")}}}),
+        4 => {
+            json!({"spec": {"affinity": {"podAffinity": affinity("topology.kubernetes.io/zone")}}})
+        }
         5 => json!({"spec": {"nodeSelector": {"karpenter.sh/capacity-type": "on-demand"}}}),
         6 => json!({"spec": {"nodeSelector": {"topology.kubernetes.io/zone": "us-east-1b"}}}),
         7 => json!({"spec": {"nodeSelector": {"kubernetes.io/arch": "arm64"}}}),
@@ -60,7 +62,8 @@ fn world(apps: &[App], nodes: usize, running: &[(usize, u32)]) -> World {
     }
     for (number, app) in apps.iter().enumerate() {
         let name = format!("app{number}");
-        let request = json!({"cpu": format!("{}m", app.cpu), "memory": format!("{}Mi", app.memory)});
+        let request =
+            json!({"cpu": format!("{}m", app.cpu), "memory": format!("{}Mi", app.memory)});
         world.pods(&name, app.count, request, constraint(app.kind, &name));
     }
     world

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use crate::nodeclass::catalog::NodeClassCatalog;
 use crate::planner::{
-    InFlightNode, Plan, PlanInput, PlacementTarget, PlannerSettings, UnavailableOffering, check,
+    InFlightNode, PlacementTarget, Plan, PlanInput, PlannerSettings, UnavailableOffering, check,
     plan,
 };
 use crate::view::View;
@@ -85,7 +85,13 @@ impl World {
     }
 
     /// Pending pods of one deployment.
-    pub(crate) fn pods(&mut self, name: &str, count: usize, requests: Value, extra: Value) -> &mut Self {
+    pub(crate) fn pods(
+        &mut self,
+        name: &str,
+        count: usize,
+        requests: Value,
+        extra: Value,
+    ) -> &mut Self {
         for number in 0..count {
             let mut pod = pod(&format!("{name}-{number}"), name, &requests);
             merge(&mut pod, extra.clone());
@@ -117,9 +123,18 @@ impl World {
     }
 
     /// A running pod.
-    pub(crate) fn running(&mut self, name: &str, app: &str, node: &str, requests: Value) -> &mut Self {
+    pub(crate) fn running(
+        &mut self,
+        name: &str,
+        app: &str,
+        node: &str,
+        requests: Value,
+    ) -> &mut Self {
         let mut pod = pod(name, app, &requests);
-        merge(&mut pod, json!({"spec": {"nodeName": node}, "status": {"phase": "Running", "conditions": []}}));
+        merge(
+            &mut pod,
+            json!({"spec": {"nodeName": node}, "status": {"phase": "Running", "conditions": []}}),
+        );
         self.add(Kind::Pod, pod);
         self
     }
