@@ -29,7 +29,11 @@ impl Imitation {
     }
 
     pub(crate) fn moto() -> Self {
-        Self { parameter: "/aws/service/ami-amazon-linux-latest/al2023-ami-kernel-default-x86_64" }
+        Self {
+            // Moto speaks of a missing parameter instead.
+            template_is_gone: Ec2FailureKind::Invalid,
+            parameter: "/aws/service/ami-amazon-linux-latest/al2023-ami-kernel-default-x86_64",
+        }
     }
 }
 
