@@ -34,7 +34,6 @@ mod table;
 mod watch;
 mod write;
 
-
 use path::{ApiPath, ResourcePath};
 use query::Query;
 use read::Representation;
@@ -72,7 +71,9 @@ fn json(code: StatusCode, value: &Value) -> Response {
 
 async fn answer(world: SharedWorld, request: Request<Body>) -> ApiResult<Response> {
     let (parts, incoming) = request.into_parts();
-    if let (&Method::GET, Some(found)) = (&parts.method, discovery::answer(&world, parts.uri.path())) {
+    if let (&Method::GET, Some(found)) =
+        (&parts.method, discovery::answer(&world, parts.uri.path()))
+    {
         return found;
     }
     let query = Query::parse(parts.uri.query().unwrap_or_default())?;

@@ -14,6 +14,7 @@ use super::store::{DeleteOptions, Part, Store, WriteOptions};
 pub mod admission;
 pub mod bind;
 pub mod bootstrap;
+pub mod builtin;
 pub mod custom;
 pub mod events;
 pub mod evict;

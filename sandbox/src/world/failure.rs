@@ -44,8 +44,11 @@ pub struct Cause {
 impl Cause {
     /// A field that must be there and is not.
     pub fn required(field: impl Into<String>, detail: &str) -> Self {
-        let message =
-            if detail.is_empty() { "Required value".to_owned() } else { format!("Required value: {detail}") };
+        let message = if detail.is_empty() {
+            "Required value".to_owned()
+        } else {
+            format!("Required value: {detail}")
+        };
         Self { reason: "FieldValueRequired", message, field: field.into() }
     }
 
@@ -75,7 +78,8 @@ impl Cause {
 
     /// A field whose value is none of those supported.
     pub fn not_supported(field: impl Into<String>, value: &Value, supported: &[String]) -> Self {
-        let supported = supported.iter().map(|text| format!("{text:?}")).collect::<Vec<_>>().join(", ");
+        let supported =
+            supported.iter().map(|text| format!("{text:?}")).collect::<Vec<_>>().join(", ");
         Self {
             reason: "FieldValueNotSupported",
             message: format!("Unsupported value: {value}: supported values: {supported}"),
@@ -150,8 +154,12 @@ impl ApiFailure {
 
     /// 409 for any other reason.
     pub fn conflict(resource: &Resource, name: &str, detail: &str) -> Box<Self> {
-        Self::new(409, "Conflict", format!("Operation cannot be fulfilled on {resource} {name:?}: {detail}"))
-            .about(resource, name)
+        Self::new(
+            409,
+            "Conflict",
+            format!("Operation cannot be fulfilled on {resource} {name:?}: {detail}"),
+        )
+        .about(resource, name)
     }
 
     /// 400.
@@ -185,7 +193,9 @@ impl ApiFailure {
         Self::new(
             415,
             "UnsupportedMediaType",
-            format!("the body of the request was in an unknown format - accepted media types include: {supported}"),
+            format!(
+                "the body of the request was in an unknown format - accepted media types include: {supported}"
+            ),
         )
     }
 
@@ -196,8 +206,7 @@ impl ApiFailure {
 
     /// 422 with every field that is wrong. `group` and `kind` are the object's own.
     pub fn invalid(group: &str, kind: &str, name: &str, causes: Vec<Cause>) -> Box<Self> {
-        let qualified =
-            if group.is_empty() { kind.to_owned() } else { format!("{kind}.{group}") };
+        let qualified = if group.is_empty() { kind.to_owned() } else { format!("{kind}.{group}") };
         let mut texts: Vec<String> = Vec::new();
         for cause in &causes {
             let text = if cause.field.is_empty() {
@@ -271,7 +280,8 @@ impl ApiFailure {
     /// The `Status` object as Kubernetes sends it.
     pub fn to_status(&self) -> Value {
         let mut details = Map::new();
-        for (member, value) in [("name", &self.name), ("group", &self.group), ("kind", &self.kind)] {
+        for (member, value) in [("name", &self.name), ("group", &self.group), ("kind", &self.kind)]
+        {
             if !value.is_empty() {
                 details.insert(member.to_owned(), value.as_str().into());
             }

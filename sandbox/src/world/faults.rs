@@ -161,7 +161,10 @@ mod tests {
         assert_eq!(faults.strike(Face::Kubernetes, "get nodes"), None);
         assert_eq!(faults.strike(Face::Ec2, "get pods"), None);
         assert_eq!(faults.strike(Face::Kubernetes, "get pods"), Some(FaultEffect::Hang));
-        assert_eq!(faults.strike(Face::Kubernetes, "create pods/eviction"), Some(FaultEffect::Hang));
+        assert_eq!(
+            faults.strike(Face::Kubernetes, "create pods/eviction"),
+            Some(FaultEffect::Hang)
+        );
         assert_eq!(faults.strike(Face::Kubernetes, "get pods"), None);
         assert_eq!(faults.iter().count(), 0);
     }

@@ -191,9 +191,15 @@ mod tests {
             ("2026-01-01T00:00:00Z".parse().unwrap(), "2026-01-01T00:01:00Z".parse().unwrap());
         assert!(set_condition(&mut node, "Ready", "False", "Booting", "", one));
         assert!(!set_condition(&mut node, "Ready", "False", "Booting", "", two));
-        assert_eq!(list(&node, "/status/conditions")[0]["lastTransitionTime"], "2026-01-01T00:00:00Z");
+        assert_eq!(
+            list(&node, "/status/conditions")[0]["lastTransitionTime"],
+            "2026-01-01T00:00:00Z"
+        );
         assert!(set_condition(&mut node, "Ready", "True", "KubeletReady", "", two));
-        assert_eq!(list(&node, "/status/conditions")[0]["lastTransitionTime"], "2026-01-01T00:01:00Z");
+        assert_eq!(
+            list(&node, "/status/conditions")[0]["lastTransitionTime"],
+            "2026-01-01T00:01:00Z"
+        );
         assert_eq!(condition(&node, "Ready"), "True");
     }
 
@@ -204,6 +210,9 @@ mod tests {
         set_default(&mut pod, &["spec", "nodeName"], "a");
         set_default(&mut pod, &["spec", "nodeName"], "b");
         assert_eq!(text(&pod, "/spec/nodeName"), "a");
-        assert_eq!(microseconds("2026-01-01T00:00:00.5Z".parse().unwrap()), "2026-01-01T00:00:00.500000Z");
+        assert_eq!(
+            microseconds("2026-01-01T00:00:00.5Z".parse().unwrap()),
+            "2026-01-01T00:00:00.500000Z"
+        );
     }
 }

@@ -18,6 +18,9 @@ pub mod list;
 pub mod selector;
 pub mod write;
 
+#[cfg(test)]
+mod tests;
+
 pub use write::{DeleteOptions, Deleted, Part, Propagation, WriteOptions};
 
 /// What happened to an object.

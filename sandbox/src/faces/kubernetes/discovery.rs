@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use axum::http::StatusCode;
-use axum::response::Response;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
 use super::reviews::REVIEWS;
@@ -33,10 +33,17 @@ pub(super) fn answer(world: &SharedWorld, path: &str) -> Option<ApiResult<Respon
         ["openapi", "v3"] => Some(openapi::index(&registry())),
         ["openapi", "v3", "api", version] => openapi::document(&registry(), "", version),
         ["openapi", "v3", "apis", group, version] => openapi::document(&registry(), group, version),
+        ["openapi", "v2"] => {
+            let kind = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
+            let headers = [(header::CONTENT_TYPE, HeaderValue::from_static(kind))];
+            return Some(Ok((headers, openapi::EMPTY_V2).into_response()));
+        }
         [] => Some(json!({ "paths": ["/api", "/apis", "/healthz", "/openapi/v3", "/version"] })),
         _ => return None,
     };
-    Some(found.map(|found| answer_json(StatusCode::OK, &found)).ok_or_else(ApiFailure::unknown_path))
+    Some(
+        found.map(|found| answer_json(StatusCode::OK, &found)).ok_or_else(ApiFailure::unknown_path),
+    )
 }
 
 fn version() -> Value {
@@ -113,7 +120,8 @@ fn resources(registry: &Registry, group: &str, version: &str) -> Option<Value> {
     if listed.is_empty() {
         return None;
     }
-    let group_version = if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") };
+    let group_version =
+        if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") };
     Some(json!({
         "kind": "APIResourceList", "apiVersion": "v1", "groupVersion": group_version,
         "resources": listed,

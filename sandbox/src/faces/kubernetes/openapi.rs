@@ -1,17 +1,10 @@
 //! OpenAPI v3: what `kubectl explain` shows, and how kubectl learns which parameters are served.
 
-use k8s_openapi::api::{
-    admissionregistration::v1 as admission, apps::v1 as apps, batch::v1 as batch,
-    coordination::v1 as coordination, core::v1 as core, discovery::v1 as discovery,
-    events::v1 as events, networking::v1 as networking, policy::v1 as policy, rbac::v1 as rbac,
-    scheduling::v1 as scheduling, storage::v1 as storage,
-};
-use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1 as extensions;
 use schemars::SchemaGenerator;
-use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};
 
 use super::discovery::group_versions;
+use crate::world::api::builtin;
 use crate::world::object;
 use crate::world::resource::{Definition, Registry};
 
@@ -31,20 +24,24 @@ pub(super) fn index(registry: &Registry) -> Value {
     json!({ "paths": paths })
 }
 
+/// An OpenAPI v2 document in protobuf without any path (field 1: the format's version; field 2: title
+/// and version): all that is served is described in v3, but clients ask here for what they do not
+/// find there.
+pub(super) const EMPTY_V2: &[u8] = b"\n\x032.0\x12\x0f\n\nKubernetes\x12\x011";
+
 /// The document of one group and version.
 pub(super) fn document(registry: &Registry, group: &str, version: &str) -> Option<Value> {
     let served: Vec<_> = registry
         .iter()
         .filter(|definition| {
-            definition.resource.group == group && definition.versions.iter().any(|own| own == version)
+            definition.resource.group == group
+                && definition.versions.iter().any(|own| own == version)
         })
         .collect();
     if served.is_empty() && !group_versions(registry).contains_key(group) {
         return None;
     }
-    let mut generator = SchemaGenerator::new(
-        SchemaSettings::openapi3().with(|settings| settings.meta_schema = None),
-    );
+    let mut generator = builtin::generator();
     let (mut paths, mut schemas) = (Map::new(), Map::new());
     for definition in served {
         let names = describe(definition, version, &mut generator, &mut schemas);
@@ -71,50 +68,46 @@ fn describe(
     generator: &mut SchemaGenerator,
     schemas: &mut Map<String, Value>,
 ) -> String {
-    let name = schema_name(definition, version);
+    let name = builtin::schema_name(definition, version);
     match &definition.custom {
         Some(custom) => {
             let mut schema = custom.texts.get(version).cloned().unwrap_or_else(|| json!({}));
             object::set_default(&mut schema, &["type"], "object");
             let meta = "#/components/schemas/io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
             generator.subschema_for::<k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta>();
-            object::set(&mut schema, &["properties", "metadata"], json!({
-                "description": "Standard object's metadata.", "allOf": [{ "$ref": meta }],
-            }));
+            object::set(
+                &mut schema,
+                &["properties", "metadata"],
+                json!({
+                    "description": "Standard object's metadata.", "allOf": [{ "$ref": meta }],
+                }),
+            );
             schemas.insert(name.clone(), schema);
         }
-        None => generate(definition, generator),
+        None => builtin::describe(definition, generator),
     }
     name
 }
 
-fn schema_name(definition: &Definition, version: &str) -> String {
-    let (group, kind) = (&*definition.resource.group, &definition.kind);
-    if definition.custom.is_some() {
-        let reversed: Vec<&str> = group.rsplit('.').collect();
-        return format!("{}.{version}.{kind}", reversed.join("."));
-    }
-    if group == "apiextensions.k8s.io" {
-        return format!("io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.{version}.{kind}");
-    }
-    let short = match group.split('.').next().unwrap_or_default() {
-        "" => "core",
-        short => short,
-    };
-    format!("io.k8s.api.{short}.{version}.{kind}")
-}
-
 fn tag(definition: &Definition, version: &str, schemas: &mut Map<String, Value>) {
-    if let Some(schema) = schemas.get_mut(&schema_name(definition, version)) {
-        object::set(schema, &["x-kubernetes-group-version-kind"], json!([{
-            "group": definition.resource.group, "version": version, "kind": definition.kind,
-        }]));
+    if let Some(schema) = schemas.get_mut(&builtin::schema_name(definition, version)) {
+        object::set(
+            schema,
+            &["x-kubernetes-group-version-kind"],
+            json!([{
+                "group": definition.resource.group, "version": version, "kind": definition.kind,
+            }]),
+        );
     }
 }
 
 fn add_paths(definition: &Definition, version: &str, schema: &str, paths: &mut Map<String, Value>) {
     let (group, plural) = (&*definition.resource.group, &definition.resource.plural);
-    let root = if group.is_empty() { format!("/api/{version}") } else { format!("/apis/{group}/{version}") };
+    let root = if group.is_empty() {
+        format!("/api/{version}")
+    } else {
+        format!("/apis/{group}/{version}")
+    };
     let base = if definition.namespaced {
         format!("{root}/namespaces/{{namespace}}/{plural}")
     } else {
@@ -138,9 +131,12 @@ fn add_paths(definition: &Definition, version: &str, schema: &str, paths: &mut M
     };
     let write = ["dryRun", "fieldManager", "fieldValidation"];
     let list = ["labelSelector", "fieldSelector", "limit", "continue", "resourceVersion", "watch"];
-    paths.insert(base.clone(), json!({
-        "get": operation("list", &list), "post": operation("post", &write),
-    }));
+    paths.insert(
+        base.clone(),
+        json!({
+            "get": operation("list", &list), "post": operation("post", &write),
+        }),
+    );
     let mut patch = operation("patch", &["dryRun", "fieldManager", "fieldValidation", "force"]);
     // Strategic merge is served but not offered here: its merge keys are not in these schemas, and
     // clients that build such patches know them from their own types.
@@ -149,61 +145,11 @@ fn add_paths(definition: &Definition, version: &str, schema: &str, paths: &mut M
         "application/apply-patch+yaml": {},
     });
     object::set(&mut patch, &["requestBody"], json!({ "content": patches, "required": true }));
-    paths.insert(format!("{base}/{{name}}"), json!({
-        "get": operation("get", &[]), "put": operation("put", &write), "patch": patch,
-        "delete": operation("delete", &["dryRun", "gracePeriodSeconds", "propagationPolicy"]),
-    }));
-}
-
-macro_rules! generators {
-    ($generator:ident, $key:expr, { $($group:literal / $kind:literal => $type:ty,)* }) => {
-        match $key {
-            $(($group, $kind) => { $generator.subschema_for::<$type>(); })*
-            _ => {}
-        }
-    };
-}
-
-/// Adds the schema of a built-in kind, and of all it refers to, to the generator's definitions.
-fn generate(definition: &Definition, generator: &mut SchemaGenerator) {
-    generators!(generator, (&*definition.resource.group, definition.kind.as_str()), {
-        "" / "ConfigMap" => core::ConfigMap,
-        "" / "Endpoints" => core::Endpoints,
-        "" / "Event" => core::Event,
-        "" / "LimitRange" => core::LimitRange,
-        "" / "Namespace" => core::Namespace,
-        "" / "Node" => core::Node,
-        "" / "PersistentVolumeClaim" => core::PersistentVolumeClaim,
-        "" / "PersistentVolume" => core::PersistentVolume,
-        "" / "Pod" => core::Pod,
-        "" / "ReplicationController" => core::ReplicationController,
-        "" / "ResourceQuota" => core::ResourceQuota,
-        "" / "Secret" => core::Secret,
-        "" / "ServiceAccount" => core::ServiceAccount,
-        "" / "Service" => core::Service,
-        "admissionregistration.k8s.io" / "ValidatingAdmissionPolicy" => admission::ValidatingAdmissionPolicy,
-        "admissionregistration.k8s.io" / "ValidatingAdmissionPolicyBinding" => admission::ValidatingAdmissionPolicyBinding,
-        "apiextensions.k8s.io" / "CustomResourceDefinition" => extensions::CustomResourceDefinition,
-        "apps" / "ControllerRevision" => apps::ControllerRevision,
-        "apps" / "DaemonSet" => apps::DaemonSet,
-        "apps" / "Deployment" => apps::Deployment,
-        "apps" / "ReplicaSet" => apps::ReplicaSet,
-        "apps" / "StatefulSet" => apps::StatefulSet,
-        "batch" / "CronJob" => batch::CronJob,
-        "batch" / "Job" => batch::Job,
-        "coordination.k8s.io" / "Lease" => coordination::Lease,
-        "discovery.k8s.io" / "EndpointSlice" => discovery::EndpointSlice,
-        "events.k8s.io" / "Event" => events::Event,
-        "networking.k8s.io" / "NetworkPolicy" => networking::NetworkPolicy,
-        "policy" / "PodDisruptionBudget" => policy::PodDisruptionBudget,
-        "rbac.authorization.k8s.io" / "ClusterRole" => rbac::ClusterRole,
-        "rbac.authorization.k8s.io" / "ClusterRoleBinding" => rbac::ClusterRoleBinding,
-        "rbac.authorization.k8s.io" / "Role" => rbac::Role,
-        "rbac.authorization.k8s.io" / "RoleBinding" => rbac::RoleBinding,
-        "scheduling.k8s.io" / "PriorityClass" => scheduling::PriorityClass,
-        "storage.k8s.io" / "CSIDriver" => storage::CSIDriver,
-        "storage.k8s.io" / "CSINode" => storage::CSINode,
-        "storage.k8s.io" / "StorageClass" => storage::StorageClass,
-        "storage.k8s.io" / "VolumeAttachment" => storage::VolumeAttachment,
-    });
+    paths.insert(
+        format!("{base}/{{name}}"),
+        json!({
+            "get": operation("get", &[]), "put": operation("put", &write), "patch": patch,
+            "delete": operation("delete", &["dryRun", "gracePeriodSeconds", "propagationPolicy"]),
+        }),
+    );
 }

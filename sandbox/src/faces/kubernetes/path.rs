@@ -106,7 +106,10 @@ mod tests {
         let namespace = read("/api/v1/namespaces/default");
         assert_eq!((&*namespace.plural, &*namespace.name), ("namespaces", "default"));
         let pods = read("/api/v1/namespaces/default/pods/a/eviction");
-        assert_eq!((&*pods.namespace, &*pods.name, &*pods.subresource), ("default", "a", "eviction"));
+        assert_eq!(
+            (&*pods.namespace, &*pods.name, &*pods.subresource),
+            ("default", "a", "eviction")
+        );
         assert_eq!(read("/api/v1/namespaces/default/status").subresource, "status");
         assert_eq!(read("/apis/karpenter.sh/v1/nodepools").group, "karpenter.sh");
         assert_eq!(read("/api/v1/nodes/a%3Ab").name, "a:b");

@@ -51,7 +51,10 @@ pub(super) fn metadata_only(object: &Value) -> Value {
 impl ApiRequest {
     pub(super) fn get(&self) -> ApiResult<Response> {
         let object = self.world.with(|world, _| {
-            world.store.require(&self.served.storage, &self.key()).map(|found| self.served.present(found))
+            world
+                .store
+                .require(&self.served.storage, &self.key())
+                .map(|found| self.served.present(found))
         })?;
         Ok(self.show_object(StatusCode::OK, object))
     }

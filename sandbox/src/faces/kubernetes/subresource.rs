@@ -5,8 +5,8 @@ use axum::response::Response;
 use serde_json::{Value, json};
 
 use super::{ApiRequest, Verb, body, json as answer_json};
-use crate::world::api::{bind, evict, patch, scale};
 use crate::world::api::patch::PatchKind;
+use crate::world::api::{bind, evict, patch, scale};
 use crate::world::failure::{ApiFailure, ApiResult};
 use crate::world::object;
 use crate::world::resource::{NAMESPACES, PODS, SERVICE_ACCOUNTS};

@@ -66,7 +66,9 @@ impl Feed {
             }
             let revision = query.resource_version.parse().map_err(|_| {
                 let text = &query.resource_version;
-                ApiFailure::bad_request(format!("Invalid value: {text:?}: invalid resource version"))
+                ApiFailure::bad_request(format!(
+                    "Invalid value: {text:?}: invalid resource version"
+                ))
             })?;
             Ok((revision, Vec::new()))
         })?;
@@ -190,7 +192,8 @@ impl Feed {
 
     fn push_bookmark(&mut self, initial_events_end: bool) {
         let served = &self.request.served;
-        let mut metadata = json!({ "resourceVersion": self.cursor.to_string(), "creationTimestamp": null });
+        let mut metadata =
+            json!({ "resourceVersion": self.cursor.to_string(), "creationTimestamp": null });
         if initial_events_end {
             object::set(
                 &mut metadata,

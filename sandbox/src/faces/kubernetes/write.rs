@@ -54,7 +54,8 @@ impl ApiRequest {
                 return Err(ApiFailure::not_found(&self.served.storage, &key.name));
             };
             let shown = self.served.present(&current);
-            let manager = patch::Manager { name: &self.query.field_manager, force: self.query.force };
+            let manager =
+                patch::Manager { name: &self.query.field_manager, force: self.query.force };
             let mut value =
                 patch::apply(kind, &self.served.definition, shown, &change, &manager, now)?;
             check_place(&mut value, &key)?;
@@ -81,7 +82,8 @@ impl ApiRequest {
 
     /// `apiVersion` and `kind` of a body must be those of the path.
     pub(super) fn check_kind(&self, value: &Value) -> ApiResult<()> {
-        let (kind, api_version) = (object::text(value, "/kind"), object::text(value, "/apiVersion"));
+        let (kind, api_version) =
+            (object::text(value, "/kind"), object::text(value, "/apiVersion"));
         let wanted = &self.served.definition.kind;
         if !kind.is_empty() && kind != wanted {
             return Err(ApiFailure::bad_request(format!(
@@ -116,7 +118,8 @@ impl ApiRequest {
         Ok(DeleteOptions {
             uid: text("/preconditions/uid"),
             resource_version: text("/preconditions/resourceVersion"),
-            grace_seconds: object::integer(options, "/gracePeriodSeconds").or(self.query.grace_seconds),
+            grace_seconds: object::integer(options, "/gracePeriodSeconds")
+                .or(self.query.grace_seconds),
             propagation: policy.unwrap_or_default(),
             dry_run: dry,
         })

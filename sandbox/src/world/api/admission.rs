@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 use serde_json::Value;
 
+use super::builtin;
 use super::custom::{self, CustomResource};
 use crate::world::failure::{ApiFailure, ApiResult, Cause};
 use crate::world::object;
@@ -30,6 +31,7 @@ pub fn on_create(
         causes.extend(admit_custom(definition, custom, value, None, options)?);
         return conclude(definition, value, causes);
     }
+    check_shape(definition, value, options)?;
     defaults::fill(&definition.resource, value);
     pod::admit(store, definition, value)?;
     causes.extend(validate::check(&definition.resource, value));
@@ -58,6 +60,7 @@ pub fn on_update(
         return conclude(definition, value, causes);
     }
     if part == Part::Main {
+        check_shape(definition, value, options)?;
         defaults::fill(&definition.resource, value);
         causes.extend(validate::check(&definition.resource, value));
         causes.extend(validate::check_change(&definition.resource, current, value));
@@ -81,13 +84,27 @@ fn admit_custom(
     if options.strict && !findings.unknown.is_empty() {
         let unknown: Vec<String> =
             findings.unknown.iter().map(|field| format!("unknown field {field:?}")).collect();
-        return Err(ApiFailure::bad_request(format!(
-            "{kind} in version {version:?} cannot be handled as a {kind}: strict decoding error: {}",
-            unknown.join(", "),
-            kind = definition.kind,
-        )));
+        return Err(refuse_strictly(definition, &unknown));
     }
     Ok(findings.causes)
+}
+
+/// Strict requests are refused for fields that a built-in kind does not have.
+fn check_shape(definition: &Definition, value: &Value, options: &WriteOptions) -> ApiResult<()> {
+    if !options.strict {
+        return Ok(());
+    }
+    let misfits = builtin::misfits(definition, value);
+    if misfits.is_empty() { Ok(()) } else { Err(refuse_strictly(definition, &misfits)) }
+}
+
+fn refuse_strictly(definition: &Definition, misfits: &[String]) -> Box<ApiFailure> {
+    let version = definition.versions.first().map_or("v1", String::as_str);
+    ApiFailure::bad_request(format!(
+        "{kind} in version {version:?} cannot be handled as a {kind}: strict decoding error: {}",
+        misfits.join(", "),
+        kind = definition.kind,
+    ))
 }
 
 fn conclude(definition: &Definition, value: &Value, causes: Vec<Cause>) -> ApiResult<()> {

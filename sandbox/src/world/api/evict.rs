@@ -26,8 +26,9 @@ pub fn evict(
     now: Timestamp,
 ) -> ApiResult<Deleted> {
     let pod = Arc::clone(store.require(&PODS, key)?);
-    let settled = matches!(object::text(&pod, "/status/phase"), "Succeeded" | "Failed" | "Pending" | "")
-        || object::is_deleting(&pod);
+    let settled =
+        matches!(object::text(&pod, "/status/phase"), "Succeeded" | "Failed" | "Pending" | "")
+            || object::is_deleting(&pod);
     if settled {
         return store.delete(&PODS, key, options, now);
     }
@@ -83,8 +84,10 @@ fn charge(
         return Err(failure);
     }
     let allowed = number("/status/disruptionsAllowed");
-    let disrupted =
-        budget.pointer("/status/disruptedPods").and_then(Value::as_object).map_or(0, serde_json::Map::len);
+    let disrupted = budget
+        .pointer("/status/disruptedPods")
+        .and_then(Value::as_object)
+        .map_or(0, serde_json::Map::len);
     if allowed <= 0 || disrupted > MOST_DISRUPTED_PODS {
         return Err(ApiFailure::disruption_budget(format!(
             "The disruption budget {name} needs {desired} healthy pods and has {healthy} currently"

@@ -56,11 +56,14 @@ pub fn of(definition: &Definition, value: &Value) -> Value {
 pub fn with_replicas(definition: &Definition, mut value: Value, scale: &Value) -> ApiResult<Value> {
     let replicas = match scale.pointer("/spec/replicas") {
         None => 0,
-        Some(count) => count.as_i64().filter(|count| (0..=i64::from(i32::MAX)).contains(count)).ok_or_else(|| {
-            let detail = "must be greater than or equal to 0";
-            let cause = Cause::invalid("spec.replicas", count, detail);
-            ApiFailure::invalid("autoscaling", "Scale", object::name(&value), vec![cause])
-        })?,
+        Some(count) => count
+            .as_i64()
+            .filter(|count| (0..=i64::from(i32::MAX)).contains(count))
+            .ok_or_else(|| {
+                let detail = "must be greater than or equal to 0";
+                let cause = Cause::invalid("spec.replicas", count, detail);
+                ApiFailure::invalid("autoscaling", "Scale", object::name(&value), vec![cause])
+            })?,
     };
     let version = object::text(scale, "/metadata/resourceVersion");
     if !version.is_empty() {

@@ -8,8 +8,8 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use drover_common::cluster::ObjectKey;
 use serde_json::{Value, json};
 
-use super::selector::Selector;
 use super::Store;
+use super::selector::Selector;
 use crate::world::failure::{ApiFailure, ApiResult};
 use crate::world::object;
 use crate::world::resource::Resource;
@@ -67,9 +67,10 @@ impl Store {
         let mut last = None;
         let mut remaining = 0;
         for (key, value) in table {
-            let wanted = query.namespace.as_ref().is_none_or(|namespace| *namespace == key.namespace)
-                && after.as_ref().is_none_or(|after| key > after)
-                && query.selector.matches(value);
+            let wanted =
+                query.namespace.as_ref().is_none_or(|namespace| *namespace == key.namespace)
+                    && after.as_ref().is_none_or(|after| key > after)
+                    && query.selector.matches(value);
             if !wanted {
                 continue;
             }
@@ -80,8 +81,7 @@ impl Store {
                 last = Some(key);
             }
         }
-        let continue_token =
-            last.filter(|_| remaining > 0).map(|key| encode_token(revision, key));
+        let continue_token = last.filter(|_| remaining > 0).map(|key| encode_token(revision, key));
         let known = continue_token.is_some() && query.selector.is_empty();
         Ok(Page { items, revision, continue_token, remaining: known.then_some(remaining) })
     }

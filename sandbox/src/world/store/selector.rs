@@ -50,7 +50,9 @@ impl Selector {
     pub fn from_label_selector(selector: Option<&Value>) -> Option<Self> {
         let selector = selector.filter(|selector| !selector.is_null())?;
         let mut labels = Vec::new();
-        for (key, value) in selector.get("matchLabels").and_then(Value::as_object).into_iter().flatten() {
+        for (key, value) in
+            selector.get("matchLabels").and_then(Value::as_object).into_iter().flatten()
+        {
             labels.push(LabelTerm {
                 key: key.clone(),
                 operator: Operator::In,
@@ -100,9 +102,11 @@ impl LabelTerm {
         let compared = |greater: bool| {
             let bound = self.values.first().and_then(|value| value.parse::<i64>().ok());
             let number = label.and_then(|label| label.parse::<i64>().ok());
-            number.zip(bound).is_some_and(|(number, bound)| {
-                if greater { number > bound } else { number < bound }
-            })
+            number.zip(bound).is_some_and(
+                |(number, bound)| {
+                    if greater { number > bound } else { number < bound }
+                },
+            )
         };
         match self.operator {
             Operator::In => label.is_some_and(named),
@@ -144,7 +148,11 @@ fn parse_fields(text: &str) -> ApiResult<Vec<FieldTerm>> {
             let message = format!("invalid field selector: {part:?}; can't understand {part:?}");
             return Err(ApiFailure::bad_request(message));
         };
-        terms.push(FieldTerm { path: path.trim().to_owned(), equal, value: value.trim().to_owned() });
+        terms.push(FieldTerm {
+            path: path.trim().to_owned(),
+            equal,
+            value: value.trim().to_owned(),
+        });
     }
     Ok(terms)
 }
@@ -174,10 +182,14 @@ fn parse_labels(text: &str) -> ApiResult<Vec<LabelTerm>> {
 fn parse_label_term(part: &str) -> ApiResult<LabelTerm> {
     let term = |key: &str, operator, values: Vec<String>| {
         let key = key.trim();
-        let bad = key.is_empty() || key.contains(|character: char| character.is_whitespace() || "()=!<>".contains(character));
+        let bad = key.is_empty()
+            || key.contains(|character: char| {
+                character.is_whitespace() || "()=!<>".contains(character)
+            });
         if bad {
-            let message =
-                format!("unable to parse requirement: {part:?} is not a label selector requirement");
+            let message = format!(
+                "unable to parse requirement: {part:?} is not a label selector requirement"
+            );
             return Err(ApiFailure::bad_request(message));
         }
         Ok(LabelTerm { key: key.to_owned(), operator, values })

@@ -184,7 +184,9 @@ impl Store {
         now: Timestamp,
         change: impl FnOnce(&mut Value),
     ) -> ApiResult<Arc<Value>> {
-        self.modify(resource, key, Part::Status, now, |value| change(object::entry(value, "status")))
+        self.modify(resource, key, Part::Status, now, |value| {
+            change(object::entry(value, "status"))
+        })
     }
 
     /// Deletes an object: at once, or marked where finalizers or a pod's grace hold it.
@@ -206,7 +208,8 @@ impl Store {
             options.uid.as_deref(),
             options.resource_version.as_deref(),
         )?;
-        if *resource == NAMESPACES && matches!(&*key.name, "default" | "kube-system" | "kube-public")
+        if *resource == NAMESPACES
+            && matches!(&*key.name, "default" | "kube-system" | "kube-public")
         {
             let detail = "this namespace may not be deleted";
             return Err(ApiFailure::forbidden(resource, &key.name, detail));
@@ -408,7 +411,11 @@ fn spec_differs(current: &Value, value: &Value) -> bool {
     let before = current.as_object().unwrap_or(&none);
     let after = value.as_object().unwrap_or(&none);
     let counted = |member: &&String| !matches!(member.as_str(), "metadata" | "status");
-    before.keys().chain(after.keys()).filter(counted).any(|member| before.get(member) != after.get(member))
+    before
+        .keys()
+        .chain(after.keys())
+        .filter(counted)
+        .any(|member| before.get(member) != after.get(member))
 }
 
 fn bump_generation(current: &Value, value: &mut Value) {

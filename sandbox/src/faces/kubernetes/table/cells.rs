@@ -34,7 +34,9 @@ pub(super) fn of(resource: &Resource) -> Vec<Known> {
         ("coordination.k8s.io", "leases") => LEASES,
         ("scheduling.k8s.io", "priorityclasses") => PRIORITY_CLASSES,
         ("storage.k8s.io", "storageclasses") => STORAGE_CLASSES,
-        ("storage.k8s.io", "csinodes") => &[("Drivers", 0, |item, _| list(item, "/spec/drivers").len().into()), AGE],
+        ("storage.k8s.io", "csinodes") => {
+            &[("Drivers", 0, |item, _| list(item, "/spec/drivers").len().into()), AGE]
+        }
         ("storage.k8s.io", "volumeattachments") => ATTACHMENTS,
         ("apiextensions.k8s.io", "customresourcedefinitions") => {
             &[("Created At", 0, |item, _| text(item, "/metadata/creationTimestamp").into())]
@@ -46,7 +48,13 @@ pub(super) fn of(resource: &Resource) -> Vec<Known> {
 
 const EVENTS: &[Known] = &[
     ("Last Seen", 0, |item, now| {
-        let seen = ["/lastTimestamp", "/deprecatedLastTimestamp", "/series/lastObservedTime", "/eventTime", "/metadata/creationTimestamp"];
+        let seen = [
+            "/lastTimestamp",
+            "/deprecatedLastTimestamp",
+            "/series/lastObservedTime",
+            "/eventTime",
+            "/metadata/creationTimestamp",
+        ];
         let last = seen.iter().map(|pointer| text(item, pointer)).find(|text| !text.is_empty());
         age_of(last.unwrap_or_default(), now)
     }),
@@ -54,7 +62,8 @@ const EVENTS: &[Known] = &[
     ("Reason", 0, |item, _| text(item, "/reason").into()),
     ("Object", 0, |item, _| {
         let about = if item.get("regarding").is_some() { "/regarding" } else { "/involvedObject" };
-        let (kind, name) = (text(item, &format!("{about}/kind")), text(item, &format!("{about}/name")));
+        let (kind, name) =
+            (text(item, &format!("{about}/kind")), text(item, &format!("{about}/name")));
         format!("{}/{name}", kind.to_lowercase()).into()
     }),
     ("Message", 0, |item, _| {
@@ -79,7 +88,9 @@ const SERVICES: &[Known] = &[
 
 const DATA: &[Known] = &[
     ("Data", 0, |item, _| {
-        let count = |member: &str| item.get(member).and_then(Value::as_object).map_or(0, serde_json::Map::len);
+        let count = |member: &str| {
+            item.get(member).and_then(Value::as_object).map_or(0, serde_json::Map::len)
+        };
         (count("data") + count("binaryData")).into()
     }),
     AGE,
@@ -140,7 +151,9 @@ const DAEMON_SETS: &[Known] = &[
     ("Ready", 0, |item, _| count(item, "/status/numberReady")),
     ("Up-to-date", 0, |item, _| count(item, "/status/updatedNumberScheduled")),
     ("Available", 0, |item, _| count(item, "/status/numberAvailable")),
-    ("Node Selector", 0, |item, _| or_none(&labels(item.pointer("/spec/template/spec/nodeSelector")))),
+    ("Node Selector", 0, |item, _| {
+        or_none(&labels(item.pointer("/spec/template/spec/nodeSelector")))
+    }),
     AGE,
     ("Containers", 1, |item, _| containers(item, "/name")),
     ("Images", 1, |item, _| containers(item, "/image")),
@@ -149,7 +162,8 @@ const DAEMON_SETS: &[Known] = &[
 
 const JOBS: &[Known] = &[
     ("Status", 0, |item, _| {
-        let status = match (object::condition(item, "Complete"), object::condition(item, "Failed")) {
+        let status = match (object::condition(item, "Complete"), object::condition(item, "Failed"))
+        {
             ("True", _) => "Complete",
             (_, "True") => "Failed",
             _ if object::flag(item, "/spec/suspend") => "Suspended",
@@ -158,8 +172,10 @@ const JOBS: &[Known] = &[
         status.into()
     }),
     ("Completions", 0, |item, _| {
-        let wanted = integer(item, "/spec/completions").or_else(|| integer(item, "/spec/parallelism"));
-        format!("{}/{}", integer(item, "/status/succeeded").unwrap_or(0), wanted.unwrap_or(1)).into()
+        let wanted =
+            integer(item, "/spec/completions").or_else(|| integer(item, "/spec/parallelism"));
+        format!("{}/{}", integer(item, "/status/succeeded").unwrap_or(0), wanted.unwrap_or(1))
+            .into()
     }),
     ("Duration", 0, |item, now| {
         let Some(start) = object::time(item, "/status/startTime") else { return "".into() };
@@ -268,7 +284,11 @@ pub(super) fn shorten(seconds: i64) -> String {
     let seconds = seconds.max(0);
     let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86_400);
     let pair = |large: i64, unit: &str, small: i64, small_unit: &str| {
-        if small == 0 { format!("{large}{unit}") } else { format!("{large}{unit}{small}{small_unit}") }
+        if small == 0 {
+            format!("{large}{unit}")
+        } else {
+            format!("{large}{unit}{small}{small_unit}")
+        }
     };
     match seconds {
         0..120 => format!("{seconds}s"),
@@ -288,9 +308,15 @@ mod tests {
 
     #[test]
     fn ages_are_shortened_as_kubectl_does() {
-        for (seconds, text) in
-            [(5, "5s"), (119, "119s"), (200, "3m20s"), (600, "10m"), (10_800, "3h"), (90_000, "25h"), (180_000, "2d2h")]
-        {
+        for (seconds, text) in [
+            (5, "5s"),
+            (119, "119s"),
+            (200, "3m20s"),
+            (600, "10m"),
+            (10_800, "3h"),
+            (90_000, "25h"),
+            (180_000, "2d2h"),
+        ] {
             assert_eq!(shorten(seconds), text);
         }
     }

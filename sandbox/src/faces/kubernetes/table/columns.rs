@@ -91,7 +91,9 @@ pub(in crate::faces::kubernetes) fn of(definition: &Definition, version: &str) -
         },
         None => {
             let own = cells::of(&definition.resource);
-            columns.extend(own.iter().map(|(name, priority, cell)| Column::known(name, *priority, *cell)));
+            columns.extend(
+                own.iter().map(|(name, priority, cell)| Column::known(name, *priority, *cell)),
+            );
         }
     }
     columns

@@ -59,8 +59,8 @@ fn secret(value: &mut Value) {
     set_default(value, &["type"], "Opaque");
     if let Some(Value::Object(texts)) = object::remove(value, &["stringData"]) {
         for (name, text) in texts {
-            let encoded = base64::engine::general_purpose::STANDARD
-                .encode(text.as_str().unwrap_or_default());
+            let encoded =
+                base64::engine::general_purpose::STANDARD.encode(text.as_str().unwrap_or_default());
             object::set(value, &["data", &name], encoded);
         }
     }
@@ -76,9 +76,9 @@ fn service(value: &mut Value) {
     let external = object::text(value, "/spec/type") == "ExternalName";
     if object::text(value, "/spec/clusterIP").is_empty() && !external {
         // The address follows from the object's id: no allocator is needed to keep them apart.
-        let hash = object::uid(value).bytes().fold(7_u32, |hash, byte| {
-            hash.wrapping_mul(31).wrapping_add(u32::from(byte))
-        });
+        let hash = object::uid(value)
+            .bytes()
+            .fold(7_u32, |hash, byte| hash.wrapping_mul(31).wrapping_add(u32::from(byte)));
         let address = format!("10.96.{}.{}", (hash >> 8) & 0xff, 1 + (hash & 0xff) % 254);
         object::set(value, &["spec", "clusterIP"], address);
     }
@@ -154,7 +154,11 @@ fn job(value: &mut Value) {
     set_default(spec, &["completionMode"], "NonIndexed");
     set_default(spec, &["suspend"], false);
     if !manual && spec.get("selector").is_none() && !uid.is_empty() {
-        object::set(spec, &["selector", "matchLabels", "batch.kubernetes.io/controller-uid"], uid.clone());
+        object::set(
+            spec,
+            &["selector", "matchLabels", "batch.kubernetes.io/controller-uid"],
+            uid.clone(),
+        );
         for (label, text) in [
             ("batch.kubernetes.io/controller-uid", &uid),
             ("batch.kubernetes.io/job-name", &name),
@@ -218,9 +222,12 @@ fn fill_container(container: &mut Value, host_network: bool) {
         if !container.get(probe).is_some_and(Value::is_object) {
             continue;
         }
-        for (member, value) in
-            [("timeoutSeconds", 1), ("periodSeconds", 10), ("successThreshold", 1), ("failureThreshold", 3)]
-        {
+        for (member, value) in [
+            ("timeoutSeconds", 1),
+            ("periodSeconds", 10),
+            ("successThreshold", 1),
+            ("failureThreshold", 3),
+        ] {
             set_default(container, &[probe, member], value);
         }
         if container.pointer(&format!("/{probe}/httpGet")).is_some_and(Value::is_object) {

@@ -45,7 +45,9 @@ fn check_name(definition: &Definition, name: &str, causes: &mut Vec<Cause>) {
     }
     let (fits, detail) = match (&*definition.resource.group, &*definition.resource.plural) {
         // RBAC's names hold colons and more; they need only fit into a path.
-        ("rbac.authorization.k8s.io", _) => (!name.contains(['/', '%']), "may not contain '/' or '%'"),
+        ("rbac.authorization.k8s.io", _) => {
+            (!name.contains(['/', '%']), "may not contain '/' or '%'")
+        }
         ("", "namespaces") => (is_label(name), LABEL),
         ("", "services") => {
             (is_label(name) && name.starts_with(|first: char| first.is_ascii_lowercase()), SERVICE)
@@ -59,7 +61,8 @@ fn check_name(definition: &Definition, name: &str, causes: &mut Vec<Cause>) {
 
 /// Whether a text is an RFC 1123 label.
 pub(super) fn is_label(text: &str) -> bool {
-    let alphanumeric = |character: char| character.is_ascii_lowercase() || character.is_ascii_digit();
+    let alphanumeric =
+        |character: char| character.is_ascii_lowercase() || character.is_ascii_digit();
     (1..=63).contains(&text.len())
         && text.chars().all(|character| alphanumeric(character) || character == '-')
         && text.starts_with(alphanumeric)
@@ -67,7 +70,8 @@ pub(super) fn is_label(text: &str) -> bool {
 }
 
 fn is_subdomain(text: &str) -> bool {
-    let part = |part: &str| !part.is_empty() && is_label(part.get(..part.len().min(63)).unwrap_or(part));
+    let part =
+        |part: &str| !part.is_empty() && is_label(part.get(..part.len().min(63)).unwrap_or(part));
     text.len() <= 253 && text.split('.').all(part)
 }
 
@@ -88,7 +92,9 @@ pub(super) fn check_labels(labels: Option<&Value>, field: &str, causes: &mut Vec
             }
             Some(text) if is_name(text) || text.is_empty() => {}
             Some(_) => causes.push(Cause::invalid(field, value, LABEL_VALUE)),
-            None => causes.push(Cause::invalid(format!("{field}.{key}"), value, "must be a string")),
+            None => {
+                causes.push(Cause::invalid(format!("{field}.{key}"), value, "must be a string"))
+            }
         }
     }
 }
@@ -103,7 +109,9 @@ fn check_annotations(value: &Value, causes: &mut Vec<Cause>) {
         }
         match value.as_str() {
             Some(text) => length += key.len() + text.len(),
-            None => causes.push(Cause::invalid(format!("{field}.{key}"), value, "must be a string")),
+            None => {
+                causes.push(Cause::invalid(format!("{field}.{key}"), value, "must be a string"))
+            }
         }
     }
     if length > LONGEST_ANNOTATIONS {
@@ -146,12 +154,19 @@ mod tests {
 
     #[test]
     fn names_and_keys_are_judged_as_kubernetes_does() {
-        for (text, fits) in [("a", true), ("a-b.c", true), ("A", false), ("-a", false), ("a.", false), ("", false)] {
+        for (text, fits) in
+            [("a", true), ("a-b.c", true), ("A", false), ("-a", false), ("a.", false), ("", false)]
+        {
             assert_eq!(is_subdomain(text), fits, "{text}");
         }
-        for (key, fits) in
-            [("app", true), ("karpenter.sh/nodepool", true), ("a/b/c", false), ("/a", false), ("a/", false), ("A_b", true)]
-        {
+        for (key, fits) in [
+            ("app", true),
+            ("karpenter.sh/nodepool", true),
+            ("a/b/c", false),
+            ("/a", false),
+            ("a/", false),
+            ("A_b", true),
+        ] {
             assert_eq!(wrong_key(key).is_none(), fits, "{key}");
         }
     }

@@ -81,7 +81,9 @@ fn add_tolerations(pod: &mut Value) {
 /// `Guaranteed`, `Burstable` or `BestEffort`, from cpu and memory of all containers.
 fn quality_of_service(pod: &Value) -> &'static str {
     let containers = || {
-        object::list(pod, "/spec/containers").iter().chain(object::list(pod, "/spec/initContainers"))
+        object::list(pod, "/spec/containers")
+            .iter()
+            .chain(object::list(pod, "/spec/initContainers"))
     };
     let amount = |container: &Value, side: &str, name: &str| {
         container.pointer(&format!("/resources/{side}/{name}")).cloned()

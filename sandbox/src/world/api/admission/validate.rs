@@ -9,7 +9,8 @@ use crate::world::object;
 use crate::world::resource::Resource;
 use crate::world::store::selector::Selector;
 
-const QUANTITY: &str = "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'";
+const QUANTITY: &str =
+    "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'";
 
 /// Checks a built-in object.
 pub(super) fn check(resource: &Resource, value: &Value) -> Vec<Cause> {
@@ -107,7 +108,10 @@ fn pod_spec_may_become(current: &Value, value: &Value) -> bool {
     };
     let selector_fixed =
         gated || current.pointer("/spec/nodeSelector") == value.pointer("/spec/nodeSelector");
-    stripped(current) == stripped(value) && kept("/spec/tolerations") && gates_only_go && selector_fixed
+    stripped(current) == stripped(value)
+        && kept("/spec/tolerations")
+        && gates_only_go
+        && selector_fixed
 }
 
 fn check_selector(value: &Value, causes: &mut Vec<Cause>) {
@@ -206,10 +210,15 @@ fn check_container(container: &Value, field: &str, causes: &mut Vec<Cause>) {
                     causes.push(Cause::invalid(field, value, "must be greater than or equal to 0"));
                 }
                 Some(number) => {
-                    if side == "requests" && amount("limits", name).is_some_and(|limit| number > limit) {
-                        let limit = container.pointer("/resources/limits").and_then(|limits| limits.get(name));
+                    if side == "requests"
+                        && amount("limits", name).is_some_and(|limit| number > limit)
+                    {
+                        let limit = container
+                            .pointer("/resources/limits")
+                            .and_then(|limits| limits.get(name));
                         let shown = limit.and_then(Value::as_str).unwrap_or_default();
-                        let detail = format!("must be less than or equal to {name} limit of {shown}");
+                        let detail =
+                            format!("must be less than or equal to {name} limit of {shown}");
                         causes.push(Cause::invalid(field, value, &detail));
                     }
                 }
@@ -232,7 +241,8 @@ fn parse_quantity(name: &str, value: &Value) -> Option<i64> {
 fn check_tolerations(spec: &Value, field: &str, causes: &mut Vec<Cause>) {
     for (index, toleration) in object::list(spec, "/tolerations").iter().enumerate() {
         let field = format!("{field}.tolerations[{index}]");
-        let (key, operator) = (object::text(toleration, "/key"), object::text(toleration, "/operator"));
+        let (key, operator) =
+            (object::text(toleration, "/key"), object::text(toleration, "/operator"));
         let value = object::text(toleration, "/value");
         match operator {
             "Exists" if !value.is_empty() => {
@@ -247,13 +257,21 @@ fn check_tolerations(spec: &Value, field: &str, causes: &mut Vec<Cause>) {
             "" | "Equal" => {}
             other => {
                 let supported = ["Equal".to_owned(), "Exists".to_owned()];
-                causes.push(Cause::not_supported(format!("{field}.operator"), &other.into(), &supported));
+                causes.push(Cause::not_supported(
+                    format!("{field}.operator"),
+                    &other.into(),
+                    &supported,
+                ));
             }
         }
         let effect = object::text(toleration, "/effect");
         if !matches!(effect, "" | "NoSchedule" | "PreferNoSchedule" | "NoExecute") {
             let supported = ["NoSchedule", "PreferNoSchedule", "NoExecute"].map(str::to_owned);
-            causes.push(Cause::not_supported(format!("{field}.effect"), &effect.into(), &supported));
+            causes.push(Cause::not_supported(
+                format!("{field}.effect"),
+                &effect.into(),
+                &supported,
+            ));
         }
     }
 }
@@ -268,7 +286,11 @@ fn check_taints(node: &Value, causes: &mut Vec<Cause>) {
         }
         if !matches!(effect, "NoSchedule" | "PreferNoSchedule" | "NoExecute") {
             let supported = ["NoSchedule", "PreferNoSchedule", "NoExecute"].map(str::to_owned);
-            causes.push(Cause::not_supported(format!("{field}.effect"), &effect.into(), &supported));
+            causes.push(Cause::not_supported(
+                format!("{field}.effect"),
+                &effect.into(),
+                &supported,
+            ));
         }
         if seen.contains(&(key, effect)) {
             causes.push(Cause::duplicate(field, taint));

@@ -146,7 +146,9 @@ pub(super) fn check(
     match value {
         Value::Object(fields) => {
             for (name, inner) in fields {
-                let Some(schema) = schema.member(name).filter(|_| !name.is_empty()) else { continue };
+                let Some(schema) = schema.member(name).filter(|_| !name.is_empty()) else {
+                    continue;
+                };
                 let current = current.and_then(|current| current.get(name));
                 check(schema, inner, current, &join(path, name), causes);
             }
@@ -185,7 +187,9 @@ fn check_node(
     if let Some(current) = current {
         context.add_variable_from_value("oldSelf", to_cel(schema, current));
     }
-    causes.extend(schema.rules.iter().filter(due).filter_map(|rule| rule.check(&context, value, path)));
+    causes.extend(
+        schema.rules.iter().filter(due).filter_map(|rule| rule.check(&context, value, path)),
+    );
 }
 
 /// A JSON value as CEL sees it: fields of objects have their names escaped.
@@ -220,8 +224,26 @@ fn to_cel(schema: &Schema, value: &Value) -> cel::Value {
 /// A property's name as rules write it.
 fn escape(name: &str) -> String {
     const RESERVED: [&str; 20] = [
-        "true", "false", "null", "in", "as", "break", "const", "continue", "else", "for",
-        "function", "if", "import", "let", "loop", "package", "namespace", "return", "var", "void",
+        "true",
+        "false",
+        "null",
+        "in",
+        "as",
+        "break",
+        "const",
+        "continue",
+        "else",
+        "for",
+        "function",
+        "if",
+        "import",
+        "let",
+        "loop",
+        "package",
+        "namespace",
+        "return",
+        "var",
+        "void",
     ];
     if RESERVED.contains(&name) || name == "while" {
         return format!("__{name}__");

@@ -79,7 +79,8 @@ impl Schema {
     pub fn compile(text: &Value, field: &str, causes: &mut Vec<Cause>) -> Self {
         let flag = |member: &str| text.get(member).and_then(Value::as_bool).unwrap_or(false);
         let mut properties = BTreeMap::new();
-        for (name, inner) in text.get("properties").and_then(Value::as_object).into_iter().flatten() {
+        for (name, inner) in text.get("properties").and_then(Value::as_object).into_iter().flatten()
+        {
             let field = format!("{field}.properties[{name}]");
             properties.insert(name.clone(), Self::compile(inner, &field, causes));
         }
@@ -87,7 +88,8 @@ impl Schema {
             let inner = text.get(member).filter(|inner| inner.is_object())?;
             Some(Box::new(Self::compile(inner, &format!("{field}.{member}"), causes)))
         };
-        let (additional, items, not) = (boxed("additionalProperties"), boxed("items"), boxed("not"));
+        let (additional, items, not) =
+            (boxed("additionalProperties"), boxed("items"), boxed("not"));
         let mut several = |member: &str| -> Vec<Self> {
             let inner = text.get(member).and_then(Value::as_array).into_iter().flatten();
             inner.map(|inner| Self::compile(inner, &format!("{field}.{member}"), causes)).collect()
@@ -145,9 +147,9 @@ impl Schema {
         match value {
             Value::Object(fields) => {
                 for (name, schema) in &self.properties {
-                    let absent = fields
-                        .get(name)
-                        .is_none_or(|value| value.is_null() && !schema.nullable && schema.default.is_some());
+                    let absent = fields.get(name).is_none_or(|value| {
+                        value.is_null() && !schema.nullable && schema.default.is_some()
+                    });
                     if let (true, Some(default)) = (absent, &schema.default) {
                         fields.insert(name.clone(), default.clone());
                     }
@@ -190,12 +192,7 @@ impl Schema {
         }
     }
 
-    fn prune_fields(
-        &self,
-        fields: &mut Map<String, Value>,
-        path: &str,
-        unknown: &mut Vec<String>,
-    ) {
+    fn prune_fields(&self, fields: &mut Map<String, Value>, path: &str, unknown: &mut Vec<String>) {
         if !self.keep_unknown && self.additional.is_none() {
             fields.retain(|name, _| {
                 let known = self.properties.contains_key(name);

@@ -76,7 +76,10 @@ fn rules_see_self_and_transitions_old_self() {
     assert_eq!(refusals(schema.clone(), json!({"replicas": 1, "namespace": "ab"}), None), none);
     assert_eq!(
         refusals(schema.clone(), json!({"replicas": 7, "namespace": "b"}), None),
-        ["spec: Invalid value: \"object\": too many: 7", "spec: Invalid value: \"object\": a first"]
+        [
+            "spec: Invalid value: \"object\": too many: 7",
+            "spec: Invalid value: \"object\": a first"
+        ]
     );
     assert_eq!(
         refusals(schema, json!({}), Some(json!({"replicas": 1}))),
@@ -109,7 +112,8 @@ fn karpenters_definitions_compile_and_judge() {
     assert_eq!(findings.causes.len(), 1, "{findings:?}");
     assert_eq!(findings.causes[0].field, "spec.weight");
     pool["spec"]["weight"] = json!(1);
-    pool["spec"]["template"]["spec"]["requirements"][0] = json!({"key": "karpenter.sh/nodepool", "operator": "Exists"});
+    pool["spec"]["template"]["spec"]["requirements"][0] =
+        json!({"key": "karpenter.sh/nodepool", "operator": "Exists"});
     let findings = custom.admit("v1", &mut pool, None);
     assert!(
         findings.causes.iter().any(|cause| cause.field == "spec.template.spec.requirements[0].key"

@@ -9,8 +9,15 @@ use crate::world::object;
 /// here are replaced as a whole (tolerations, taints, args, …).
 fn merge_key(list: &str, items: &[Value]) -> Option<&'static str> {
     let key = match list {
-        "containers" | "initContainers" | "ephemeralContainers" | "env" | "volumes"
-        | "imagePullSecrets" | "resourceClaims" | "secrets" | "webhooks" => "name",
+        "containers"
+        | "initContainers"
+        | "ephemeralContainers"
+        | "env"
+        | "volumes"
+        | "imagePullSecrets"
+        | "resourceClaims"
+        | "secrets"
+        | "webhooks" => "name",
         "volumeMounts" => "mountPath",
         "volumeDevices" => "devicePath",
         "conditions" | "addresses" => "type",
@@ -54,7 +61,9 @@ fn merge_object(target: Value, changes: &Map<String, Value>) -> ApiResult<Map<St
         Some("delete") => return Ok(Map::new()),
         Some("merge") | None => {}
         Some(other) => {
-            return Err(ApiFailure::bad_request(format!("Unrecognized value for '$patch': {other}")));
+            return Err(ApiFailure::bad_request(format!(
+                "Unrecognized value for '$patch': {other}"
+            )));
         }
     }
     if let Some(retained) = changes.get("$retainKeys").and_then(Value::as_array) {
@@ -117,7 +126,11 @@ fn merge_list(name: &str, current: Option<Value>, changes: &[Value]) -> ApiResul
     };
     let directive = |change: &Value, word: &str| object::text(change, "/$patch") == word;
     if changes.iter().any(|change| directive(change, "replace")) {
-        return Ok(changes.iter().filter(|change| !directive(change, "replace")).cloned().collect());
+        return Ok(changes
+            .iter()
+            .filter(|change| !directive(change, "replace"))
+            .cloned()
+            .collect());
     }
     for change in changes {
         let Some(identity) = change.get(key) else {
@@ -265,7 +278,8 @@ mod tests {
                 {"manager": "me", "fieldsV1": {"f:metadata": {"f:labels": {"f:mine": {}}}}}]},
             "spec": {"replicas": 3},
         });
-        let applied = apply(current, &json!({"metadata": {"labels": {}}, "spec": {"paused": true}}), "me");
+        let applied =
+            apply(current, &json!({"metadata": {"labels": {}}, "spec": {"paused": true}}), "me");
         assert_eq!(applied["metadata"]["labels"], json!({"theirs": "2"}));
         assert_eq!(applied["spec"], json!({"replicas": 3, "paused": true}));
     }

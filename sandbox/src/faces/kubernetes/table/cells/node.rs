@@ -14,7 +14,9 @@ pub(super) const COLUMNS: &[Known] = &[
     ("External-IP", 1, |node, _| or_none(address(node, "ExternalIP"))),
     ("OS-Image", 1, |node, _| text(node, "/status/nodeInfo/osImage").into()),
     ("Kernel-Version", 1, |node, _| text(node, "/status/nodeInfo/kernelVersion").into()),
-    ("Container-Runtime", 1, |node, _| text(node, "/status/nodeInfo/containerRuntimeVersion").into()),
+    ("Container-Runtime", 1, |node, _| {
+        text(node, "/status/nodeInfo/containerRuntimeVersion").into()
+    }),
 ];
 
 fn status(node: &Value) -> String {
@@ -23,15 +25,17 @@ fn status(node: &Value) -> String {
         "" => "Unknown",
         _ => "NotReady",
     };
-    let cordoned = if object::flag(node, "/spec/unschedulable") { ",SchedulingDisabled" } else { "" };
+    let cordoned =
+        if object::flag(node, "/spec/unschedulable") { ",SchedulingDisabled" } else { "" };
     format!("{ready}{cordoned}")
 }
 
 fn roles(node: &Value) -> String {
     let labels = node.pointer("/metadata/labels").and_then(Value::as_object);
-    let roles = labels.into_iter().flatten().filter_map(|(label, _)| {
-        label.strip_prefix("node-role.kubernetes.io/")
-    });
+    let roles = labels
+        .into_iter()
+        .flatten()
+        .filter_map(|(label, _)| label.strip_prefix("node-role.kubernetes.io/"));
     roles.collect::<Vec<_>>().join(",")
 }
 

@@ -21,9 +21,9 @@ pub(super) const COLUMNS: &[Known] = &[
     ("Nominated Node", 1, |pod, _| or_none(text(pod, "/status/nominatedNodeName"))),
     ("Readiness Gates", 1, |pod, _| {
         let gates = list(pod, "/spec/readinessGates");
-        let met = gates.iter().filter(|gate| {
-            object::condition(pod, text(gate, "/conditionType")) == "True"
-        });
+        let met = gates
+            .iter()
+            .filter(|gate| object::condition(pod, text(gate, "/conditionType")) == "True");
         match gates.len() {
             0 => "<none>".into(),
             all => format!("{}/{all}", met.count()).into(),
@@ -43,7 +43,8 @@ fn status(pod: &Value) -> String {
     let reason = text(pod, "/status/reason");
     let phase = if reason.is_empty() { text(pod, "/status/phase") } else { reason };
     let gated = list(pod, "/status/conditions").iter().any(|condition| {
-        text(condition, "/type") == "PodScheduled" && text(condition, "/reason") == "SchedulingGated"
+        text(condition, "/type") == "PodScheduled"
+            && text(condition, "/reason") == "SchedulingGated"
     });
     if gated {
         return "SchedulingGated".to_owned();
