@@ -4,8 +4,8 @@
 //! command at most once where twice would harm, and says why it refuses one.
 
 mod claim;
-mod leave;
 mod launch;
+mod leave;
 mod notice;
 mod offering;
 
@@ -14,7 +14,9 @@ mod tests;
 
 use std::collections::BTreeMap;
 
-use drover_common::id::{DisruptionId, InstanceId, IntentId, NodeClaimName, NodeName, NodePoolName};
+use drover_common::id::{
+    DisruptionId, InstanceId, IntentId, NodeClaimName, NodeName, NodePoolName,
+};
 use drover_common::protocol::{NoticeKind, UsageDigest};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -23,8 +25,8 @@ use crate::command::{Change, Command, LaunchIntent};
 use crate::journal::{Decision, Journal};
 
 pub use claim::{ClaimRecord, Stage};
-pub use leave::{DisruptionRecord, Termination};
 pub use launch::PoolHealth;
+pub use leave::{DisruptionRecord, Termination};
 pub use notice::NoticeRecord;
 pub use offering::OfferingKey;
 
@@ -143,9 +145,7 @@ impl State {
             Change::SetPause { nodepool, paused, by, reason } => {
                 self.set_pause(index, at, nodepool.as_ref(), *paused, by, reason)
             }
-            Change::Unknown => {
-                Applied::rejected("the command's verb is unknown to this version")
-            }
+            Change::Unknown => Applied::rejected("the command's verb is unknown to this version"),
         }
     }
 
@@ -202,8 +202,7 @@ impl State {
 
     /// Whether voluntary decisions and launches for the pool are stopped by an operator.
     pub fn is_paused(&self, nodepool: Option<&NodePoolName>) -> bool {
-        self.paused.is_some()
-            || nodepool.is_some_and(|pool| self.paused_pools.contains_key(pool))
+        self.paused.is_some() || nodepool.is_some_and(|pool| self.paused_pools.contains_key(pool))
     }
 }
 

@@ -74,7 +74,8 @@ impl Control {
         // so they are paired in order.
         let intent = intent_of(claim)?;
         let siblings = unknown.iter().filter(|(_, other)| {
-            intent_of(other).as_ref() == Some(&intent) && other.status.as_ref().is_none_or(|s| s.provider_id.is_none())
+            intent_of(other).as_ref() == Some(&intent)
+                && other.status.as_ref().is_none_or(|s| s.provider_id.is_none())
         });
         let position = siblings.take_while(|(other, _)| other != name).count();
         self.cloud

@@ -94,9 +94,10 @@ impl Control {
 
     /// Whether every notice of a report that concerns this cluster is committed.
     pub fn notices_committed(&self, state: &State, report: &Report) -> bool {
-        report.notices.iter().all(|notice| {
-            !concerns(state, report, notice) || is_recorded(state, notice)
-        })
+        report
+            .notices
+            .iter()
+            .all(|notice| !concerns(state, report, notice) || is_recorded(state, notice))
     }
 
     fn propose_notice(
@@ -109,25 +110,34 @@ impl Control {
         if !concerns(state, report, notice) || is_recorded(state, notice) {
             return false;
         }
-        let instance = state.claim_of_instance(&notice.instance).and_then(|(_, c)| c.instance.as_ref());
+        let instance =
+            state.claim_of_instance(&notice.instance).and_then(|(_, c)| c.instance.as_ref());
         let until = now.checked_add(self.settings.unavailable_for).unwrap_or(now);
-        let unavailable = instance.filter(|_| notice.kind.passes_budgets()).map(|instance| {
-            UnavailableOffering {
+        let unavailable =
+            instance.filter(|_| notice.kind.passes_budgets()).map(|instance| UnavailableOffering {
                 instance_type: instance.instance_type.clone(),
                 zone: instance.zone.clone(),
                 capacity_type: instance.capacity_type,
                 until,
-            }
-        });
-        let change = Change::RecordNotice {
-            node: report.node.clone(),
-            notice: notice.clone(),
-            unavailable,
-        };
+            });
+        let change =
+            Change::RecordNotice { node: report.node.clone(), notice: notice.clone(), unavailable };
         if notice.kind == NoticeKind::Rebalance {
-            self.node_event(&report.node, "SpotRebalanceRecommendation", "Spot rebalance recommendation was triggered", true, now);
+            self.node_event(
+                &report.node,
+                "SpotRebalanceRecommendation",
+                "Spot rebalance recommendation was triggered",
+                true,
+                now,
+            );
         } else {
-            self.node_event(&report.node, "SpotInterrupted", "Spot interruption warning was triggered", true, now);
+            self.node_event(
+                &report.node,
+                "SpotInterrupted",
+                "Spot interruption warning was triggered",
+                true,
+                now,
+            );
         }
         self.propose(change, now)
     }
@@ -216,11 +226,7 @@ fn concerns(state: &State, report: &Report, notice: &Notice) -> bool {
 }
 
 fn is_recorded(state: &State, notice: &Notice) -> bool {
-    state
-        .notices
-        .get(&notice.instance)
-        .and_then(|kinds| kinds.get(&notice.kind))
-        .is_some_and(|record| {
-            record.notice.boot == notice.boot && record.notice.deadline == notice.deadline
-        })
+    state.notices.get(&notice.instance).and_then(|kinds| kinds.get(&notice.kind)).is_some_and(
+        |record| record.notice.boot == notice.boot && record.notice.deadline == notice.deadline,
+    )
 }

@@ -43,10 +43,8 @@ impl Control {
             CallKey::DescribeIntent(intent) => self.take_intent_read(intent, outcome, now),
             CallKey::CreateLaunchTemplate(intent) => self.take_template(intent, &outcome),
             CallKey::Launch(intent) => self.take_fleet(intent, outcome),
-            CallKey::TagInstance(instance) => {
-                if outcome_is_ok(&outcome) {
-                    self.launches.note_tagged(instance.clone());
-                }
+            CallKey::TagInstance(instance) if outcome_is_ok(&outcome) => {
+                self.launches.note_tagged(instance.clone());
             }
             CallKey::CreateClaim(claim) => self.take_claim_created(state, claim, &outcome),
             CallKey::Drain(claim, uid, attempt) => {
@@ -54,10 +52,8 @@ impl Control {
                     self.drains.record(claim, uid, *attempt, answer.map(drop));
                 }
             }
-            CallKey::Terminate(instance) => {
-                if outcome_is_ok(&outcome) {
-                    self.launches.note_terminated(instance.clone(), now);
-                }
+            CallKey::Terminate(instance) if outcome_is_ok(&outcome) => {
+                self.launches.note_terminated(instance.clone(), now);
             }
             CallKey::ReadClaim(claim) => {
                 if let Outcome::Kubernetes(answer) = outcome {
@@ -107,8 +103,10 @@ impl Control {
             return;
         };
         let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str);
-        if !matches!(target.kind, Kind::Node | Kind::NodeClaim | Kind::NodePool | Kind::Ec2NodeClass)
-            || text("/kind") != Some(target.kind.endpoint().kind)
+        if !matches!(
+            target.kind,
+            Kind::Node | Kind::NodeClaim | Kind::NodePool | Kind::Ec2NodeClass
+        ) || text("/kind") != Some(target.kind.endpoint().kind)
         {
             return;
         }
@@ -162,10 +160,9 @@ fn is_expected(key: &CallKey, call: &Call, failure: &KubernetesFailure) -> bool 
             Call::Kubernetes(KubernetesCall::Delete { .. } | KubernetesCall::Evict { .. }),
             KubernetesFailureKind::NotFound,
         )
-        | (
-            Call::Kubernetes(KubernetesCall::Create { .. }),
-            KubernetesFailureKind::AlreadyExists,
-        ) => true,
+        | (Call::Kubernetes(KubernetesCall::Create { .. }), KubernetesFailureKind::AlreadyExists) => {
+            true
+        }
         (Call::Kubernetes(KubernetesCall::Get { .. }), KubernetesFailureKind::NotFound) => true,
         // The drain engine waits by its own rules; an event lost is not worth a second try.
         _ => matches!(key, CallKey::Drain(..) | CallKey::Event(_)),

@@ -103,10 +103,8 @@ impl CallTable {
 
     /// Whether a call of the key could be made now.
     pub(super) fn is_free(&self, key: &CallKey, now: Timestamp) -> bool {
-        let busy = self
-            .in_flight
-            .get(key)
-            .is_some_and(|call| now.duration_since(call.since) < LOST_AFTER);
+        let busy =
+            self.in_flight.get(key).is_some_and(|call| now.duration_since(call.since) < LOST_AFTER);
         !busy && self.backoff.get(key).is_none_or(|backoff| backoff.until <= now)
     }
 

@@ -58,8 +58,12 @@ pub(super) fn wanted(inputs: &Inputs<'_>) -> NodeClaimStatus {
     }
     set_consolidatable(&mut status, inputs);
     let generation = claim.metadata.generation;
-    let sum =
-        ready(&status.conditions, &["Launched", "Registered", "Initialized"], generation, inputs.now);
+    let sum = ready(
+        &status.conditions,
+        &["Launched", "Registered", "Initialized"],
+        generation,
+        inputs.now,
+    );
     Condition::set(&mut status.conditions, sum);
     status
 }
@@ -73,11 +77,15 @@ fn life_conditions(inputs: &Inputs<'_>) -> Vec<Condition> {
     let launched = match (&record.instance, &record.failure) {
         (Some(_), _) => make("Launched", True, "", ""),
         (None, Some(failure)) => make("Launched", False, "LaunchFailed", failure),
-        (None, None) => make("Launched", Unknown, "AwaitingReconciliation", "EC2 has not answered yet"),
+        (None, None) => {
+            make("Launched", Unknown, "AwaitingReconciliation", "EC2 has not answered yet")
+        }
     };
     let registered = match (record.registered_at, node) {
         (Some(_), _) => make("Registered", True, "", ""),
-        (None, None) => make("Registered", Unknown, "NodeNotFound", "Node not registered with cluster"),
+        (None, None) => {
+            make("Registered", Unknown, "NodeNotFound", "Node not registered with cluster")
+        }
         (None, Some(_)) => {
             make("Registered", Unknown, "RegistrationHookPending", "The Node is being labelled")
         }
@@ -142,10 +150,7 @@ fn set_resources(raw: &mut RawResources, amounts: &Resources) {
                 .is_ok_and(|parsed| parsed.get(name) == amount)
         });
         if !same {
-            raw.insert(
-                name.as_str().to_owned(),
-                RawQuantity::Text(format_amount(name, amount)),
-            );
+            raw.insert(name.as_str().to_owned(), RawQuantity::Text(format_amount(name, amount)));
         }
     }
 }

@@ -30,7 +30,9 @@ impl Control {
     fn report_class_status(&mut self, name: &str, class: &Ec2NodeClass, now: Timestamp) {
         let Some(resolved) = self.discovery.resolved(name) else { return };
         let wanted = resolved.status.get("status").cloned().unwrap_or(Value::Null);
-        let Ok(wanted_status) = serde_json::from_value::<Ec2NodeClassStatus>(wanted) else { return };
+        let Ok(wanted_status) = serde_json::from_value::<Ec2NodeClassStatus>(wanted) else {
+            return;
+        };
         if class.status.as_ref() == Some(&wanted_status) {
             return;
         }

@@ -81,8 +81,7 @@ impl Control {
         } else {
             TERMINATION_POLL
         };
-        let due =
-            self.cloud.asked_at.is_none_or(|at| now.duration_since(at) >= interval);
+        let due = self.cloud.asked_at.is_none_or(|at| now.duration_since(at) >= interval);
         if !due {
             return;
         }

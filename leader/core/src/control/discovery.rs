@@ -131,19 +131,20 @@ impl Control {
     fn read_class(&mut self, name: &str, now: Timestamp) {
         let Some(class) = self.view.classes().get(name).cloned() else { return };
         let refresh = self.settings.class_refresh;
-        let reading = self.discovery.classes.entry(name.to_owned()).or_insert_with(|| ClassReading {
-            uid: class.metadata.uid.clone(),
-            generation: class.metadata.generation,
-            begun_at: now,
-            answers: ClassAnswers::default(),
-            complete: false,
-            resolved: None,
-        });
+        let reading =
+            self.discovery.classes.entry(name.to_owned()).or_insert_with(|| ClassReading {
+                uid: class.metadata.uid.clone(),
+                generation: class.metadata.generation,
+                begun_at: now,
+                answers: ClassAnswers::default(),
+                complete: false,
+                resolved: None,
+            });
         let failed = !reading.answers.failures().is_empty();
         let wait = if failed { RETRY_FAILED_CLASS } else { refresh };
         let aged = reading.complete && now.duration_since(reading.begun_at) >= wait;
-        let changed = reading.generation != class.metadata.generation
-            || reading.uid != class.metadata.uid;
+        let changed =
+            reading.generation != class.metadata.generation || reading.uid != class.metadata.uid;
         if aged || changed {
             reading.generation = class.metadata.generation;
             reading.uid.clone_from(&class.metadata.uid);

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use drover_common::crd::{
-    DisruptionReason as BudgetReason, NodePool, allowed_disruptions, Condition,
+    Condition, DisruptionReason as BudgetReason, NodePool, allowed_disruptions,
 };
 use drover_common::id::{NodeClaimName, NodeName, NodePoolName};
 use drover_common::labels;
@@ -26,10 +26,9 @@ pub(super) struct PoolCount {
 }
 
 impl PoolCount {
-    /// Whether so many nodes are unwell that the fault may be ours or the network's: more than a
-    /// fifth, rounded up, so that one sick node of a small pool does not stop everything.
+    /// Whether over a fifth of the nodes are unwell: the fault may then be the network's or ours.
     pub(super) fn is_doubtful(self) -> bool {
-        self.unwell > self.initialized.div_ceil(5)
+        self.unwell.saturating_mul(5) > self.initialized
     }
 }
 
@@ -85,7 +84,12 @@ impl Control {
         }
     }
 
-    fn empty_claims(&self, state: &State, pool: &NodePoolName, now: Timestamp) -> Vec<NodeClaimName> {
+    fn empty_claims(
+        &self,
+        state: &State,
+        pool: &NodePoolName,
+        now: Timestamp,
+    ) -> Vec<NodeClaimName> {
         let nominated: BTreeSet<NodeName> = self.provisioning.nominated(now);
         state
             .claims
@@ -121,8 +125,7 @@ impl Control {
     /// Pods that stay in a drain still hold their node if they are marked so.
     fn has_protected_pods(&self, node: &NodeName, now: Timestamp) -> bool {
         self.view.pods_on(node).any(|pod| {
-            !pod.is_terminal()
-                && drover_common::drain::has_active_do_not_disrupt(pod, now)
+            !pod.is_terminal() && drover_common::drain::has_active_do_not_disrupt(pod, now)
         })
     }
 
@@ -147,8 +150,7 @@ impl Control {
             if self.has_pods_to_move(&node_name, now) {
                 return Verdict::Cancel(format!("a pod came to Node {node_name}"));
             }
-            let tainted =
-                node.spec.taints.iter().any(|taint| taint.key == labels::DISRUPTED_TAINT);
+            let tainted = node.spec.taints.iter().any(|taint| taint.key == labels::DISRUPTED_TAINT);
             if !tainted {
                 return Verdict::Wait;
             }

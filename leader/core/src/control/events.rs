@@ -105,7 +105,8 @@ impl Control {
             return;
         }
         recent.insert(identity, now);
-        let namespace = if regarding.namespace.is_empty() { "default" } else { regarding.namespace };
+        let namespace =
+            if regarding.namespace.is_empty() { "default" } else { regarding.namespace };
         // Kubernetes allows 1 kB.
         let note: String = note.chars().take(1_000).collect();
         let event = json!({

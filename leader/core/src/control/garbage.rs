@@ -3,7 +3,9 @@
 
 use std::collections::BTreeMap;
 
-use drover_common::call::{Call, Kind, KubernetesCall, KubernetesFailure, KubernetesFailureKind, Target};
+use drover_common::call::{
+    Call, Kind, KubernetesCall, KubernetesFailure, KubernetesFailureKind, Target,
+};
 use drover_common::ec2::{Ec2Answer, Ec2Call, Ec2Failure, Ec2FailureKind, Instance, InstanceQuery};
 use drover_common::id::{InstanceId, IntentId, NodeClaimName};
 use drover_common::labels;
@@ -87,13 +89,10 @@ impl Control {
             .tags
             .get(labels::INTENT_TAG)
             .is_some_and(|tag| state.intents.contains_key(&IntentId::from(tag.as_str())));
-        let claimed = instance
-            .tags
-            .get(labels::NODECLAIM_TAG)
-            .is_some_and(|tag| {
-                let name = NodeClaimName::from(tag.as_str());
-                self.view.claims().contains_key(&name) && !state.claims.contains_key(&name)
-            });
+        let claimed = instance.tags.get(labels::NODECLAIM_TAG).is_some_and(|tag| {
+            let name = NodeClaimName::from(tag.as_str());
+            self.view.claims().contains_key(&name) && !state.claims.contains_key(&name)
+        });
         !instance.state.is_gone()
             && self.is_ours(instance)
             && !state.instances.contains_key(id)
@@ -112,9 +111,9 @@ impl Control {
             .iter()
             .filter(|(id, name)| {
                 let old = state.claims.get(*name).is_some_and(|claim| {
-                    claim.launched_at.is_some_and(|at| {
-                        now.duration_since(at) > self.settings.absence_age
-                    })
+                    claim
+                        .launched_at
+                        .is_some_and(|at| now.duration_since(at) > self.settings.absence_age)
                 });
                 old && self.cloud.is_missing_twice(id, interval)
             })
@@ -214,9 +213,8 @@ impl Control {
         answer: Result<Value, KubernetesFailure>,
         now: Timestamp,
     ) {
-        let absent = answer
-            .as_ref()
-            .is_err_and(|failure| failure.kind == KubernetesFailureKind::NotFound);
+        let absent =
+            answer.as_ref().is_err_and(|failure| failure.kind == KubernetesFailureKind::NotFound);
         if absent && let Some(suspicion) = self.suspicions.objects.get_mut(claim) {
             suspicion.checked_at = Some(now);
         }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use drover_common::cluster::ObjectKey;
 use drover_common::crd::{Ec2NodeClass, NodePool, RawResources};
-use drover_common::ec2::{FleetOverride, FleetRequest, Tags};
+use drover_common::ec2::{FleetOverride, FleetRequest, LaunchTemplateRequest, Tags};
 use drover_common::id::{IntentId, NodeClaimName};
 use drover_common::labels;
 use drover_common::resources::Resources;
@@ -16,8 +16,8 @@ use super::Control;
 use super::adopt::INTENT_ANNOTATION;
 use crate::command::{ClaimPlan, LaunchIntent, PlannedNode, PodCount};
 use crate::nodeclass::{
-    NodeRegistration, ResolvedClass, launch_template, node_class_hash, node_pool_hash,
-    resource_tags, HASH_VERSION,
+    HASH_VERSION, NodeRegistration, ResolvedClass, launch_template, node_class_hash,
+    node_pool_hash, resource_tags,
 };
 use crate::planner::Launch;
 use crate::state::State;
@@ -79,8 +79,7 @@ impl Control {
             .ok_or_else(|| IntentError::NoPool(first.nodepool.0.clone()))?;
         let not_ready = || IntentError::NoClass(first.nodeclass.clone());
         let class = self.view.classes().get(&first.nodeclass).cloned().ok_or_else(not_ready)?;
-        let resolved =
-            self.discovery.resolved(&first.nodeclass).cloned().ok_or_else(not_ready)?;
+        let resolved = self.discovery.resolved(&first.nodeclass).cloned().ok_or_else(not_ready)?;
         let term = self.term().unwrap_or(0);
         let count = self.provisioning.next_count();
         let parts = [uid.clone(), term.to_string(), count.to_string(), now.to_string()];
@@ -92,28 +91,9 @@ impl Control {
         let Some(image) = image else {
             return Err(IntentError::NoOverrides { class: first.nodeclass.clone() });
         };
-        let registration = NodeRegistration {
-            labels: first.labels.clone(),
-            taints: first.taints.iter().chain(&first.startup_taints).cloned().collect(),
-        };
-        let template =
-            launch_template(&class, &resolved, &image, &registration, &self.settings.cluster, &tags)
-                .map_err(|error| IntentError::UserData {
-                    class: first.nodeclass.clone(),
-                    reason: error.to_string(),
-                })?;
+        let template = self.template_for(first, &class, &resolved, &image, &tags)?;
         tags.insert(labels::INTENT_TAG.to_owned(), id.0.clone());
-        let claims: Vec<ClaimPlan> = launches
-            .iter()
-            .map(|launch| {
-                let name = self.fresh_name(state, &launch.nodepool.0, &id, taken);
-                ClaimPlan {
-                    object: claim_object(&name, &id, launch, &pool, &class),
-                    node: planned_node(launch),
-                    name,
-                }
-            })
-            .collect();
+        let claims = self.claim_plans(state, launches, &id, &pool, &class, taken);
         let count = u32::try_from(claims.len()).unwrap_or(u32::MAX);
         Ok(Some(LaunchIntent {
             request: FleetRequest {
@@ -137,6 +117,47 @@ impl Control {
         }))
     }
 
+    fn claim_plans(
+        &self,
+        state: &State,
+        launches: &[Launch],
+        id: &IntentId,
+        pool: &NodePool,
+        class: &Ec2NodeClass,
+        taken: &mut BTreeSet<NodeClaimName>,
+    ) -> Vec<ClaimPlan> {
+        launches
+            .iter()
+            .map(|launch| {
+                let name = self.fresh_name(state, &launch.nodepool.0, id, taken);
+                ClaimPlan {
+                    object: claim_object(&name, id, launch, pool, class),
+                    node: planned_node(launch),
+                    name,
+                }
+            })
+            .collect()
+    }
+
+    fn template_for(
+        &self,
+        launch: &Launch,
+        class: &Ec2NodeClass,
+        resolved: &ResolvedClass,
+        image: &str,
+        tags: &Tags,
+    ) -> Result<LaunchTemplateRequest, IntentError> {
+        let registration = NodeRegistration {
+            labels: launch.labels.clone(),
+            taints: launch.taints.iter().chain(&launch.startup_taints).cloned().collect(),
+        };
+        launch_template(class, resolved, image, &registration, &self.settings.cluster, tags)
+            .map_err(|error| IntentError::UserData {
+                class: launch.nodeclass.clone(),
+                reason: error.to_string(),
+            })
+    }
+
     /// The launch's offerings as overrides, and the image of the first; others name their own where
     /// it differs.
     fn overrides(
@@ -148,9 +169,8 @@ impl Control {
         let mut overrides = Vec::new();
         for offering in &launch.offerings {
             let kind = self.discovery.instance_type(&launch.nodeclass, &offering.instance_type);
-            let image = kind.and_then(|kind| {
-                resolved.images.iter().find(|image| image.is_for(&kind.labels))
-            });
+            let image = kind
+                .and_then(|kind| resolved.images.iter().find(|image| image.is_for(&kind.labels)));
             let (Some(image), Some(subnet)) = (image, resolved.subnet(&offering.zone)) else {
                 continue;
             };

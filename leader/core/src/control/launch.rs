@@ -307,11 +307,8 @@ impl Control {
     fn tell_failed_launch(&mut self, intent: &LaunchIntent, answer: &FleetAnswer, now: Timestamp) {
         let Some(error) = answer.errors.first() else { return };
         for plan in intent.claims.iter().skip(answer.instances.len()) {
-            let reason = if error.is_unfulfillable() {
-                "InsufficientCapacityError"
-            } else {
-                "LaunchFailed"
-            };
+            let reason =
+                if error.is_unfulfillable() { "InsufficientCapacityError" } else { "LaunchFailed" };
             let note = format!("NodeClaim was not launched, {}: {}", error.code, error.message);
             self.claim_event(&plan.name, reason, &note, true, now);
         }

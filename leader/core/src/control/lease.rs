@@ -7,9 +7,9 @@ use drover_common::call::{Call, Kind, KubernetesCall, KubernetesFailureKind, Out
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
+use super::Control;
 use super::calls::CallKey;
 use super::settings::LeaseSettings;
-use super::Control;
 
 /// What is known of the lease.
 #[derive(Clone, Debug, Default)]
@@ -111,7 +111,9 @@ impl Control {
         let sent_at = self.lease.sent_at.take().unwrap_or(now);
         let was_write = matches!(
             self.lease.seen,
-            Some(Seen::Absent | Seen::Present { ours: true, .. } | Seen::Present { free: true, .. })
+            Some(
+                Seen::Absent | Seen::Present { ours: true, .. } | Seen::Present { free: true, .. }
+            )
         );
         match outcome {
             Outcome::Kubernetes(Ok(object)) => {

@@ -56,7 +56,8 @@ impl Control {
                 self.see_to_drain(state, name, record, node.as_deref(), now);
             }
             _ => {
-                let why = self.must_leave(state, name, record, object.as_deref(), node.as_deref(), now);
+                let why =
+                    self.must_leave(state, name, record, object.as_deref(), node.as_deref(), now);
                 if let Some((reason, explanation)) = why {
                     self.commit_disruption(state, vec![name.clone()], reason, explanation, now);
                 }
@@ -81,7 +82,8 @@ impl Control {
             return None;
         }
         if let Some(notice) = state.hard_notice(name) {
-            let words = format!("{:?} notice read by the agent of {}", notice.notice.kind, notice.node);
+            let words =
+                format!("{:?} notice read by the agent of {}", notice.notice.kind, notice.node);
             return Some((DisruptionReason::Interruption, words));
         }
         let instance = record.instance.as_ref().and_then(|instance| self.cloud.get(&instance.id));
@@ -98,9 +100,9 @@ impl Control {
             return Some((DisruptionReason::Deletion, "its Node was deleted".to_owned()));
         }
         let launched_at = record.launched_at.filter(|_| record.registered_at.is_none());
-        if launched_at.is_some_and(|at| {
-            now.duration_since(at) > self.settings.registration_liveness
-        }) {
+        if launched_at
+            .is_some_and(|at| now.duration_since(at) > self.settings.registration_liveness)
+        {
             let words = format!("no Node joined within {:#}", self.settings.registration_liveness);
             return Some((DisruptionReason::Liveness, words));
         }
@@ -270,9 +272,10 @@ impl Control {
         };
         let node_name = NodeName::from(node.metadata.name.as_str());
         if self.view.is_stale() || self.has_pods_to_move(&node_name, now) {
-            let passed = disruption.disruption.deadline.is_some_and(|end| {
-                now.duration_since(end) > SignedDuration::from_secs(30)
-            });
+            let passed = disruption
+                .disruption
+                .deadline
+                .is_some_and(|end| now.duration_since(end) > SignedDuration::from_secs(30));
             return passed.then(|| "the drain's deadline passed".to_owned());
         }
         // Pods that the scheduler bound just before it saw the taint are found within this time; an
@@ -289,9 +292,10 @@ impl Control {
     /// Whether a pod that a drain would move is on the node.
     pub(super) fn has_pods_to_move(&self, node: &NodeName, now: Timestamp) -> bool {
         self.view.pods_on(node).any(|pod| {
-            let stuck = pod.metadata.deletion_timestamp.is_some_and(|end| {
-                now.duration_since(end) > SignedDuration::from_secs(60)
-            });
+            let stuck = pod
+                .metadata
+                .deletion_timestamp
+                .is_some_and(|end| now.duration_since(end) > SignedDuration::from_secs(60));
             drain::stays(pod).is_none() && !stuck
         })
     }

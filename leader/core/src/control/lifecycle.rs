@@ -108,9 +108,8 @@ impl Control {
             claim,
             node,
             instance_type,
-            last_pod_event: node.and_then(|node| {
-                self.activity.last(&NodeName::from(node.metadata.name.as_str()))
-            }),
+            last_pod_event: node
+                .and_then(|node| self.activity.last(&NodeName::from(node.metadata.name.as_str()))),
             consolidate_after: record
                 .nodepool
                 .as_ref()
@@ -145,9 +144,8 @@ impl Control {
         let present = object::labels_of(claim);
         wanted.retain(|key, value| present.get(key) != Some(value));
         let resource_version = claim.metadata.resource_version.clone();
-        (!wanted.is_empty()).then(|| {
-            json!({"metadata": {"labels": wanted, "resourceVersion": resource_version}})
-        })
+        (!wanted.is_empty())
+            .then(|| json!({"metadata": {"labels": wanted, "resourceVersion": resource_version}}))
     }
 
     pub(super) fn patch_claim(
@@ -237,9 +235,12 @@ pub(super) fn not_initialized(claim: &NodeClaim, node: &Node) -> Option<(&'stati
         return Some(("KnownEphemeralTaintsExist", message));
     }
     let requested = parse_resources(&claim.spec.resources.requests).unwrap_or_default();
-    let missing =
-        requested.iter().find(|(name, amount)| *amount > 0 && node.status.allocatable.get(name) == 0);
-    missing.map(|(name, _)| ("ResourceNotRegistered", format!("Resource {name} was requested but not registered")))
+    let missing = requested
+        .iter()
+        .find(|(name, amount)| *amount > 0 && node.status.allocatable.get(name) == 0);
+    missing.map(|(name, _)| {
+        ("ResourceNotRegistered", format!("Resource {name} was requested but not registered"))
+    })
 }
 
 fn is_initialized(claim: &NodeClaim, node: &Node) -> bool {

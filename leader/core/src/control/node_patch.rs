@@ -84,10 +84,7 @@ fn wanted_labels(
     }
     let excluded = node.metadata.labels.get(labels::EXCLUDE_FROM_LOAD_BALANCERS);
     if wanted.draining.is_some() {
-        labels.insert(
-            labels::EXCLUDE_FROM_LOAD_BALANCERS.to_owned(),
-            Some("karpenter".to_owned()),
-        );
+        labels.insert(labels::EXCLUDE_FROM_LOAD_BALANCERS.to_owned(), Some("karpenter".to_owned()));
     } else if excluded.is_some_and(|by| by == "karpenter") && !wanted.record.is_leaving() {
         labels.insert(labels::EXCLUDE_FROM_LOAD_BALANCERS.to_owned(), None);
     }

@@ -33,7 +33,8 @@ impl Control {
             let Ok(mut status) = serde_json::to_value(&wanted) else { continue };
             // A merge patch keeps what it does not name: what a pool no longer has is said so.
             if let Some(fields) = status.as_object_mut() {
-                let gone = before.resources.keys().filter(|key| !wanted.resources.contains_key(*key));
+                let gone =
+                    before.resources.keys().filter(|key| !wanted.resources.contains_key(*key));
                 let entry = fields.entry("resources").or_insert_with(|| json!({}));
                 for key in gone {
                     entry[key.as_str()] = serde_json::Value::Null;
@@ -105,12 +106,8 @@ impl Control {
         if let Some(health) = self.health_condition(state, name, pool, now) {
             Condition::set(&mut status.conditions, health);
         }
-        let sum = ready(
-            &status.conditions,
-            &["ValidationSucceeded", "NodeClassReady"],
-            generation,
-            now,
-        );
+        let sum =
+            ready(&status.conditions, &["ValidationSucceeded", "NodeClassReady"], generation, now);
         Condition::set(&mut status.conditions, sum);
         status
     }

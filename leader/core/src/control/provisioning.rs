@@ -16,7 +16,7 @@ use super::object::after;
 use super::{Control, object};
 use crate::command::Change;
 use crate::planner::{
-    InFlightNode, Launch, Plan, PlacementTarget, PlanInput, PlanReport, UnavailableOffering,
+    InFlightNode, Launch, PlacementTarget, Plan, PlanInput, PlanReport, UnavailableOffering,
     Unschedulable, plan,
 };
 use crate::state::{ClaimRecord, Stage, State};
@@ -84,7 +84,11 @@ impl Provisioning {
     }
 
     /// When the open batch ends.
-    pub(super) fn batch_ends(&self, idle: SignedDuration, max: SignedDuration) -> Option<Timestamp> {
+    pub(super) fn batch_ends(
+        &self,
+        idle: SignedDuration,
+        max: SignedDuration,
+    ) -> Option<Timestamp> {
         let batch = self.batch.as_ref()?;
         Some(after(batch.grown_at, idle).min(after(batch.opened_at, max)))
     }
@@ -94,9 +98,11 @@ fn reasons(entry: &Unschedulable) -> Vec<String> {
     entry
         .reasons
         .iter()
-        .map(|(pool, why)| {
-            if pool.0.is_empty() { why.clone() } else { format!("NodePool {pool}: {why}") }
-        })
+        .map(
+            |(pool, why)| {
+                if pool.0.is_empty() { why.clone() } else { format!("NodePool {pool}: {why}") }
+            },
+        )
         .collect()
 }
 
@@ -184,9 +190,11 @@ impl Control {
             .planned_at
             .is_some_and(|at| now.duration_since(at) >= self.settings.retry_unschedulable);
         let ground = self.ground(state);
-        let lost = memory.ground.in_flight.iter().any(|name| {
-            state.claims.get(name).is_none_or(|claim| claim.stage == Stage::Gone)
-        });
+        let lost = memory
+            .ground
+            .in_flight
+            .iter()
+            .any(|name| state.claims.get(name).is_none_or(|claim| claim.stage == Stage::Gone));
         let worse = ground.leaving.difference(&memory.ground.leaving).next().is_some() || lost;
         let changed = ground.generations != memory.ground.generations
             || ground.catalog_version != memory.ground.catalog_version;

@@ -217,7 +217,8 @@ fn pending_pods_get_nodes_that_are_labelled_and_initialized() {
     assert_eq!(rig.state.closed_intents.len(), 1, "equal launches share an intent");
     for instance in rig.world.running_instances() {
         assert_eq!(instance.instance_type, "m5.large", "the cheapest");
-        for tag in ["drover.dev/intent", "drover.dev/cluster-uid", "karpenter.sh/nodeclaim", "Name"] {
+        for tag in ["drover.dev/intent", "drover.dev/cluster-uid", "karpenter.sh/nodeclaim", "Name"]
+        {
             assert!(instance.tags.contains_key(tag), "{tag}");
         }
         assert_eq!(instance.tags["karpenter.sh/nodepool"], "general");
@@ -241,11 +242,16 @@ fn pending_pods_get_nodes_that_are_labelled_and_initialized() {
     }
     for claim in rig.world.list(Kind::NodeClaim) {
         assert_eq!(conditions(claim), ["Initialized", "Launched", "Ready", "Registered"]);
-        assert!(claim["status"]["providerID"].as_str().unwrap().starts_with("aws:///us-east-1a/i-"));
+        assert!(
+            claim["status"]["providerID"].as_str().unwrap().starts_with("aws:///us-east-1a/i-")
+        );
         assert!(claim["status"]["nodeName"].is_string());
     }
     let pool = rig.world.list(Kind::NodePool)[0];
-    assert_eq!((&pool["status"]["nodes"], conditions(pool).contains(&"Ready".to_owned())), (&3.into(), true));
+    assert_eq!(
+        (&pool["status"]["nodes"], conditions(pool).contains(&"Ready".to_owned())),
+        (&3.into(), true)
+    );
     let class = rig.world.list(Kind::Ec2NodeClass)[0];
     assert!(conditions(class).contains(&"Ready".to_owned()), "{class}");
     let status = rig.control.status(&rig.state, rig.world.now);
@@ -536,6 +542,44 @@ fn a_replica_that_does_not_lead_does_nothing() {
     rig.run(10);
     assert_eq!(rig.calls, before);
     assert!(rig.state.claims.is_empty());
+}
+
+#[test]
+fn an_instance_that_ec2_no_longer_shows_is_given_up_only_after_proof() {
+    let mut rig = Rig::new();
+    rig.world.add_pods("web", 1, 800);
+    rig.run(10);
+    let lost = rig.world.running_instances()[0].instance.clone();
+    let kept = rig.world.instances.remove(&lost).unwrap();
+    rig.run(120);
+    assert!(rig.state.instances.contains_key(&lost), "it is younger than five minutes");
+    rig.world.instances.insert(lost.clone(), kept);
+    rig.run(300);
+    assert!(rig.state.instances.contains_key(&lost), "EC2 showed it again in time");
+    rig.world.instances.remove(&lost);
+    rig.run(40);
+    assert!(rig.state.instances.contains_key(&lost), "one read proves nothing");
+    rig.run(90);
+    assert!(!rig.state.instances.contains_key(&lost));
+    assert_eq!(rig.world.running_pods(), 0, "its Node is gone, too");
+    assert!(!rig.world.terminated.contains(&lost));
+}
+
+#[test]
+fn over_a_fifth_of_a_pool_unwell_stops_voluntary_disruption() {
+    let mut rig = Rig::new();
+    rig.world.add_pods("web", 6, 1_000);
+    rig.run(10);
+    assert_eq!(rig.stages().len(), 6);
+    for node in 0..2 {
+        rig.world.set_ready(node, false);
+    }
+    rig.world.remove_pods("web");
+    rig.run(120);
+    assert_eq!(rig.stages(), vec![Stage::Initialized; 6]);
+    rig.world.set_ready(0, true);
+    rig.run(120);
+    assert_eq!(rig.stages().len(), 1, "a sixth is no reason to doubt; the unwell one stays");
 }
 
 #[test]

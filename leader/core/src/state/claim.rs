@@ -1,6 +1,8 @@
 //! Claims and their lifecycle.
 
-use drover_common::id::{DisruptionId, InstanceId, IntentId, NodeClaimName, NodeName, NodePoolName};
+use drover_common::id::{
+    DisruptionId, InstanceId, IntentId, NodeClaimName, NodeName, NodePoolName,
+};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -104,7 +106,10 @@ impl ClaimRecord {
 
 impl State {
     /// The claim an instance serves.
-    pub fn claim_of_instance(&self, instance: &InstanceId) -> Option<(&NodeClaimName, &ClaimRecord)> {
+    pub fn claim_of_instance(
+        &self,
+        instance: &InstanceId,
+    ) -> Option<(&NodeClaimName, &ClaimRecord)> {
         let name = self.instances.get(instance)?;
         self.claims.get_key_value(name)
     }

@@ -109,8 +109,7 @@ impl State {
         let mut names: Vec<_> = intent.claims.iter().map(|plan| &plan.name).collect();
         names.sort();
         names.dedup();
-        (names.len() != intent.claims.len())
-            .then(|| format!("intent {id} names a NodeClaim twice"))
+        (names.len() != intent.claims.len()).then(|| format!("intent {id} names a NodeClaim twice"))
     }
 
     pub(super) fn record_launched(
@@ -209,7 +208,8 @@ impl State {
 
     pub(super) fn record_unavailable(&mut self, at: Timestamp, offerings: &[UnavailableOffering]) {
         for offering in offerings.iter().filter(|offering| offering.until > at) {
-            let until = self.unavailable.entry(OfferingKey::from(offering)).or_insert(offering.until);
+            let until =
+                self.unavailable.entry(OfferingKey::from(offering)).or_insert(offering.until);
             *until = (*until).max(offering.until);
         }
     }

@@ -188,7 +188,8 @@ impl State {
         }
         let owner = self.instances.get(instance);
         if owner != name {
-            let owner = owner.map_or_else(|| "no NodeClaim".to_owned(), |o| format!("NodeClaim {o}"));
+            let owner =
+                owner.map_or_else(|| "no NodeClaim".to_owned(), |o| format!("NodeClaim {o}"));
             return Applied::rejected(format!("instance {instance} serves {owner}"));
         }
         if let Some(claim) = name.and_then(|name| self.claims.get_mut(name)) {
@@ -200,11 +201,8 @@ impl State {
             }
             claim.stage = claim.stage.max(Stage::Terminating);
         }
-        let termination = Termination {
-            claim: name.cloned(),
-            committed_at: at,
-            reason: reason.to_owned(),
-        };
+        let termination =
+            Termination { claim: name.cloned(), committed_at: at, reason: reason.to_owned() };
         self.terminations.insert(instance.clone(), termination);
         self.journal.write(Decision {
             index,

@@ -46,8 +46,7 @@ impl State {
         }) {
             return Applied::Unchanged;
         }
-        let record =
-            NoticeRecord { node: node.clone(), notice: notice.clone(), recorded_at: at };
+        let record = NoticeRecord { node: node.clone(), notice: notice.clone(), recorded_at: at };
         self.notices.entry(notice.instance.clone()).or_default().insert(notice.kind, record);
         if let Some(offering) = unavailable {
             self.record_unavailable(at, std::slice::from_ref(offering));
@@ -61,7 +60,11 @@ impl State {
                 .into_iter()
                 .flatten()
                 .collect(),
-            inputs: notice.deadline.map(|deadline| format!("deadline {deadline}")).into_iter().collect(),
+            inputs: notice
+                .deadline
+                .map(|deadline| format!("deadline {deadline}"))
+                .into_iter()
+                .collect(),
             why: format!("the node's agent read a {:?} notice", notice.kind),
             ..Decision::default()
         });

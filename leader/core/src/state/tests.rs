@@ -8,8 +8,8 @@ use serde_json::json;
 
 use super::*;
 use crate::command::{
-    AdoptedClaim, ClaimInstance, ClaimLaunch, ClaimPlan, Disruption, DisruptionReason,
-    PlannedNode, UnavailableOffering,
+    AdoptedClaim, ClaimInstance, ClaimLaunch, ClaimPlan, Disruption, DisruptionReason, PlannedNode,
+    UnavailableOffering,
 };
 
 fn at(second: i64) -> Timestamp {
@@ -147,7 +147,9 @@ fn a_claim_lives_from_intent_to_gone() {
         assert_eq!(apply_all(&mut state, &[change]), [Applied::Done]);
         stages.push(state.claims.get(&"general-a".into()).map(|claim| claim.stage));
     }
-    use Stage::{Disrupting, Draining, Gone, Initialized, Intent, Launched, Registered, Terminating};
+    use Stage::{
+        Disrupting, Draining, Gone, Initialized, Intent, Launched, Registered, Terminating,
+    };
     assert_eq!(
         stages,
         [
@@ -187,9 +189,8 @@ fn every_command_of_a_life_is_taken_once() {
 #[test]
 fn an_instance_never_serves_two_claims() {
     let mut state = State::default();
-    let create = |id: &str, claim: &str| Change::CreateIntent {
-        intent: Box::new(intent(id, &[claim])),
-    };
+    let create =
+        |id: &str, claim: &str| Change::CreateIntent { intent: Box::new(intent(id, &[claim])) };
     let record = |id: &str, claim: &str| Change::RecordLaunched {
         intent: id.into(),
         launched: vec![launched(claim, "i-1")],
@@ -207,11 +208,8 @@ fn nothing_ends_a_claim_whose_launch_is_open() {
     let mut state = State::default();
     let create = Change::CreateIntent { intent: Box::new(intent("one", &["a"])) };
     let delete = disruption("d", "a", DisruptionReason::Deletion);
-    let end = Change::RecordTerminated {
-        instance: None,
-        claim: Some("a".into()),
-        reason: String::new(),
-    };
+    let end =
+        Change::RecordTerminated { instance: None, claim: Some("a".into()), reason: String::new() };
     let answers = apply_all(&mut state, &[create, delete, end]);
     assert!(matches!(answers[2], Applied::Rejected { .. }));
     let record = Change::RecordLaunched {
@@ -347,10 +345,9 @@ fn any_leaving() -> impl Strategy<Value = Change> {
 fn any_change() -> impl Strategy<Value = Change> {
     let id = || prop::sample::select(vec!["one", "two", "three"]);
     prop_oneof![
-        (id(), prop::sample::subsequence(vec!["a", "b", "c", "d"], 0..3))
-            .prop_map(|(id, claims)| Change::CreateIntent {
-                intent: Box::new(intent(id, &claims))
-            }),
+        (id(), prop::sample::subsequence(vec!["a", "b", "c", "d"], 0..3)).prop_map(
+            |(id, claims)| Change::CreateIntent { intent: Box::new(intent(id, &claims)) }
+        ),
         (id(), prop::collection::vec((any_claim(), any_instance()), 0..3), any_unavailable())
             .prop_map(|(id, pairs, unavailable)| Change::RecordLaunched {
                 intent: id.into(),
@@ -376,8 +373,7 @@ fn any_change() -> impl Strategy<Value = Change> {
             };
             Change::AdoptClaim { claim: Box::new(claim) }
         }),
-        any_claim()
-            .prop_map(|claim| Change::RecordRegistered { claim, node: "node-1".into() }),
+        any_claim().prop_map(|claim| Change::RecordRegistered { claim, node: "node-1".into() }),
         any_claim().prop_map(|claim| Change::RecordInitialized { claim }),
         any_notice(),
         any_leaving(),

@@ -35,6 +35,7 @@ pub(super) struct World {
     /// Nodes whose kubelet is up stay so until their instance ends.
     booted: BTreeSet<InstanceId>,
     pub(super) now: Timestamp,
+    launched: usize,
     /// Whether startup taints are taken off.
     pub(super) warms_up: bool,
 }
@@ -44,16 +45,19 @@ impl World {
         let mut world = Self { now, warms_up: true, ..Self::default() };
         world.put(Kind::Namespace, json!({"metadata": {"name": "kube-system"}}));
         world.put(Kind::Namespace, json!({"metadata": {"name": "default"}}));
-        world.put(Kind::Ec2NodeClass, json!({
-            "metadata": {"name": "default"},
-            "spec": {
-                "amiFamily": "AL2023",
-                "amiSelectorTerms": [{"id": "ami-1"}],
-                "role": "nodes",
-                "subnetSelectorTerms": [{"tags": {"discovery": "yes"}}],
-                "securityGroupSelectorTerms": [{"tags": {"discovery": "yes"}}],
-            },
-        }));
+        world.put(
+            Kind::Ec2NodeClass,
+            json!({
+                "metadata": {"name": "default"},
+                "spec": {
+                    "amiFamily": "AL2023",
+                    "amiSelectorTerms": [{"id": "ami-1"}],
+                    "role": "nodes",
+                    "subnetSelectorTerms": [{"tags": {"discovery": "yes"}}],
+                    "securityGroupSelectorTerms": [{"tags": {"discovery": "yes"}}],
+                },
+            }),
+        );
         world.put(Kind::NodePool, json!({
             "metadata": {"name": "general"},
             "spec": {
@@ -91,22 +95,25 @@ impl World {
     }
 
     fn add_pod(&mut self, name: &str, milli_cpu: u32) {
-        self.put(Kind::Pod, json!({
-            "metadata": {
-                "name": name, "namespace": "default",
-                "ownerReferences": [{
-                    "apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "web", "uid": "rs",
-                    "controller": true,
-                }],
-            },
-            "spec": {"containers": [{
-                "name": "main",
-                "resources": {"requests": {"cpu": format!("{milli_cpu}m"), "memory": "64Mi"}},
-            }]},
-            "status": {"phase": "Pending", "conditions": [
-                {"type": "PodScheduled", "status": "False", "reason": "Unschedulable"},
-            ]},
-        }));
+        self.put(
+            Kind::Pod,
+            json!({
+                "metadata": {
+                    "name": name, "namespace": "default",
+                    "ownerReferences": [{
+                        "apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "web", "uid": "rs",
+                        "controller": true,
+                    }],
+                },
+                "spec": {"containers": [{
+                    "name": "main",
+                    "resources": {"requests": {"cpu": format!("{milli_cpu}m"), "memory": "64Mi"}},
+                }]},
+                "status": {"phase": "Pending", "conditions": [
+                    {"type": "PodScheduled", "status": "False", "reason": "Unschedulable"},
+                ]},
+            }),
+        );
     }
 
     pub(super) fn remove_pods(&mut self, prefix: &str) {
@@ -167,7 +174,12 @@ impl World {
         Ok(self.stamp(name, object))
     }
 
-    fn patch(&mut self, name: &Name, status: bool, patch: &Value) -> Result<Value, KubernetesFailure> {
+    fn patch(
+        &mut self,
+        name: &Name,
+        status: bool,
+        patch: &Value,
+    ) -> Result<Value, KubernetesFailure> {
         let mut object =
             self.objects.get(name).cloned().ok_or(failure(KubernetesFailureKind::NotFound))?;
         for field in ["uid", "resourceVersion"] {
@@ -290,7 +302,9 @@ impl World {
     }
 
     fn create_fleet(&mut self, request: &FleetRequest) -> Result<FleetAnswer, Ec2Failure> {
-        let refuse = |kind, code: &str| Err(Ec2Failure { kind, code: code.to_owned(), message: String::new() });
+        let refuse = |kind, code: &str| {
+            Err(Ec2Failure { kind, code: code.to_owned(), message: String::new() })
+        };
         if let Some((before, answer)) = self.fleets.get(&request.client_token) {
             if before != request {
                 return refuse(Ec2FailureKind::TokenMismatch, "IdempotentParameterMismatch");
@@ -314,19 +328,23 @@ impl World {
             .collect();
         for _ in 0..request.count {
             let Some(chosen) = offered.first() else { break };
-            let id = InstanceId(format!("i-{:04}", self.instances.len()));
-            self.instances.insert(id.clone(), Instance {
-                instance: id.clone(),
-                instance_type: chosen.instance_type.clone(),
-                zone: chosen.zone.clone(),
-                state: InstanceState::Running,
-                capacity_type: request.capacity_type,
-                image: "ami-1".to_owned(),
-                subnet: chosen.subnet.clone(),
-                private_dns_name: format!("{id}.ec2.internal"),
-                launch_time: self.now,
-                tags: request.tags.clone(),
-            });
+            let id = InstanceId(format!("i-{:04}", self.launched));
+            self.launched += 1;
+            self.instances.insert(
+                id.clone(),
+                Instance {
+                    instance: id.clone(),
+                    instance_type: chosen.instance_type.clone(),
+                    zone: chosen.zone.clone(),
+                    state: InstanceState::Running,
+                    capacity_type: request.capacity_type,
+                    image: "ami-1".to_owned(),
+                    subnet: chosen.subnet.clone(),
+                    private_dns_name: format!("{id}.ec2.internal"),
+                    launch_time: self.now,
+                    tags: request.tags.clone(),
+                },
+            );
             answer.instances.push(LaunchedInstance {
                 instance: id,
                 instance_type: chosen.instance_type.clone(),
@@ -367,7 +385,9 @@ impl World {
         for instance in all {
             match instance.state {
                 InstanceState::ShuttingDown => self.end_instance(&instance.instance),
-                InstanceState::Running if boots && self.booted.insert(instance.instance.clone()) => {
+                InstanceState::Running
+                    if boots && self.booted.insert(instance.instance.clone()) =>
+                {
                     self.register_node(&instance);
                 }
                 InstanceState::Running if self.warms_up => self.warm_up(&instance),
@@ -379,26 +399,29 @@ impl World {
 
     fn register_node(&mut self, instance: &Instance) {
         let resources = json!({"cpu": "1900m", "memory": "6Gi", "pods": "29"});
-        self.put(Kind::Node, json!({
-            "metadata": {
-                "name": instance.private_dns_name,
-                "labels": {
-                    "kubernetes.io/hostname": instance.private_dns_name,
-                    "kubernetes.io/arch": "amd64",
-                    "kubernetes.io/os": "linux",
-                    "node.kubernetes.io/instance-type": instance.instance_type,
-                    "topology.kubernetes.io/zone": instance.zone,
+        self.put(
+            Kind::Node,
+            json!({
+                "metadata": {
+                    "name": instance.private_dns_name,
+                    "labels": {
+                        "kubernetes.io/hostname": instance.private_dns_name,
+                        "kubernetes.io/arch": "amd64",
+                        "kubernetes.io/os": "linux",
+                        "node.kubernetes.io/instance-type": instance.instance_type,
+                        "topology.kubernetes.io/zone": instance.zone,
+                    },
                 },
-            },
-            "spec": {
-                "providerID": provider_id(&instance.zone, &instance.instance),
-                "taints": [{"key": labels::UNREGISTERED_TAINT, "effect": "NoExecute"}],
-            },
-            "status": {
-                "capacity": resources, "allocatable": resources,
-                "conditions": [{"type": "Ready", "status": "True"}],
-            },
-        }));
+                "spec": {
+                    "providerID": provider_id(&instance.zone, &instance.instance),
+                    "taints": [{"key": labels::UNREGISTERED_TAINT, "effect": "NoExecute"}],
+                },
+                "status": {
+                    "capacity": resources, "allocatable": resources,
+                    "conditions": [{"type": "Ready", "status": "True"}],
+                },
+            }),
+        );
     }
 
     /// The startup taint's owner removes it once the node is registered.
@@ -416,7 +439,10 @@ impl World {
 
     fn schedule(&mut self) {
         let milli = |object: &Value, pointer: &str| -> i64 {
-            object.pointer(pointer).and_then(Value::as_str).map_or(0, |t| t.trim_end_matches('m').parse().unwrap())
+            object
+                .pointer(pointer)
+                .and_then(Value::as_str)
+                .map_or(0, |t| t.trim_end_matches('m').parse().unwrap())
         };
         let request = "/spec/containers/0/resources/requests/cpu";
         let mut room: BTreeMap<String, i64> = BTreeMap::new();
@@ -439,7 +465,9 @@ impl World {
                         *left -= milli(pod, request);
                     }
                 }
-                None => waiting.push(((*kind, namespace.clone(), name.clone()), milli(pod, request))),
+                None => {
+                    waiting.push(((*kind, namespace.clone(), name.clone()), milli(pod, request)))
+                }
             }
         }
         for (name, wanted) in waiting {
@@ -564,14 +592,27 @@ impl World {
         self.stamp(&name, object);
     }
 
+    /// Makes the n-th Node Ready or not.
+    pub(super) fn set_ready(&mut self, position: usize, ready: bool) {
+        let nodes: Vec<Name> =
+            self.objects.keys().filter(|(kind, ..)| *kind == Kind::Node).cloned().collect();
+        let mut node = self.objects[&nodes[position]].clone();
+        let status = if ready { "True" } else { "False" };
+        node["status"]["conditions"] = json!([{"type": "Ready", "status": status}]);
+        self.stamp(&nodes[position], node);
+    }
+
     /// A NodeClaim without a pool.
     pub(super) fn add_claim_by_hand(&mut self, name: &str) {
-        self.put(Kind::NodeClaim, json!({
-            "metadata": {"name": name},
-            "spec": {"requirements": [], "nodeClassRef": {
-                "group": "karpenter.k8s.aws", "kind": "EC2NodeClass", "name": "default",
-            }},
-        }));
+        self.put(
+            Kind::NodeClaim,
+            json!({
+                "metadata": {"name": name},
+                "spec": {"requirements": [], "nodeClassRef": {
+                    "group": "karpenter.k8s.aws", "kind": "EC2NodeClass", "name": "default",
+                }},
+            }),
+        );
     }
 
     /// Another tool takes the lease.
