@@ -1,7 +1,7 @@
 //! What a class means now: its subnets, security groups, images, and its status.
 
 use drover_common::crd::{
-    Condition, ConditionStatus, Ec2NodeClass, FieldError, validate_node_class,
+    Condition, ConditionStatus, Ec2NodeClass, FieldError, USER_DATA_LIMIT, validate_node_class,
 };
 use drover_common::ec2::{Ec2Failure, Subnet};
 use jiff::Timestamp;
@@ -10,7 +10,8 @@ use serde_json::{Value, json};
 use super::image::{Devices, ResolvedImage, requirements, sort};
 use super::refusal::refused_fields;
 use super::selection::{ClassAnswers, image_terms, parameter_terms, parameters};
-use super::template::ClusterSettings;
+use super::template::{ClusterSettings, NodeRegistration};
+use super::user_data::user_data;
 
 /// A class with its selectors resolved.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -79,6 +80,7 @@ pub fn resolve(
     ];
     let mut errors = validate_node_class(class);
     errors.extend(refused_fields(class));
+    errors.extend(user_data_error(class, cluster));
     findings.push(validation(&errors));
 
     let mut conditions = class.status.clone().unwrap_or_default().conditions;
@@ -203,11 +205,25 @@ fn found(type_: &'static str, reason: &'static str, what: &str, nothing: bool) -
     Finding::of(type_, nothing.then(|| (reason, format!("the selector terms match no {what}"))))
 }
 
+/// User data that can't be merged, or is too long once it is.
+fn user_data_error(class: &Ec2NodeClass, cluster: &ClusterSettings) -> Option<FieldError> {
+    let family = class.spec.family()?;
+    let reason = match user_data(&class.spec, family, &NodeRegistration::default(), cluster) {
+        Err(error) => error.to_string(),
+        Ok(merged) if merged.len() > USER_DATA_LIMIT => {
+            let length = merged.len();
+            format!("merged {length} bytes long, longer than EC2's limit of {USER_DATA_LIMIT}")
+        }
+        Ok(_) => return None,
+    };
+    Some(FieldError { field: "spec.userData".to_owned(), reason })
+}
+
 fn validation(errors: &[FieldError]) -> Finding {
     let message = || errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
     let reason = if errors.iter().any(|error| error.field.starts_with("spec.kubelet")) {
         "InvalidKubeletConfiguration"
-    } else if errors.iter().any(|error| error.field == "spec.userData") {
+    } else if errors.iter().any(|error| error.reason.contains("EC2's limit")) {
         "UserDataSizeLimitExceeded"
     } else {
         "UnsupportedConfiguration"

@@ -409,6 +409,23 @@ fn user_data_of_bottlerocket() {
 }
 
 #[test]
+fn user_data_that_cannot_be_merged_keeps_a_class_from_being_ready() {
+    for (text, reason) in [
+        ("[broken".to_owned(), "UnsupportedConfiguration"),
+        ("# long\n".repeat(2_340), "UserDataSizeLimitExceeded"),
+    ] {
+        let class = class(json!({
+            "amiSelectorTerms": [{"alias": "bottlerocket@latest"}], "userData": text,
+        }));
+        let resolved = resolved(&class);
+        let condition = Condition::find(&resolved.conditions, "ValidationSucceeded").unwrap();
+        assert_eq!(condition.status, ConditionStatus::False);
+        assert_eq!(condition.reason, reason);
+        assert!(condition.message.starts_with("spec.userData: "), "{}", condition.message);
+    }
+}
+
+#[test]
 fn user_data_of_windows() {
     insta::assert_snapshot!(
         user_data(json!({

@@ -12,17 +12,17 @@ use drover_common::crd::{AmiFamily, Ec2NodeClassSpec};
 
 use super::template::{ClusterSettings, NodeRegistration};
 
-/// Why a class's user data can't be merged.
+/// Why a class's `spec.userData` can't be merged.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum UserDataError {
     /// Bottlerocket takes TOML.
-    #[error("spec.userData: not TOML, which Bottlerocket needs: {0}")]
+    #[error("not TOML, which Bottlerocket needs: {0}")]
     Toml(String),
     /// A table of it is something else.
-    #[error("spec.userData: {0} is not a table")]
+    #[error("{0} is not a table")]
     NotATable(String),
     /// It says it is MIME, but has no parts.
-    #[error("spec.userData: MIME without a boundary")]
+    #[error("MIME without a boundary")]
     Boundary,
 }
 
