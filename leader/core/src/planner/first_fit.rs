@@ -9,6 +9,8 @@ use super::pack::{Allowance, Candidate, Item, Packed, Packing};
 struct OpenNode {
     candidates: Vec<usize>,
     used: Amounts,
+    /// The most room any of its candidates has, for a quick no.
+    most: Amounts,
     contents: Vec<(usize, u32)>,
     /// How many equal ones there are; only the last group put in may make more than one.
     count: u32,
@@ -64,6 +66,9 @@ fn add_to(
     left: &mut u32,
     candidates: &[Candidate],
 ) -> Option<OpenNode> {
+    if times(&item.request, &node.used, &node.most) == 0 {
+        return None;
+    }
     let most = node
         .candidates
         .iter()
@@ -81,6 +86,7 @@ fn add_to(
     let rest = (whole < node.count).then(|| OpenNode {
         candidates: node.candidates.clone(),
         used: node.used.clone(),
+        most: node.most.clone(),
         contents: node.contents.clone(),
         count: node.count - whole,
         held: node.held,
@@ -93,8 +99,23 @@ fn add_to(
             candidate.admits.contains(index) && within(&node.used, candidate)
         })
     });
+    node.most = most_room(&node.candidates, candidates);
     *left -= most.saturating_mul(whole);
     rest
+}
+
+/// The largest room by dimension over some candidates.
+fn most_room(numbers: &[usize], candidates: &[Candidate]) -> Amounts {
+    let mut most = Amounts::new();
+    for candidate in numbers.iter().filter_map(|number| candidates.get(*number)) {
+        if most.is_empty() {
+            most.clone_from(&candidate.room);
+        }
+        for (most, room) in most.iter_mut().zip(&candidate.room) {
+            *most = (*most).max(*room);
+        }
+    }
+    most
 }
 
 fn within(used: &[i64], candidate: &Candidate) -> bool {
@@ -137,8 +158,16 @@ fn open(
             && within(&used, other)
             && other.capacity.iter().zip(&candidate.capacity).all(|(a, b)| a <= b)
     });
-    let options = options.map(|(number, _)| number).collect();
-    Some(OpenNode { candidates: options, used, contents: vec![(index, each)], count, held: chosen })
+    let options: Vec<usize> = options.map(|(number, _)| number).collect();
+    let most = most_room(&options, candidates);
+    Some(OpenNode {
+        candidates: options,
+        used,
+        most,
+        contents: vec![(index, each)],
+        count,
+        held: chosen,
+    })
 }
 
 fn finish(nodes: Vec<OpenNode>, candidates: &[Candidate], unplaced: u64) -> Packing {
