@@ -1,9 +1,9 @@
 //! Instance types: what EC2 says of them, and the labels, capacity and offerings that follow.
 
 mod capacity;
-mod type_labels;
 #[cfg(test)]
 mod tests;
+mod type_labels;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -194,11 +194,8 @@ impl InstanceType {
         offerings: Vec<Offering>,
     ) -> Self {
         let capacity = settings.capacity(facts);
-        let allocatable = settings.allocatable(
-            &capacity,
-            facts.vcpus,
-            settings.interface_pods(facts, 0),
-        );
+        let allocatable =
+            settings.allocatable(&capacity, facts.vcpus, settings.interface_pods(facts, 0));
         Self {
             name: facts.name.clone(),
             labels: type_labels::labels(facts, settings, region),

@@ -1,8 +1,8 @@
 //! The requirement algebra: sets of label values by operator, and their intersections.
 
-mod value_set;
 #[cfg(test)]
 mod tests;
+mod value_set;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -101,7 +101,9 @@ impl Requirement {
             return Err(error(format!("a key has 1 to {LONGEST_KEY} characters")));
         }
         if let Some(value) = self.values.iter().find(|value| value.len() > LONGEST_VALUE) {
-            return Err(error(format!("value {value:?} is longer than {LONGEST_VALUE} characters")));
+            return Err(error(format!(
+                "value {value:?} is longer than {LONGEST_VALUE} characters"
+            )));
         }
         self.check_min_values().map_err(error)?;
         let set = match self.operator {
@@ -125,8 +127,12 @@ impl Requirement {
         if !(1..=50).contains(&least) {
             return Err(format!("minValues is {least}, it must be 1 to 50"));
         }
-        if self.operator == Operator::In && self.values.len() < usize::try_from(least).unwrap_or(0) {
-            return Err(format!("minValues is {least}, but there are {} values", self.values.len()));
+        if self.operator == Operator::In && self.values.len() < usize::try_from(least).unwrap_or(0)
+        {
+            return Err(format!(
+                "minValues is {least}, but there are {} values",
+                self.values.len()
+            ));
         }
         Ok(())
     }
@@ -134,10 +140,12 @@ impl Requirement {
     /// The one integer of a comparison.
     fn bound(&self) -> Result<i64, String> {
         match self.values.as_slice() {
-            [value] => value.parse().map_err(|_error| {
-                format!("{} needs an integer, {value:?} is none", self.operator)
-            }),
-            values => Err(format!("{} needs exactly one value, not {}", self.operator, values.len())),
+            [value] => value
+                .parse()
+                .map_err(|_error| format!("{} needs an integer, {value:?} is none", self.operator)),
+            values => {
+                Err(format!("{} needs exactly one value, not {}", self.operator, values.len()))
+            }
         }
     }
 }
@@ -239,9 +247,9 @@ impl Requirements {
         allow_undefined_well_known: bool,
     ) -> Option<&'a str> {
         let undefined = pod.iter().find(|(key, values)| {
-            !self.0.contains_key(*key)
-                && !values.may_be_absent()
-                && !(allow_undefined_well_known && labels::is_well_known(key))
+            let may_be_undefined = values.may_be_absent()
+                || (allow_undefined_well_known && labels::is_well_known(key));
+            !may_be_undefined && !self.0.contains_key(*key)
         });
         undefined.map(|(key, _values)| key).or_else(|| self.conflict(pod))
     }

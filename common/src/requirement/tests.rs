@@ -76,7 +76,7 @@ proptest! {
         let all = Requirements::from_requirements(&parts).unwrap();
         let again = Requirements::from_requirements(&all.to_requirements()).unwrap();
         for label in labels_to_try() {
-            let same = again.get("key").map_or(true, |set| accepted(set, label));
+            let same = again.get("key").is_none_or(|set| accepted(set, label));
             prop_assert_eq!(same, accepted(all.get("key").unwrap(), label), "{:?}", parts);
         }
     }

@@ -205,27 +205,35 @@ fn object_of(turn: &Turn<'_>, instance: &SimulatedInstance) -> Value {
                 {"type": "InternalDNS", "address": name},
                 {"type": "Hostname", "address": name},
             ],
-            "nodeInfo": {
-                "architecture": instance.architecture,
-                "operatingSystem": "linux",
-                "osImage": "Drover Sandbox",
-                "kernelVersion": "6.12.0",
-                "kubeletVersion": "v1.34.0-sandbox",
-                "kubeProxyVersion": "",
-                "containerRuntimeVersion": "sandbox://1",
-                "machineID": instance.id.as_str(),
-                "systemUUID": instance.id.as_str(),
-                "bootID": boot_id(&instance.id),
-            },
+            "nodeInfo": node_info(instance),
         },
     });
-    for kind in ["MemoryPressure", "DiskPressure", "PIDPressure"] {
-        let reason = format!("KubeletHasSufficient{}", kind.trim_end_matches("Pressure"));
-        object::set_condition(&mut node, kind, "False", &reason, "", turn.now);
+    for (kind, reason) in [
+        ("MemoryPressure", "KubeletHasSufficientMemory"),
+        ("DiskPressure", "KubeletHasNoDiskPressure"),
+        ("PIDPressure", "KubeletHasSufficientPID"),
+    ] {
+        object::set_condition(&mut node, kind, "False", reason, "", turn.now);
     }
     let message = "container runtime network not ready";
     object::set_condition(&mut node, "Ready", "False", "KubeletNotReady", message, turn.now);
     node
+}
+
+/// What the kubelet says of the machine itself.
+fn node_info(instance: &SimulatedInstance) -> Value {
+    json!({
+        "architecture": instance.architecture,
+        "operatingSystem": "linux",
+        "osImage": "Drover Sandbox",
+        "kernelVersion": "6.12.0",
+        "kubeletVersion": "v1.34.0-sandbox",
+        "kubeProxyVersion": "",
+        "containerRuntimeVersion": "sandbox://1",
+        "machineID": instance.id.as_str(),
+        "systemUUID": instance.id.as_str(),
+        "bootID": boot_id(&instance.id),
+    })
 }
 
 fn resources(
