@@ -11,6 +11,8 @@ struct Client {
 
 impl Client {
     async fn start() -> Self {
+        // The tests of this file share the process: only the first can install it.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let sandbox = Sandbox::start(Options::default()).await.unwrap();
         Self { sandbox, http: reqwest::Client::new() }
     }
