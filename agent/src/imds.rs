@@ -40,7 +40,7 @@ pub(crate) enum ImdsError {
 }
 
 /// reqwest keeps the useful part of an error in the last of its sources.
-fn innermost(error: &reqwest::Error) -> String {
+pub(crate) fn innermost(error: &reqwest::Error) -> String {
     let mut source: &dyn std::error::Error = error;
     while let Some(inner) = source.source() {
         source = inner;

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 
 use crate::config::Config;
 use crate::disk::random;
+use crate::imds::innermost;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 const REPORT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -97,14 +98,14 @@ impl Leaders {
                 request.bearer_auth(token.trim())
             }
         };
-        let response = request.send().await.map_err(|error| error.to_string())?;
+        let response = request.send().await.map_err(|error| innermost(&error))?;
         let status = response.status();
         if !status.is_success() {
             let body = response.text().await.unwrap_or_default();
             let words: String = body.chars().take(200).collect();
             return Err(format!("status {status}: {words}"));
         }
-        response.json().await.map_err(|error| error.to_string())
+        response.json().await.map_err(|error| innermost(&error))
     }
 
     /// Turns to the next leader; pauses when all have failed.

@@ -15,7 +15,9 @@ use crate::{Args, Config, run};
 /// A setting that can't be used, or a state folder that can't be written.
 pub fn main_with(args: Args) -> anyhow::Result<ExitCode> {
     let config = Config::try_from(args)?;
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    // kube logs every failed request by itself, which would tell each outage many times over.
+    let filter = EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| EnvFilter::new("info,kube_client::client::builder=off"));
     // An embedding process may have set up its own logging.
     let _already_set = tracing_subscriber::fmt()
         .with_env_filter(filter)
