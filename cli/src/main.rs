@@ -1,2 +1,28 @@
-//! The `drover` command.
-fn main() {}
+//! The `drover` command: the sandbox, and what operators type.
+
+mod args;
+mod bench;
+mod crds;
+mod narration;
+mod role;
+mod sandbox;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use args::{Cli, Command};
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Sandbox(args) => sandbox::run(args),
+        Command::Crds(args) => crds::run(&args),
+        Command::Bench(args) => bench::run(args),
+        Command::Leader(args) => role::run_leader(*args),
+        Command::Agent(args) => role::run_agent(*args),
+    };
+    result.unwrap_or_else(|error| {
+        narration::complain(&error);
+        ExitCode::FAILURE
+    })
+}

@@ -1,0 +1,127 @@
+//! The command line.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Parser, Subcommand};
+
+/// Node autoscaling for Kubernetes on AWS: an agent on every node, a Raft-replicated leader group.
+#[derive(Debug, Parser)]
+#[command(name = "drover", version, about, max_term_width = 100)]
+pub(crate) struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// The subcommands.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Start a simulated cloud and cluster with three leaders and an agent per node, and take a tour.
+    Sandbox(SandboxArgs),
+    /// Print the custom resource definitions as YAML.
+    Crds(CrdsArgs),
+    /// Measure something here and now, and print the figures.
+    #[command(subcommand)]
+    Bench(BenchArgs),
+    /// Run one leader replica (the same as the `drover-leader` binary).
+    #[command(hide = true)]
+    Leader(Box<drover_leader::Args>),
+    /// Run the agent of one node (the same as the `drover-agent` binary).
+    #[command(hide = true)]
+    Agent(Box<drover_agent::Args>),
+}
+
+/// `drover crds`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct CrdsArgs {
+    /// Write one file per definition into this folder instead of printing them.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) write: Option<PathBuf>,
+}
+
+/// `drover bench`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum BenchArgs {
+    /// Resident memory of leaders and agents as processes, with a cluster in view.
+    Memory(MemoryArgs),
+}
+
+/// `drover bench memory`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct MemoryArgs {
+    /// Pods to run; about 30 fit a node.
+    #[arg(long, default_value_t = 3000)]
+    pub(crate) pods: u32,
+}
+
+/// `drover sandbox`.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub(crate) struct SandboxArgs {
+    /// End after the tour; the exit status is non-zero where a step failed.
+    #[arg(long)]
+    pub(crate) exit: bool,
+    /// Apply these manifests (a file or a folder; may be repeated) in place of the tour's.
+    #[arg(short = 'f', long = "filename", value_name = "FILE|DIR")]
+    pub(crate) filenames: Vec<PathBuf>,
+    /// Leader replicas.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=5))]
+    pub(crate) leaders: u8,
+    /// From launch until a node's kubelet registers, e.g. 8s or 1m.
+    #[arg(long, default_value = "8s", value_parser = parse_delay)]
+    pub(crate) boot_delay: Duration,
+    /// Divide simulated delays (boot, pod start, pod stop) by this; all else runs in real time.
+    #[arg(long, default_value_t = 1.0, value_parser = parse_speed)]
+    pub(crate) speed: f64,
+    /// Seed of the simulated cloud: spot prices and capacity.
+    #[arg(long, default_value_t = 1)]
+    pub(crate) seed: u64,
+    /// Instance types and prices, in the format of `drover simulate`; by default the built-in table.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) catalog: Option<PathBuf>,
+    /// Where kubeconfig, endpoints.json, logs and the leaders' data go; by default a new temporary
+    /// folder, which is printed.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) state_dir: Option<PathBuf>,
+    /// Run leaders and agents as processes of their own instead of inside this one.
+    #[arg(long)]
+    pub(crate) processes: bool,
+}
+
+fn parse_delay(text: &str) -> Result<Duration, String> {
+    let (number, scale) = [("ms", 0.001), ("s", 1.0), ("m", 60.0), ("h", 3600.0)]
+        .into_iter()
+        .find_map(|(unit, scale)| text.strip_suffix(unit).map(|number| (number, scale)))
+        .unwrap_or((text, 1.0));
+    let seconds: f64 =
+        number.trim().parse().map_err(|_| "expected a duration such as 500ms, 8s or 1m")?;
+    Duration::try_from_secs_f64(seconds * scale).map_err(|error| error.to_string())
+}
+
+fn parse_speed(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(speed) if (0.01..=1000.0).contains(&speed) => Ok(speed),
+        _ => Err("expected a number from 0.01 to 1000".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn delays_take_units() {
+        for (text, milliseconds) in [("500ms", 500), ("8s", 8_000), ("1m", 60_000), ("2", 2_000)] {
+            assert_eq!(parse_delay(text), Ok(Duration::from_millis(milliseconds)), "{text}");
+        }
+        for bad in ["", "s", "-1s", "fast", "1e400s"] {
+            assert!(parse_delay(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+}

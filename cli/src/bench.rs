@@ -1,0 +1,16 @@
+//! `drover bench`: figures for `docs/benchmarks.md`, measured here and now.
+
+mod memory;
+
+use std::process::ExitCode;
+
+use crate::args::BenchArgs;
+
+pub(crate) use memory::resident_kilobytes;
+
+/// Runs one benchmark and prints its figures.
+pub(crate) fn run(args: BenchArgs) -> anyhow::Result<ExitCode> {
+    match args {
+        BenchArgs::Memory(args) => memory::run(&args),
+    }
+}

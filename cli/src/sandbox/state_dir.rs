@@ -1,0 +1,134 @@
+//! The folder in which scripts and people find everything: kubeconfig, endpoints, logs, data.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use anyhow::Context;
+use serde::Serialize;
+
+/// An open state folder; a temporary one is removed at the end unless something failed.
+#[derive(Debug)]
+pub(crate) struct StateDir {
+    path: PathBuf,
+    temporary: Mutex<Option<tempfile::TempDir>>,
+}
+
+/// What `endpoints.json` says.
+#[derive(Serialize)]
+struct EndpointsFile<'a> {
+    kubernetes: &'a str,
+    leaders: &'a [String],
+    ec2: &'a str,
+    ssm: &'a str,
+    pricing: &'a str,
+    admin: &'a str,
+    imds: &'a BTreeMap<String, String>,
+}
+
+impl StateDir {
+    /// Opens (and makes) the folder, or a fresh temporary one.
+    pub(crate) fn open(path: Option<&Path>) -> anyhow::Result<Self> {
+        if let Some(path) = path {
+            std::fs::create_dir_all(path)
+                .with_context(|| format!("cannot make the state folder {}", path.display()))?;
+            let path = path.canonicalize().context("cannot resolve the state folder")?;
+            return Ok(Self { path, temporary: Mutex::new(None) });
+        }
+        let folder = tempfile::Builder::new()
+            .prefix("drover-sandbox-")
+            .tempdir()
+            .context("cannot make a temporary folder")?;
+        Ok(Self { path: folder.path().to_owned(), temporary: Mutex::new(Some(folder)) })
+    }
+
+    /// The folder.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The kubeconfig's path.
+    pub(crate) fn kubeconfig(&self) -> PathBuf {
+        self.path.join("kubeconfig")
+    }
+
+    /// Where the sandbox keeps the kernel's files of each instance.
+    pub(crate) fn hosts(&self) -> PathBuf {
+        self.path.join("hosts")
+    }
+
+    /// A leader's data folder.
+    pub(crate) fn leader_data(&self, id: u8) -> PathBuf {
+        self.path.join(format!("leader-{id}"))
+    }
+
+    /// A member's log, when it runs as a process.
+    pub(crate) fn log_of(&self, member: &str) -> PathBuf {
+        self.path.join(format!("{member}.log"))
+    }
+
+    /// An agent's state folder.
+    pub(crate) fn agent_state(&self, instance: &str) -> PathBuf {
+        self.path.join("agents").join(instance)
+    }
+
+    pub(crate) fn write_kubeconfig(&self, text: &str) -> anyhow::Result<()> {
+        std::fs::write(self.kubeconfig(), text).context("cannot write the kubeconfig")
+    }
+
+    /// Writes `endpoints.json`, whole or not at all.
+    pub(crate) fn write_endpoints(
+        &self,
+        endpoints: &drover_sandbox::Endpoints,
+        leaders: &[String],
+    ) -> anyhow::Result<()> {
+        write_endpoints(&self.path, endpoints, leaders, &BTreeMap::new())
+    }
+
+    /// Sends this process' tracing to `drover.log`. `DROVER_LOG` sets the filter.
+    pub(crate) fn log_to_file(&self) -> anyhow::Result<()> {
+        let file = std::fs::File::create(self.log_of("drover")).context("cannot open the log")?;
+        let filter = tracing_subscriber::EnvFilter::try_from_env("DROVER_LOG")
+            .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info,openraft=warn"));
+        tracing_subscriber::fmt()
+            .with_env_filter(filter)
+            .with_ansi(false)
+            .with_writer(Arc::new(file))
+            .try_init()
+            .map_err(|error| anyhow::anyhow!("cannot start logging: {error}"))
+    }
+
+    /// Removes a temporary folder.
+    pub(crate) fn remove_if_temporary(&self) {
+        drop(self.temporary.lock().unwrap_or_else(PoisonError::into_inner).take());
+    }
+
+    /// Keeps a temporary folder for a look at what went wrong.
+    pub(crate) fn keep(&self) {
+        if let Some(folder) = self.temporary.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            let _ = folder.keep();
+        }
+    }
+}
+
+/// Writes `endpoints.json` into a state folder; readers never see half of it.
+pub(crate) fn write_endpoints(
+    folder: &Path,
+    endpoints: &drover_sandbox::Endpoints,
+    leaders: &[String],
+    imds: &BTreeMap<String, String>,
+) -> anyhow::Result<()> {
+    let file = EndpointsFile {
+        kubernetes: &endpoints.kubernetes,
+        leaders,
+        ec2: &endpoints.ec2,
+        ssm: &endpoints.ssm,
+        pricing: &endpoints.pricing,
+        admin: &endpoints.admin,
+        imds,
+    };
+    let draft = folder.join("endpoints.json.new");
+    std::fs::write(&draft, serde_json::to_vec_pretty(&file)?)
+        .and_then(|()| std::fs::rename(&draft, folder.join("endpoints.json")))
+        .context("cannot write endpoints.json")
+}
