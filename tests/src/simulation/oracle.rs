@@ -1,0 +1,128 @@
+//! What must be true, checked against the cloud's and the cluster's own books and the committed log
+//! as JSON; no code of the leader takes part.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use drover_core::command::Command;
+use drover_sandbox::world::World;
+use drover_sandbox::world::resource::Resource;
+use serde_json::Value;
+
+const PODS: Resource = Resource::new("", "pods");
+const NODECLAIMS: Resource = Resource::new("karpenter.sh", "nodeclaims");
+
+/// Remembers which instances were alive, to see which go without a decision.
+#[derive(Debug, Default)]
+pub struct Oracle {
+    seen: BTreeMap<String, bool>,
+    committed: Committed,
+}
+
+impl Oracle {
+    /// Broken safety rules at this moment, in words.
+    pub fn safety(&mut self, world: &World, log: &[Command]) -> Vec<String> {
+        let mut broken = Vec::new();
+        let audit = world.cloud.audit();
+        if !audit.launched_twice.is_empty() {
+            broken.push(format!("intents launched more than once: {:?}", audit.launched_twice));
+        }
+        if audit.token_mismatches > 0 {
+            broken.push(format!("{} client tokens came with two requests", audit.token_mismatches));
+        }
+        if !audit.claims_with_two_instances.is_empty() {
+            broken
+                .push(format!("claims with two instances: {:?}", audit.claims_with_two_instances));
+        }
+        self.committed.read(log);
+        let committed = &self.committed;
+        for instance in world.cloud.instances() {
+            let id = instance.id.0.clone();
+            let Some(intent) = instance.tags.get("drover.dev/intent") else {
+                broken.push(format!("{id} bears no intent"));
+                continue;
+            };
+            if !committed.intents.contains(intent) {
+                broken.push(format!("{id} was launched for {intent}, which is not committed"));
+            }
+            let alive = !instance.state.is_gone();
+            let was_alive = self.seen.insert(id.clone(), alive).unwrap_or(true);
+            let by_user = instance.reason.is_some_and(|reason| reason.contains("User"));
+            if was_alive && !alive && by_user && !committed.terminations.contains(&id) {
+                broken.push(format!("{id} was terminated without a committed decision"));
+            }
+        }
+        broken
+    }
+
+    /// What is still missing once faults have stopped; empty when the system has come to rest.
+    pub fn unfinished(&self, world: &World) -> Vec<String> {
+        let mut missing = Vec::new();
+        for (key, pod) in world.store.iter(&PODS) {
+            let text = |pointer: &str| pod.pointer(pointer).and_then(Value::as_str);
+            if text("/status/phase") != Some("Running") {
+                let message = pod
+                    .pointer("/status/conditions")
+                    .and_then(Value::as_array)
+                    .and_then(|conditions| conditions.iter().find(|c| c["type"] == "PodScheduled"))
+                    .and_then(|condition| condition["message"].as_str())
+                    .unwrap_or_default()
+                    .to_owned();
+                missing.push(format!("pod {} does not run: {message}", key.name));
+            }
+        }
+        let claimed: BTreeSet<String> = world
+            .store
+            .iter(&NODECLAIMS)
+            .filter_map(|(_, claim)| claim.pointer("/status/providerID")?.as_str())
+            .filter_map(|id| id.rsplit('/').next().map(str::to_owned))
+            .collect();
+        for instance in world.cloud.instances().filter(|instance| !instance.state.is_gone()) {
+            if !claimed.contains(&instance.id.0) {
+                missing.push(format!("{} has no NodeClaim", instance.id));
+            }
+        }
+        for (key, claim) in world.store.iter(&NODECLAIMS) {
+            let initialized = claim
+                .pointer("/status/conditions")
+                .and_then(Value::as_array)
+                .into_iter()
+                .flatten()
+                .any(|c| c["type"] == "Initialized" && c["status"] == "True");
+            if !initialized {
+                missing.push(format!("NodeClaim {} is not initialized", key.name));
+            }
+        }
+        for open in self.committed.intents.difference(&self.committed.closed) {
+            missing.push(format!("intent {open} is open"));
+        }
+        missing
+    }
+}
+
+/// What the log says, read from its JSON.
+#[derive(Debug, Default)]
+struct Committed {
+    entries: usize,
+    intents: BTreeSet<String>,
+    closed: BTreeSet<String>,
+    terminations: BTreeSet<String>,
+}
+
+impl Committed {
+    fn read(&mut self, log: &[Command]) {
+        for command in log.iter().skip(self.entries) {
+            let entry = serde_json::to_value(command).expect("commands are JSON");
+            let text =
+                |pointer: &str| entry.pointer(pointer).and_then(Value::as_str).map(str::to_owned);
+            match text("/change/verb").as_deref() {
+                Some("create-intent") => self.intents.extend(text("/change/intent/id")),
+                Some("record-launched" | "record-launch-failed") => {
+                    self.closed.extend(text("/change/intent"));
+                }
+                Some("commit-termination") => self.terminations.extend(text("/change/instance")),
+                _ => {}
+            }
+        }
+        self.entries = log.len();
+    }
+}

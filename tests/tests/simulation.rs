@@ -1,0 +1,32 @@
+//! Twenty seeds of whole-system simulation. `DROVER_SEED=7` runs one seed alone, `DROVER_SEEDS=500`
+//! so many from 1 on.
+
+use drover_tests::simulation::{Simulation, Verdict};
+use jiff::SignedDuration;
+
+fn run(seed: u64) -> Verdict {
+    Simulation::new(seed).run(SignedDuration::from_secs(120), SignedDuration::from_mins(10))
+}
+
+fn seeds() -> Vec<u64> {
+    let number = |name| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
+    match number("DROVER_SEED") {
+        Some(seed) => vec![seed],
+        None => (1..=number("DROVER_SEEDS").unwrap_or(20)).collect(),
+    }
+}
+
+#[test]
+fn nothing_is_launched_twice_and_everything_is_placed_once_faults_stop() {
+    for seed in seeds() {
+        let verdict = run(seed);
+        assert!(verdict.broken.is_empty(), "seed {seed}: {:#?}", verdict.broken);
+        assert!(verdict.unfinished.is_empty(), "seed {seed}: {:#?}", verdict.unfinished);
+        assert!(verdict.launched > 0 && verdict.committed > 0, "seed {seed} did nothing");
+    }
+}
+
+#[test]
+fn the_same_seed_gives_the_same_run() {
+    assert_eq!(run(3), run(3));
+}
