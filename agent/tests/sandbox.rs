@@ -1,5 +1,7 @@
 //! Agents on the machines of a simulated cloud, without any leader.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::path::Path;
 use std::time::{Duration, Instant};
 

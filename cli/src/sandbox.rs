@@ -2,6 +2,7 @@
 //! tour that shows them at work.
 
 mod agents;
+mod catalog;
 mod cloud;
 mod cluster;
 mod leaders;
@@ -124,7 +125,11 @@ async fn raise(args: &SandboxArgs, state_dir: &StateDir) -> anyhow::Result<Stage
         },
         hosts: Some(state_dir.hosts()),
     };
+    let for_sale = args.catalog.as_deref().map(|path| catalog::read(path, REGION)).transpose()?;
     let sandbox = drover_sandbox::Sandbox::start(options).await.context("sandbox")?;
+    if let Some(types) = for_sale {
+        sandbox.world().with(|world, _| world.cloud.sell(types));
+    }
     let endpoints = sandbox.endpoints().clone();
     state_dir.write_kubeconfig(&sandbox.kubeconfig())?;
     let leaders = Leaders::start(args, state_dir, &endpoints).await?;
@@ -137,16 +142,6 @@ async fn raise(args: &SandboxArgs, state_dir: &StateDir) -> anyhow::Result<Stage
     narrator.print(&format!("  leaders      {}", leaders.api_urls().join("  ")));
     narrator.print(&format!("  logs, data   {}", state_dir.path().display()));
     Ok(Stage { narrator, leaders, agents, cluster, cloud, sandbox })
-}
-
-fn read_catalog(args: &SandboxArgs) -> anyhow::Result<Option<String>> {
-    args.catalog
-        .as_ref()
-        .map(|path| {
-            std::fs::read_to_string(path)
-                .with_context(|| format!("cannot read the catalogue {}", path.display()))
-        })
-        .transpose()
 }
 
 impl Stage {

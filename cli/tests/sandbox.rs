@@ -1,5 +1,7 @@
 //! `drover sandbox` as a user runs it: the built binary, from outside.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
@@ -102,8 +104,9 @@ kind: Namespace
 metadata: {name: good}
 ";
     std::fs::write(&manifests, text_of).unwrap();
-    let child = sandbox(state.path()).args(["--leaders", "1"]).arg("-f").arg(&manifests);
-    let child = child.spawn().unwrap();
+    let mut command = sandbox(state.path());
+    command.args(["--leaders", "1"]).arg("-f").arg(&manifests);
+    let child = command.spawn().unwrap();
     let told = text(&wait(child, Duration::from_secs(200), |_, _| {}));
     assert!(told.contains("1 objects applied"), "{told}");
     for expected in [

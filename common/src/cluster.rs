@@ -166,7 +166,8 @@ impl ClusterObject {
         let text = |pointer: &str| {
             value.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned()
         };
-        let key = ObjectKey { namespace: text("/metadata/namespace"), name: text("/metadata/name") };
+        let key =
+            ObjectKey { namespace: text("/metadata/namespace"), name: text("/metadata/name") };
         let object = match kind {
             Kind::Pod => read(value).map(Self::Pod),
             Kind::Node => read(value).map(Self::Node),

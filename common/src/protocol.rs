@@ -69,10 +69,7 @@ pub enum NoticeKind {
 impl NoticeKind {
     /// Whether it permits a delete past a PodDisruptionBudget when time runs out.
     pub fn passes_budgets(self) -> bool {
-        matches!(
-            self,
-            NoticeKind::SpotTerminate | NoticeKind::SpotStop | NoticeKind::SpotHibernate
-        )
+        matches!(self, NoticeKind::SpotTerminate | NoticeKind::SpotStop | NoticeKind::SpotHibernate)
     }
 }
 

@@ -93,7 +93,11 @@ impl Sandbox {
         let mut tasks = faces.tasks;
         tasks.push(tokio::spawn(keep_ticking(world.clone(), stop.clone())));
         if let Some(hosts) = options.hosts {
-            tasks.push(tokio::spawn(keep_hosts(world.clone(), HostTrees::new(hosts), stop.clone())));
+            tasks.push(tokio::spawn(keep_hosts(
+                world.clone(),
+                HostTrees::new(hosts),
+                stop.clone(),
+            )));
         }
         Ok(Self { world, endpoints, stop, tasks })
     }

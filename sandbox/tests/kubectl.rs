@@ -1,5 +1,8 @@
 //! A real kubectl against the Kubernetes face. Where kubectl is missing, the tests say so.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::print_stdout, reason = "a skip says what is missing")]
+
 use std::io::Write as _;
 use std::process::{Command, Stdio};
 

@@ -1,5 +1,7 @@
 //! The Kubernetes face over HTTP, request by request.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use drover_sandbox::{Options, Sandbox};
 use futures::StreamExt as _;
 use serde_json::{Value, json};

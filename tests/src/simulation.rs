@@ -139,7 +139,7 @@ impl Simulation {
             if now >= storm_ends {
                 self.weather = Weather::CALM;
             }
-            let Some(event) = self.agenda.next() else { break };
+            let Some(event) = self.agenda.advance() else { break };
             let is_world = matches!(event, Event::World);
             self.happen(event);
             if !is_world {

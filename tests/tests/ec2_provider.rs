@@ -1,6 +1,8 @@
 //! The EC2 provider through the AWS SDKs: one contract, tried on the sandbox and on moto, which
 //! nobody here wrote; and what only the sandbox imitates, such as idempotency and throttling.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 #[path = "ec2_provider/contract.rs"]
 mod contract;
 #[path = "ec2_provider/moto.rs"]

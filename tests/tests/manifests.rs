@@ -1,6 +1,8 @@
 //! What lies in `deploy/`, applied to the sandbox with kubectl and read back; and what the CRDs'
 //! rules refuse. Where kubectl is missing the tests say so.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 

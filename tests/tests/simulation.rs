@@ -1,6 +1,8 @@
 //! Twenty seeds of whole-system simulation. `DROVER_SEED=7` runs one seed alone, `DROVER_SEEDS=500`
 //! so many from 1 on.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use drover_tests::simulation::{Simulation, Verdict};
 use jiff::SignedDuration;
 

@@ -17,10 +17,7 @@ pub(crate) struct Cloud {
 #[derive(Clone, Debug, Deserialize)]
 pub(crate) struct Instance {
     pub(crate) id: String,
-    pub(crate) instance_type: String,
-    pub(crate) zone: String,
     pub(crate) state: String,
-    pub(crate) capacity_type: String,
     pub(crate) private_dns_name: String,
 }
 

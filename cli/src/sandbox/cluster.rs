@@ -98,6 +98,11 @@ impl Snapshot {
             .filter(|pod| !pod.is_node_bound() && !pod.is_terminal() && !pod.is_terminating())
     }
 
+    /// Workload pods that are leaving.
+    pub(crate) fn terminating(&self) -> usize {
+        self.pods.iter().filter(|pod| !pod.is_node_bound() && pod.is_terminating()).count()
+    }
+
     /// How many workload pods there are, and how many of them are ready.
     pub(crate) fn readiness(&self) -> (usize, usize) {
         let total = self.workload().count();

@@ -49,7 +49,11 @@ spec:
 }
 
 /// Fills the cluster, waits until it is quiet, and prints the figures.
-pub(crate) async fn run(stage: &Stage, args: &MemoryArgs, settle: Duration) -> anyhow::Result<bool> {
+pub(crate) async fn run(
+    stage: &Stage,
+    args: &MemoryArgs,
+    settle: Duration,
+) -> anyhow::Result<bool> {
     let mut errors = Vec::new();
     let documents = manifests::parse("bench", &manifests_for(args.pods), &mut errors);
     let applied = manifests::apply(stage.cluster.client(), &documents).await;

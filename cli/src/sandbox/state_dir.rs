@@ -67,11 +67,6 @@ impl StateDir {
         self.path.join(format!("{member}.log"))
     }
 
-    /// An agent's state folder.
-    pub(crate) fn agent_state(&self, instance: &str) -> PathBuf {
-        self.path.join("agents").join(instance)
-    }
-
     pub(crate) fn write_kubeconfig(&self, text: &str) -> anyhow::Result<()> {
         std::fs::write(self.kubeconfig(), text).context("cannot write the kubeconfig")
     }

@@ -133,7 +133,7 @@ impl Verb {
             (&Method::GET, false) if query.watch => Verb::Watch,
             (&Method::GET, false) => Verb::List,
             // Subresources are created at an object's path.
-            (&Method::POST, named) if named == !path.subresource.is_empty() => Verb::Create,
+            (&Method::POST, named) if named != path.subresource.is_empty() => Verb::Create,
             (&Method::PUT, true) => Verb::Update,
             (&Method::PATCH, true) => Verb::Patch,
             (&Method::DELETE, true) => Verb::Delete,

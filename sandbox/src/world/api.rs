@@ -80,8 +80,7 @@ pub fn perform(store: &mut Store, call: &KubernetesCall, now: Timestamp) -> ApiR
 
 fn locate(target: &Target) -> (Resource, ObjectKey) {
     // Both event APIs show the same objects; they are kept as core/v1.
-    let resource =
-        if target.kind == Kind::Event { EVENTS } else { Resource::from(target.kind) };
+    let resource = if target.kind == Kind::Event { EVENTS } else { Resource::from(target.kind) };
     let namespace = target.namespace.clone().unwrap_or_default();
     (resource, ObjectKey { namespace, name: target.name.clone() })
 }

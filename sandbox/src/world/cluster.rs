@@ -171,7 +171,12 @@ impl Turn<'_> {
     }
 
     /// A write's result; a refused one is tried again in a second.
-    fn written<T>(&mut self, result: ApiResult<T>, resource: &Resource, key: &ObjectKey) -> Option<T> {
+    fn written<T>(
+        &mut self,
+        result: ApiResult<T>,
+        resource: &Resource,
+        key: &ObjectKey,
+    ) -> Option<T> {
         match result {
             Ok(value) => Some(value),
             Err(failure) => {

@@ -170,11 +170,7 @@ impl Store {
     /// Writes an object as it is, at a new revision.
     fn commit(&mut self, resource: &Resource, key: ObjectKey, mut value: Value) -> Arc<Value> {
         self.revision += 1;
-        object::set(
-            &mut value,
-            &["metadata", "resourceVersion"],
-            self.revision.to_string(),
-        );
+        object::set(&mut value, &["metadata", "resourceVersion"], self.revision.to_string());
         let value = Arc::new(value);
         let table = self.tables.entry(resource.clone()).or_default();
         let previous = table.insert(key.clone(), Arc::clone(&value));

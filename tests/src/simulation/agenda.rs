@@ -31,7 +31,7 @@ impl<E> Agenda<E> {
     }
 
     /// The next event; time moves on to it.
-    pub fn next(&mut self) -> Option<E> {
+    pub fn advance(&mut self) -> Option<E> {
         let ((at, _), event) = self.events.pop_first()?;
         self.now = self.now.max(at);
         Some(event)
@@ -49,7 +49,7 @@ mod tests {
         agenda.after(second * 2, 'c');
         agenda.after(second, 'a');
         agenda.after(second, 'b');
-        let order: Vec<char> = std::iter::from_fn(|| agenda.next()).collect();
+        let order: Vec<char> = std::iter::from_fn(|| agenda.advance()).collect();
         assert_eq!(order, ['a', 'b', 'c']);
         assert_eq!(agenda.now(), Timestamp::from_second(2).unwrap());
     }

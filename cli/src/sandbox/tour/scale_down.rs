@@ -27,7 +27,11 @@ pub(crate) async fn run(stage: &Stage, record: &mut Record) -> anyhow::Result<()
             .filter(|node| snapshot.movable_on(&node.metadata.name) == 0)
             .count();
         let (total, ready) = snapshot.readiness();
-        let done = empty == 0 && total == 4 && ready == total && snapshot.claims.len() == nodes;
+        let done = snapshot.terminating() == 0
+            && empty == 0
+            && total == 4
+            && ready == total
+            && snapshot.claims.len() == nodes;
         Progress::new(done, format!("{nodes} nodes, {empty} of them empty"))
     })
     .await?;

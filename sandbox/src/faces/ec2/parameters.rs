@@ -123,6 +123,9 @@ pub(super) fn tag_filters(filters: Vec<Filter>) -> (Tags, Vec<Filter>) {
     (tags, rest)
 }
 
+/// Puts one value of a filter into a term.
+type TermSetter = Box<dyn Fn(&mut SelectorTerm, &str)>;
+
 /// Filters as selector terms: one for every combination of their values. Filters that no term can
 /// express come back as they are.
 pub(super) fn terms_of(
@@ -133,7 +136,7 @@ pub(super) fn terms_of(
     let mut terms = vec![SelectorTerm::default()];
     let mut rest = Vec::new();
     for (name, values) in filters {
-        let set: Box<dyn Fn(&mut SelectorTerm, &str)> = match name.strip_prefix("tag:") {
+        let set: TermSetter = match name.strip_prefix("tag:") {
             _ if name == id_filter => Box::new(|term, value| term.id = Some(value.to_owned())),
             _ if name == name_filter => Box::new(|term, value| term.name = Some(value.to_owned())),
             Some(key) => {

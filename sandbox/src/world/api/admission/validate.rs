@@ -37,10 +37,8 @@ pub(super) fn check(resource: &Resource, value: &Value) -> Vec<Cause> {
         ("", "persistentvolumeclaims") => check_claim(value, &mut causes),
         ("policy", "poddisruptionbudgets") => check_budget(value, &mut causes),
         ("", "nodes") => check_taints(value, &mut causes),
-        ("storage.k8s.io", "storageclasses") => {
-            if object::text(value, "/provisioner").is_empty() {
-                causes.push(Cause::required("provisioner", ""));
-            }
+        ("storage.k8s.io", "storageclasses") if object::text(value, "/provisioner").is_empty() => {
+            causes.push(Cause::required("provisioner", ""));
         }
         _ => {}
     }
