@@ -204,7 +204,8 @@ async fn nodes_are_cordoned_and_drained() {
     cluster.run("taint node one a=b:NoSchedule").await.succeeded();
     cluster.run("describe node one").await.succeeded().expect("a=b:NoSchedule");
     cluster.run("get namespaces").await.succeeded().expect("kube-system").expect("Active");
-    cluster.apply("{apiVersion: v1, kind: Namespace, metadata: {name: other}}").await.succeeded();
+    let namespace = r#"{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "other"}}"#;
+    cluster.apply(namespace).await.succeeded();
     cluster.run("get events -A").await.succeeded();
     cluster.run("get crd nodepools.karpenter.sh").await.succeeded();
     cluster

@@ -2,6 +2,7 @@
 //! rules refuse. Where kubectl is missing the tests say so.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::print_stdout, reason = "a skip says what is missing")]
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;

@@ -2,7 +2,7 @@
 
 use crate::instance_type::{AcceleratorFacts, CapacityType, GpuFacts, InstanceTypeFacts, Offering};
 
-/// The region whose types [`reference`] lists.
+/// The region whose types [`reference()`] lists.
 pub const REFERENCE_REGION: &str = "us-east-1";
 
 const TABLE: &str = include_str!("../../data/ec2-us-east-1.csv");

@@ -2,9 +2,11 @@
 
 mod kubelet;
 mod rules;
+mod selector;
 mod spec;
 mod status;
 
 pub use kubelet::*;
+pub use selector::*;
 pub use spec::*;
 pub use status::*;

@@ -1,6 +1,10 @@
 //! A small world to drive the brain in: objects with finalizers, one EC2 with client tokens,
 //! kubelets that register when told, a scheduler that knows CPU and taints.
 
+mod by_hand;
+mod machines;
+mod region;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use drover_common::call::{
@@ -8,14 +12,15 @@ use drover_common::call::{
 };
 use drover_common::cluster::{ClusterEvent, ClusterObject, ObjectKey};
 use drover_common::ec2::{
-    Ec2Answer, Ec2Call, Ec2Failure, Ec2FailureKind, FleetAnswer, FleetError, FleetRequest, Image,
-    Instance, InstanceQuery, InstanceState, LaunchedInstance, Subnet,
+    Ec2Answer, Ec2Call, Ec2Failure, Ec2FailureKind, FleetAnswer, FleetError, FleetRequest,
+    Instance, InstanceQuery, InstanceState, LaunchedInstance,
 };
 use drover_common::id::{InstanceId, provider_id};
-use drover_common::instance_type::InstanceTypeFacts;
 use drover_common::labels;
 use jiff::Timestamp;
 use serde_json::{Value, json};
+
+use region::describe_region;
 
 type Name = (Kind, String, String);
 
@@ -379,115 +384,6 @@ impl World {
         }
     }
 
-    /// Instances on their way out go; kubelets of all others register, ready and warmed up.
-    pub(super) fn tick(&mut self, boots: bool) {
-        let all: Vec<Instance> = self.instances.values().cloned().collect();
-        for instance in all {
-            match instance.state {
-                InstanceState::ShuttingDown => self.end_instance(&instance.instance),
-                InstanceState::Running
-                    if boots && self.booted.insert(instance.instance.clone()) =>
-                {
-                    self.register_node(&instance);
-                }
-                InstanceState::Running if self.warms_up => self.warm_up(&instance),
-                _ => {}
-            }
-        }
-        self.schedule();
-    }
-
-    fn register_node(&mut self, instance: &Instance) {
-        let resources = json!({"cpu": "1900m", "memory": "6Gi", "pods": "29"});
-        self.put(
-            Kind::Node,
-            json!({
-                "metadata": {
-                    "name": instance.private_dns_name,
-                    "labels": {
-                        "kubernetes.io/hostname": instance.private_dns_name,
-                        "kubernetes.io/arch": "amd64",
-                        "kubernetes.io/os": "linux",
-                        "node.kubernetes.io/instance-type": instance.instance_type,
-                        "topology.kubernetes.io/zone": instance.zone,
-                    },
-                },
-                "spec": {
-                    "providerID": provider_id(&instance.zone, &instance.instance),
-                    "taints": [{"key": labels::UNREGISTERED_TAINT, "effect": "NoExecute"}],
-                },
-                "status": {
-                    "capacity": resources, "allocatable": resources,
-                    "conditions": [{"type": "Ready", "status": "True"}],
-                },
-            }),
-        );
-    }
-
-    /// The startup taint's owner removes it once the node is registered.
-    fn warm_up(&mut self, instance: &Instance) {
-        let name = (Kind::Node, String::new(), instance.private_dns_name.clone());
-        let Some(node) = self.objects.get(&name) else { return };
-        let taints = node["spec"]["taints"].as_array().cloned().unwrap_or_default();
-        let left: Vec<&Value> =
-            taints.iter().filter(|taint| taint["key"] != "example.com/warming").collect();
-        if left.len() != taints.len() {
-            let patch = json!({"spec": {"taints": left}});
-            self.patch(&name, false, &patch).unwrap();
-        }
-    }
-
-    fn schedule(&mut self) {
-        let milli = |object: &Value, pointer: &str| -> i64 {
-            object
-                .pointer(pointer)
-                .and_then(Value::as_str)
-                .map_or(0, |t| t.trim_end_matches('m').parse().unwrap())
-        };
-        let request = "/spec/containers/0/resources/requests/cpu";
-        let mut room: BTreeMap<String, i64> = BTreeMap::new();
-        for node in self.list(Kind::Node) {
-            let tainted = node["spec"]["taints"].as_array().is_some_and(|t| !t.is_empty());
-            let cordoned = node["spec"]["unschedulable"] == true;
-            if !tainted && !cordoned {
-                let name = node["metadata"]["name"].as_str().unwrap().to_owned();
-                room.insert(name, milli(node, "/status/allocatable/cpu"));
-            }
-        }
-        let mut waiting = Vec::new();
-        for ((kind, namespace, name), pod) in &self.objects {
-            if *kind != Kind::Pod {
-                continue;
-            }
-            match pod["spec"]["nodeName"].as_str() {
-                Some(node) => {
-                    if let Some(left) = room.get_mut(node) {
-                        *left -= milli(pod, request);
-                    }
-                }
-                None => {
-                    waiting.push(((*kind, namespace.clone(), name.clone()), milli(pod, request)))
-                }
-            }
-        }
-        for (name, wanted) in waiting {
-            let place = room.iter_mut().find(|(_, left)| **left >= wanted);
-            if let Some((node, left)) = place {
-                *left -= wanted;
-                let mut pod = self.objects[&name].clone();
-                pod["spec"]["nodeName"] = json!(node);
-                pod["status"] = json!({
-                    "phase": "Running",
-                    "conditions": [
-                        {"type": "PodScheduled", "status": "True"},
-                        {"type": "Ready", "status": "True"},
-                    ],
-                });
-                self.stamp(&name, pod);
-            }
-        }
-    }
-
     /// Pods that run on a Node that exists.
     pub(super) fn running_pods(&self) -> usize {
         self.list(Kind::Pod)
@@ -498,56 +394,6 @@ impl World {
                 })
             })
             .count()
-    }
-}
-
-fn describe_region(call: &Ec2Call) -> Ec2Answer {
-    let kinds = ["m5.large", "m5a.large", "m6i.large"];
-    match call {
-        Ec2Call::DescribeInstanceTypes => {
-            let facts = |name: &&str| InstanceTypeFacts {
-                name: (*name).to_owned(),
-                arch: "amd64".to_owned(),
-                vcpus: 2,
-                memory_mib: 8_192,
-                network_interfaces: 3,
-                ipv4_per_interface: 10,
-                hypervisor: "nitro".to_owned(),
-                spot: true,
-                ..InstanceTypeFacts::default()
-            };
-            Ec2Answer::InstanceTypes(kinds.iter().map(facts).collect())
-        }
-        Ec2Call::DescribeInstanceTypeOfferings => Ec2Answer::Offerings(
-            kinds.iter().map(|kind| ((*kind).to_owned(), "us-east-1a".to_owned())).collect(),
-        ),
-        Ec2Call::DescribeSpotPriceHistory => Ec2Answer::SpotPrices(
-            kinds
-                .iter()
-                .zip([30_000, 40_000, 50_000])
-                .map(|(kind, price)| ((*kind).to_owned(), "us-east-1a".to_owned(), price))
-                .collect(),
-        ),
-        Ec2Call::DescribeAvailabilityZones => {
-            Ec2Answer::Zones(vec![("us-east-1a".to_owned(), "use1-az1".to_owned())])
-        }
-        Ec2Call::DescribeSubnets(_) => Ec2Answer::Subnets(vec![Subnet {
-            id: "subnet-1".to_owned(),
-            zone: "us-east-1a".to_owned(),
-            zone_id: "use1-az1".to_owned(),
-            available_addresses: 200,
-        }]),
-        Ec2Call::DescribeSecurityGroups(_) => {
-            Ec2Answer::SecurityGroups(vec![("sg-1".to_owned(), "nodes".to_owned())])
-        }
-        Ec2Call::DescribeImages(_) => Ec2Answer::Images(vec![Image {
-            id: "ami-1".to_owned(),
-            name: "image".to_owned(),
-            architecture: "amd64".to_owned(),
-            creation_date: Timestamp::UNIX_EPOCH,
-            deprecated: false,
-        }]),
-        other => unreachable!("{other:?} is not expected here"),
     }
 }
 
@@ -579,48 +425,5 @@ fn merge(target: &mut Value, patch: &Value) {
         } else {
             merge(&mut target[key.as_str()], value);
         }
-    }
-}
-
-impl World {
-    /// Binds a pod past all taints, as a scheduler does that has not seen them yet.
-    pub(super) fn bind(&mut self, pod: &str, node: &str) {
-        let name = (Kind::Pod, "default".to_owned(), pod.to_owned());
-        let mut object = self.objects[&name].clone();
-        object["spec"]["nodeName"] = json!(node);
-        object["status"] = json!({"phase": "Running"});
-        self.stamp(&name, object);
-    }
-
-    /// Makes the n-th Node Ready or not.
-    pub(super) fn set_ready(&mut self, position: usize, ready: bool) {
-        let nodes: Vec<Name> =
-            self.objects.keys().filter(|(kind, ..)| *kind == Kind::Node).cloned().collect();
-        let mut node = self.objects[&nodes[position]].clone();
-        let status = if ready { "True" } else { "False" };
-        node["status"]["conditions"] = json!([{"type": "Ready", "status": status}]);
-        self.stamp(&nodes[position], node);
-    }
-
-    /// A NodeClaim without a pool.
-    pub(super) fn add_claim_by_hand(&mut self, name: &str) {
-        self.put(
-            Kind::NodeClaim,
-            json!({
-                "metadata": {"name": name},
-                "spec": {"requirements": [], "nodeClassRef": {
-                    "group": "karpenter.k8s.aws", "kind": "EC2NodeClass", "name": "default",
-                }},
-            }),
-        );
-    }
-
-    /// Another tool takes the lease.
-    pub(super) fn seize_lease(&mut self, holder: &str) {
-        let name = (Kind::Lease, "kube-system".to_owned(), "karpenter-leader-election".to_owned());
-        let mut lease = self.objects[&name].clone();
-        lease["spec"]["holderIdentity"] = json!(holder);
-        lease["spec"]["renewTime"] = json!(self.now);
-        self.stamp(&name, lease);
     }
 }

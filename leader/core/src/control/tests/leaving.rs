@@ -1,0 +1,143 @@
+//! Nodes go: notices, emptiness, deletion.
+
+use drover_common::call::Kind;
+use drover_common::protocol::NoticeKind;
+use jiff::SignedDuration;
+
+use super::super::*;
+use super::rig::*;
+use crate::command::DisruptionReason;
+use crate::state::Stage;
+
+#[test]
+fn a_notice_brings_a_replacement_at_once_and_the_node_goes() {
+    let mut rig = Rig::new();
+    rig.world.add_pods("web", 2, 800);
+    rig.run(10);
+    let doomed = rig.world.running_instances()[0].instance.clone();
+    let report = rig.report(&doomed, Some(NoticeKind::SpotTerminate));
+    assert!(!rig.control.notices_committed(&rig.state, &report));
+    rig.step(Input::Report(Box::new(report.clone())));
+    assert!(rig.control.notices_committed(&rig.state, &report));
+    let before = rig.state.intents.len() + rig.state.closed_intents.len();
+    rig.run(1);
+    let after = rig.state.intents.len() + rig.state.closed_intents.len();
+    assert_eq!(after, before + 1, "the replacement is committed within a second");
+    assert_eq!(rig.state.unavailable.len(), 1, "the offering is left alone");
+    let directives = rig.control.directives(&rig.state, &report.node, Some(&doomed));
+    assert_eq!(directives.len(), 1);
+    // The agent's silence makes the leader drain in its place.
+    rig.run(90);
+    assert_eq!(rig.world.running_pods(), 2);
+    assert!(rig.world.terminated.contains(&doomed));
+    assert_eq!(rig.state.claims.len(), 1);
+    rig.check_settled();
+}
+
+#[test]
+fn a_rebalance_recommendation_is_only_recorded() {
+    let mut rig = Rig::new();
+    rig.world.add_pods("web", 2, 800);
+    rig.run(10);
+    let instance = rig.world.running_instances()[0].instance.clone();
+    let report = rig.report(&instance, Some(NoticeKind::Rebalance));
+    rig.step(Input::Report(Box::new(report)));
+    rig.run(20);
+    assert_eq!(rig.state.notices.len(), 1);
+    assert_eq!((rig.stages(), rig.world.instances.len()), (vec![Stage::Initialized], 1));
+}
+
+#[test]
+fn an_empty_node_goes_after_its_time_with_all_its_objects() {
+    let mut rig = Rig::new();
+    rig.world.add_pods("web", 2, 800);
+    rig.run(10);
+    rig.world.remove_pods("web");
+    rig.run(20);
+    assert_eq!(rig.stages(), [Stage::Initialized], "consolidateAfter is 30 s");
+    rig.run(40);
+    assert_eq!(rig.stages(), Vec::<Stage>::new());
+    assert!(rig.world.running_instances().is_empty());
+    rig.check_settled();
+    let verbs: Vec<&str> = rig.state.journal.decisions().map(|d| d.verb.as_str()).collect();
+    assert_eq!(
+        verbs,
+        ["create-intent", "commit-disruption", "commit-termination", "record-terminated"]
+    );
+    assert_eq!(rig.rejected, Vec::<String>::new());
+}
+
+#[test]
+fn a_pod_that_comes_in_time_saves_its_node() {
+    let mut rig = Rig::new();
+    rig.world.add_pods("web", 2, 800);
+    rig.run(10);
+    rig.world.remove_pods("web");
+    while rig.state.disruptions.is_empty() {
+        rig.step(Input::Tick);
+        rig.world.now += SignedDuration::from_millis(250);
+    }
+    // Bound just before the scheduler saw the taint.
+    let node = rig.world.list(Kind::Node)[0]["metadata"]["name"].as_str().unwrap().to_owned();
+    rig.world.add_pods("late", 1, 100);
+    rig.world.bind("late-0", &node);
+    rig.run(20);
+    assert_eq!(rig.stages(), [Stage::Initialized]);
+    assert!(rig.world.terminated.is_empty());
+    let taints = rig.world.list(Kind::Node)[0]["spec"]["taints"].as_array().map_or(0, Vec::len);
+    assert_eq!(taints, 0, "the taint is taken off again");
+}
+
+#[test]
+fn a_leader_that_ends_at_any_call_of_a_removal_leaves_nothing_behind() {
+    let mut at = 1;
+    loop {
+        let mut rig = Rig::new();
+        rig.world.add_pods("web", 2, 800);
+        rig.run(10);
+        rig.world.remove_pods("web");
+        rig.crash = Some((rig.calls + at, Fate::Unheard));
+        rig.run(100);
+        assert_eq!(rig.stages(), Vec::<Stage>::new(), "leader ended at call {at}");
+        rig.check_settled();
+        if rig.crash.is_some() {
+            break;
+        }
+        at += 3;
+    }
+}
+
+#[test]
+fn deleting_a_claim_or_a_node_drains_and_replaces_it() {
+    for kind in [Kind::NodeClaim, Kind::Node] {
+        let mut rig = Rig::new();
+        rig.world.add_pods("web", 2, 800);
+        rig.run(10);
+        let name = rig.world.list(kind)[0]["metadata"]["name"].as_str().unwrap().to_owned();
+        assert!(rig.world.delete_named(kind, &name));
+        rig.run(2);
+        let reasons: Vec<DisruptionReason> =
+            rig.state.disruptions.values().map(|record| record.disruption.reason).collect();
+        assert_eq!(reasons, [DisruptionReason::Deletion], "{kind:?}");
+        rig.run(90);
+        assert_eq!(rig.world.running_pods(), 2, "{kind:?}");
+        assert_eq!(rig.state.claims.len(), 1, "{kind:?}");
+        rig.check_settled();
+    }
+}
+
+#[test]
+fn an_instance_that_ec2_ends_takes_its_claim_and_node_with_it() {
+    let mut rig = Rig::new();
+    rig.world.add_pods("web", 2, 800);
+    rig.run(10);
+    let lost = rig.world.running_instances()[0].instance.clone();
+    rig.world.end_instance(&lost);
+    rig.world.end_instance(&lost);
+    rig.run(60);
+    assert!(!rig.state.instances.contains_key(&lost));
+    rig.world.remove_pods("web");
+    rig.run(90);
+    rig.check_settled();
+    assert!(rig.world.terminated.len() <= 1, "only what replaced it: {:?}", rig.world.terminated);
+}

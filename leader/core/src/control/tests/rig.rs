@@ -1,0 +1,203 @@
+//! A leader group of one brain at a time in its world, and how to drive it.
+
+use std::collections::BTreeSet;
+
+use drover_common::call::{Call, Kind, KubernetesFailure, KubernetesFailureKind, Outcome};
+use drover_common::ec2::{Ec2Failure, Ec2FailureKind};
+use drover_common::id::{InstanceId, NodeName};
+use drover_common::protocol::{Notice, NoticeKind, PROTOCOL_VERSION, Report};
+use jiff::SignedDuration;
+
+use super::super::*;
+use super::world::World;
+use crate::nodeclass::ClusterSettings;
+use crate::state::{Applied, Stage};
+
+/// What happens to calls that are under way when a leader ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fate {
+    /// They were never sent.
+    NeverSent,
+    /// They are carried out and nobody hears of it.
+    Unheard,
+}
+
+/// A leader group of one brain at a time, its State, and the world.
+pub(super) struct Rig {
+    pub(super) world: World,
+    pub(super) state: State,
+    pub(super) control: Control,
+    pub(super) term: u64,
+    /// Calls made, in order: the places where a leader can end.
+    pub(super) calls: usize,
+    /// End the leader at this call.
+    pub(super) crash: Option<(usize, Fate)>,
+    pub(super) boots: bool,
+    pub(super) rejected: Vec<String>,
+    pub(super) fail: Option<fn(&Call) -> bool>,
+}
+
+pub(super) fn settings() -> Settings {
+    Settings {
+        cluster: ClusterSettings {
+            name: "test".to_owned(),
+            endpoint: "https://10.0.0.1".to_owned(),
+            kubernetes_version: "1.34".to_owned(),
+            service_cidr: Some("10.100.0.0/16".to_owned()),
+            ..ClusterSettings::default()
+        },
+        region: "us-east-1".to_owned(),
+        ..Settings::default()
+    }
+}
+
+impl Rig {
+    pub(super) fn new() -> Self {
+        let world = World::new("2026-01-01T00:00:00Z".parse().unwrap());
+        let mut rig = Self {
+            world,
+            state: State::default(),
+            control: Control::new(settings()),
+            term: 0,
+            calls: 0,
+            crash: None,
+            boots: true,
+            rejected: Vec::new(),
+            fail: None,
+        };
+        rig.lead();
+        rig
+    }
+
+    /// A fresh brain takes over.
+    pub(super) fn lead(&mut self) {
+        self.term += 1;
+        self.control = Control::new(settings());
+        self.world.events.clear();
+        for event in self.world.list_events() {
+            self.control.step(&self.state, Input::Cluster(event), self.world.now);
+        }
+        self.step(Input::Leading { term: self.term });
+    }
+
+    pub(super) fn step(&mut self, input: Input) {
+        let mut inputs = std::collections::VecDeque::from([input]);
+        while let Some(input) = inputs.pop_front() {
+            let effects = self.control.step(&self.state, input, self.world.now);
+            for effect in effects {
+                match effect {
+                    Effect::Propose(command) => self.apply(&command),
+                    Effect::Call { key, call } => {
+                        self.calls += 1;
+                        if let Some((_, fate)) = self.crash.filter(|(at, _)| *at == self.calls) {
+                            if fate == Fate::Unheard {
+                                self.world.execute(&call);
+                            }
+                            self.crash = None;
+                            return self.lead();
+                        }
+                        let outcome = self.execute(&call);
+                        inputs.push_back(Input::Answer { key, outcome });
+                    }
+                }
+            }
+            inputs.extend(self.world.events.drain(..).map(Input::Cluster));
+        }
+    }
+
+    /// Carries a call out, or fails it after it was carried out.
+    pub(super) fn execute(&mut self, call: &Call) -> Outcome {
+        let outcome = self.world.execute(call);
+        if !self.fail.is_some_and(|fails| fails(call)) {
+            return outcome;
+        }
+        self.fail = None;
+        match call {
+            Call::Kubernetes(_) => Outcome::Kubernetes(Err(KubernetesFailure {
+                kind: KubernetesFailureKind::Unreachable,
+                message: "timed out".to_owned(),
+                retry_after_seconds: None,
+            })),
+            Call::Ec2(_) => Outcome::Ec2(Err(Ec2Failure {
+                kind: Ec2FailureKind::Unknown,
+                code: "Timeout".to_owned(),
+                message: "timed out".to_owned(),
+            })),
+        }
+    }
+
+    pub(super) fn apply(&mut self, command: &Command) {
+        let index = self.state.applied + 1;
+        if let Applied::Rejected { reason } = self.state.apply(index, command) {
+            self.rejected.push(format!("{reason}: {:?}", command.change));
+        }
+    }
+
+    /// Lets time pass in steps of a quarter second.
+    pub(super) fn run(&mut self, seconds: i64) {
+        for quarter in 0..seconds * 4 {
+            self.world.now += SignedDuration::from_millis(250);
+            if quarter % 4 == 0 {
+                self.world.tick(self.boots);
+                let events: Vec<_> = self.world.events.drain(..).collect();
+                for event in events {
+                    self.step(Input::Cluster(event));
+                }
+            }
+            self.step(Input::Tick);
+        }
+    }
+
+    pub(super) fn stages(&self) -> Vec<Stage> {
+        self.state.claims.values().map(|claim| claim.stage).collect()
+    }
+
+    pub(super) fn report(&mut self, instance: &InstanceId, kind: Option<NoticeKind>) -> Report {
+        let now = self.world.now;
+        let notice = |kind| Notice {
+            kind,
+            instance: instance.clone(),
+            boot: "boot".into(),
+            deadline: Some(now + SignedDuration::from_secs(120)),
+            detected_at: now,
+        };
+        Report {
+            version: PROTOCOL_VERSION,
+            node: NodeName(self.world.instances[instance].private_dns_name.clone()),
+            instance: Some(instance.clone()),
+            boot: "boot".into(),
+            sequence: 1,
+            sent_at: now,
+            notices: kind.map(notice).into_iter().collect(),
+            usage: None,
+            drain: None,
+        }
+    }
+
+    /// Nothing was launched twice, nothing is left over: one instance a claim, one object a claim.
+    pub(super) fn check_settled(&self) {
+        assert!(self.state.intents.is_empty(), "open intents");
+        let running: BTreeSet<&InstanceId> =
+            self.world.running_instances().iter().map(|instance| &instance.instance).collect();
+        let claimed: BTreeSet<&InstanceId> = self.state.instances.keys().collect();
+        assert_eq!(running, claimed, "every running instance serves a claim");
+        let objects: BTreeSet<String> = self
+            .world
+            .list(Kind::NodeClaim)
+            .iter()
+            .map(|claim| claim["metadata"]["name"].as_str().unwrap().to_owned())
+            .collect();
+        let recorded: BTreeSet<String> =
+            self.state.claims.keys().map(|name| name.0.clone()).collect();
+        assert_eq!(objects, recorded, "claims and their objects");
+        assert_eq!(self.world.list(Kind::Node).len(), running.len(), "nodes and instances");
+    }
+}
+
+pub(super) fn conditions(claim: &serde_json::Value) -> Vec<String> {
+    let list = claim["status"]["conditions"].as_array().cloned().unwrap_or_default();
+    list.iter()
+        .filter(|condition| condition["status"] == "True")
+        .map(|condition| condition["type"].as_str().unwrap().to_owned())
+        .collect()
+}

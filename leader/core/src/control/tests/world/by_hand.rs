@@ -1,0 +1,46 @@
+//! What people and other programs do to the world.
+
+use super::*;
+
+impl World {
+    /// Binds a pod past all taints, as a scheduler does that has not seen them yet.
+    pub(in super::super) fn bind(&mut self, pod: &str, node: &str) {
+        let name = (Kind::Pod, "default".to_owned(), pod.to_owned());
+        let mut object = self.objects[&name].clone();
+        object["spec"]["nodeName"] = json!(node);
+        object["status"] = json!({"phase": "Running"});
+        self.stamp(&name, object);
+    }
+
+    /// Makes the n-th Node Ready or not.
+    pub(in super::super) fn set_ready(&mut self, position: usize, ready: bool) {
+        let nodes: Vec<Name> =
+            self.objects.keys().filter(|(kind, ..)| *kind == Kind::Node).cloned().collect();
+        let mut node = self.objects[&nodes[position]].clone();
+        let status = if ready { "True" } else { "False" };
+        node["status"]["conditions"] = json!([{"type": "Ready", "status": status}]);
+        self.stamp(&nodes[position], node);
+    }
+
+    /// A NodeClaim without a pool.
+    pub(in super::super) fn add_claim_by_hand(&mut self, name: &str) {
+        self.put(
+            Kind::NodeClaim,
+            json!({
+                "metadata": {"name": name},
+                "spec": {"requirements": [], "nodeClassRef": {
+                    "group": "karpenter.k8s.aws", "kind": "EC2NodeClass", "name": "default",
+                }},
+            }),
+        );
+    }
+
+    /// Another tool takes the lease.
+    pub(in super::super) fn seize_lease(&mut self, holder: &str) {
+        let name = (Kind::Lease, "kube-system".to_owned(), "karpenter-leader-election".to_owned());
+        let mut lease = self.objects[&name].clone();
+        lease["spec"]["holderIdentity"] = json!(holder);
+        lease["spec"]["renewTime"] = json!(self.now);
+        self.stamp(&name, lease);
+    }
+}
