@@ -1,7 +1,7 @@
 //! The Kubernetes API over HTTP.
 //!
 //! One handler takes every request: paths are data here (custom resources come and go), so that
-//! they are taken apart by [`path`] and not by the router.
+//! they are taken apart by `path` and not by the router.
 
 use std::sync::Arc;
 

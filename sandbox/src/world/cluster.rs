@@ -1,7 +1,7 @@
 //! The cluster's own actors: scheduler, workload controllers, garbage collection, kubelets.
 //!
 //! Every actor is level-triggered: a change or a due time puts an object's place into the
-//! [`Index`]'s work, and its actor looks at the whole of it again. An idle world costs nothing.
+//! `Index`'s work, and its actor looks at the whole of it again. An idle world costs nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,7 +1,7 @@
 //! The store of Kubernetes objects: one revision counter, one log of changes, JSON values.
 //!
 //! Reading is direct ([`Store::get`], [`Store::iter`]); writing goes through the verbs in
-//! [`write`], which apply the same admission, validation and preconditions as the HTTP face.
+//! [`mod@write`], which apply the same admission, validation and preconditions as the HTTP face.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
