@@ -42,6 +42,8 @@ const AGENT_PERIOD: SignedDuration = SignedDuration::from_millis(500);
 const REST: SignedDuration = SignedDuration::from_secs(130);
 /// A request that is not answered is given up after this long.
 const REQUEST_TIMEOUT: SignedDuration = SignedDuration::from_secs(10);
+/// The same for an agent, which has less time.
+const AGENT_TIMEOUT: SignedDuration = SignedDuration::from_secs(2);
 
 /// What can happen.
 #[derive(Debug)]
@@ -266,21 +268,25 @@ impl Simulation {
         }
     }
 
-    fn request(&mut self, replica: usize, life: u64, key: CallKey, call: &Call) {
+    /// Lets a call meet its fate: what its caller hears, and when; lost words are heard as silence
+    /// once `patience` is over.
+    fn carry(&mut self, call: &Call, patience: SignedDuration) -> (SignedDuration, Box<Outcome>) {
         let fate = self.weather.fate(&mut self.dice);
-        let outcome = match fate {
-            Fate::RequestLost => silence(call),
-            Fate::Delivered => self.world.apply(call, self.agenda.now()),
+        let now = self.agenda.now();
+        let (delay, outcome) = match fate {
+            Fate::RequestLost => (patience, silence(call)),
+            Fate::Delivered => (self.dice.millis(1, 60), self.world.apply(call, now)),
             Fate::AnswerLost => {
-                self.world.apply(call, self.agenda.now());
-                silence(call)
+                self.world.apply(call, now);
+                (patience, silence(call))
             }
         };
-        let delay = match fate {
-            Fate::Delivered => self.dice.millis(1, 60),
-            Fate::RequestLost | Fate::AnswerLost => REQUEST_TIMEOUT,
-        };
-        self.agenda.after(delay, Event::Answer { replica, life, key, outcome: Box::new(outcome) });
+        (delay, Box::new(outcome))
+    }
+
+    fn request(&mut self, replica: usize, life: u64, key: CallKey, call: &Call) {
+        let (delay, outcome) = self.carry(call, REQUEST_TIMEOUT);
+        self.agenda.after(delay, Event::Answer { replica, life, key, outcome });
     }
 
     fn leader(&mut self) -> Option<(usize, u64)> {
@@ -411,20 +417,8 @@ impl Simulation {
     }
 
     fn agent_request(&mut self, instance: String, key: node_agent::Key, call: &Call) {
-        let fate = self.weather.fate(&mut self.dice);
-        let outcome = match fate {
-            Fate::RequestLost => silence(call),
-            Fate::Delivered => self.world.apply(call, self.agenda.now()),
-            Fate::AnswerLost => {
-                self.world.apply(call, self.agenda.now());
-                silence(call)
-            }
-        };
-        let delay = match fate {
-            Fate::Delivered => self.dice.millis(1, 60),
-            Fate::RequestLost | Fate::AnswerLost => SignedDuration::from_secs(2),
-        };
-        self.agenda.after(delay, Event::AgentAnswer { instance, key, outcome: Box::new(outcome) });
+        let (delay, outcome) = self.carry(call, AGENT_TIMEOUT);
+        self.agenda.after(delay, Event::AgentAnswer { instance, key, outcome });
     }
 
     fn agent_answer(&mut self, instance: &str, key: node_agent::Key, outcome: Outcome) {

@@ -216,11 +216,35 @@ fn leader_arguments(
     arguments
 }
 
-/// Loopback ports that were free a moment ago; all are held open until the last is known.
+/// Loopback ports that were free a moment ago; all are held open until the last is known. They lie
+/// below those that Linux gives to outgoing connections (32768 and up), so that a replica that is
+/// down for a while finds its ports free when it comes back.
 fn free_ports(count: usize) -> anyhow::Result<Vec<SocketAddr>> {
-    let listeners = (0..count)
-        .map(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)))
-        .collect::<Result<Vec<_>, _>>()
-        .context("cannot find a free port")?;
+    const FIRST: u32 = 12_000;
+    const PORTS: u32 = 18_000;
+    // Sandboxes that start at the same time look in different places first.
+    let offset = std::process::id().wrapping_mul(97);
+    let listeners: Vec<TcpListener> = (0..PORTS)
+        .map(|step| FIRST + offset.wrapping_add(step) % PORTS)
+        .filter_map(|port| u16::try_from(port).ok())
+        .filter_map(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).ok())
+        .take(count)
+        .collect();
+    anyhow::ensure!(listeners.len() == count, "cannot find {count} free ports");
     listeners.iter().map(|listener| listener.local_addr().context("no local address")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ports_are_free_distinct_and_below_the_ephemeral_range() {
+        let ports = free_ports(10).unwrap();
+        let distinct: std::collections::BTreeSet<u16> =
+            ports.iter().map(SocketAddr::port).collect();
+        assert_eq!(distinct.len(), 10);
+        assert!(distinct.iter().all(|port| (12_000..30_000).contains(port)), "{distinct:?}");
+        TcpListener::bind(ports[0]).unwrap();
+    }
 }

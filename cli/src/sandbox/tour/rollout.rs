@@ -79,6 +79,10 @@ async fn tell_reasons(stage: &Stage) {
 pub(crate) async fn wait_for_leader(stage: &Stage, limit: Duration) -> Option<(u8, Duration)> {
     let start = Instant::now();
     while start.elapsed() < limit {
+        // A second replica may have died by other hands: without it there is no quorum.
+        if let Err(error) = stage.leaders.supervise().await {
+            tracing::warn!(error = %format!("{error:#}"), "A leader process was not restarted.");
+        }
         if let Some((id, _)) = stage.leaders.leading().await {
             return Some((id, start.elapsed()));
         }
