@@ -43,6 +43,8 @@ pub const CORDONED: &str = "drover.dev/cordoned";
 
 /// Taint (NoSchedule) of a node that is being disrupted.
 pub const DISRUPTED_TAINT: &str = "karpenter.sh/disrupted";
+/// Taint (PreferNoSchedule) of a node that consolidation would take down when its time comes.
+pub const CANDIDATE_TAINT: &str = "drover.dev/consolidation-candidate";
 /// Taint (NoExecute) a node registers with, removed when its labels are synced.
 pub const UNREGISTERED_TAINT: &str = "karpenter.sh/unregistered";
 /// Finalizer on NodeClaims and Nodes.

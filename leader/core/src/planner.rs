@@ -23,6 +23,7 @@ mod open_label;
 mod output;
 mod pack;
 mod reason;
+mod repack;
 mod rules;
 mod split;
 #[cfg(test)]
@@ -37,6 +38,7 @@ use crate::view::View;
 
 pub use input::*;
 pub use output::*;
+pub use repack::*;
 
 /// Plans for the pods that wait.
 pub fn plan(input: &PlanInput<'_>) -> Plan {

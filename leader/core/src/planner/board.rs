@@ -34,13 +34,18 @@ pub(super) struct Board<'a> {
     pub refused: Vec<(ObjectKey, String)>,
     /// Shapes among the pods looked at.
     pub shapes: usize,
+    /// The most a launch may cost, in percent of the cheapest it may become.
+    pub ceiling_percent: Option<u64>,
 }
 
 impl<'a> Board<'a> {
     pub(super) fn set(input: &PlanInput<'a>) -> Self {
+        Self::of(input, collect(input, has_soft_taints(input.view)))
+    }
+
+    /// A board for these pods.
+    pub(super) fn of(input: &PlanInput<'a>, pending: Pending) -> Self {
         let view = input.view;
-        let soft_taints = has_soft_taints(view);
-        let pending = collect(input, soft_taints);
         let daemons = daemons_of(view);
         let mut dimensions = Dimensions::new();
         let mut uses = LabelUses::new();
@@ -69,6 +74,7 @@ impl<'a> Board<'a> {
             scope: FixedBitSet::new(),
             refused: pending.refused.clone(),
             shapes: pending.groups.len(),
+            ceiling_percent: None,
         };
         board.learn_terms(view, &pending);
         board.make_groups(view, pending.groups);
@@ -317,5 +323,7 @@ fn has_soft_taints(view: &View) -> bool {
     use drover_common::taint::TaintEffect::PreferNoSchedule;
     let pools = view.pools().values().flat_map(|pool| &pool.spec.template.spec.taints);
     let nodes = view.nodes().values().flat_map(|node| &node.spec.taints);
-    pools.chain(nodes).any(|taint| taint.effect == PreferNoSchedule)
+    pools
+        .chain(nodes)
+        .any(|taint| taint.effect == PreferNoSchedule && taint.key != labels::CANDIDATE_TAINT)
 }

@@ -5,6 +5,7 @@
 //! repeated in the other. Used in tests, in debug builds and in shadow mode.
 
 mod host;
+mod repack;
 mod topology;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use super::{Launch, PlacementTarget, Plan, PlanInput};
 use crate::view::requests_of;
 use host::{Host, host_of_target, hosts_of_launch};
+pub use repack::check_repack;
 
 /// A rule that a plan breaks.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -162,7 +162,7 @@ fn existing_node(
         target: PlacementTarget::Node(name.clone()),
         labels: node.metadata.labels.clone(),
         open: Vec::new(),
-        taints: node.spec.taints.clone(),
+        taints: lasting_taints(node),
         room: dimensions.dense(&node.status.allocatable),
         used,
         ports,
@@ -170,6 +170,13 @@ fn existing_node(
         meant: Vec::new(),
         pods: Vec::new(),
     }
+}
+
+/// Taints that count for a plan. That a node may be consolidated one day keeps no pod from it that
+/// would otherwise need a new node.
+fn lasting_taints(node: &Node) -> Vec<Taint> {
+    let taints = node.spec.taints.iter();
+    taints.filter(|taint| taint.key != labels::CANDIDATE_TAINT).cloned().collect()
 }
 
 /// The smallest attach limit that a driver reports for the node. Drivers are not told apart: a

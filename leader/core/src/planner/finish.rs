@@ -199,6 +199,13 @@ impl Board<'_> {
         };
         let lowest = options.first().map_or(0, cost);
         let ceiling = lowest.saturating_mul(PRICE_CEILING_PERCENT) / 100;
+        let hard = self
+            .ceiling_percent
+            .map_or(u64::MAX, |percent| (u128::from(lowest) * u128::from(percent) / 100) as u64);
+        let dearest = |option: &Choice| {
+            let offers = option.offers.iter().filter_map(|offer| self.market.offers.get(*offer));
+            offers.map(|offer| offer.cost()).max().unwrap_or(u64::MAX)
+        };
         let least = if capacity_type == CapacityType::Spot {
             self.settings.min_spot_types.max(LEAST_TYPES)
         } else {
@@ -212,7 +219,7 @@ impl Board<'_> {
         };
         let mut short = self.needed_values(bin.pool);
         let mut kept: Vec<Choice> = Vec::new();
-        for option in options {
+        for option in options.into_iter().filter(|option| dearest(option) <= hard) {
             let price = cost(&option);
             let new_value = self.brings_value(&option, &mut short, false);
             let wanted = price <= ceiling || kept.len() < least;

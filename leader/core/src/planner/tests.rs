@@ -6,3 +6,4 @@ mod world;
 mod constraints;
 mod examples;
 mod random;
+mod repack;

@@ -96,7 +96,7 @@ fn locate<'v>(input: &PlanInput<'v>, plan: &Plan) -> (Vec<Labels>, Vec<Located<'
     (nodes, pods)
 }
 
-fn selected(selector: Option<&LabelSelector>, labels: &Labels) -> bool {
+pub(super) fn selected(selector: Option<&LabelSelector>, labels: &Labels) -> bool {
     let Some(selector) = selector else { return false };
     let equal = selector.match_labels.iter().all(|(key, value)| labels.get(key) == Some(value));
     equal

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::world::{World, all_types};
 
-fn constraint(kind: usize, app: &str) -> Value {
+pub(super) fn constraint(kind: usize, app: &str) -> Value {
     let selector = json!({"matchLabels": {"app": app}});
     let affinity = |key: &str| {
         json!({"requiredDuringSchedulingIgnoredDuringExecution": [

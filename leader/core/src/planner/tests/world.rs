@@ -139,6 +139,25 @@ impl World {
         self
     }
 
+    /// A running pod with `extra` merged in.
+    pub(crate) fn running_like(
+        &mut self,
+        name: &str,
+        app: &str,
+        node: &str,
+        requests: Value,
+        extra: Value,
+    ) -> &mut Self {
+        let mut pod = pod(name, app, &requests);
+        merge(
+            &mut pod,
+            json!({"spec": {"nodeName": node}, "status": {"phase": "Running", "conditions": []}}),
+        );
+        merge(&mut pod, extra);
+        self.add(Kind::Pod, pod);
+        self
+    }
+
     pub(crate) fn take_offer(&mut self, capacity_type: CapacityType, zone: Option<&str>) {
         self.unavailable.insert(UnavailableOffering {
             capacity_type,
@@ -189,7 +208,7 @@ fn pod(name: &str, app: &str, requests: &Value) -> Value {
     })
 }
 
-fn merge(base: &mut Value, extra: Value) {
+pub(crate) fn merge(base: &mut Value, extra: Value) {
     match (base, extra) {
         (Value::Object(base), Value::Object(extra)) => {
             for (key, value) in extra {

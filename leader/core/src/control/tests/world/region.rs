@@ -1,20 +1,20 @@
-//! What the region sells and has: one zone, three types.
+//! What the region sells and has: one zone, three types of a size, and a large one that is dear.
 
 use drover_common::ec2::{Ec2Answer, Ec2Call, Image, Subnet};
 use drover_common::instance_type::InstanceTypeFacts;
 use jiff::Timestamp;
 
 pub(super) fn describe_region(call: &Ec2Call) -> Ec2Answer {
-    let kinds = ["m5.large", "m5a.large", "m6i.large"];
+    let kinds = ["m5.large", "m5a.large", "m6i.large", "m5.4xlarge"];
     match call {
         Ec2Call::DescribeInstanceTypes => {
             let facts = |name: &&str| InstanceTypeFacts {
                 name: (*name).to_owned(),
                 arch: "amd64".to_owned(),
-                vcpus: 2,
-                memory_mib: 8_192,
-                network_interfaces: 3,
-                ipv4_per_interface: 10,
+                vcpus: if *name == "m5.4xlarge" { 16 } else { 2 },
+                memory_mib: if *name == "m5.4xlarge" { 65_536 } else { 8_192 },
+                network_interfaces: if *name == "m5.4xlarge" { 8 } else { 3 },
+                ipv4_per_interface: if *name == "m5.4xlarge" { 30 } else { 10 },
                 hypervisor: "nitro".to_owned(),
                 spot: true,
                 ..InstanceTypeFacts::default()
@@ -27,7 +27,7 @@ pub(super) fn describe_region(call: &Ec2Call) -> Ec2Answer {
         Ec2Call::DescribeSpotPriceHistory => Ec2Answer::SpotPrices(
             kinds
                 .iter()
-                .zip([30_000, 40_000, 50_000])
+                .zip([30_000, 40_000, 50_000, 400_000])
                 .map(|(kind, price)| ((*kind).to_owned(), "us-east-1a".to_owned(), price))
                 .collect(),
         ),

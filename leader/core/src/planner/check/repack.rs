@@ -1,0 +1,192 @@
+//! The check of a repack: each batch alone, and all of them together, as plans for the pods of nodes
+//! that leave; then what a disruption may not do.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use drover_common::cluster::{ObjectKey, Pod};
+use drover_common::crd::allowed_disruptions;
+use drover_common::drain::has_active_do_not_disrupt;
+use drover_common::id::NodeName;
+use drover_common::labels;
+
+use super::{Violation, check, violation};
+use crate::planner::{
+    Batch, Launch, MoveTarget, Placement, PlacementTarget, Plan, PlanInput, RepackInput, RepackPlan,
+};
+
+/// Everything a repack does that the scheduler, budgets or its own promises would not allow.
+pub fn check_repack(input: &RepackInput<'_>, plan: &RepackPlan) -> Vec<Violation> {
+    let mut violations = Vec::new();
+    let mut seen = BTreeSet::new();
+    for (number, batch) in plan.batches.iter().enumerate() {
+        check_moves(input, batch, &mut violations);
+        check_price(input, number, batch, &mut violations);
+        check_plan(input, &[batch], &format!("batch {number}"), &mut violations);
+        for node in &batch.nodes {
+            if !seen.insert(node) {
+                violations.push(violation(node.as_str(), "is in two batches"));
+            }
+            check_node(input, node, &mut violations);
+        }
+    }
+    check_targets(plan, &seen, &mut violations);
+    check_plan(input, &plan.batches.iter().collect::<Vec<_>>(), "all batches", &mut violations);
+    check_budgets(input, plan, &mut violations);
+    violations
+}
+
+/// Every pod that would come back is moved once, and nothing else.
+fn check_moves(input: &RepackInput<'_>, batch: &Batch, violations: &mut Vec<Violation>) {
+    let mut moved: BTreeMap<&ObjectKey, &NodeName> = BTreeMap::new();
+    for one in &batch.moves {
+        if moved.insert(&one.pod, &one.from).is_some() {
+            violations.push(violation(one.pod.to_string(), "moves twice"));
+        }
+    }
+    for node in &batch.nodes {
+        for pod in input.plan.view.pods_on(node).filter(|pod| comes_back(pod)) {
+            let key = ObjectKey::from(&pod.metadata);
+            if moved.remove(&key) != Some(node) {
+                violations.push(violation(key.to_string(), "would lose its place"));
+            }
+        }
+    }
+    for pod in moved.keys() {
+        violations.push(violation(pod.to_string(), "moves for nothing"));
+    }
+}
+
+fn comes_back(pod: &Pod) -> bool {
+    let daemon = pod.metadata.owner_references.iter().any(|o| o.kind == "DaemonSet");
+    let ended = matches!(pod.status.phase.as_str(), "Succeeded" | "Failed");
+    !daemon && !ended && !pod.is_mirror() && pod.metadata.deletion_timestamp.is_none()
+}
+
+/// Even the dearest outcome saves what the settings ask for.
+fn check_price(
+    input: &RepackInput<'_>,
+    number: usize,
+    batch: &Batch,
+    violations: &mut Vec<Violation>,
+) {
+    let prices = batch.nodes.iter().filter_map(|node| input.nodes.get(node));
+    let price: u64 = prices.map(|node| node.price_micro).sum();
+    let dearest: u64 = batch
+        .replacements
+        .iter()
+        .map(|launch| {
+            let prices = launch.offerings.iter().map(|offering| offering.price_micro);
+            prices.map(|price| price.unwrap_or(u64::MAX)).max().unwrap_or(u64::MAX)
+        })
+        .fold(0, u64::saturating_add);
+    let percent = u64::from(input.settings.min_saving_percent);
+    if dearest.saturating_mul(100) > price.saturating_mul(100 - percent.min(100)) {
+        let rule = format!("replaces {price} by up to {dearest} micro-dollars an hour");
+        violations.push(violation(format!("batch {number}"), rule));
+    }
+    if batch.saving_micro <= 0 {
+        violations.push(violation(format!("batch {number}"), "saves nothing"));
+    }
+}
+
+/// The batches as one plan for pods of leaving nodes.
+fn check_plan(
+    input: &RepackInput<'_>,
+    batches: &[&Batch],
+    subject: &str,
+    violations: &mut Vec<Violation>,
+) {
+    let mut placements: BTreeMap<&NodeName, Vec<ObjectKey>> = BTreeMap::new();
+    let mut launches: Vec<Launch> = Vec::new();
+    let mut leaving = input.plan.leaving.clone();
+    for batch in batches {
+        leaving.extend(batch.nodes.iter().cloned());
+        launches.extend(batch.replacements.iter().cloned());
+        for one in &batch.moves {
+            if let MoveTarget::Node(node) = &one.to {
+                placements.entry(node).or_default().push(one.pod.clone());
+            }
+        }
+    }
+    let plan = Plan {
+        launches,
+        placements: placements
+            .into_iter()
+            .map(|(node, pods)| Placement {
+                node_or_claim: PlacementTarget::Node(node.clone()),
+                pods,
+            })
+            .collect(),
+        ..Plan::default()
+    };
+    let input = PlanInput { leaving: &leaving, ..input.plan };
+    let found = check(&input, &plan).into_iter();
+    violations
+        .extend(found.map(|found| violation(format!("{subject}, {}", found.subject), found.rule)));
+}
+
+fn check_node(input: &RepackInput<'_>, name: &NodeName, violations: &mut Vec<Violation>) {
+    let Some(node) = input.plan.view.nodes().get(name) else {
+        violations.push(violation(name.as_str(), "is no node"));
+        return;
+    };
+    if !input
+        .nodes
+        .get(name)
+        .is_some_and(|node| node.initialized_at.is_some() && node.held.is_none())
+    {
+        violations.push(violation(name.as_str(), "may not be disrupted"));
+    }
+    if node.metadata.annotations.get(labels::DO_NOT_DISRUPT).is_some_and(|value| value == "true") {
+        violations.push(violation(name.as_str(), "is not to be disrupted"));
+    }
+    for pod in input.plan.view.pods_on(name).filter(|pod| comes_back(pod)) {
+        if has_active_do_not_disrupt(pod, input.plan.now) {
+            violations.push(violation(&pod.metadata.name, "is not to be disrupted"));
+        }
+        let closed = input.plan.view.budgets().values().any(|budget| {
+            budget.metadata.namespace == pod.metadata.namespace
+                && budget.status.disruptions_allowed <= 0
+                && budget.spec.unhealthy_pod_eviction_policy.as_deref() != Some("AlwaysAllow")
+                && super::topology::selected(budget.spec.selector.as_ref(), &pod.metadata.labels)
+        });
+        if closed {
+            violations
+                .push(violation(&pod.metadata.name, "has a PodDisruptionBudget that is used up"));
+        }
+    }
+}
+
+fn check_targets(plan: &RepackPlan, going: &BTreeSet<&NodeName>, violations: &mut Vec<Violation>) {
+    for one in plan.batches.iter().flat_map(|batch| &batch.moves) {
+        if let MoveTarget::Node(node) = &one.to
+            && going.contains(node)
+        {
+            violations.push(violation(one.pod.to_string(), format!("moves to {node}, which goes")));
+        }
+    }
+}
+
+/// No wave takes more of a pool than its budgets allow at once.
+fn check_budgets(input: &RepackInput<'_>, plan: &RepackPlan, violations: &mut Vec<Violation>) {
+    let mut taken: BTreeMap<(u32, &str), u32> = BTreeMap::new();
+    for batch in &plan.batches {
+        for node in &batch.nodes {
+            let Some(managed) = input.nodes.get(node) else { continue };
+            let pool = &managed.nodepool;
+            let count = taken.entry((batch.wave, pool.as_str())).or_default();
+            *count += 1;
+            let nodes = input.pools.get(pool).copied().unwrap_or_default();
+            let object = input.plan.view.pools().get(pool);
+            let allowed = object
+                .map_or(0, |object| {
+                    allowed_disruptions(object, batch.reason, nodes.initialized, input.plan.now)
+                })
+                .saturating_sub(nodes.unwell + nodes.disrupting);
+            if *count > allowed {
+                let rule = format!("{count} in wave {}, allowed {allowed}", batch.wave);
+                violations.push(violation(pool.as_str(), rule));
+            }
+        }
+    }
+}

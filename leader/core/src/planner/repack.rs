@@ -1,0 +1,138 @@
+//! Repacking: which nodes could go, where their pods would move, and what would replace them.
+//!
+//! A pure function on the planner's own structures. Every node's pods are groups and counts, free room
+//! is what the planner's board says, new nodes are bought from its market.
+//!
+//! 1. Candidates are told from nodes that must stay, and every node that stays has a reason.
+//! 2. Nodes without a pod to move simply go.
+//! 3. The rest is looked at in the order of price by what its eviction costs. A node goes if its pods
+//!    fit on better keepers (first fit from cursors that never go back: free room only shrinks).
+//! 4. Nodes whose pods would cost less on new nodes are taken down in batches of m nodes for n new
+//!    ones, the most savings by eviction first, priced by the dearest that could launch.
+//!
+//! Which nodes are kept as targets is a sweep: each threshold of value by price gives another trade
+//! of savings for evictions, and the best is kept. Each batch is feasible alone and after those before
+//! it. Batches are cut to disruption budgets as waves.
+
+mod candidate;
+mod delete;
+mod economy;
+mod input;
+mod output;
+mod parts;
+mod replace;
+mod room;
+mod wave;
+mod yard;
+
+pub use input::*;
+pub use output::*;
+
+use super::check;
+use candidate::Judged;
+use delete::Attempt;
+use yard::Yard;
+
+/// Shares of a node's price, in percent, that its contents must be worth for it to be kept as a
+/// target. With 0 every node is.
+const THRESHOLDS: [u32; 5] = [0, 40, 55, 70, 85];
+
+/// Plans which nodes go.
+pub fn repack(input: &RepackInput<'_>) -> RepackPlan {
+    let judged = candidate::judge(input, false);
+    let mut left = judged.left.clone();
+    let mut batches = empty_batches(input, &judged);
+    let settings = super::PlannerSettings { packing_passes: 1, ..input.plan.settings.clone() };
+    let plan_input = super::PlanInput { settings: &settings, ..input.plan };
+    if judged.occupied().next().is_some() {
+        let mut yard = Yard::set(input, &plan_input, &judged);
+        let best = best_attempt(&mut yard);
+        batches.extend(best.batches);
+        left.extend(best.left);
+        left.append(&mut yard.refused);
+    }
+    let mut plan = RepackPlan { batches, left, report: RepackReport::default() };
+    wave::cut(input, &mut plan);
+    plan.report = report(input, &judged, &plan);
+    if cfg!(debug_assertions) && input.plan.view.pods().len() <= MOST_CHECKED_PODS {
+        let violations = check::check_repack(input, &plan);
+        plan.report.problems.extend(violations.iter().map(|found| format!("check: {found}")));
+    }
+    plan
+}
+
+/// Plans for nodes without a pod to move alone; cheap enough to do at every look.
+pub fn remove_empty(input: &RepackInput<'_>) -> RepackPlan {
+    let judged = candidate::judge(input, true);
+    let batches = empty_batches(input, &judged);
+    let mut plan = RepackPlan { batches, ..RepackPlan::default() };
+    wave::cut(input, &mut plan);
+    plan.report = report(input, &judged, &plan);
+    plan
+}
+
+/// Why one of these nodes may not be taken down now, whatever is gained; `None` if all may.
+pub fn refusal(input: &RepackInput<'_>) -> Option<LeftAlone> {
+    candidate::judge(input, false).left.into_iter().next()
+}
+
+/// Larger clusters are not checked by debug builds on their own: the check goes pod by pod.
+const MOST_CHECKED_PODS: usize = 1_000;
+
+/// Clusters of up to so many candidates are planned for each threshold; of larger ones, where an
+/// estimate is good, only the most promising threshold is tried beside the first.
+const SMALL: usize = 64;
+
+/// The threshold worth most, evictions paid for.
+fn best_attempt(yard: &mut Yard<'_>) -> Attempt {
+    let thresholds = if yard.order.len() <= SMALL {
+        THRESHOLDS.to_vec()
+    } else {
+        let estimate = |threshold: &u32| {
+            yard.enter(*threshold);
+            let done = yard.delete(*threshold);
+            (yard.estimate(&done), std::cmp::Reverse(*threshold))
+        };
+        let promising = THRESHOLDS.iter().copied().max_by_key(estimate).unwrap_or(0);
+        if promising == 0 { vec![0] } else { vec![0, promising] }
+    };
+    let mut best: Option<Attempt> = None;
+    for threshold in thresholds {
+        let attempt = yard.attempt(threshold);
+        if best.as_ref().is_none_or(|best| attempt.worth > best.worth) {
+            best = Some(attempt);
+        }
+    }
+    best.unwrap_or_default()
+}
+
+fn empty_batches(input: &RepackInput<'_>, judged: &Judged) -> Vec<Batch> {
+    judged
+        .empty
+        .iter()
+        .filter_map(|name| {
+            let price = input.nodes.get(name)?.price_micro;
+            Some(Batch {
+                reason: drover_common::crd::DisruptionReason::Empty,
+                nodes: vec![name.clone()],
+                price_micro: price,
+                saving_micro: i64::try_from(price).unwrap_or(i64::MAX),
+                ..Batch::default()
+            })
+        })
+        .collect()
+}
+
+fn report(input: &RepackInput<'_>, judged: &Judged, plan: &RepackPlan) -> RepackReport {
+    let prices = input.nodes.values().map(|node| node.price_micro);
+    RepackReport {
+        nodes: input.nodes.len(),
+        candidates: judged.empty.len() + judged.occupied().count(),
+        removed: plan.batches.iter().map(|batch| batch.nodes.len()).sum(),
+        launched: plan.batches.iter().map(|batch| batch.replacements.len()).sum(),
+        moves: plan.batches.iter().map(|batch| batch.moves.len()).sum(),
+        price_micro: prices.fold(0, u64::saturating_add),
+        saving_micro: plan.batches.iter().map(|batch| batch.saving_micro).sum(),
+        problems: Vec::new(),
+    }
+}

@@ -1,0 +1,384 @@
+//! The state of one repack: the planner's board with every movable pod as part of a group, and what
+//! each node holds.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use drover_common::cluster::ObjectKey;
+use drover_common::id::NodeName;
+use drover_common::instance_type::CapacityType;
+
+use super::candidate::{Contents, Judged};
+use super::economy;
+use super::{LeftAlone, LeftKind, RepackInput};
+use crate::planner::board::Board;
+use crate::planner::group::collect;
+use crate::planner::rules::{Alternatives, variants};
+use crate::planner::topology::Topology;
+use crate::planner::volume::volume_rules;
+use crate::planner::{PlacementTarget, PlanInput, PreferencePolicy};
+use crate::view::{HostPort, ShapeId};
+
+/// A node as something to keep or to take down.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Lot {
+    /// Whether it may be taken down.
+    pub candidate: bool,
+    /// Whether it may take moved pods at all.
+    pub takes_moves: bool,
+    pub spot: bool,
+    /// Micro-dollars an hour.
+    pub price: u64,
+    pub eviction_cost: i64,
+    /// What its pods would cost on new nodes.
+    pub value: u64,
+    /// Groups and their pods.
+    pub contents: Vec<(usize, Vec<ObjectKey>)>,
+}
+
+impl Lot {
+    pub(super) fn pods(&self) -> usize {
+        self.contents.iter().map(|(_, pods)| pods.len()).sum()
+    }
+
+    /// Whether its contents are worth this share of its price.
+    pub(super) fn is_worth(&self, percent: u32) -> bool {
+        let value = u128::from(self.value) * 100;
+        value >= u128::from(self.price) * u128::from(percent)
+    }
+}
+
+/// How every attempt begins.
+#[derive(Default)]
+struct Start {
+    /// Use, attachments and ports of each place.
+    places: Vec<(Vec<i64>, Option<i64>, Vec<HostPort>)>,
+    /// What limits leave of each pool.
+    pools: Vec<(Vec<Option<i64>>, Option<i64>)>,
+}
+
+/// One repack.
+pub(super) struct Yard<'a> {
+    pub input: &'a RepackInput<'a>,
+    pub board: Board<'a>,
+    /// Terms with the counts of what runs: what a batch alone meets. The board's own counts have all
+    /// batches so far in them.
+    pub alone: Topology,
+    /// By place on the board.
+    pub lots: Vec<Lot>,
+    /// Candidates, the first to go first.
+    pub order: Vec<usize>,
+    /// Each place's position in that order.
+    pub rank: Vec<usize>,
+    /// Places for moved pods, the best first.
+    pub targets: Vec<usize>,
+    /// Nodes that turned out to stay, and take pods from then on.
+    pub stayed: Vec<usize>,
+    /// By group: how far targets and stayed nodes have no room for one.
+    pub cursors: Vec<(usize, usize)>,
+    /// Whether moving such pods concerns no others.
+    pub plain: Vec<bool>,
+    pub allowed: BTreeMap<drover_common::id::NodePoolName, u32>,
+    /// Nodes that turned out not to be movable.
+    pub refused: Vec<LeftAlone>,
+    classes: Vec<usize>,
+    admits: Vec<Vec<Option<bool>>>,
+    start: Start,
+}
+
+impl<'a> Yard<'a> {
+    pub(super) fn set(input: &'a RepackInput<'a>, plan: &PlanInput<'a>, judged: &Judged) -> Self {
+        let mut pending = collect(plan, false);
+        let (mut kinds, refused) = Kinds::of(input, judged);
+        pending.groups.append(&mut kinds.groups);
+        let mut board = Board::of(plan, pending);
+        kinds.find_groups(&mut board);
+        let lots = lots(input, judged, &board, &mut kinds);
+        let mut yard = Self {
+            input,
+            alone: Topology::default(),
+            order: Vec::new(),
+            rank: vec![usize::MAX; lots.len()],
+            targets: Vec::new(),
+            stayed: Vec::new(),
+            cursors: vec![(0, 0); board.groups.len()],
+            plain: Vec::new(),
+            allowed: judged.allowed.clone(),
+            refused,
+            classes: Vec::new(),
+            admits: Vec::new(),
+            start: Start::default(),
+            lots,
+            board,
+        };
+        yard.seat_waiting(plan);
+        yard.sort_places();
+        yard
+    }
+
+    /// Gives pods that wait, and those of leaving nodes, their places: they come first.
+    fn seat_waiting(&mut self, plan: &PlanInput<'_>) {
+        for group in 0..self.board.groups.len() {
+            let Some(entry) = self.board.groups.get(group) else { continue };
+            let last = entry.variants.len().saturating_sub(1);
+            if entry.left() > 0 && entry.step < last {
+                self.board.enter_step(plan.view, group, last);
+            }
+        }
+        self.board.keep_meant();
+        for group in 0..self.board.groups.len() {
+            if self.board.groups.get(group).is_some_and(|group| group.left() > 0) {
+                self.board.place_on_nodes(group);
+            }
+        }
+        for group in &mut self.board.groups {
+            group.pods.clear();
+            group.placed = 0;
+        }
+        for place in &mut self.board.existing {
+            place.pods.clear();
+        }
+        self.alone = self.board.topology.clone();
+    }
+
+    fn sort_places(&mut self) {
+        let board = &self.board;
+        self.plain = board
+            .groups
+            .iter()
+            .map(|group| group.is_plain() && group.shape.volumes.is_empty())
+            .collect();
+        self.classes = classes(board);
+        let kinds = self.classes.iter().max().map_or(0, |most| most + 1);
+        self.admits = vec![vec![None; kinds]; board.groups.len()];
+        let places = board.existing.iter();
+        let pools = board.market.pools.iter();
+        self.start = Start {
+            places: places.map(|p| (p.used.clone(), p.attachable, p.ports.clone())).collect(),
+            pools: pools.map(|p| (p.left.clone(), p.nodes_left)).collect(),
+        };
+        economy::appraise(&self.board, &mut self.lots);
+        let lots = &self.lots;
+        let mut order: Vec<usize> =
+            (0..lots.len()).filter(|place| lots.get(*place).is_some_and(|l| l.candidate)).collect();
+        // Price by eviction cost, descending, in integers; the cost of one more pod keeps nodes with
+        // next to nothing on them comparable.
+        order.sort_by_cached_key(|place| {
+            let lot = lots.get(*place).cloned().unwrap_or_default();
+            let cost = u128::try_from(1_000 + lot.eviction_cost).unwrap_or(1);
+            (std::cmp::Reverse(u128::from(lot.price) * 1_000_000 / cost.max(1)), *place)
+        });
+        for (position, place) in order.iter().enumerate() {
+            if let Some(rank) = self.rank.get_mut(*place) {
+                *rank = position;
+            }
+        }
+        self.order = order;
+    }
+
+    /// Begins anew, with the nodes as targets whose contents are worth the threshold.
+    pub(super) fn enter(&mut self, threshold: u32) {
+        for (place, start) in self.board.existing.iter_mut().zip(&self.start.places) {
+            place.used.clone_from(&start.0);
+            place.attachable = start.1;
+            place.ports.clone_from(&start.2);
+        }
+        for (pool, (left, nodes_left)) in self.board.market.pools.iter_mut().zip(&self.start.pools)
+        {
+            pool.left.clone_from(left);
+            pool.nodes_left = *nodes_left;
+        }
+        self.board.topology.clone_from(&self.alone);
+        self.stayed.clear();
+        self.cursors.fill((0, 0));
+        let staying = (0..self.lots.len()).filter(|place| {
+            self.lots.get(*place).is_some_and(|lot| lot.takes_moves && !lot.candidate)
+        });
+        let keepers = self.order.iter().rev().copied().filter(|place| {
+            self.lots.get(*place).is_some_and(|lot| lot.takes_moves && lot.is_worth(threshold))
+        });
+        self.targets = staying.chain(keepers).collect();
+    }
+
+    /// Whether labels and taints of a place let a group in.
+    pub(super) fn admits(&mut self, group: usize, place: usize) -> bool {
+        let Some(class) = self.classes.get(place).copied() else { return false };
+        let Some(known) = self.admits.get_mut(group).and_then(|row| row.get_mut(class)) else {
+            return false;
+        };
+        if let Some(known) = known {
+            return *known;
+        }
+        let rules = self.board.groups.get(group).and_then(|group| group.variant());
+        let admits = rules
+            .zip(self.board.existing.get(place))
+            .is_some_and(|(variant, place)| place.admits(&variant.rules));
+        *known = Some(admits);
+        admits
+    }
+
+    pub(super) fn node_name(&self, place: usize) -> Option<NodeName> {
+        match &self.board.existing.get(place)?.target {
+            PlacementTarget::Node(name) => Some(name.clone()),
+            PlacementTarget::Claim(_) => None,
+        }
+    }
+}
+
+/// The kinds of movable pods: one group each, found by the first of its pods.
+#[derive(Default)]
+struct Kinds {
+    groups: Vec<(
+        std::sync::Arc<crate::view::PodShape>,
+        Vec<crate::planner::rules::Variant>,
+        Vec<ObjectKey>,
+    )>,
+    /// The kind of each pod with volumes, the kind of each shape for the others.
+    by_pod: BTreeMap<ObjectKey, usize>,
+    by_shape: BTreeMap<ShapeId, usize>,
+    firsts: Vec<ObjectKey>,
+    group_of: Vec<usize>,
+    unmovable: BTreeSet<NodeName>,
+}
+
+impl Kinds {
+    fn of(input: &RepackInput<'_>, judged: &Judged) -> (Self, Vec<LeftAlone>) {
+        let mut kinds = Self::default();
+        let mut refused = Vec::new();
+        let mut by_volumes: BTreeMap<(ShapeId, Vec<Alternatives>), usize> = BTreeMap::new();
+        for (node, contents) in judged.occupied() {
+            for key in &contents.pods {
+                if let Err(reason) = kinds.learn(input, key, &mut by_volumes) {
+                    let reason = format!("Pod {key} can't move: {reason}");
+                    refused.push(LeftAlone { node: node.clone(), reason, kind: LeftKind::Blocked });
+                    kinds.unmovable.insert(node.clone());
+                    break;
+                }
+            }
+        }
+        (kinds, refused)
+    }
+
+    fn learn(
+        &mut self,
+        input: &RepackInput<'_>,
+        key: &ObjectKey,
+        by_volumes: &mut BTreeMap<(ShapeId, Vec<Alternatives>), usize>,
+    ) -> Result<(), String> {
+        let view = input.plan.view;
+        let Some(entry) = view.pods().get(key) else { return Ok(()) };
+        if self.by_shape.contains_key(&entry.shape) {
+            return Ok(());
+        }
+        let Some(shape) = view.shape(entry.shape) else { return Ok(()) };
+        let volumes = volume_rules(view, key, shape)?;
+        let known = by_volumes.get(&(entry.shape, volumes.clone())).copied();
+        let kind = match known {
+            Some(kind) => kind,
+            // Preferences hold nobody where he is: the scheduler weighs them when it binds.
+            None => {
+                let steps = variants(shape, &volumes, PreferencePolicy::Ignore, false)?;
+                self.groups.push((shape.clone(), steps, vec![key.clone()]));
+                self.firsts.push(key.clone());
+                by_volumes.insert((entry.shape, volumes), self.firsts.len() - 1);
+                self.firsts.len() - 1
+            }
+        };
+        if shape.volumes.is_empty() {
+            self.by_shape.insert(entry.shape, kind);
+        } else {
+            self.by_pod.insert(key.clone(), kind);
+        }
+        Ok(())
+    }
+
+    /// Finds the group that each kind became, and takes its first pod, which does not wait, out.
+    fn find_groups(&mut self, board: &mut Board<'_>) {
+        let mut owners: BTreeMap<ObjectKey, usize> = BTreeMap::new();
+        let firsts: BTreeSet<&ObjectKey> = self.firsts.iter().collect();
+        for (number, group) in board.groups.iter_mut().enumerate() {
+            group.pods.retain(|pod| {
+                let first = firsts.contains(pod);
+                if first {
+                    owners.insert(pod.clone(), number);
+                }
+                !first
+            });
+        }
+        self.group_of = self
+            .firsts
+            .iter()
+            .map(|first| owners.get(first).copied().unwrap_or(usize::MAX))
+            .collect();
+    }
+
+    fn group(&self, input: &RepackInput<'_>, key: &ObjectKey) -> Option<usize> {
+        let shape = input.plan.view.pods().get(key)?.shape;
+        let kind = self.by_shape.get(&shape).or_else(|| self.by_pod.get(key))?;
+        self.group_of.get(*kind).copied().filter(|group| *group != usize::MAX)
+    }
+}
+
+fn lots(
+    input: &RepackInput<'_>,
+    judged: &Judged,
+    board: &Board<'_>,
+    kinds: &mut Kinds,
+) -> Vec<Lot> {
+    let places = board.existing.iter();
+    places
+        .map(|place| match &place.target {
+            PlacementTarget::Node(name) => lot(input, judged, kinds, name),
+            PlacementTarget::Claim(_) => Lot::default(),
+        })
+        .collect()
+}
+
+fn lot(input: &RepackInput<'_>, judged: &Judged, kinds: &Kinds, name: &NodeName) -> Lot {
+    let managed = input.nodes.get(name);
+    let settled = managed.is_none_or(|managed| {
+        managed.initialized_at.is_some() && (managed.quiet || input.settings.skip_waits)
+    });
+    let empty = judged.empty.binary_search(name).is_ok();
+    let mut lot = Lot {
+        takes_moves: settled && !empty,
+        spot: managed.is_some_and(|managed| managed.capacity_type == CapacityType::Spot),
+        price: managed.map_or(0, |managed| managed.price_micro),
+        ..Lot::default()
+    };
+    let Some(Contents { pods, eviction_cost }) = judged.movable.get(name) else { return lot };
+    lot.eviction_cost = *eviction_cost;
+    lot.candidate = !kinds.unmovable.contains(name);
+    let mut contents: BTreeMap<usize, Vec<ObjectKey>> = BTreeMap::new();
+    for key in pods {
+        match kinds.group(input, key) {
+            Some(group) => contents.entry(group).or_default().push(key.clone()),
+            None => lot.candidate = false,
+        }
+    }
+    lot.contents = contents.into_iter().collect();
+    lot
+}
+
+/// Numbers places by what rules can tell apart: labels that some rule speaks of, and taints.
+fn classes(board: &Board<'_>) -> Vec<usize> {
+    let keys: BTreeSet<&str> = board
+        .groups
+        .iter()
+        .filter_map(|group| group.variant())
+        .flat_map(|variant| {
+            variant.rules.all.iter().chain(variant.rules.any.iter().flatten().flatten())
+        })
+        .map(|requirement| requirement.key.as_str())
+        .collect();
+    let mut known = BTreeMap::new();
+    board
+        .existing
+        .iter()
+        .map(|place| {
+            let labels: Vec<Option<&String>> =
+                keys.iter().map(|key| place.labels.get(*key)).collect();
+            let next = known.len();
+            *known.entry((labels, &place.taints, &place.open)).or_insert(next)
+        })
+        .collect()
+}
