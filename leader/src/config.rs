@@ -4,6 +4,7 @@
 //! Deployment's environment can be moved over as it is.
 
 mod args;
+mod gates;
 mod peers;
 #[cfg(test)]
 mod tests;
@@ -15,7 +16,7 @@ use std::time::Duration;
 
 use drover_core::control::{LeaseSettings, Settings};
 use drover_core::nodeclass::ClusterSettings;
-use drover_core::planner::{MinValuesPolicy, PlannerSettings, PreferencePolicy};
+use drover_core::planner::{MinValuesPolicy, PlannerSettings, PreferencePolicy, RepackSettings};
 use jiff::SignedDuration;
 
 use crate::raft::{GroupConfig, Peer, ReplicaId, Timings};
@@ -230,10 +231,32 @@ fn control(args: &Args) -> Result<Settings, ConfigError> {
             min_values_policy: min_values_policy(&args.min_values_policy)?,
             ..PlannerSettings::default()
         },
+        repack: repack(args)?,
+        disruption_poll: Setting("--consolidation-period", "DROVER_CONSOLIDATION_PERIOD")
+            .signed_duration(&args.consolidation_period)?,
         vm_memory_overhead_ppm: overhead_ppm(args.vm_memory_overhead_percent)?,
         reserved_enis: args.reserved_enis,
         lease,
         ..Settings::default()
+    })
+}
+
+fn repack(args: &Args) -> Result<RepackSettings, ConfigError> {
+    let saving =
+        Setting("--consolidation-min-saving-percent", "DROVER_CONSOLIDATION_MIN_SAVING_PERCENT");
+    let percent = args.consolidation_min_saving_percent;
+    if percent > 100 {
+        return Err(saving.error(format!("{percent} is more than 100")));
+    }
+    let gates = gates::parse(&args.feature_gates)
+        .map_err(|reason| Setting("--feature-gates", "FEATURE_GATES").error(reason))?;
+    let usual = RepackSettings::default();
+    Ok(RepackSettings {
+        min_saving_percent: percent,
+        min_node_age: Setting("--consolidation-min-node-age", "DROVER_CONSOLIDATION_MIN_NODE_AGE")
+            .signed_duration(&args.consolidation_min_node_age)?,
+        spot_to_spot: gates.get("SpotToSpotConsolidation").copied().unwrap_or(usual.spot_to_spot),
+        ..usual
     })
 }
 

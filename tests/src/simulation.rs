@@ -22,6 +22,7 @@ use drover_common::protocol::{Directive, Report, ReportAnswer};
 use drover_core::command::Command;
 use drover_core::control::{CallKey, Effect, Input, Settings};
 use drover_core::nodeclass::ClusterSettings;
+use drover_core::planner::RepackSettings;
 use drover_sandbox::world::{World, WorldOptions};
 use jiff::{SignedDuration, Timestamp};
 
@@ -61,6 +62,7 @@ enum Event {
     Restart { replica: usize },
     Election,
     Interruption,
+    Shrink,
 }
 
 /// One run.
@@ -87,6 +89,8 @@ pub struct Verdict {
     pub unfinished: Vec<String>,
     /// Commands committed.
     pub committed: usize,
+    /// Consolidations whose drain began.
+    pub consolidated: usize,
     /// Instances ever launched.
     pub launched: u64,
     /// A hash over everything committed: equal for equal seeds.
@@ -161,6 +165,7 @@ impl Simulation {
             broken,
             unfinished,
             committed: self.log.entries().len(),
+            consolidated: self.oracle.consolidated(),
             launched: self.world.cloud.audit().launches,
             trace: self.trace,
         }
@@ -181,6 +186,9 @@ impl Simulation {
             let at = self.dice.millis(millis / 2, millis);
             self.agenda.after(at, Event::Interruption);
         }
+        // What is left after this fits on fewer nodes, while leaders still crash.
+        let at = self.dice.millis(millis / 4, millis / 2);
+        self.agenda.after(at, Event::Shrink);
     }
 
     fn happen(&mut self, event: Event) {
@@ -213,6 +221,7 @@ impl Simulation {
             Event::Restart { replica } => self.restart(replica),
             Event::Election => self.elect(),
             Event::Interruption => self.interrupt(),
+            Event::Shrink => workload::shrink(&mut self.world, self.agenda.now()),
         }
     }
 
@@ -317,6 +326,11 @@ impl Simulation {
                 ..ClusterSettings::default()
             },
             region: "us-east-1".to_owned(),
+            repack: RepackSettings {
+                min_node_age: SignedDuration::from_secs(20),
+                ..RepackSettings::default()
+            },
+            disruption_poll: SignedDuration::from_secs(3),
             ..Settings::default()
         };
         let started = Replica::start(

@@ -90,10 +90,13 @@ pub enum Change {
         #[serde(default)]
         unavailable: Option<UnavailableOffering>,
     },
-    /// Claims are to leave.
+    /// Claims are to leave, after their replacements are up.
     CommitDisruption {
         /// The disruption, all of it.
         disruption: Box<Disruption>,
+        /// The launches of its replacements; they are decided with it or not at all.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        intents: Vec<LaunchIntent>,
     },
     /// The disruption's drains begin: its replacements are up and its checks still hold.
     StartDrain {
@@ -313,6 +316,8 @@ pub struct AdoptedClaim {
 pub enum DisruptionReason {
     /// No pod would have to move.
     Emptiness,
+    /// Its pods fit elsewhere, or on cheaper nodes.
+    Consolidation,
     /// EC2 takes the instance back or will stop it.
     Interruption,
     /// Someone deleted the NodeClaim or its Node.
@@ -326,13 +331,14 @@ pub enum DisruptionReason {
 impl DisruptionReason {
     /// Whether it can wait, be stopped by doubt and be given up.
     pub fn is_voluntary(self) -> bool {
-        matches!(self, DisruptionReason::Emptiness)
+        matches!(self, DisruptionReason::Emptiness | DisruptionReason::Consolidation)
     }
 
     /// The reason as Karpenter writes it.
     pub const fn as_str(self) -> &'static str {
         match self {
             DisruptionReason::Emptiness => "Empty",
+            DisruptionReason::Consolidation => "Underutilized",
             DisruptionReason::Interruption => "Interruption",
             DisruptionReason::Deletion => "Deletion",
             DisruptionReason::Liveness => "Liveness",
@@ -350,6 +356,9 @@ pub struct Disruption {
     pub reason: DisruptionReason,
     /// The claims.
     pub claims: Vec<NodeClaimName>,
+    /// Claims that must be initialized before any pod is asked to go.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub replacements: Vec<NodeClaimName>,
     /// When pods may be deleted past their budgets; never, if `None`.
     #[serde(default)]
     pub deadline: Option<Timestamp>,

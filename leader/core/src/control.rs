@@ -20,6 +20,7 @@ mod calls;
 mod claim_status;
 mod class;
 mod cloud;
+mod consolidate;
 mod discovery;
 mod disrupt;
 mod drain;
@@ -52,6 +53,7 @@ use crate::state::State;
 use crate::view::View;
 
 pub use calls::CallKey;
+pub use consolidate::ConsolidationCounts;
 pub use settings::{LeaseSettings, Settings};
 pub use status::{NodeSummary, Status};
 
@@ -119,6 +121,7 @@ pub struct Control {
     drains: drain::Drains,
     provisioning: provisioning::Provisioning,
     activity: lifecycle::PodActivity,
+    consolidation: consolidate::Consolidation,
     suspicions: garbage::Suspicions,
     events: events::Recorder,
     problems: BTreeMap<String, String>,
@@ -141,6 +144,7 @@ impl Control {
             drains: drain::Drains::default(),
             provisioning: provisioning::Provisioning::default(),
             activity: lifecycle::PodActivity::default(),
+            consolidation: consolidate::Consolidation::default(),
             suspicions: garbage::Suspicions::default(),
             events: events::Recorder::default(),
             problems: BTreeMap::new(),
@@ -220,6 +224,7 @@ impl Control {
         self.launches = launch::Launches::default();
         self.drains = drain::Drains::default();
         self.provisioning = provisioning::Provisioning::default();
+        self.consolidation = consolidate::Consolidation::default();
         self.suspicions = garbage::Suspicions::default();
         self.discovery.forget_calls();
         self.problems.clear();
@@ -241,9 +246,9 @@ impl Control {
         self.follow_claims(state, now);
         self.lead_out(state, now);
         self.drain_for_silent_agents(state, now);
-        self.disrupt_empty_nodes(state, now);
         self.collect_garbage(state, now);
         self.provision(state, now);
+        self.consolidate(state, now);
         self.report_pools(state, now);
         self.report_classes(now);
     }

@@ -126,8 +126,8 @@ impl State {
             Change::RecordNotice { node, notice, unavailable } => {
                 self.record_notice(index, at, node, notice, unavailable.as_ref())
             }
-            Change::CommitDisruption { disruption } => {
-                self.commit_disruption(index, at, disruption)
+            Change::CommitDisruption { disruption, intents } => {
+                self.commit_disruption(index, at, disruption, intents)
             }
             Change::StartDrain { disruption } => self.start_drain(at, disruption),
             Change::CancelDisruption { disruption, reason } => {

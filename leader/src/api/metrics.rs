@@ -19,6 +19,7 @@ pub(super) async fn metrics(State(shared): State<Shared>) -> Result<Response, Ap
     let status = shared.brain.status().await?;
     let mut page = Page::default();
     write_cluster(&mut page, &status);
+    write_consolidation(&mut page, &status);
     write_raft(&mut page, &shared.group.status(), shared.is_leading());
     page.gauge(
         "drover_raft_slowest_flush_seconds",
@@ -102,6 +103,43 @@ fn write_cluster(page: &mut Page, status: &Status) {
         u8::from(status.synced && !status.stale),
     );
     page.gauge("drover_problems", "Things that do not work.", status.problems.len());
+}
+
+fn write_consolidation(page: &mut Page, status: &Status) {
+    let counts = &status.consolidation;
+    let decisions = "karpenter_voluntary_disruption_decisions_total";
+    page.head(decisions, "counter", "Voluntary disruptions decided by this leader.");
+    for (reason, decision, kind, count) in [
+        ("empty", "delete", "empty", counts.empty),
+        ("underutilized", "delete", "multi", counts.deleted),
+        ("underutilized", "replace", "multi", counts.replaced),
+    ] {
+        let labels = [("reason", reason), ("decision", decision), ("consolidation_type", kind)];
+        page.line(decisions, &labels, count);
+    }
+    page.counter(
+        "karpenter_voluntary_disruption_failed_validations_total",
+        "Voluntary disruptions given up before their drain began.",
+        counts.given_up,
+    );
+    page.counter("drover_repacks_total", "Repacks planned by this leader.", counts.repacks);
+    if let Some(repack) = &status.last_repack {
+        let eligible = "karpenter_voluntary_disruption_eligible_nodes";
+        page.head(eligible, "gauge", "Nodes that the last repack could have taken down.");
+        page.line(eligible, &[("reason", "underutilized")], repack.candidates);
+        page.gauge(
+            "drover_repack_savings_per_hour_dollars",
+            "What the last repack would save in all.",
+            repack.saving_micro as f64 / 1e6,
+        );
+    }
+    let allowed = "karpenter_nodepools_allowed_disruptions";
+    page.head(allowed, "gauge", "Nodes that a NodePool's budgets let go now.");
+    for (pool, by_reason) in &status.allowed_disruptions {
+        for (reason, count) in by_reason {
+            page.line(allowed, &[("nodepool", pool.as_str()), ("reason", reason)], count);
+        }
+    }
 }
 
 fn write_raft(page: &mut Page, raft: &GroupStatus, leading: bool) {

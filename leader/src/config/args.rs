@@ -104,6 +104,35 @@ pub struct Args {
     /// What happens where minValues can't be met: Strict or BestEffort.
     #[arg(long, env = "MIN_VALUES_POLICY", default_value = "Strict", value_name = "POLICY")]
     pub min_values_policy: String,
+    /// Karpenter's feature gates as `Name=true,…`; SpotToSpotConsolidation (true unless said
+    /// otherwise: a spot replacement needs 15 cheaper types) is the one of consolidation.
+    #[arg(long, env = "FEATURE_GATES", default_value = "", value_name = "GATES")]
+    pub feature_gates: String,
+    /// How often nodes that hold pods are looked at for consolidation; each node of the cluster adds
+    /// 10 ms.
+    #[arg(
+        long,
+        env = "DROVER_CONSOLIDATION_PERIOD",
+        default_value = "10s",
+        value_name = "DURATION"
+    )]
+    pub consolidation_period: String,
+    /// Nodes that hold pods are not consolidated before they have been ready for so long.
+    #[arg(
+        long,
+        env = "DROVER_CONSOLIDATION_MIN_NODE_AGE",
+        default_value = "10m",
+        value_name = "DURATION"
+    )]
+    pub consolidation_min_node_age: String,
+    /// Replacements must save so much of what they replace, in percent, whatever they become.
+    #[arg(
+        long,
+        env = "DROVER_CONSOLIDATION_MIN_SAVING_PERCENT",
+        default_value_t = 10,
+        value_name = "PERCENT"
+    )]
+    pub consolidation_min_saving_percent: u32,
     /// Drive the cluster without holding Karpenter's lease.
     #[arg(
         long,

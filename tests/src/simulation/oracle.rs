@@ -34,6 +34,7 @@ impl Oracle {
                 .push(format!("claims with two instances: {:?}", audit.claims_with_two_instances));
         }
         self.committed.read(log);
+        broken.extend(self.committed.broken.iter().cloned());
         let committed = &self.committed;
         for instance in world.cloud.instances() {
             let id = instance.id.0.clone();
@@ -52,6 +53,11 @@ impl Oracle {
             }
         }
         broken
+    }
+
+    /// How many consolidations went as far as their drain.
+    pub fn consolidated(&self) -> usize {
+        self.committed.consolidated
     }
 
     /// What is still missing once faults have stopped; empty when the system has come to rest.
@@ -106,6 +112,11 @@ struct Committed {
     intents: BTreeSet<String>,
     closed: BTreeSet<String>,
     terminations: BTreeSet<String>,
+    initialized: BTreeSet<String>,
+    /// The replacements of each consolidation that was committed.
+    replacements: BTreeMap<String, BTreeSet<String>>,
+    consolidated: usize,
+    broken: Vec<String>,
 }
 
 impl Committed {
@@ -116,6 +127,28 @@ impl Committed {
                 |pointer: &str| entry.pointer(pointer).and_then(Value::as_str).map(str::to_owned);
             match text("/change/verb").as_deref() {
                 Some("create-intent") => self.intents.extend(text("/change/intent/id")),
+                Some("commit-disruption") => {
+                    let intents = entry.pointer("/change/intents").and_then(Value::as_array);
+                    let ids = intents.into_iter().flatten();
+                    self.intents
+                        .extend(ids.filter_map(|i| Some(i.get("id")?.as_str()?.to_owned())));
+                    if text("/change/disruption/reason").as_deref() == Some("Consolidation") {
+                        let listed = entry.pointer("/change/disruption/replacements");
+                        let names = listed.and_then(Value::as_array).into_iter().flatten();
+                        let names = names.filter_map(|n| n.as_str().map(str::to_owned)).collect();
+                        let id = text("/change/disruption/id").unwrap_or_default();
+                        self.replacements.insert(id, names);
+                    }
+                }
+                Some("record-initialized") => self.initialized.extend(text("/change/claim")),
+                Some("start-drain") => {
+                    let id = text("/change/disruption").unwrap_or_default();
+                    let Some(wanted) = self.replacements.remove(&id) else { continue };
+                    self.consolidated += 1;
+                    if !wanted.is_subset(&self.initialized) {
+                        self.broken.push(format!("{id} drains before its replacements are up"));
+                    }
+                }
                 Some("record-launched" | "record-launch-failed") => {
                     self.closed.extend(text("/change/intent"));
                 }

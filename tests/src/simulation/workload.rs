@@ -36,6 +36,21 @@ pub(super) fn apply(world: &mut World, now: Timestamp) {
     create(world, Kind::ReplicaSet, Some("default"), replica_set("db", 3, "1", "6Gi"), now);
 }
 
+/// Most of `web` goes.
+pub(super) fn shrink(world: &mut World, now: Timestamp) {
+    let target = Target {
+        kind: Kind::ReplicaSet,
+        namespace: Some("default".to_owned()),
+        name: "web".to_owned(),
+    };
+    let patch = json!({"spec": {"replicas": 7}});
+    let call = Call::Kubernetes(KubernetesCall::MergePatch { target, status: false, patch });
+    match world.apply(&call, now) {
+        Outcome::Kubernetes(Ok(_)) => {}
+        other => panic!("the workload can't shrink: {other:?}"),
+    }
+}
+
 fn replica_set(name: &str, replicas: u32, cpu: &str, memory: &str) -> Value {
     json!({
         "apiVersion": "apps/v1", "kind": "ReplicaSet",

@@ -178,7 +178,7 @@ fn proposal_key(change: &Change) -> String {
             "notice {} {:?} {} {:?}",
             notice.instance, notice.kind, notice.boot, notice.deadline
         ),
-        Change::CommitDisruption { disruption } => {
+        Change::CommitDisruption { disruption, .. } => {
             let claims: Vec<&str> = disruption.claims.iter().map(NodeClaimName::as_str).collect();
             format!("disrupt {}", claims.join(" "))
         }

@@ -12,6 +12,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::lifecycle::not_initialized;
 use super::object::{self, after, condition, ready};
+use crate::command::DisruptionReason;
 use crate::state::{ClaimRecord, Stage};
 
 /// A claim's `lastPodEventTime` is written at most this often.
@@ -26,6 +27,8 @@ pub(super) struct Inputs<'a> {
     pub(super) last_pod_event: Option<Timestamp>,
     /// `None`: never.
     pub(super) consolidate_after: Option<SignedDuration>,
+    /// The voluntary disruption it leaves by.
+    pub(super) disrupted: Option<DisruptionReason>,
     pub(super) now: Timestamp,
 }
 
@@ -57,6 +60,7 @@ pub(super) fn wanted(inputs: &Inputs<'_>) -> NodeClaimStatus {
         Condition::set(&mut status.conditions, one);
     }
     set_consolidatable(&mut status, inputs);
+    set_disruption_reason(&mut status, inputs);
     let generation = claim.metadata.generation;
     let sum = ready(
         &status.conditions,
@@ -137,6 +141,25 @@ fn set_consolidatable(status: &mut NodeClaimStatus, inputs: &Inputs<'_>) {
         Condition::set(&mut status.conditions, made);
     } else {
         status.conditions.retain(|condition| condition.type_ != "Consolidatable");
+    }
+}
+
+/// DisruptionReason: it was chosen to leave; gone again if that was given up.
+fn set_disruption_reason(status: &mut NodeClaimStatus, inputs: &Inputs<'_>) {
+    match inputs.disrupted {
+        Some(reason) => {
+            let generation = inputs.claim.metadata.generation;
+            let made = condition(
+                "DisruptionReason",
+                ConditionStatus::True,
+                reason.as_str(),
+                "",
+                generation,
+                inputs.now,
+            );
+            Condition::set(&mut status.conditions, made);
+        }
+        None => status.conditions.retain(|condition| condition.type_ != "DisruptionReason"),
     }
 }
 

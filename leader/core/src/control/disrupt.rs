@@ -1,40 +1,34 @@
-//! Voluntary disruption: which nodes are empty, how many may go, and what stops it all.
+//! Voluntary disruption: what planning is told of nodes, and the last look before a drain begins.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use drover_common::crd::{
-    Condition, DisruptionReason as BudgetReason, NodePool, allowed_disruptions,
+    Condition, DisruptionReason as BudgetReason, NodeClaim, NodePool, allowed_disruptions,
 };
-use drover_common::id::{NodeClaimName, NodeName, NodePoolName};
+use drover_common::id::{DisruptionId, NodeClaimName, NodeName, NodePoolName};
+use drover_common::instance_type::CapacityType;
 use drover_common::labels;
 use jiff::Timestamp;
 
+use super::Control;
 use super::leave::Verdict;
-use super::{Control, object};
-use crate::command::DisruptionReason;
+use crate::command::{Change, DisruptionReason};
+use crate::planner::{ManagedNode, PlacementTarget, PoolNodes, RepackInput, plan, refusal};
 use crate::state::{ClaimRecord, DisruptionRecord, Stage, State};
 
-/// The nodes of one pool, counted.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct PoolCount {
-    /// Initialized claims, leaving ones included.
-    pub(super) initialized: u32,
-    /// Of those: the Node is not Ready, or not there.
-    pub(super) unwell: u32,
-    /// Of those: being disrupted.
-    pub(super) disrupting: u32,
-}
+/// Disruptions that are looked at one by one in a step, where all at once don't fit.
+const MOST_SINGLE_LOOKS: usize = 8;
 
-impl PoolCount {
-    /// Whether over a fifth of the nodes are unwell: the fault may then be the network's or ours.
-    pub(super) fn is_doubtful(self) -> bool {
-        self.unwell.saturating_mul(5) > self.initialized
-    }
+/// The nodes that planning may take down, and their claims.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Managed {
+    pub(super) nodes: BTreeMap<NodeName, ManagedNode>,
+    pub(super) claims: BTreeMap<NodeName, NodeClaimName>,
 }
 
 impl Control {
-    pub(super) fn pool_counts(&self, state: &State) -> BTreeMap<NodePoolName, PoolCount> {
-        let mut counts: BTreeMap<NodePoolName, PoolCount> = BTreeMap::new();
+    pub(super) fn pool_counts(&self, state: &State) -> BTreeMap<NodePoolName, PoolNodes> {
+        let mut counts: BTreeMap<NodePoolName, PoolNodes> = BTreeMap::new();
         for record in state.claims.values() {
             let Some(pool) = &record.nodepool else { continue };
             if record.initialized_at.is_none() || record.stage >= Stage::Terminating {
@@ -51,86 +45,103 @@ impl Control {
         counts
     }
 
-    /// Commits the disruption of empty nodes, as many as budgets allow, one disruption a pool.
-    pub(super) fn disrupt_empty_nodes(&mut self, state: &State, now: Timestamp) {
-        if self.view.is_stale() || !self.cloud.is_read() {
-            return;
-        }
-        let counts = self.pool_counts(state);
-        let pools: Vec<(NodePoolName, std::sync::Arc<NodePool>)> =
-            self.view.pools().iter().map(|(n, p)| (n.clone(), p.clone())).collect();
-        for (name, pool) in pools {
-            let count = counts.get(&name).copied().unwrap_or_default();
-            if count.is_doubtful() || state.is_paused(Some(&name)) {
-                continue;
-            }
-            let total = count.initialized;
-            let allowed = allowed_disruptions(&pool, BudgetReason::Empty, total, now)
-                .saturating_sub(count.unwell)
-                .saturating_sub(count.disrupting);
-            let empty: Vec<NodeClaimName> = self
-                .empty_claims(state, &name, now)
-                .into_iter()
-                .take(usize::try_from(allowed).unwrap_or(usize::MAX))
-                .collect();
-            if empty.is_empty() {
-                continue;
-            }
-            let words = format!(
-                "{} nodes of NodePool {name} hold no pod that would have to move; budgets allow {allowed} of {total}",
-                empty.len()
-            );
-            self.commit_disruption(state, empty, DisruptionReason::Emptiness, words, now);
-        }
-    }
-
-    fn empty_claims(
+    /// How many nodes of each pool its budgets let go now.
+    pub(super) fn allowed_disruptions(
         &self,
         state: &State,
-        pool: &NodePoolName,
         now: Timestamp,
-    ) -> Vec<NodeClaimName> {
-        let nominated: BTreeSet<NodeName> = self.provisioning.nominated(now);
-        state
-            .claims
+    ) -> BTreeMap<NodePoolName, BTreeMap<&'static str, u32>> {
+        let counts = self.pool_counts(state);
+        let reasons = [
+            (BudgetReason::Empty, "Empty"),
+            (BudgetReason::Underutilized, "Underutilized"),
+            (BudgetReason::Drifted, "Drifted"),
+        ];
+        let allowed = |name: &NodePoolName, pool: &NodePool, reason| {
+            let nodes = counts.get(name).copied().unwrap_or_default();
+            allowed_disruptions(pool, reason, nodes.initialized, now)
+                .saturating_sub(nodes.unwell)
+                .saturating_sub(nodes.disrupting)
+                .min(nodes.initialized)
+        };
+        self.view
+            .pools()
             .iter()
-            .filter(|(_, record)| record.nodepool.as_ref() == Some(pool))
-            .filter(|(name, record)| {
-                record.stage == Stage::Initialized
-                    && !record.node.as_ref().is_some_and(|node| nominated.contains(node))
-                    && self.is_empty(name, record, now)
+            .map(|(name, pool)| {
+                let each = reasons.map(|(reason, word)| (word, allowed(name, pool, reason)));
+                (name.clone(), BTreeMap::from(each))
             })
-            .map(|(name, _)| name.clone())
             .collect()
     }
 
-    /// Whether a claim is quiet, unprotected and without a pod to move.
-    fn is_empty(&self, name: &NodeClaimName, record: &ClaimRecord, now: Timestamp) -> bool {
-        let Some(claim) = self.view.claims().get(name) else { return false };
-        let Some(node) = self.node_of(record) else { return false };
-        let status = object::status_of(claim);
-        let protected = |annotations: &BTreeMap<String, String>| {
-            annotations.get(labels::DO_NOT_DISRUPT).is_some_and(|value| value == "true")
-        };
-        let of_claim = claim.metadata.annotations.clone().unwrap_or_default();
-        let node_name = NodeName::from(node.metadata.name.as_str());
-        node.is_ready()
-            && Condition::is_true(&status.conditions, "Consolidatable")
-            && !protected(&of_claim)
-            && !protected(&node.metadata.annotations)
-            && !self.has_pods_to_move(&node_name, now)
-            && !self.has_protected_pods(&node_name, now)
+    /// Every node that has a claim and does not leave, as planning sees it.
+    pub(super) fn managed(&self, state: &State, now: Timestamp) -> Managed {
+        let nominated = self.provisioning.nominated(now);
+        let replacing: BTreeSet<&NodeClaimName> =
+            state.disruptions.values().flat_map(|record| &record.disruption.replacements).collect();
+        let mut managed = Managed::default();
+        for (name, record) in &state.claims {
+            if record.is_leaving() {
+                continue;
+            }
+            let (Some(pool), Some(node)) = (&record.nodepool, self.node_of(record)) else {
+                continue;
+            };
+            let node = NodeName::from(node.metadata.name.as_str());
+            let claim = self.view.claims().get(name);
+            let held = if replacing.contains(name) {
+                Some("it replaces nodes that are being disrupted".to_owned())
+            } else if nominated.contains(&node) {
+                Some("pods were planned onto it moments ago".to_owned())
+            } else {
+                self.held(state, name, record, claim.map(AsRef::as_ref), now)
+            };
+            let quiet = claim.is_some_and(|claim| {
+                let status = claim.status.as_ref();
+                status.is_some_and(|s| Condition::is_true(&s.conditions, "Consolidatable"))
+            });
+            let instance = record.instance.as_ref();
+            let one = ManagedNode {
+                nodepool: pool.clone(),
+                capacity_type: instance.map_or(CapacityType::OnDemand, |i| i.capacity_type),
+                price_micro: record.hourly_price_micro,
+                initialized_at: record.initialized_at,
+                quiet,
+                held,
+            };
+            managed.nodes.insert(node.clone(), one);
+            managed.claims.insert(node, name.clone());
+        }
+        managed
     }
 
-    /// Pods that stay in a drain still hold their node if they are marked so.
-    fn has_protected_pods(&self, node: &NodeName, now: Timestamp) -> bool {
-        self.view.pods_on(node).any(|pod| {
-            !pod.is_terminal() && drover_common::drain::has_active_do_not_disrupt(pod, now)
-        })
+    fn held(
+        &self,
+        state: &State,
+        name: &NodeClaimName,
+        record: &ClaimRecord,
+        claim: Option<&NodeClaim>,
+        now: Timestamp,
+    ) -> Option<String> {
+        if state.is_paused(record.nodepool.as_ref()) {
+            return Some("an operator paused it".to_owned());
+        }
+        let Some(claim) = claim else { return Some("its NodeClaim is not there".to_owned()) };
+        let annotations = claim.metadata.annotations.as_ref();
+        let protection = annotations.and_then(|a| a.get(labels::DO_NOT_DISRUPT));
+        if protection.is_some_and(|value| value == "true") {
+            return Some(format!("its NodeClaim has {}", labels::DO_NOT_DISRUPT));
+        }
+        // Pods it was launched for may not be bound yet.
+        let young = |at: Timestamp| now.duration_since(at) < self.settings.nominated_for;
+        if record.initialized_at.is_some_and(young) {
+            return Some("it became ready moments ago".to_owned());
+        }
+        self.consolidation.given_up(name, now)
     }
 
     /// Checks a committed voluntary disruption before its drain begins: the taint keeps new pods
-    /// away by now, and what it was decided for still holds.
+    /// away by now, replacements are up, and what it was decided for still holds.
     pub(super) fn check_voluntary(
         &self,
         state: &State,
@@ -140,22 +151,222 @@ impl Control {
         if self.view.is_stale() {
             return Verdict::Wait;
         }
+        let counts = self.pool_counts(state);
         for name in &record.disruption.claims {
             let Some(claim) = state.claims.get(name) else { continue };
-            if state.is_paused(claim.nodepool.as_ref()) {
-                return Verdict::Cancel("an operator paused it".to_owned());
-            }
-            let Some(node) = self.node_of(claim) else { continue };
-            let node_name = NodeName::from(node.metadata.name.as_str());
-            if self.has_pods_to_move(&node_name, now) {
-                return Verdict::Cancel(format!("a pod came to Node {node_name}"));
-            }
-            let tainted = node.spec.taints.iter().any(|taint| taint.key == labels::DISRUPTED_TAINT);
-            if !tainted {
-                return Verdict::Wait;
+            if let Some(reason) = self.stopped(state, record, claim, &counts, now) {
+                return Verdict::Cancel(reason);
             }
         }
+        match self.replacements_up(state, record, now) {
+            Verdict::Go => {}
+            other => return other,
+        }
+        let tainted = record.disruption.claims.iter().all(|name| {
+            let node = state.claims.get(name).and_then(|claim| self.node_of(claim));
+            node.is_none_or(|node| {
+                node.spec.taints.iter().any(|taint| taint.key == labels::DISRUPTED_TAINT)
+            })
+        });
         let settled = now.duration_since(record.committed_at) >= self.settings.taint_settles;
-        if settled { Verdict::Go } else { Verdict::Wait }
+        if tainted && settled { Verdict::Go } else { Verdict::Wait }
+    }
+
+    /// What forbids the disruption of a claim by now.
+    fn stopped(
+        &self,
+        state: &State,
+        record: &DisruptionRecord,
+        claim: &ClaimRecord,
+        counts: &BTreeMap<NodePoolName, PoolNodes>,
+        now: Timestamp,
+    ) -> Option<String> {
+        if state.is_paused(claim.nodepool.as_ref()) {
+            return Some("an operator paused it".to_owned());
+        }
+        let node = self.node_of(claim)?;
+        let node_name = NodeName::from(node.metadata.name.as_str());
+        let empty = record.disruption.reason == DisruptionReason::Emptiness;
+        if empty && self.has_pods_to_move(&node_name, now) {
+            return Some(format!("a pod came to Node {node_name}"));
+        }
+        let name = claim.nodepool.as_ref()?;
+        let nodes = counts.get(name).copied().unwrap_or_default();
+        if nodes.is_doubtful() {
+            let (unwell, all) = (nodes.unwell, nodes.initialized);
+            return Some(format!("{unwell} of {all} nodes of NodePool {name} are not Ready"));
+        }
+        let reason = if empty { BudgetReason::Empty } else { BudgetReason::Underutilized };
+        let pool = self.view.pools().get(name)?;
+        (allowed_disruptions(pool, reason, nodes.initialized, now) == 0)
+            .then(|| format!("the budgets of NodePool {name} allow none by now"))
+    }
+
+    fn replacements_up(&self, state: &State, record: &DisruptionRecord, now: Timestamp) -> Verdict {
+        for name in &record.disruption.replacements {
+            let Some(claim) = state.claims.get(name) else {
+                return Verdict::Cancel(format!("its replacement {name} is gone"));
+            };
+            if claim.is_leaving() {
+                let why = claim.failure.clone().unwrap_or_else(|| "it leaves".to_owned());
+                return Verdict::Cancel(format!("its replacement {name} did not come up: {why}"));
+            }
+            if claim.stage < Stage::Initialized {
+                let waited = now.duration_since(record.committed_at);
+                return if waited > self.settings.registration_liveness {
+                    Verdict::Cancel(format!("its replacement {name} was not ready in {waited:#}"))
+                } else {
+                    Verdict::Wait
+                };
+            }
+        }
+        Verdict::Go
+    }
+
+    /// Begins the drains of consolidations whose pods still fit elsewhere as things are now.
+    pub(super) fn start_consolidations(
+        &mut self,
+        state: &State,
+        ready: &[&DisruptionId],
+        now: Timestamp,
+    ) {
+        let mut going = BTreeSet::new();
+        let all: BTreeSet<NodeName> =
+            ready.iter().flat_map(|id| self.nodes_of(state, id)).collect();
+        if ready.is_empty() {
+            return;
+        }
+        if self.still_sound(state, &all, now).is_ok() {
+            for id in ready {
+                self.start_drain(state, id, now);
+            }
+            return;
+        }
+        for id in ready.iter().take(MOST_SINGLE_LOOKS) {
+            let nodes = self.nodes_of(state, id);
+            let with: BTreeSet<NodeName> = going.iter().chain(&nodes).cloned().collect();
+            match self.still_sound(state, &with, now) {
+                Ok(()) => {
+                    going = with;
+                    self.start_drain(state, id, now);
+                }
+                Err(reason) => self.give_up(state, id, reason, now),
+            }
+        }
+    }
+
+    fn nodes_of(&self, state: &State, id: &DisruptionId) -> Vec<NodeName> {
+        let claims = state.disruptions.get(id).map(|record| &record.disruption.claims);
+        claims
+            .into_iter()
+            .flatten()
+            .filter_map(|name| state.claims.get(name)?.node.clone())
+            .collect()
+    }
+
+    fn start_drain(&mut self, state: &State, id: &DisruptionId, now: Timestamp) {
+        if let Some(record) = state.disruptions.get(id) {
+            let note =
+                format!("Disrupting Node: Underutilized ({})", record.disruption.explanation);
+            for node in self.nodes_of(state, id) {
+                self.node_event(&node, "DisruptionTerminating", &note, false, now);
+            }
+        }
+        self.propose(Change::StartDrain { disruption: id.clone() }, now);
+    }
+
+    /// Gives a disruption up whose drain has not begun, and leaves its claims alone for a while.
+    pub(super) fn give_up(
+        &mut self,
+        state: &State,
+        id: &DisruptionId,
+        reason: String,
+        now: Timestamp,
+    ) {
+        if let Some(record) = state.disruptions.get(id) {
+            let note = format!("Disruption given up: {reason}");
+            for claim in &record.disruption.claims {
+                self.claim_event(claim, "DisruptionBlocked", &note, false, now);
+            }
+        }
+        let claims = state.disruptions.get(id).map(|record| record.disruption.claims.clone());
+        let change = Change::CancelDisruption { disruption: id.clone(), reason: reason.clone() };
+        if self.propose(change, now) {
+            self.consolidation.note_given_up(claims.unwrap_or_default(), &reason, now);
+        }
+    }
+
+    /// Whether nothing forbids taking these nodes down, and every pod on them has a place on nodes
+    /// that are up, with all pods that wait in theirs.
+    fn still_sound(
+        &self,
+        state: &State,
+        nodes: &BTreeSet<NodeName>,
+        now: Timestamp,
+    ) -> Result<(), String> {
+        let gathered = self.gather(state, now);
+        let mut leaving = self.leaving_nodes(state);
+        self.still_permitted(state, nodes, &leaving, now)?;
+        leaving.extend(nodes.iter().cloned());
+        let made = plan(&gathered.input(self, &leaving, now));
+        let ours = |pod: &drover_common::cluster::ObjectKey| {
+            self.view
+                .pod(pod)
+                .is_some_and(|pod| nodes.contains(&NodeName::from(pod.spec.node_name.as_str())))
+        };
+        let bought = made.launches.iter().flat_map(|launch| &launch.pods);
+        let promised = made
+            .placements
+            .iter()
+            .filter(|placement| matches!(placement.node_or_claim, PlacementTarget::Claim(_)))
+            .flat_map(|placement| &placement.pods);
+        let left = made.unschedulable.iter().map(|entry| &entry.pod);
+        match bought.chain(promised).chain(left).find(|pod| ours(pod)) {
+            Some(pod) => Err(format!("Pod {pod} has no place on the other nodes any more")),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether pods' and nodes' own protections let these nodes go; waits are over by now.
+    fn still_permitted(
+        &self,
+        state: &State,
+        nodes: &BTreeSet<NodeName>,
+        leaving: &BTreeSet<NodeName>,
+        now: Timestamp,
+    ) -> Result<(), String> {
+        let mut managed = BTreeMap::new();
+        for record in state.claims.values() {
+            let (Some(node), Some(pool)) = (&record.node, &record.nodepool) else { continue };
+            if nodes.contains(node) {
+                let instance = record.instance.as_ref();
+                let one = ManagedNode {
+                    nodepool: pool.clone(),
+                    capacity_type: instance.map_or(CapacityType::OnDemand, |i| i.capacity_type),
+                    price_micro: record.hourly_price_micro,
+                    initialized_at: record.initialized_at,
+                    quiet: true,
+                    held: None,
+                };
+                managed.insert(node.clone(), one);
+            }
+        }
+        // Their own disruption uses the budgets up already.
+        let mut pools = self.pool_counts(state);
+        for count in pools.values_mut() {
+            count.disrupting = 0;
+            count.unwell = 0;
+        }
+        let settings =
+            crate::planner::RepackSettings { skip_waits: true, ..self.settings.repack.clone() };
+        let leaving: BTreeSet<NodeName> = leaving.difference(nodes).cloned().collect();
+        let gathered = super::provisioning::Gathered::default();
+        let input = RepackInput {
+            plan: gathered.input(self, &leaving, now),
+            nodes: &managed,
+            pools: &pools,
+            settings: &settings,
+        };
+        refusal(&input).map_or(Ok(()), |left| Err(format!("Node {}: {}", left.node, left.reason)))
     }
 }

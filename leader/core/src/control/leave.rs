@@ -31,9 +31,13 @@ impl Control {
         for (name, record) in &state.claims {
             self.see_to_claim(state, name, record, now);
         }
+        let mut ready = Vec::new();
         for (id, record) in &state.disruptions {
-            self.see_to_disruption(state, id, record, now);
+            if self.see_to_disruption(state, id, record, now) {
+                ready.push(id);
+            }
         }
+        self.start_consolidations(state, &ready, now);
         self.finish_terminations(state, now);
     }
 
@@ -135,13 +139,15 @@ impl Control {
             let note = format!("Disrupting NodeClaim: {} ({explanation})", reason.as_str());
             self.claim_event(claim, word, &note, warning, now);
         }
-        let disruption = Disruption { id, reason, claims, deadline, explanation };
-        self.propose(Change::CommitDisruption { disruption: Box::new(disruption) }, now)
+        let replacements = Vec::new();
+        let disruption = Disruption { id, reason, claims, replacements, deadline, explanation };
+        let disruption = Box::new(disruption);
+        self.propose(Change::CommitDisruption { disruption, intents: Vec::new() }, now)
     }
 
     /// When pods may be deleted past their budgets: the terminationGracePeriod's end, or the moment
     /// EC2 announced where its notice permits that, whichever comes first.
-    fn drain_deadline(
+    pub(super) fn drain_deadline(
         &self,
         state: &State,
         claims: &[NodeClaimName],
@@ -161,23 +167,25 @@ impl Control {
         grace.chain(notice).min()
     }
 
+    /// Carries a disruption on to its drain. Returns whether it is a consolidation that could begin
+    /// now: those are looked at together once more.
     fn see_to_disruption(
         &mut self,
         state: &State,
         id: &DisruptionId,
         record: &DisruptionRecord,
         now: Timestamp,
-    ) {
+    ) -> bool {
         if record.draining_since.is_some() {
-            return;
+            return false;
         }
         if record.disruption.reason.is_voluntary() {
             match self.check_voluntary(state, record, now) {
                 Verdict::Go => {}
-                Verdict::Wait => return,
+                Verdict::Wait => return false,
                 Verdict::Cancel(reason) => {
-                    self.propose(Change::CancelDisruption { disruption: id.clone(), reason }, now);
-                    return;
+                    self.give_up(state, id, reason, now);
+                    return false;
                 }
             }
         }
@@ -186,9 +194,13 @@ impl Control {
             let intent = state.claims.get(name).and_then(|claim| claim.intent.as_ref());
             intent.is_some_and(|intent| state.intents.contains_key(intent))
         });
+        if record.disruption.reason == DisruptionReason::Consolidation {
+            return !open;
+        }
         if !open {
             self.propose(Change::StartDrain { disruption: id.clone() }, now);
         }
+        false
     }
 
     /// Asks Kubernetes to delete the claim and its Node; finalizers hold both until the instance is

@@ -23,6 +23,7 @@ use crate::view::View;
 #[derive(Clone, Debug, Default)]
 pub(super) struct PodActivity {
     last: BTreeMap<NodeName, Timestamp>,
+    changes: u64,
 }
 
 impl PodActivity {
@@ -50,7 +51,13 @@ impl PodActivity {
         };
         if let Some(node) = node {
             self.last.insert(NodeName(node), now);
+            self.changes = self.changes.saturating_add(1);
         }
+    }
+
+    /// How many changes this replica saw.
+    pub(super) fn changes(&self) -> u64 {
+        self.changes
     }
 
     /// When pods last changed on the node, as far as this replica saw.
@@ -70,7 +77,7 @@ impl Control {
             let object = self.view.claims().get(name).cloned();
             let node = self.node_of(record);
             if let Some(claim) = &object {
-                self.follow_claim_object(name, record, claim, node.as_deref(), now);
+                self.follow_claim_object(state, name, record, claim, node.as_deref(), now);
             }
             let Some(node) = node else { continue };
             self.follow_node(state, name, record, object.as_deref(), &node, now);
@@ -88,6 +95,7 @@ impl Control {
 
     fn follow_claim_object(
         &mut self,
+        state: &State,
         name: &NodeClaimName,
         record: &ClaimRecord,
         claim: &NodeClaim,
@@ -115,6 +123,7 @@ impl Control {
                 .as_ref()
                 .and_then(|pool| self.view.pools().get(pool))
                 .and_then(|pool| pool.spec.disruption.consolidates_after()),
+            disrupted: state.reason_of(name).filter(|reason| reason.is_voluntary()),
             now,
         };
         let before = object::status_of(claim);
@@ -177,7 +186,11 @@ impl Control {
             .or_else(|| record.disruption.as_ref().filter(|_| record.stage > Stage::Draining))
             .filter(|id| state.disruptions.contains_key(*id));
         let initializes = claim.is_some_and(|claim| is_initialized(claim, node));
-        let wanted = node_patch::Wanted { name, record, claim, draining, initializes };
+        let candidate = self
+            .consolidation
+            .candidates()
+            .map(|candidates| candidates.contains(&NodeName::from(node.metadata.name.as_str())));
+        let wanted = node_patch::Wanted { name, record, claim, draining, initializes, candidate };
         if let Some(patch) = node_patch::patch(node, &wanted) {
             let node_name = NodeName::from(node.metadata.name.as_str());
             let call = Call::Kubernetes(KubernetesCall::MergePatch {

@@ -24,6 +24,8 @@ pub(super) struct Wanted<'a> {
     pub(super) draining: Option<&'a DisruptionId>,
     /// Whether it is ready for pods.
     pub(super) initializes: bool,
+    /// Whether the last repack would take it down; `None` if that is not known yet.
+    pub(super) candidate: Option<bool>,
 }
 
 /// The patch that brings a Node to what is wanted; `None` if it is so already. It carries UID and
@@ -180,6 +182,19 @@ fn wanted_taints(node: &Node, wanted: &Wanted<'_>, registered: bool) -> Vec<Tain
         add(&mut taints, disrupted);
     } else {
         taints.retain(|taint| taint.key != labels::DISRUPTED_TAINT);
+    }
+    // The scheduler had better not put more onto a node that is to go.
+    match wanted.candidate {
+        Some(true) if !wanted.record.is_leaving() => add(
+            &mut taints,
+            Taint {
+                key: labels::CANDIDATE_TAINT.to_owned(),
+                value: String::new(),
+                effect: TaintEffect::PreferNoSchedule,
+            },
+        ),
+        Some(_) => taints.retain(|taint| taint.key != labels::CANDIDATE_TAINT),
+        None => {}
     }
     taints
 }

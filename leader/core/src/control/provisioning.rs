@@ -42,6 +42,34 @@ pub(super) struct Provisioning {
     unschedulable: Vec<Unschedulable>,
 }
 
+/// What plans are made from besides the view.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Gathered {
+    in_flight: Vec<InFlightNode>,
+    usage: BTreeMap<NodePoolName, Resources>,
+    unavailable: BTreeSet<UnavailableOffering>,
+}
+
+impl Gathered {
+    pub(super) fn input<'a>(
+        &'a self,
+        control: &'a Control,
+        leaving: &'a BTreeSet<NodeName>,
+        now: Timestamp,
+    ) -> PlanInput<'a> {
+        PlanInput {
+            view: &control.view,
+            catalogs: control.discovery.catalogs(),
+            in_flight: &self.in_flight,
+            leaving,
+            unavailable: &self.unavailable,
+            pool_usage: &self.usage,
+            settings: &control.settings.planner,
+            now,
+        }
+    }
+}
+
 #[derive(Clone, Debug)]
 struct Batch {
     opened_at: Timestamp,
@@ -68,6 +96,16 @@ impl Provisioning {
     /// Nodes that pods were lately planned onto.
     pub(super) fn nominated(&self, now: Timestamp) -> BTreeSet<NodeName> {
         self.nominations.iter().filter(|(_, until)| **until > now).map(|(n, _)| n.clone()).collect()
+    }
+
+    /// Whether pods wait for the plan of their batch.
+    pub(super) fn has_batch(&self) -> bool {
+        self.batch.is_some()
+    }
+
+    /// Waits with further plans until State shows this intent.
+    pub(super) fn expect(&mut self, intent: &IntentId, now: Timestamp) {
+        self.outstanding.insert(intent.clone(), now);
     }
 
     pub(super) fn last_report(&self) -> Option<&PlanReport> {
@@ -113,33 +151,31 @@ impl Control {
             return;
         }
         let leaving = self.leaving_nodes(state);
-        let in_flight = self.in_flight_nodes(state);
-        let usage = self.pool_usage(state);
-        let unavailable: BTreeSet<UnavailableOffering> = state
-            .unavailable
-            .iter()
-            .filter(|(_, until)| **until > now)
-            .map(|(key, _)| UnavailableOffering {
-                capacity_type: key.capacity_type,
-                instance_type: Some(key.instance_type.clone()),
-                zone: Some(key.zone.clone()),
-            })
-            .collect();
-        let made = plan(&PlanInput {
-            view: &self.view,
-            catalogs: self.discovery.catalogs(),
-            in_flight: &in_flight,
-            leaving: &leaving,
-            unavailable: &unavailable,
-            pool_usage: &usage,
-            settings: &self.settings.planner,
-            now,
-        });
+        let gathered = self.gather(state, now);
+        let made = plan(&gathered.input(self, &leaving, now));
         self.provisioning.ground = self.ground(state);
         self.provisioning.considered = self.view.unschedulable_pods().clone();
         self.provisioning.batch = None;
         self.provisioning.planned_at = Some(now);
         self.follow_plan(state, made, now);
+    }
+
+    /// What plans are made from besides the view.
+    pub(super) fn gather(&self, state: &State, now: Timestamp) -> Gathered {
+        Gathered {
+            in_flight: self.in_flight_nodes(state),
+            usage: self.pool_usage(state),
+            unavailable: state
+                .unavailable
+                .iter()
+                .filter(|(_, until)| **until > now)
+                .map(|(key, _)| UnavailableOffering {
+                    capacity_type: key.capacity_type,
+                    instance_type: Some(key.instance_type.clone()),
+                    zone: Some(key.zone.clone()),
+                })
+                .collect(),
+        }
     }
 
     /// Opens or extends the batch by pods that no plan has looked at.
@@ -163,7 +199,7 @@ impl Control {
     }
 
     /// Whether everything a plan needs is known, and no earlier plan is still on its way.
-    fn can_plan(&mut self, state: &State, now: Timestamp) -> bool {
+    pub(super) fn can_plan(&mut self, state: &State, now: Timestamp) -> bool {
         self.provisioning.outstanding.retain(|id, since| {
             !state.intents.contains_key(id)
                 && !state.closed_intents.contains_key(id)
@@ -220,7 +256,7 @@ impl Control {
 
     /// Nodes whose pods need another place now: draining ones, and those EC2 takes back. A voluntary
     /// disruption that has not begun to drain has no pods to place.
-    fn leaving_nodes(&self, state: &State) -> BTreeSet<NodeName> {
+    pub(super) fn leaving_nodes(&self, state: &State) -> BTreeSet<NodeName> {
         state
             .claims
             .iter()
@@ -354,14 +390,8 @@ impl Control {
     ) {
         let Some(pool) = launches.first().map(|launch| launch.nodepool.clone()) else { return };
         let subject = format!("launches of NodePool {pool}");
-        let waits = state.pools.get(&pool).and_then(|health| health.backs_off_until());
-        if let Some(until) = waits.filter(|until| *until > now) {
-            let words = format!("the last launches did not register; waiting until {until}");
-            self.problems.insert(subject, words);
-            return;
-        }
-        if state.is_paused(Some(&pool)) {
-            self.problems.insert(subject, "paused by an operator".to_owned());
+        if let Some(reason) = self.launches_wait(state, &pool, now) {
+            self.problems.insert(subject, reason);
             return;
         }
         match self.intent_for(state, launches, taken, now) {
@@ -382,13 +412,27 @@ impl Control {
         }
     }
 
-    fn tell_intent_error(&mut self, subject: String, error: &IntentError) {
+    /// Why nothing is launched for a pool now, if so.
+    pub(super) fn launches_wait(
+        &self,
+        state: &State,
+        pool: &NodePoolName,
+        now: Timestamp,
+    ) -> Option<String> {
+        let waits = state.pools.get(pool).and_then(|health| health.backs_off_until());
+        if let Some(until) = waits.filter(|until| *until > now) {
+            return Some(format!("the last launches did not register; waiting until {until}"));
+        }
+        state.is_paused(Some(pool)).then(|| "paused by an operator".to_owned())
+    }
+
+    pub(super) fn tell_intent_error(&mut self, subject: String, error: &IntentError) {
         self.problems.insert(subject, error.to_string());
     }
 }
 
 /// Launches that one request can serve, in the plan's order.
-fn alike(launches: Vec<Launch>) -> Vec<Vec<Launch>> {
+pub(super) fn alike(launches: Vec<Launch>) -> Vec<Vec<Launch>> {
     let same = |left: &Launch, right: &Launch| {
         left.nodepool == right.nodepool
             && left.nodeclass == right.nodeclass

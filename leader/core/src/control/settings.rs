@@ -3,7 +3,7 @@
 use jiff::SignedDuration;
 
 use crate::nodeclass::ClusterSettings;
-use crate::planner::PlannerSettings;
+use crate::planner::{PlannerSettings, RepackSettings};
 
 /// The leader's settings. [`Settings::default`] has Karpenter's values where Karpenter has them.
 #[derive(Clone, Debug, PartialEq)]
@@ -18,6 +18,10 @@ pub struct Settings {
     pub batch_max: SignedDuration,
     /// The planner's.
     pub planner: PlannerSettings,
+    /// Repacking's.
+    pub repack: RepackSettings,
+    /// How often nodes that hold pods are looked at for consolidation; large clusters less often.
+    pub disruption_poll: SignedDuration,
     /// `VM_MEMORY_OVERHEAD_PERCENT` in millionths.
     pub vm_memory_overhead_ppm: u32,
     /// `RESERVED_ENIS`.
@@ -88,6 +92,8 @@ impl Default for Settings {
             batch_idle: SignedDuration::from_millis(100),
             batch_max: SignedDuration::from_secs(1),
             planner: PlannerSettings::default(),
+            repack: RepackSettings::default(),
+            disruption_poll: SignedDuration::from_secs(10),
             vm_memory_overhead_ppm: 75_000,
             reserved_enis: 0,
             replay_for: SignedDuration::from_mins(15),

@@ -7,8 +7,8 @@ use drover_common::protocol::{NoticeKind, UsageDigest};
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::Control;
-use crate::planner::PlanReport;
+use super::{ConsolidationCounts, Control};
+use crate::planner::{LeftAlone, PlanReport, RepackReport};
 use crate::state::{Stage, State};
 use crate::view::ViewCounts;
 
@@ -43,6 +43,14 @@ pub struct Status {
     pub agents: usize,
     /// The last plan in numbers.
     pub last_plan: Option<PlanReport>,
+    /// The last repack in numbers.
+    pub last_repack: Option<RepackReport>,
+    /// Nodes that the last repack left alone, and why (the first hundred).
+    pub left_alone: Vec<LeftAlone>,
+    /// What consolidation did since this replica began to lead.
+    pub consolidation: ConsolidationCounts,
+    /// How many nodes each pool's budgets let go now, by Karpenter's words for the reasons.
+    pub allowed_disruptions: BTreeMap<NodePoolName, BTreeMap<&'static str, u32>>,
     /// Pods the last plan found no place for, and why (the first hundred).
     pub unschedulable: Vec<(String, Vec<String>)>,
     /// What does not work, by what it is about.
@@ -111,6 +119,10 @@ impl Control {
                 .fold(0, |sum, claim| sum.saturating_add(claim.hourly_price_micro)),
             agents: self.agents.live(now, self.settings.agent_silence),
             last_plan: self.provisioning.last_report().cloned(),
+            last_repack: self.consolidation.report().cloned(),
+            left_alone: self.consolidation.left().iter().take(100).cloned().collect(),
+            consolidation: self.consolidation.counts().clone(),
+            allowed_disruptions: self.allowed_disruptions(state, now),
             unschedulable: self.provisioning.unschedulable(),
             problems: self.problems.clone(),
             applied: state.applied,

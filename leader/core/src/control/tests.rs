@@ -1,5 +1,6 @@
 //! Scenarios: the brain in a small world, on virtual time.
 
+mod consolidating;
 mod doubt;
 mod launching;
 mod leaving;

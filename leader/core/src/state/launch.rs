@@ -88,7 +88,7 @@ impl State {
         Applied::Done
     }
 
-    fn refuse_intent(&self, intent: &LaunchIntent) -> Option<String> {
+    pub(super) fn refuse_intent(&self, intent: &LaunchIntent) -> Option<String> {
         let id = &intent.id;
         if intent.claims.is_empty() {
             return Some(format!("intent {id} has no claims"));

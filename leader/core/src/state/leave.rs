@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::{Applied, Stage, State};
-use crate::command::{Disruption, DisruptionReason};
+use crate::command::{Disruption, DisruptionReason, LaunchIntent};
 use crate::journal::Decision;
 
 /// A disruption under way. It ends when its last claim is gone.
@@ -38,6 +38,7 @@ impl State {
         index: u64,
         at: Timestamp,
         disruption: &Disruption,
+        intents: &[LaunchIntent],
     ) -> Applied {
         if self.disruptions.contains_key(&disruption.id) {
             return Applied::Unchanged;
@@ -45,8 +46,12 @@ impl State {
         if disruption.claims.is_empty() {
             return Applied::rejected(format!("disruption {} names no claims", disruption.id));
         }
-        if let Some(reason) = self.refuse_disruption(disruption) {
+        let refusal = self.refuse_disruption(disruption);
+        if let Some(reason) = refusal.or_else(|| self.refuse_replacements(disruption, intents)) {
             return Applied::rejected(reason);
+        }
+        for intent in intents {
+            self.create_intent(index, at, intent);
         }
         let mut saved = 0_u64;
         for name in &disruption.claims {
@@ -95,6 +100,31 @@ impl State {
             (claim.is_leaving() && !takes_over)
                 .then(|| format!("NodeClaim {name} is leaving already ({:?})", claim.stage))
         })
+    }
+
+    /// Replacements are the claims of the intents that come with it, all of them new.
+    fn refuse_replacements(
+        &self,
+        disruption: &Disruption,
+        intents: &[LaunchIntent],
+    ) -> Option<String> {
+        let known = |intent: &&LaunchIntent| {
+            self.intents.contains_key(&intent.id) || self.closed_intents.contains_key(&intent.id)
+        };
+        if let Some(intent) = intents.iter().find(known) {
+            return Some(format!("intent {} was decided before", intent.id));
+        }
+        if let Some(reason) = intents.iter().find_map(|intent| self.refuse_intent(intent)) {
+            return Some(reason);
+        }
+        let mut launched: Vec<&NodeClaimName> =
+            intents.iter().flat_map(|intent| intent.claims.iter().map(|plan| &plan.name)).collect();
+        let mut wanted: Vec<&NodeClaimName> = disruption.replacements.iter().collect();
+        launched.sort();
+        wanted.sort();
+        (launched != wanted || wanted.windows(2).any(|pair| pair.first() == pair.last())).then(
+            || format!("disruption {} and its intents differ in the replacements", disruption.id),
+        )
     }
 
     pub(super) fn start_drain(&mut self, at: Timestamp, id: &DisruptionId) -> Applied {

@@ -92,10 +92,11 @@ fn disruption(id: &str, claim: &str, reason: DisruptionReason) -> Change {
         id: DisruptionId::from(id),
         reason,
         claims: vec![NodeClaimName::from(claim)],
+        replacements: Vec::new(),
         deadline: None,
         explanation: "no pods".to_owned(),
     };
-    Change::CommitDisruption { disruption: Box::new(disruption) }
+    Change::CommitDisruption { disruption: Box::new(disruption), intents: Vec::new() }
 }
 
 /// Applies changes one second apart and returns what each did.

@@ -110,11 +110,12 @@ fn a_fleet_call_that_times_out_after_success_is_found_by_its_tag() {
 #[test]
 fn what_is_sold_out_is_left_alone_and_the_pods_get_something_else() {
     let mut rig = Rig::new();
-    rig.world.sold_out.extend(["m5.large", "m5a.large", "m6i.large"].map(str::to_owned));
+    let kinds = ["m5.large", "m5a.large", "m6i.large", "m5.4xlarge"];
+    rig.world.sold_out.extend(kinds.map(str::to_owned));
     rig.world.add_pods("web", 2, 800);
     rig.run(5);
     assert!(rig.world.instances.is_empty());
-    assert_eq!(rig.state.unavailable.len(), 3);
+    assert_eq!(rig.state.unavailable.len(), 4);
     rig.run(10);
     assert!(rig.world.list(Kind::NodeClaim).is_empty(), "failed claims are removed");
     assert!(rig.state.closed_intents.len() < 4, "it is not tried over and over");

@@ -11,6 +11,7 @@ use jiff::SignedDuration;
 use super::super::*;
 use super::world::World;
 use crate::nodeclass::ClusterSettings;
+use crate::planner::RepackSettings;
 use crate::state::{Applied, Stage};
 
 /// What happens to calls that are under way when a leader ends.
@@ -47,6 +48,12 @@ pub(super) fn settings() -> Settings {
             ..ClusterSettings::default()
         },
         region: "us-east-1".to_owned(),
+        // The region has four types, and nobody wants to wait.
+        repack: RepackSettings {
+            min_node_age: SignedDuration::from_mins(1),
+            min_spot_types: 1,
+            ..RepackSettings::default()
+        },
         ..Settings::default()
     }
 }

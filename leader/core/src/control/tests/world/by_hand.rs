@@ -22,6 +22,34 @@ impl World {
         self.stamp(&nodes[position], node);
     }
 
+    /// Changes the pool's disruption settings.
+    pub(in super::super) fn set_disruption(&mut self, disruption: Value) {
+        let name = (Kind::NodePool, String::new(), "general".to_owned());
+        let mut object = self.objects[&name].clone();
+        object["spec"]["disruption"] = disruption;
+        self.stamp(&name, object);
+    }
+
+    /// Marks a pod with an annotation.
+    pub(in super::super) fn annotate_pod(&mut self, pod: &str, key: &str, text: &str) {
+        let name = (Kind::Pod, "default".to_owned(), pod.to_owned());
+        let mut object = self.objects[&name].clone();
+        object["metadata"]["annotations"][key] = json!(text);
+        self.stamp(&name, object);
+    }
+
+    /// A PodDisruptionBudget over all pods of the namespace.
+    pub(in super::super) fn budget_pods(&mut self, allowed: i32) {
+        self.put(
+            Kind::PodDisruptionBudget,
+            json!({
+                "metadata": {"name": "all", "namespace": "default"},
+                "spec": {"selector": {}},
+                "status": {"disruptionsAllowed": allowed},
+            }),
+        );
+    }
+
     /// A NodeClaim without a pool.
     pub(in super::super) fn add_claim_by_hand(&mut self, name: &str) {
         self.put(

@@ -22,7 +22,10 @@ impl World {
     }
 
     fn register_node(&mut self, instance: &Instance) {
-        let resources = json!({"cpu": "1900m", "memory": "6Gi", "pods": "29"});
+        let resources = match instance.instance_type.as_str() {
+            "m5.4xlarge" => json!({"cpu": "15800m", "memory": "58Gi", "pods": "234"}),
+            _ => json!({"cpu": "1900m", "memory": "6Gi", "pods": "29"}),
+        };
         self.put(
             Kind::Node,
             json!({
@@ -71,7 +74,8 @@ impl World {
         let request = "/spec/containers/0/resources/requests/cpu";
         let mut room: BTreeMap<String, i64> = BTreeMap::new();
         for node in self.list(Kind::Node) {
-            let tainted = node["spec"]["taints"].as_array().is_some_and(|t| !t.is_empty());
+            let taints = node["spec"]["taints"].as_array().cloned().unwrap_or_default();
+            let tainted = taints.iter().any(|taint| taint["effect"] != "PreferNoSchedule");
             let cordoned = node["spec"]["unschedulable"] == true;
             if !tainted && !cordoned {
                 let name = node["metadata"]["name"].as_str().unwrap().to_owned();

@@ -1,0 +1,360 @@
+//! Consolidation: empty nodes go at every look; the others are repacked every few seconds, and what
+//! budgets let begin is committed with its replacements' launches.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use drover_common::crd::DisruptionReason as BudgetReason;
+use drover_common::id::{DisruptionId, NodeClaimName, NodeName, NodePoolName};
+use jiff::{SignedDuration, Timestamp};
+
+use super::Control;
+use super::disrupt::Managed;
+use super::intent::short_hash;
+use super::object::after;
+use super::provisioning::{Gathered, alike};
+use crate::command::{Change, Disruption, DisruptionReason, LaunchIntent};
+use crate::planner::{
+    Batch, LeftAlone, LeftKind, MoveTarget, RepackInput, RepackPlan, RepackReport, remove_empty,
+    repack,
+};
+use crate::state::State;
+
+/// A cluster that nothing was found in is looked at again after this long even if nothing happens.
+const LOOK_AGAIN: SignedDuration = SignedDuration::from_mins(5);
+/// What was given up is left alone for this long.
+const RETRY_AFTER: SignedDuration = SignedDuration::from_mins(1);
+/// A reason that did not change is told again after this long.
+const TELL_AGAIN: SignedDuration = SignedDuration::from_mins(15);
+/// Nodes told of after one repack.
+const MOST_TOLD: usize = 50;
+/// Each node of the cluster makes repacks so much rarer: they look at all of them.
+const PER_NODE: SignedDuration = SignedDuration::from_millis(10);
+
+/// What consolidation remembers of this reign.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Consolidation {
+    planned_at: Option<Timestamp>,
+    ground: Ground,
+    /// Nodes that the last repack would take down; `None` before the first.
+    candidates: Option<BTreeSet<NodeName>>,
+    given_up: BTreeMap<NodeClaimName, (Timestamp, String)>,
+    told: BTreeMap<NodeName, (Timestamp, String)>,
+    report: Option<RepackReport>,
+    left: Vec<LeftAlone>,
+    counts: ConsolidationCounts,
+}
+
+/// What consolidation did since this replica began to lead.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct ConsolidationCounts {
+    /// Repacks.
+    pub repacks: u64,
+    /// Disruptions committed for empty nodes.
+    pub empty: u64,
+    /// Disruptions committed without replacements.
+    pub deleted: u64,
+    /// Disruptions committed with replacements.
+    pub replaced: u64,
+    /// Disruptions given up before their drain began.
+    pub given_up: u64,
+}
+
+/// A change of these asks for another repack.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Ground {
+    activity: u64,
+    nodes: usize,
+    quiet: usize,
+    generations: Vec<(String, Option<i64>)>,
+    catalog_version: u64,
+}
+
+impl Consolidation {
+    /// Nodes to take down when their time comes; `None` if that is not known yet.
+    pub(super) fn candidates(&self) -> Option<&BTreeSet<NodeName>> {
+        self.candidates.as_ref()
+    }
+
+    pub(super) fn given_up(&self, claim: &NodeClaimName, now: Timestamp) -> Option<String> {
+        let (at, reason) = self.given_up.get(claim)?;
+        (now.duration_since(*at) < RETRY_AFTER)
+            .then(|| format!("its disruption was given up moments ago: {reason}"))
+    }
+
+    pub(super) fn note_given_up(
+        &mut self,
+        claims: Vec<NodeClaimName>,
+        reason: &str,
+        now: Timestamp,
+    ) {
+        self.counts.given_up = self.counts.given_up.saturating_add(1);
+        self.given_up.retain(|_, (at, _)| now.duration_since(*at) < RETRY_AFTER);
+        for claim in claims {
+            self.given_up.insert(claim, (now, reason.to_owned()));
+        }
+    }
+
+    pub(super) fn report(&self) -> Option<&RepackReport> {
+        self.report.as_ref()
+    }
+
+    pub(super) fn left(&self) -> &[LeftAlone] {
+        &self.left
+    }
+
+    pub(super) fn counts(&self) -> &ConsolidationCounts {
+        &self.counts
+    }
+}
+
+impl Control {
+    pub(super) fn consolidate(&mut self, state: &State, now: Timestamp) {
+        if state.paused.is_some() {
+            self.consolidation.candidates = Some(BTreeSet::new());
+            return;
+        }
+        if self.view.is_stale() || !self.cloud.is_read() {
+            return;
+        }
+        let managed = self.managed(state, now);
+        self.disrupt_empty(state, &managed, now);
+        if !self.repack_is_due(state, &managed, now) {
+            return;
+        }
+        let pools = self.pool_counts(state);
+        let gathered = self.gather(state, now);
+        let leaving = self.all_leaving(state);
+        let made = repack(&RepackInput {
+            plan: gathered.input(self, &leaving, now),
+            nodes: &managed.nodes,
+            pools: &pools,
+            settings: &self.settings.repack,
+        });
+        self.follow_repack(state, &managed, made, now);
+    }
+
+    /// Nodes that take no moved pods and whose pods come first: also those of disruptions whose
+    /// drain has not begun.
+    fn all_leaving(&self, state: &State) -> BTreeSet<NodeName> {
+        let going = state.claims.values().filter(|record| record.is_leaving());
+        let mut leaving: BTreeSet<NodeName> =
+            going.filter_map(|record| record.node.clone()).collect();
+        leaving.extend(self.leaving_nodes(state));
+        leaving
+    }
+
+    /// Commits the disruption of empty nodes, as many as budgets allow, one disruption a pool.
+    fn disrupt_empty(&mut self, state: &State, managed: &Managed, now: Timestamp) {
+        let pools = self.pool_counts(state);
+        let gathered = Gathered::default();
+        let leaving = BTreeSet::new();
+        let made = remove_empty(&RepackInput {
+            plan: gathered.input(self, &leaving, now),
+            nodes: &managed.nodes,
+            pools: &pools,
+            settings: &self.settings.repack,
+        });
+        let mut by_pool: BTreeMap<NodePoolName, Vec<NodeClaimName>> = BTreeMap::new();
+        for node in made.batches.iter().filter(|b| b.wave == 0).flat_map(|batch| &batch.nodes) {
+            if let (Some(one), Some(claim)) = (managed.nodes.get(node), managed.claims.get(node)) {
+                by_pool.entry(one.nodepool.clone()).or_default().push(claim.clone());
+            }
+        }
+        for (pool, claims) in by_pool {
+            let nodes = pools.get(&pool).copied().unwrap_or_default();
+            let words = format!(
+                "{} nodes of NodePool {pool} hold no pod that would have to move; it has {}, of \
+                 which {} are being disrupted",
+                claims.len(),
+                nodes.initialized,
+                nodes.disrupting
+            );
+            if self.commit_disruption(state, claims, DisruptionReason::Emptiness, words, now) {
+                self.consolidation.counts.empty = self.consolidation.counts.empty.saturating_add(1);
+            }
+        }
+    }
+
+    fn repack_is_due(&mut self, state: &State, managed: &Managed, now: Timestamp) -> bool {
+        let Some(reign) = self.reign else { return false };
+        let nodes = i32::try_from(managed.nodes.len()).unwrap_or(i32::MAX);
+        let period = self.settings.disruption_poll.saturating_add(PER_NODE.saturating_mul(nodes));
+        let last = self.consolidation.planned_at;
+        // A new leader first sees what the old one left.
+        let due = after(last.unwrap_or(reign.since), period) <= now;
+        if !due || self.provisioning.has_batch() || !self.can_plan(state, now) {
+            return false;
+        }
+        let ground = Ground {
+            activity: self.activity.changes(),
+            nodes: managed.nodes.len(),
+            quiet: managed.nodes.values().filter(|n| n.quiet && n.held.is_none()).count(),
+            generations: self
+                .view
+                .pools()
+                .values()
+                .map(|p| (p.metadata.name.clone().unwrap_or_default(), p.metadata.generation))
+                .collect(),
+            catalog_version: self.discovery.version(),
+        };
+        // Age and budgets' schedules change with time alone, and protections without a pod's doing.
+        let waiting = self.consolidation.left.iter().any(|left| left.kind != LeftKind::NoGain);
+        let open = self.consolidation.candidates.as_ref().is_some_and(|set| !set.is_empty());
+        let again = last.is_none_or(|at| now.duration_since(at) >= LOOK_AGAIN);
+        let changed = ground != self.consolidation.ground;
+        self.consolidation.ground = ground;
+        changed || again || open || waiting
+    }
+
+    fn follow_repack(
+        &mut self,
+        state: &State,
+        managed: &Managed,
+        made: RepackPlan,
+        now: Timestamp,
+    ) {
+        let mut taken = BTreeSet::new();
+        for batch in made
+            .batches
+            .iter()
+            .filter(|batch| batch.wave == 0 && batch.reason == BudgetReason::Underutilized)
+        {
+            self.commit_batch(state, managed, batch, &mut taken, now);
+        }
+        self.tell_left(managed, &made.left, now);
+        let going = made.batches.iter().filter(|b| b.reason == BudgetReason::Underutilized);
+        let memory = &mut self.consolidation;
+        memory.planned_at = Some(now);
+        memory.candidates = Some(going.flat_map(|batch| batch.nodes.iter().cloned()).collect());
+        memory.counts.repacks = memory.counts.repacks.saturating_add(1);
+        memory.report = Some(made.report);
+        memory.left = made.left;
+    }
+
+    /// Commits a batch and the launches of its replacements in one entry.
+    fn commit_batch(
+        &mut self,
+        state: &State,
+        managed: &Managed,
+        batch: &Batch,
+        taken: &mut BTreeSet<NodeClaimName>,
+        now: Timestamp,
+    ) {
+        let claims: Option<Vec<NodeClaimName>> =
+            batch.nodes.iter().map(|node| managed.claims.get(node).cloned()).collect();
+        let Some(claims) = claims else { return };
+        let Some(intents) = self.intents_of(state, batch, taken, now) else { return };
+        let explanation = explain(batch);
+        let mut parts = vec![now.to_string(), explanation.clone()];
+        parts.extend(claims.iter().map(|claim| claim.0.clone()));
+        let word = if intents.is_empty() { "DisruptionTerminating" } else { "DisruptionLaunching" };
+        for claim in &claims {
+            let note = format!("Disrupting NodeClaim: Underutilized ({explanation})");
+            self.claim_event(claim, word, &note, false, now);
+        }
+        let reason = DisruptionReason::Consolidation;
+        let disruption = Disruption {
+            id: DisruptionId(format!("d-{}", short_hash(&parts, 10))),
+            reason,
+            deadline: self.drain_deadline(state, &claims, reason, now),
+            claims,
+            replacements: intents
+                .iter()
+                .flat_map(|intent| intent.claims.iter().map(|plan| plan.name.clone()))
+                .collect(),
+            explanation,
+        };
+        for intent in &intents {
+            self.launches.begin(&intent.id);
+            self.provisioning.expect(&intent.id, now);
+        }
+        let counts = &mut self.consolidation.counts;
+        let count = if intents.is_empty() { &mut counts.deleted } else { &mut counts.replaced };
+        *count = count.saturating_add(1);
+        let disruption = Box::new(disruption);
+        self.propose(Change::CommitDisruption { disruption, intents }, now);
+    }
+
+    /// The launches of a batch's replacements; `None` if one can't be made now.
+    fn intents_of(
+        &mut self,
+        state: &State,
+        batch: &Batch,
+        taken: &mut BTreeSet<NodeClaimName>,
+        now: Timestamp,
+    ) -> Option<Vec<LaunchIntent>> {
+        let mut intents = Vec::new();
+        for group in alike(batch.replacements.clone()) {
+            let pool = group.first().map(|launch| launch.nodepool.clone())?;
+            if self.launches_wait(state, &pool, now).is_some() {
+                return None;
+            }
+            match self.intent_for(state, &group, taken, now) {
+                Ok(intent) => intents.extend(intent),
+                Err(error) => {
+                    let subject = format!("replacements of NodePool {pool}");
+                    self.tell_intent_error(subject, &error);
+                    return None;
+                }
+            }
+        }
+        for intent in &mut intents {
+            intent.reason = format!("replaces {}: {}", names(&batch.nodes), intent.reason);
+        }
+        Some(intents)
+    }
+
+    /// Tells why nodes stay, as events; a reason that was told is not told again for long.
+    fn tell_left(&mut self, managed: &Managed, left: &[LeftAlone], now: Timestamp) {
+        self.consolidation.told.retain(|node, (at, _)| {
+            managed.nodes.contains_key(node) && now.duration_since(*at) < TELL_AGAIN
+        });
+        let mut told = 0;
+        for one in left.iter().filter(|one| one.kind != LeftKind::Waits) {
+            let known = self.consolidation.told.get(&one.node);
+            if known.is_some_and(|(_, reason)| *reason == one.reason) || told >= MOST_TOLD {
+                continue;
+            }
+            told += 1;
+            let word = match one.kind {
+                LeftKind::Blocked => "DisruptionBlocked",
+                LeftKind::Waits | LeftKind::NoGain => "Unconsolidatable",
+            };
+            self.node_event(&one.node, word, &one.reason, false, now);
+            self.consolidation.told.insert(one.node.clone(), (now, one.reason.clone()));
+        }
+    }
+}
+
+fn names(nodes: &[NodeName]) -> String {
+    let shown: Vec<&str> = nodes.iter().take(3).map(NodeName::as_str).collect();
+    let more = nodes.len().saturating_sub(shown.len());
+    let rest = if more > 0 { format!(" and {more} more") } else { String::new() };
+    format!("{}{rest}", shown.join(", "))
+}
+
+/// A batch in words and dollars.
+fn explain(batch: &Batch) -> String {
+    let dollars = |micro: u64| format!("${:.4}/h", micro as f64 / 1e6);
+    let on_new = batch.moves.iter().filter(|m| matches!(m.to, MoveTarget::Replacement(_))).count();
+    let on_old = batch.moves.len().saturating_sub(on_new);
+    let saving = u64::try_from(batch.saving_micro).unwrap_or(0);
+    let percent = saving.saturating_mul(100) / batch.price_micro.max(1);
+    let mut words = format!(
+        "{} nodes of {} hold {} pods; {on_old} fit on nodes that stay",
+        batch.nodes.len(),
+        dollars(batch.price_micro),
+        batch.moves.len()
+    );
+    if !batch.replacements.is_empty() {
+        let expected = batch.price_micro.saturating_sub(saving);
+        words.push_str(&format!(
+            ", {on_new} on {} new ones of {}, at most {}",
+            batch.replacements.len(),
+            dollars(expected),
+            dollars(batch.dearest_micro)
+        ));
+    }
+    words.push_str(&format!("; saves {} ({percent} %)", dollars(saving)));
+    words
+}

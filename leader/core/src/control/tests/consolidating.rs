@@ -1,0 +1,245 @@
+//! Pods move to fewer and cheaper nodes.
+
+use std::collections::BTreeSet;
+
+use drover_common::call::Kind;
+use drover_common::id::NodeClaimName;
+use jiff::SignedDuration;
+
+use super::rig::*;
+use crate::command::DisruptionReason;
+use crate::state::Stage;
+
+/// Three nodes of which two hold half of what they could.
+fn sparse() -> Rig {
+    let mut rig = Rig::new();
+    rig.world.add_pods("web", 6, 800);
+    rig.run(10);
+    assert_eq!(rig.stages(), [Stage::Initialized; 3]);
+    rig.world.remove_pods("web-1");
+    rig.world.remove_pods("web-3");
+    rig
+}
+
+/// One large node with a small pod left on it.
+fn oversized() -> Rig {
+    let mut rig = Rig::new();
+    rig.world.add_pods("big", 1, 3_000);
+    rig.world.add_pods("web", 1, 800);
+    rig.run(10);
+    assert_eq!(rig.stages(), [Stage::Initialized]);
+    rig.world.remove_pods("big");
+    rig
+}
+
+/// Ticks until `done`, at most so many seconds; after each step `check` is asked.
+fn run_until(rig: &mut Rig, seconds: i64, mut done: impl FnMut(&Rig) -> bool) -> bool {
+    for _ in 0..seconds {
+        if done(rig) {
+            return true;
+        }
+        rig.run(1);
+    }
+    done(rig)
+}
+
+fn consolidates(rig: &Rig) -> bool {
+    rig.state
+        .disruptions
+        .values()
+        .any(|record| record.disruption.reason == DisruptionReason::Consolidation)
+}
+
+fn taints(rig: &Rig) -> Vec<String> {
+    let nodes = rig.world.list(Kind::Node);
+    let all = nodes.iter().filter_map(|node| node["spec"]["taints"].as_array());
+    all.flatten().map(|taint| taint["key"].as_str().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn pods_move_to_free_room_once_their_node_is_old_enough() {
+    let mut rig = sparse();
+    rig.run(45);
+    assert!(!consolidates(&rig), "a minute of age is asked for");
+    rig.run(120);
+    assert_eq!(rig.rejected, Vec::<String>::new());
+    assert_eq!(rig.stages(), [Stage::Initialized; 2]);
+    assert_eq!(rig.world.running_pods(), 4);
+    assert_eq!(rig.world.terminated.len(), 1);
+    rig.check_settled();
+    let decision = rig
+        .state
+        .journal
+        .decisions()
+        .find(|decision| decision.verb == "commit-disruption")
+        .unwrap();
+    insta::assert_snapshot!(decision.inputs[0], @"1 nodes of $0.0300/h hold 1 pods; 1 fit on nodes that stay; saves $0.0300/h (100 %)");
+    assert_eq!(decision.hourly_price_change_micro, -30_000);
+    assert!(taints(&rig).is_empty());
+    assert_eq!(rig.control.status(&rig.state, rig.world.now).consolidation.deleted, 1);
+}
+
+#[test]
+fn a_replacement_is_up_before_any_pod_is_asked_to_go() {
+    let mut rig = oversized();
+    assert!(run_until(&mut rig, 180, consolidates));
+    let record = rig.state.disruptions.values().next().unwrap().clone();
+    assert_eq!(record.disruption.replacements.len(), 1);
+    insta::assert_snapshot!(record.disruption.explanation, @"1 nodes of $0.4000/h hold 1 pods; 0 fit on nodes that stay, 1 on 1 new ones of $0.0300/h, at most $0.0500/h; saves $0.3700/h (92 %)");
+    let old = record.disruption.claims[0].clone();
+    let new = record.disruption.replacements[0].clone();
+    rig.run(1);
+    let claim = rig
+        .world
+        .list(Kind::NodeClaim)
+        .into_iter()
+        .find(|claim| claim["metadata"]["name"] == old.as_str())
+        .unwrap()
+        .clone();
+    assert!(conditions(&claim).contains(&"DisruptionReason".to_owned()));
+    assert!(run_until(&mut rig, 60, |rig| {
+        let stage = |name: &NodeClaimName| rig.state.claims.get(name).map(|claim| claim.stage);
+        let up = stage(&new) == Some(Stage::Initialized);
+        assert!(up || rig.world.running_pods() == 1, "nothing moves before there is a place");
+        stage(&old).is_none()
+    }));
+    assert_eq!(rig.rejected, Vec::<String>::new());
+    assert_eq!(rig.world.running_pods(), 1);
+    assert_eq!(rig.world.running_instances()[0].instance_type, "m5.large");
+    rig.check_settled();
+    // It is not done over and over.
+    let before = rig.world.instances.len();
+    rig.run(600);
+    assert_eq!(rig.world.instances.len(), before);
+}
+
+#[test]
+fn a_leader_that_ends_at_any_call_of_a_replacement_loses_no_pod() {
+    for (fate, stride) in [(Fate::Unheard, 6), (Fate::NeverSent, 13)] {
+        let mut at = 1;
+        loop {
+            let mut rig = oversized();
+            rig.run(55);
+            rig.crash = Some((rig.calls + at, fate));
+            rig.run(180);
+            assert_eq!(rig.world.running_pods(), 1, "{fate:?} at call {at}");
+            let types: BTreeSet<&str> =
+                rig.world.running_instances().iter().map(|i| i.instance_type.as_str()).collect();
+            assert_eq!(types, BTreeSet::from(["m5.large"]), "{fate:?} at call {at}");
+            assert_eq!(rig.stages(), [Stage::Initialized], "{fate:?} at call {at}");
+            rig.check_settled();
+            if rig.crash.is_some() {
+                break;
+            }
+            at += stride;
+        }
+    }
+}
+
+/// What makes a decision void while its replacement comes up: a name, and what is done.
+#[test]
+fn what_does_not_hold_any_more_is_given_up_with_a_reason() {
+    type Act = fn(&mut Rig);
+    let rows: [(&str, Act); 4] = [
+        ("do-not-disrupt", |rig| {
+            rig.world.annotate_pod("web-0", "karpenter.sh/do-not-disrupt", "true");
+        }),
+        ("budget of pods", |rig| rig.world.budget_pods(0)),
+        ("room taken", |rig| {
+            let node =
+                rig.world.list(Kind::Node)[0]["metadata"]["name"].as_str().unwrap().to_owned();
+            rig.world.add_pods("late", 4, 900);
+            for pod in 0..4 {
+                rig.world.bind(&format!("late-{pod}"), &node);
+            }
+        }),
+        ("paused", |rig| {
+            let change = crate::command::Change::SetPause {
+                nodepool: None,
+                paused: true,
+                by: "ops".to_owned(),
+                reason: "a test".to_owned(),
+            };
+            let command = crate::command::Command { at: rig.world.now, change };
+            rig.apply(&command);
+        }),
+    ];
+    let mut text = String::new();
+    for (name, act) in rows {
+        let mut rig = oversized();
+        rig.boots = true;
+        assert!(run_until(&mut rig, 180, consolidates), "{name}");
+        act(&mut rig);
+        rig.run(40);
+        let cancelled = rig.state.journal.decisions().find(|d| d.verb == "cancel-disruption");
+        text.push_str(&format!("{name}: {}\n", cancelled.map_or("went on", |d| d.why.as_str())));
+        let old = rig.state.claims.values().filter(|claim| claim.hourly_price_micro == 400_000);
+        assert_eq!(
+            old.map(|claim| claim.stage).collect::<Vec<_>>(),
+            [Stage::Initialized],
+            "{name}"
+        );
+        assert!(!taints(&rig).iter().any(|key| key == "karpenter.sh/disrupted"), "{name}");
+    }
+    insta::assert_snapshot!(text);
+}
+
+#[test]
+fn a_replacement_that_ec2_can_not_give_leaves_all_as_it_was() {
+    let mut rig = oversized();
+    for kind in ["m5.large", "m5a.large", "m6i.large"] {
+        rig.world.sold_out.insert(kind.to_owned());
+    }
+    assert!(run_until(&mut rig, 180, consolidates));
+    rig.run(20);
+    assert!(!consolidates(&rig));
+    assert_eq!(rig.world.running_pods(), 1);
+    assert!(rig.world.terminated.is_empty());
+    assert!(rig.state.journal.decisions().any(|d| d.verb == "cancel-disruption"));
+    // The types are left alone for a while; then it works.
+    rig.world.sold_out.clear();
+    rig.run(400);
+    assert_eq!(rig.world.running_instances()[0].instance_type, "m5.large");
+    rig.check_settled();
+}
+
+#[test]
+fn doubt_stops_it() {
+    let mut rig = sparse();
+    rig.world.set_ready(2, false);
+    rig.run(180);
+    assert!(!consolidates(&rig));
+    assert!(rig.world.terminated.is_empty());
+    assert_eq!(rig.stages(), [Stage::Initialized; 3]);
+    rig.world.set_ready(2, true);
+    rig.run(60);
+    assert_eq!(rig.stages(), [Stage::Initialized; 2]);
+    assert_eq!(rig.world.running_pods(), 4);
+}
+
+#[test]
+fn candidates_bear_a_soft_taint_while_budgets_hold_them_back() {
+    let mut rig = Rig::new();
+    rig.world.set_disruption(serde_json::json!({
+        "consolidateAfter": "30s", "budgets": [{"nodes": "1"}]}));
+    rig.world.add_pods("web", 10, 800);
+    rig.run(10);
+    assert_eq!(rig.stages(), [Stage::Initialized; 5]);
+    for pod in [1, 3, 5, 7] {
+        rig.world.remove_pods(&format!("web-{pod}"));
+    }
+    let mut seen = BTreeSet::new();
+    for _ in 0..300 {
+        rig.run(1);
+        seen.extend(taints(&rig));
+        let leaving =
+            rig.state.claims.values().filter(|c| c.is_leaving() && c.stage < Stage::Terminating);
+        assert!(leaving.count() <= 1, "the budget");
+    }
+    assert!(seen.contains("drover.dev/consolidation-candidate"), "{seen:?}");
+    assert_eq!(rig.stages(), [Stage::Initialized; 3]);
+    assert!(taints(&rig).is_empty());
+    assert_eq!(rig.world.running_pods(), 6);
+    rig.world.now += SignedDuration::from_secs(1);
+    rig.check_settled();
+}
