@@ -208,6 +208,9 @@ fn leader_arguments(
         ("--aws-endpoint-url-pricing", endpoints.pricing.clone()),
         ("--aws-access-key-id", "sandbox".to_owned()),
         ("--aws-secret-access-key", "sandbox".to_owned()),
+        // Nobody waits ten minutes for a tour.
+        ("--consolidation-min-node-age", "15s".to_owned()),
+        ("--consolidation-period", "2s".to_owned()),
     ];
     let mut arguments: Vec<OsString> =
         text.into_iter().flat_map(|(flag, value)| [flag.into(), value.into()]).collect();

@@ -1,5 +1,6 @@
 //! The tour: what Drover does, told step by step while it happens.
 
+mod consolidation;
 mod failover;
 mod interruption;
 mod record;
@@ -22,9 +23,10 @@ pub(crate) async fn run(stage: &Stage) -> anyhow::Result<bool> {
     rollout::run(stage, &mut record).await?;
     interruption::run(stage, &mut record).await?;
     failover::run(stage, &mut record).await?;
+    consolidation::run(stage, &mut record).await?;
     scale_down::run(stage, &mut record).await?;
     record.audit(stage).await?;
-    stage.narrator.headline("5. Summary");
+    stage.narrator.headline("6. Summary");
     for line in record.table() {
         stage.narrator.print(&line);
     }

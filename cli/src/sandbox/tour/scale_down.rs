@@ -1,4 +1,4 @@
-//! Step 4: less is wanted, and nodes leave.
+//! Step 5: less is wanted, and nodes leave.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use super::{Progress, wait};
 
 /// Scales everything down, and waits until only nodes with pods are left.
 pub(crate) async fn run(stage: &Stage, record: &mut Record) -> anyhow::Result<()> {
-    stage.narrator.headline("4. The deployments shrink");
+    stage.narrator.headline("5. The deployments shrink");
     let cost_before = stage.cloud.cost_per_hour().await?;
     let before = stage.cluster.snapshot().await?.managed_nodes().count();
     for (name, replicas) in [("web", 2), ("api", 1), ("cache", 1)] {

@@ -1,0 +1,134 @@
+//! Step 4: half of the load goes, and the rest moves to fewer and cheaper nodes.
+
+use std::time::{Duration, Instant};
+
+use drover_common::labels;
+use serde_json::Value;
+
+use super::super::cluster::Snapshot;
+use super::super::{Stage, manifests};
+use super::record::{Record, seconds};
+use super::{Progress, wait};
+
+const CONSOLIDATION: &str = include_str!("../../../tour/3-consolidation.yaml");
+/// Replicas of `web` that are left.
+const WEB: u32 = 24;
+/// It is over when nothing was disrupted for this long.
+const QUIET: Duration = Duration::from_secs(7);
+
+/// Scales `web` down, allows consolidation, and waits until nothing more is to be gained.
+pub(crate) async fn run(stage: &Stage, record: &mut Record) -> anyhow::Result<()> {
+    stage.narrator.headline("4. Half of the load goes, and the rest moves together");
+    stage.cluster.scale("web", WEB).await?;
+    let settled = wait(stage, Duration::from_secs(30), |snapshot| {
+        let (total, ready) = snapshot.readiness();
+        let web = snapshot.app("web").count();
+        let done = web == WEB as usize && snapshot.terminating() == 0 && ready == total;
+        Progress::new(done, format!("{web} web pods"))
+    })
+    .await?;
+    let cost_before = stage.cloud.cost_per_hour().await?;
+    let before = settled.snapshot.managed_nodes().count();
+    stage.narrator.tell(&format!(
+        "web is scaled to {WEB}; {before} nodes at ${cost_before:.3}/h hold what is left: {}",
+        settled.snapshot.fleet()
+    ));
+    let mut errors = Vec::new();
+    let documents = manifests::parse("3-consolidation.yaml", CONSOLIDATION, &mut errors);
+    errors.extend(manifests::apply(stage.cluster.client(), &documents).await.errors);
+    record.check(stage, "consolidation was allowed", errors.is_empty());
+    stage.narrator.tell("NodePool general now says WhenEmptyOrUnderutilized");
+    let mut watch = Watch::new(before);
+    let moved = wait(stage, Duration::from_secs(70), |snapshot| {
+        for line in watch.look(snapshot) {
+            stage.narrator.tell(&line);
+        }
+        let line = format!("{} nodes", snapshot.managed_nodes().count());
+        Progress::new(watch.is_over(), line)
+    })
+    .await?;
+    tell_reasons(stage).await;
+    let cost_after = stage.cloud.cost_per_hour().await?;
+    let after = moved.snapshot.managed_nodes().count();
+    stage.narrator.tell(&format!(
+        "{before} nodes at ${cost_before:.3}/h became {after} at ${cost_after:.3}/h: {}",
+        moved.snapshot.fleet()
+    ));
+    let (total, ready) = moved.snapshot.readiness();
+    record.row(
+        "consolidation",
+        format!(
+            "${cost_before:.3} to ${cost_after:.3} an hour, in {}",
+            seconds(moved.reached.map(|took| took.saturating_sub(QUIET)))
+        ),
+    );
+    record.check(stage, "consolidation made the cluster cheaper", cost_after < cost_before);
+    record.check(stage, "every pod found its new place", ready == total);
+    record.check(stage, "web never lost more pods than its budget allows", watch.kept_budget);
+    Ok(())
+}
+
+/// What is seen while pods move.
+struct Watch {
+    nodes: usize,
+    disrupted: usize,
+    begun: bool,
+    changed_at: Instant,
+    kept_budget: bool,
+}
+
+impl Watch {
+    fn new(nodes: usize) -> Self {
+        Self { nodes, disrupted: 0, begun: false, changed_at: Instant::now(), kept_budget: true }
+    }
+
+    /// What is new since the last look.
+    fn look(&mut self, snapshot: &Snapshot) -> Vec<String> {
+        let nodes = snapshot.managed_nodes().count();
+        let disrupted = snapshot
+            .managed_nodes()
+            .filter(|node| node.spec.taints.iter().any(|t| t.key == labels::DISRUPTED_TAINT))
+            .count();
+        // The budget of web allows a tenth, rounded up, to be unavailable.
+        let least = WEB as usize - (WEB as usize).div_ceil(10);
+        let web = snapshot.app("web").filter(|pod| pod.is_ready()).count();
+        self.kept_budget &= web >= least;
+        if nodes == self.nodes && disrupted == self.disrupted {
+            return Vec::new();
+        }
+        let mut lines = Vec::new();
+        if disrupted > self.disrupted {
+            lines.push(format!("{disrupted} nodes are tainted karpenter.sh/disrupted"));
+        }
+        if nodes != self.nodes {
+            lines.push(format!("{nodes} nodes"));
+        }
+        self.begun = true;
+        self.nodes = nodes;
+        self.disrupted = disrupted;
+        self.changed_at = Instant::now();
+        lines
+    }
+
+    fn is_over(&self) -> bool {
+        self.begun && self.disrupted == 0 && self.changed_at.elapsed() > QUIET
+    }
+}
+
+/// What the leader says of its consolidations.
+async fn tell_reasons(stage: &Stage) {
+    let Some(decisions) = stage.leaders.ask("/v1/decisions?limit=100").await else { return };
+    let entries = decisions.get("decisions").unwrap_or(&decisions);
+    let mut told = 0;
+    for entry in entries.as_array().into_iter().flatten().rev() {
+        let text = |field: &str| entry.get(field).and_then(Value::as_str).unwrap_or_default();
+        let consolidation = text("verb") == "commit-disruption" && text("why") == "Underutilized";
+        if let Some(input) = entry.pointer("/inputs/0").and_then(Value::as_str)
+            && consolidation
+            && told < 6
+        {
+            stage.narrator.tell(&format!("why: {input}"));
+            told += 1;
+        }
+    }
+}
