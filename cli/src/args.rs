@@ -19,6 +19,8 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Start a simulated cloud and cluster with three leaders and an agent per node, and take a tour.
     Sandbox(SandboxArgs),
+    /// Plan for a dump of a cluster, without touching Kubernetes or AWS.
+    Simulate(SimulateArgs),
     /// Print the custom resource definitions as YAML.
     Crds(CrdsArgs),
     /// Measure something here and now, and print the figures.
@@ -40,11 +42,79 @@ pub(crate) struct CrdsArgs {
     pub(crate) write: Option<PathBuf>,
 }
 
+/// `drover simulate`.
+#[derive(Clone, Debug, Default, clap::Args)]
+#[command(
+    after_help = "Exit status: 0 planned (pods that fit nowhere are an answer), 2 input that cannot be read, \
+1 anything else.\n\nA dump of what matters, read from standard input:\n  \
+kubectl get pods,nodes,nodepools,nodeclaims,ec2nodeclasses,pdb,daemonsets,replicasets,statefulsets,\
+pvc,pv,storageclasses,csinodes,priorityclasses,namespaces -A -o json | drover simulate -f -"
+)]
+pub(crate) struct SimulateArgs {
+    /// Kubernetes objects as kubectl prints them: JSON or YAML, gzip too; a file, a folder (its
+    /// .json, .yaml and .yml files, also with .gz), or - for standard input. May be repeated.
+    #[arg(short = 'f', long = "filename", value_name = "FILE|DIR|-", required = true)]
+    pub(crate) filenames: Vec<PathBuf>,
+    /// Instance types and prices; by default the built-in table of us-east-1.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) catalog: Option<PathBuf>,
+    /// The time that ages and windows are judged by; by default the newest one in the input.
+    #[arg(long, value_name = "RFC3339")]
+    pub(crate) now: Option<jiff::Timestamp>,
+    /// How the answer is written.
+    #[arg(short = 'o', long, value_enum, default_value_t)]
+    pub(crate) output: OutputFormat,
+}
+
+/// How an answer is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum OutputFormat {
+    /// For people.
+    #[default]
+    Table,
+    /// The stable interface.
+    Json,
+    /// The same as YAML.
+    Yaml,
+}
+
 /// `drover bench`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum BenchArgs {
     /// Resident memory of leaders and agents as processes, with a cluster in view.
     Memory(MemoryArgs),
+    /// Print a made-up dump as kubectl would, to try `drover simulate` on.
+    Dump(DumpArgs),
+}
+
+/// `drover bench dump`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct DumpArgs {
+    /// Pods, of 200 deployments.
+    #[arg(long, default_value_t = 100_000)]
+    pub(crate) pods: u32,
+    /// Nodes; pods beyond what they run wait.
+    #[arg(long, default_value_t = 0)]
+    pub(crate) nodes: u32,
+    /// Pods that run on each node.
+    #[arg(long, default_value_t = 12)]
+    pub(crate) pods_per_node: u32,
+    /// With the managed fields that kubectl leaves out unless it is asked.
+    #[arg(long)]
+    pub(crate) managed_fields: bool,
+    /// How it is printed.
+    #[arg(short = 'o', long = "output", value_enum, default_value_t)]
+    pub(crate) format: DumpFormat,
+}
+
+/// How a dump is printed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum DumpFormat {
+    /// As `kubectl get -o json` does.
+    #[default]
+    Json,
+    /// As `kubectl get -o yaml` does.
+    Yaml,
 }
 
 /// `drover bench memory`.

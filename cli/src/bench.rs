@@ -1,5 +1,6 @@
 //! `drover bench`: figures for `docs/benchmarks.md`, measured here and now.
 
+mod dump;
 mod memory;
 
 use std::process::ExitCode;
@@ -12,5 +13,6 @@ pub(crate) use memory::resident_kilobytes;
 pub(crate) fn run(args: BenchArgs) -> anyhow::Result<ExitCode> {
     match args {
         BenchArgs::Memory(args) => memory::run(&args),
+        BenchArgs::Dump(args) => dump::run(&args),
     }
 }

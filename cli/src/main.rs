@@ -6,6 +6,7 @@ mod crds;
 mod narration;
 mod role;
 mod sandbox;
+mod simulate;
 
 use std::process::ExitCode;
 
@@ -16,6 +17,7 @@ use args::{Cli, Command};
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Sandbox(args) => sandbox::run(args),
+        Command::Simulate(args) => simulate::run(&args),
         Command::Crds(args) => crds::run(&args),
         Command::Bench(args) => bench::run(args),
         Command::Leader(args) => role::run_leader(*args),

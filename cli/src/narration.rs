@@ -11,6 +11,11 @@ pub(crate) fn complain(error: &anyhow::Error) {
     let _ = writeln!(std::io::stderr().lock(), "error: {error:#}");
 }
 
+/// Prints a line that is no part of the answer.
+pub(crate) fn note(text: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "{text}");
+}
+
 /// Tells a story with times, and keeps one progress line where a terminal shows it.
 #[derive(Debug)]
 pub(crate) struct Narrator {

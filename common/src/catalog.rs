@@ -4,5 +4,5 @@
 mod file;
 mod table;
 
-pub use file::{Catalog, CatalogError, parse};
+pub use file::{Catalog, CatalogError, ListedType, parse};
 pub use table::{CatalogEntry, REFERENCE_REGION, reference};

@@ -8,7 +8,8 @@ pub mod pod;
 pub mod storage;
 pub mod workload;
 
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
 use crate::call::Kind;
@@ -156,49 +157,95 @@ impl ClusterObject {
     ///
     /// # Errors
     /// The object's key, the field and the reason, if it does not have the kind's shape.
-    pub fn from_json(kind: Kind, value: Value) -> Result<Self, UnreadableObject> {
-        fn read<T: serde::de::DeserializeOwned>(
-            mut value: Value,
-        ) -> Result<Box<T>, serde_json::Error> {
-            drop_nulls(&mut value);
-            serde_json::from_value(value).map(Box::new)
-        }
+    pub fn from_json(kind: Kind, mut value: Value) -> Result<Self, UnreadableObject> {
         let text = |pointer: &str| {
             value.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned()
         };
         let key =
             ObjectKey { namespace: text("/metadata/namespace"), name: text("/metadata/name") };
-        let object = match kind {
-            Kind::Pod => read(value).map(Self::Pod),
-            Kind::Node => read(value).map(Self::Node),
-            Kind::Namespace => read(value).map(Self::Namespace),
-            Kind::PersistentVolumeClaim => read(value).map(Self::PersistentVolumeClaim),
-            Kind::PersistentVolume => read(value).map(Self::PersistentVolume),
-            Kind::DaemonSet => read(value).map(Self::DaemonSet),
-            Kind::ReplicaSet => read(value).map(Self::ReplicaSet),
-            Kind::StatefulSet => read(value).map(Self::StatefulSet),
-            Kind::PodDisruptionBudget => read(value).map(Self::PodDisruptionBudget),
-            Kind::StorageClass => read(value).map(Self::StorageClass),
-            Kind::CsiNode => read(value).map(Self::CsiNode),
-            Kind::VolumeAttachment => read(value).map(Self::VolumeAttachment),
-            Kind::NodePool => read(value).map(Self::NodePool),
-            Kind::NodeClaim => read(value).map(Self::NodeClaim),
-            Kind::Ec2NodeClass => read(value).map(Self::Ec2NodeClass),
-            Kind::Lease | Kind::Event => {
-                return Err(UnreadableObject {
-                    kind,
-                    key,
-                    reason: "this kind is not watched".to_owned(),
-                });
-            }
-        };
-        object.map_err(|error| UnreadableObject { kind, key, reason: error.to_string() })
+        drop_nulls(&mut value);
+        Self::read(kind, value).map_err(|error| UnreadableObject {
+            kind,
+            key,
+            reason: error.to_string(),
+        })
+    }
+
+    /// The metadata of an object of Kubernetes' own kinds; custom resources have the API's.
+    pub fn metadata_mut(&mut self) -> Option<&mut Metadata> {
+        Some(match self {
+            Self::Pod(o) => &mut o.metadata,
+            Self::Node(o) => &mut o.metadata,
+            Self::Namespace(o) => &mut o.metadata,
+            Self::PersistentVolumeClaim(o) => &mut o.metadata,
+            Self::PersistentVolume(o) => &mut o.metadata,
+            Self::DaemonSet(o) => &mut o.metadata,
+            Self::ReplicaSet(o) => &mut o.metadata,
+            Self::StatefulSet(o) => &mut o.metadata,
+            Self::PodDisruptionBudget(o) => &mut o.metadata,
+            Self::StorageClass(o) => &mut o.metadata,
+            Self::CsiNode(o) => &mut o.metadata,
+            Self::VolumeAttachment(o) => &mut o.metadata,
+            Self::NodePool(_) | Self::NodeClaim(_) | Self::Ec2NodeClass(_) => return None,
+        })
+    }
+
+    /// The object's name.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Pod(o) => &o.metadata.name,
+            Self::Node(o) => &o.metadata.name,
+            Self::Namespace(o) => &o.metadata.name,
+            Self::PersistentVolumeClaim(o) => &o.metadata.name,
+            Self::PersistentVolume(o) => &o.metadata.name,
+            Self::DaemonSet(o) => &o.metadata.name,
+            Self::ReplicaSet(o) => &o.metadata.name,
+            Self::StatefulSet(o) => &o.metadata.name,
+            Self::PodDisruptionBudget(o) => &o.metadata.name,
+            Self::StorageClass(o) => &o.metadata.name,
+            Self::CsiNode(o) => &o.metadata.name,
+            Self::VolumeAttachment(o) => &o.metadata.name,
+            Self::NodePool(o) => o.metadata.name.as_deref().unwrap_or_default(),
+            Self::NodeClaim(o) => o.metadata.name.as_deref().unwrap_or_default(),
+            Self::Ec2NodeClass(o) => o.metadata.name.as_deref().unwrap_or_default(),
+        }
+    }
+
+    /// Reads an object of `kind` from any format. A `null` is an error where the field is not
+    /// optional; [`drop_nulls`] removes them beforehand. Lease and Event are never watched.
+    ///
+    /// # Errors
+    /// The format's own error, if the object does not have the kind's shape.
+    pub fn read<'de, D: Deserializer<'de>>(kind: Kind, source: D) -> Result<Self, D::Error> {
+        fn boxed<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
+            source: D,
+        ) -> Result<Box<T>, D::Error> {
+            T::deserialize(source).map(Box::new)
+        }
+        match kind {
+            Kind::Pod => boxed(source).map(Self::Pod),
+            Kind::Node => boxed(source).map(Self::Node),
+            Kind::Namespace => boxed(source).map(Self::Namespace),
+            Kind::PersistentVolumeClaim => boxed(source).map(Self::PersistentVolumeClaim),
+            Kind::PersistentVolume => boxed(source).map(Self::PersistentVolume),
+            Kind::DaemonSet => boxed(source).map(Self::DaemonSet),
+            Kind::ReplicaSet => boxed(source).map(Self::ReplicaSet),
+            Kind::StatefulSet => boxed(source).map(Self::StatefulSet),
+            Kind::PodDisruptionBudget => boxed(source).map(Self::PodDisruptionBudget),
+            Kind::StorageClass => boxed(source).map(Self::StorageClass),
+            Kind::CsiNode => boxed(source).map(Self::CsiNode),
+            Kind::VolumeAttachment => boxed(source).map(Self::VolumeAttachment),
+            Kind::NodePool => boxed(source).map(Self::NodePool),
+            Kind::NodeClaim => boxed(source).map(Self::NodeClaim),
+            Kind::Ec2NodeClass => boxed(source).map(Self::Ec2NodeClass),
+            Kind::Lease | Kind::Event => Err(D::Error::custom("this kind is not watched")),
+        }
     }
 }
 
 /// Removes fields that are `null`: the API server sends some (`creationTimestamp`, empty lists and
 /// maps of Go), and they mean the same as absent ones.
-fn drop_nulls(value: &mut Value) {
+pub fn drop_nulls(value: &mut Value) {
     match value {
         Value::Object(fields) => {
             fields.retain(|_name, field| !field.is_null());

@@ -15,7 +15,55 @@ pub struct Catalog {
     /// The region; empty if the file does not say.
     pub region: String,
     /// Its types, in the file's order.
-    pub instance_types: Vec<InstanceType>,
+    pub instance_types: Vec<ListedType>,
+}
+
+/// An instance type as a catalogue file lists it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ListedType {
+    /// Name.
+    pub name: String,
+    /// Every label a node of it bears, save zone, capacity type and hostname.
+    pub labels: BTreeMap<String, String>,
+    /// `status.capacity` of such a node.
+    pub capacity: Resources,
+    /// `status.allocatable` of such a node, if the file says.
+    pub allocatable: Option<Resources>,
+    /// Ways to buy it.
+    pub offerings: Vec<Offering>,
+}
+
+impl ListedType {
+    /// The type under the kubelet settings of a node class. What the file says stays, except that
+    /// `maxPods` and `podsPerCore` bound its pods; an allocatable that it does not say is computed
+    /// as for a real node.
+    pub fn with_settings(&self, settings: &NodeSettings) -> InstanceType {
+        let cores = self.capacity.get(&ResourceName::Cpu).max(0) / 1000;
+        let interface_pods = self.capacity.get(&ResourceName::Pods);
+        let pods = settings.bounded_pods(interface_pods, cores);
+        let mut capacity = self.capacity.clone();
+        capacity.set(ResourceName::Pods, pods);
+        let allocatable = match &self.allocatable {
+            Some(stated) => {
+                let mut stated = stated.clone();
+                if pods != interface_pods {
+                    stated.set(ResourceName::Pods, pods);
+                }
+                stated
+            }
+            None => {
+                let vcpus = u32::try_from(cores).unwrap_or(u32::MAX);
+                settings.allocatable(&capacity, vcpus, interface_pods)
+            }
+        };
+        InstanceType {
+            name: self.name.clone(),
+            labels: self.labels.clone(),
+            capacity,
+            allocatable,
+            offerings: self.offerings.clone(),
+        }
+    }
 }
 
 /// Why a catalogue file cannot be read.
@@ -60,8 +108,7 @@ fn yes() -> bool {
 }
 
 /// Reads a catalogue: `{"region", "instanceTypes": [{"name", "labels", "capacity", "allocatable",
-/// "offerings"}]}`, prices in dollars an hour. Where `allocatable` is left out it is computed as
-/// for an Amazon Linux 2023 node.
+/// "offerings"}]}`, prices in dollars an hour.
 ///
 /// # Errors
 /// The first type and field that is wrong.
@@ -78,11 +125,7 @@ pub fn parse(json: &str) -> Result<Catalog, CatalogError> {
     Ok(Catalog { region, instance_types })
 }
 
-fn instance_type(
-    index: usize,
-    mut value: Value,
-    region: &str,
-) -> Result<InstanceType, CatalogError> {
+fn instance_type(index: usize, mut value: Value, region: &str) -> Result<ListedType, CatalogError> {
     let name = value.get("name").and_then(Value::as_str).unwrap_or_default().to_owned();
     let shown = if name.is_empty() { format!("#{}", index + 1) } else { name.clone() };
     let error = |field: &str, reason: String| CatalogError::Type {
@@ -103,9 +146,7 @@ fn instance_type(
     let capacity: Resources = read(take("capacity"))
         .map_err(|reason| error("capacity", reason))?
         .ok_or_else(|| error("capacity", "it is missing".to_owned()))?;
-    let allocatable = read(take("allocatable"))
-        .map_err(|reason| error("allocatable", reason))?
-        .unwrap_or_else(|| default_allocatable(&capacity));
+    let allocatable = read(take("allocatable")).map_err(|reason| error("allocatable", reason))?;
     let offerings = match take("offerings") {
         None => Vec::new(),
         Some(Value::Array(list)) => list
@@ -117,7 +158,7 @@ fn instance_type(
             .collect::<Result<_, _>>()?,
         Some(_) => return Err(error("offerings", "it is not a list".to_owned())),
     };
-    Ok(InstanceType { name, labels, capacity, allocatable, offerings })
+    Ok(ListedType { name, labels, capacity, allocatable, offerings })
 }
 
 fn read<T: serde::de::DeserializeOwned>(value: Option<Value>) -> Result<Option<T>, String> {
@@ -145,12 +186,6 @@ fn micro_dollars(dollars: f64) -> Result<u64, String> {
     Ok((dollars * 1e6).round() as u64)
 }
 
-fn default_allocatable(capacity: &Resources) -> Resources {
-    let cores = capacity.get(&ResourceName::Cpu).max(0) / 1000;
-    let vcpus = u32::try_from(cores).unwrap_or(u32::MAX);
-    NodeSettings::default().allocatable(capacity, vcpus, capacity.get(&ResourceName::Pods))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -169,13 +204,29 @@ mod tests {
                               {"zone": "us-east-1a", "capacityType": "on-demand", "available": false}]}]}"#,
         )
         .unwrap();
-        let m5 = catalog.instance_types.first().unwrap();
+        let m5 = catalog.instance_types.first().unwrap().with_settings(&NodeSettings::default());
         assert_eq!(m5.labels.get(labels::INSTANCE_TYPE).map(String::as_str), Some("m5.large"));
         let expected =
             [("cpu", "1930m"), ("memory", "6903Mi"), ("pods", "29"), ("ephemeral-storage", "17Gi")];
         assert_eq!(m5.allocatable, Resources::from_quantities(expected).unwrap());
         let prices: Vec<_> = m5.offerings.iter().map(|o| (o.price, o.available)).collect();
         assert_eq!(prices, [(Some(35_100), true), (None, false)]);
+    }
+
+    #[test]
+    fn what_the_file_says_stays_but_for_the_bound_on_pods() {
+        let catalog = parse(
+            r#"{"instanceTypes": [{"name": "x.y", "capacity": {"cpu": "4", "pods": "58"},
+                "allocatable": {"cpu": "3", "pods": "58"}}]}"#,
+        )
+        .unwrap();
+        let listed = catalog.instance_types.first().unwrap();
+        let settings = NodeSettings { pods_per_core: Some(5), ..NodeSettings::default() };
+        let built = listed.with_settings(&settings);
+        assert_eq!(built.capacity.to_string(), "cpu: 4, pods: 20");
+        assert_eq!(built.allocatable.to_string(), "cpu: 3, pods: 20");
+        let plain = listed.with_settings(&NodeSettings::default());
+        assert_eq!(Some(plain.allocatable), listed.allocatable);
     }
 
     #[test]

@@ -109,3 +109,15 @@ pub struct BudgetStatus {
     /// Spec generation it was computed for.
     pub observed_generation: i64,
 }
+
+/// A PriorityClass: what a pod's `priorityClassName` stands for.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct PriorityClass {
+    /// Metadata.
+    pub metadata: Metadata,
+    /// The priority.
+    pub value: i32,
+    /// Whether pods that name no class get it.
+    pub global_default: bool,
+}

@@ -85,11 +85,20 @@ impl NodeSettings {
             None if self.is_windows() => WINDOWS_PODS,
             None => self.interface_pods(facts, self.reserved_enis),
         };
+        self.bounded_by_cores(most, i64::from(facts.vcpus))
+    }
+
+    /// Pods of a type that has addresses for `interface_pods`.
+    pub(crate) fn bounded_pods(&self, interface_pods: i64, cores: i64) -> i64 {
+        self.bounded_by_cores(self.max_pods.map_or(interface_pods, i64::from), cores)
+    }
+
+    fn bounded_by_cores(&self, pods: i64, cores: i64) -> i64 {
         match self.pods_per_core {
             Some(per_core) if per_core > 0 && !self.is_bottlerocket() => {
-                most.min(i64::from(per_core).saturating_mul(i64::from(facts.vcpus)))
+                pods.min(i64::from(per_core).saturating_mul(cores))
             }
-            _ => most,
+            _ => pods,
         }
     }
 

@@ -1,6 +1,6 @@
 //! Every decision of Drover's leader: what the group agreed on ([`state`], changed by [`command`]s
 //! alone), what the cluster looks like (`view`), what should happen (`planner`), and the brain that
-//! turns all of it into commands and calls (`control`).
+//! turns all of it into commands and calls (`control`). [`offline`] plans from a dump of objects alone.
 //!
 //! Pure by construction: no I/O, no clock, no randomness. Time is always an argument.
 
@@ -8,6 +8,7 @@ pub mod command;
 pub mod control;
 pub mod journal;
 pub mod nodeclass;
+pub mod offline;
 pub mod planner;
 pub mod state;
 pub mod view;

@@ -5,7 +5,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
-use drover_common::crd::NodePool;
+use drover_common::crd::{NodePool, validate_node_pool};
 use drover_common::id::NodePoolName;
 use drover_common::instance_type::{CapacityType, InstanceType};
 use drover_common::labels;
@@ -151,6 +151,9 @@ impl<'a> Market<'a> {
         }
         if pool.spec.replicas.is_some() {
             return Err("the NodePool keeps a fixed number of nodes (spec.replicas)".to_owned());
+        }
+        if let Some(error) = validate_node_pool(pool).first() {
+            return Err(format!("the NodePool is not valid: {error}"));
         }
         let class = pool.spec.template.spec.node_class_ref.name.clone();
         let Some(catalog) = input.catalogs.get(&class) else {

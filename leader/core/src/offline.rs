@@ -1,0 +1,72 @@
+//! A plan from a dump of objects alone: what `drover simulate` answers.
+//!
+//! A [`Dump`] takes objects in any order. [`Dump::into_cluster`] reads them as a leader that has just
+//! seen all of them would: a view, instance types by class, nodes in flight, pools in use. The plan
+//! itself is [`crate::planner::plan`]'s, the leader's own.
+
+mod answer;
+mod catalogs;
+mod claims;
+mod dump;
+mod fleet;
+mod pods;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use drover_common::id::{NodeName, NodePoolName};
+use drover_common::resources::Resources;
+use jiff::Timestamp;
+
+use crate::nodeclass::catalog::NodeClassCatalog;
+use crate::planner::{
+    InFlightNode, PlanInput, PlannerSettings, UnavailableOffering, Unschedulable,
+};
+use crate::view::View;
+
+pub use answer::{
+    Answer, AnsweredDisruption, AnsweredLaunch, AnsweredMove, AnsweredPlacement, AnsweredReason,
+    AnsweredSummary, AnsweredUnschedulable,
+};
+pub use catalogs::InstanceTypes;
+pub use dump::{Dump, DumpKind, DumpObject};
+pub use fleet::{Fleet, FleetKey, FleetRow};
+
+/// A cluster as a dump tells it, ready to be planned for.
+#[derive(Debug)]
+pub struct OfflineCluster {
+    /// Its objects. Pods without a node count as found unschedulable, whatever their conditions say.
+    pub view: View,
+    /// Instance types by EC2NodeClass.
+    pub catalogs: BTreeMap<String, NodeClassCatalog>,
+    /// NodeClaims whose node takes no pods yet.
+    pub in_flight: Vec<InFlightNode>,
+    /// Managed nodes that are being deleted.
+    pub leaving: BTreeSet<NodeName>,
+    /// Capacity in use by NodePool.
+    pub pool_usage: BTreeMap<NodePoolName, Resources>,
+    /// Pods without a node for which no leader would plan, and why not.
+    pub set_aside: Vec<Unschedulable>,
+    /// What was odd about the input, one sentence each.
+    pub warnings: Vec<String>,
+    /// The time that ages and windows are judged by.
+    pub now: Timestamp,
+    unavailable: BTreeSet<UnavailableOffering>,
+}
+
+impl OfflineCluster {
+    /// What the planner is given.
+    pub fn plan_input<'a>(&'a self, settings: &'a PlannerSettings) -> PlanInput<'a> {
+        PlanInput {
+            view: &self.view,
+            catalogs: &self.catalogs,
+            in_flight: &self.in_flight,
+            leaving: &self.leaving,
+            unavailable: &self.unavailable,
+            pool_usage: &self.pool_usage,
+            settings,
+            now: self.now,
+        }
+    }
+}

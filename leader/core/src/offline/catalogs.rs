@@ -1,0 +1,128 @@
+//! Instance types by class, from a catalogue file or the built-in table.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use drover_common::catalog::{Catalog, CatalogEntry, REFERENCE_REGION, reference};
+use drover_common::crd::{Condition, ConditionStatus, Ec2NodeClass, Ec2NodeClassStatus};
+use drover_common::instance_type::{CapacityType, InstanceType, NodeSettings};
+use drover_common::requirement::Requirements;
+
+use crate::nodeclass::catalog::{CatalogFlags, NodeClassCatalog, node_settings};
+use crate::view::View;
+
+/// Where instance types come from.
+#[derive(Clone, Debug)]
+pub enum InstanceTypes {
+    /// The table that is part of the program.
+    Table(Vec<CatalogEntry>),
+    /// A catalogue file.
+    File(Catalog),
+}
+
+impl InstanceTypes {
+    /// The built-in table.
+    pub fn built_in() -> Self {
+        Self::Table(reference())
+    }
+
+    /// The types under the settings of a class.
+    fn with_settings(&self, settings: &NodeSettings) -> Vec<InstanceType> {
+        match self {
+            Self::Table(entries) => entries
+                .iter()
+                .map(|entry| {
+                    let offerings = entry.offerings.clone();
+                    InstanceType::from_facts(&entry.facts, settings, REFERENCE_REGION, offerings)
+                })
+                .collect(),
+            Self::File(catalog) => {
+                catalog.instance_types.iter().map(|listed| listed.with_settings(settings)).collect()
+            }
+        }
+    }
+
+    fn region(&self) -> &str {
+        match self {
+            Self::Table(_) => REFERENCE_REGION,
+            Self::File(catalog) => &catalog.region,
+        }
+    }
+}
+
+/// The types of every class. Without any class every pool's is taken to match all of them.
+pub(super) fn catalogs(
+    view: &View,
+    types: &InstanceTypes,
+    warnings: &mut Vec<String>,
+) -> BTreeMap<String, NodeClassCatalog> {
+    let plain = NodeSettings::default();
+    if view.classes().is_empty() {
+        let mut all = types.with_settings(&plain);
+        forget_zero_prices(&mut all, warnings);
+        let catalog = NodeClassCatalog { instance_types: all, estimated: false };
+        let names = view.pools().values().map(|pool| &pool.spec.template.spec.node_class_ref.name);
+        return names.map(|name| (name.clone(), catalog.clone())).collect();
+    }
+    let flags = CatalogFlags {
+        region: types.region().to_owned(),
+        vm_memory_overhead_ppm: plain.vm_memory_overhead_ppm,
+        reserved_enis: plain.reserved_enis,
+    };
+    let mut catalogs = BTreeMap::new();
+    for (name, class) in view.classes().iter().filter(|(_, class)| is_usable(class)) {
+        let mut own = types.with_settings(&node_settings(&class.spec, &flags));
+        if let Some(status) = &class.status {
+            keep_what_status_allows(&mut own, status);
+        }
+        forget_zero_prices(&mut own, warnings);
+        let catalog = NodeClassCatalog { instance_types: own, estimated: false };
+        catalogs.insert(name.clone(), catalog);
+    }
+    warnings.sort();
+    warnings.dedup();
+    catalogs
+}
+
+/// A class that no controller has looked at yet is taken as it is.
+fn is_usable(class: &Ec2NodeClass) -> bool {
+    let conditions = class.status.as_ref().map_or(&[][..], |status| &status.conditions);
+    let refused = Condition::find(conditions, "Ready")
+        .is_some_and(|ready| ready.status == ConditionStatus::False);
+    class.metadata.deletion_timestamp.is_none() && !refused
+}
+
+/// Offerings in zones of the class's subnets, types that one of its images is for; as far as its
+/// status tells.
+fn keep_what_status_allows(types: &mut Vec<InstanceType>, status: &Ec2NodeClassStatus) {
+    let zones: BTreeSet<&str> = status.subnets.iter().map(|subnet| subnet.zone.as_str()).collect();
+    let images: Vec<Requirements> = status
+        .amis
+        .iter()
+        .filter_map(|image| Requirements::from_requirements(&image.requirements).ok())
+        .collect();
+    for kind in &mut *types {
+        kind.offerings.retain(|offer| zones.is_empty() || zones.contains(offer.zone.as_str()));
+    }
+    types.retain(|kind| {
+        !kind.offerings.is_empty()
+            && (images.is_empty() || images.iter().any(|image| image.matches_labels(&kind.labels)))
+    });
+}
+
+/// Nothing but reserved capacity is free: a price of zero is one that is not known.
+fn forget_zero_prices(types: &mut [InstanceType], warnings: &mut Vec<String>) {
+    let mut unpriced = 0_usize;
+    for offering in types.iter_mut().flat_map(|kind| &mut kind.offerings) {
+        if offering.capacity_type == CapacityType::Reserved {
+            continue;
+        }
+        offering.price = offering.price.filter(|price| *price > 0);
+        unpriced += usize::from(offering.price.is_none());
+    }
+    if unpriced > 0 {
+        warnings.push(format!(
+            "{unpriced} offerings have no price or a price of zero: they are planned only where \
+             nothing else will do, and cost nothing in the sums"
+        ));
+    }
+}

@@ -1,0 +1,176 @@
+//! NodeClaims and managed nodes of a dump: what is in flight, what leaves, what pools hold.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use drover_common::cluster::Node;
+use drover_common::crd::{Condition, NodeClaim, NodeClaimStatus, parse_resources};
+use drover_common::id::{NodeClaimName, NodeName, NodePoolName};
+use drover_common::instance_type::InstanceType;
+use drover_common::labels;
+use drover_common::requirement::Requirements;
+use drover_common::resources::{ResourceName, Resources};
+
+use crate::nodeclass::catalog::NodeClassCatalog;
+use crate::planner::InFlightNode;
+use crate::view::View;
+
+/// The pool of a node that some NodePool manages.
+fn pool_of_node(node: &Node) -> Option<NodePoolName> {
+    node.metadata.labels.get(labels::NODEPOOL).map(|name| NodePoolName(name.clone()))
+}
+
+fn pool_of_claim(claim: &NodeClaim) -> Option<NodePoolName> {
+    let name = claim.metadata.labels.as_ref()?.get(labels::NODEPOOL)?;
+    Some(NodePoolName(name.clone()))
+}
+
+fn status_of(claim: &NodeClaim) -> NodeClaimStatus {
+    claim.status.clone().unwrap_or_default()
+}
+
+/// The Node of a claim: by instance, else by the name its status tells.
+fn node_of_claim<'v>(view: &'v View, claim: &NodeClaim) -> Option<&'v Arc<Node>> {
+    let status = claim.status.as_ref()?;
+    let by_instance = status
+        .provider_id
+        .as_deref()
+        .and_then(drover_common::id::instance_of_provider_id)
+        .and_then(|instance| view.node_of_instance(&instance));
+    by_instance.or_else(|| view.nodes().get(&NodeName::from(status.node_name.as_deref()?)))
+}
+
+/// Managed nodes that are being deleted, by themselves or by their claim.
+pub(super) fn leaving(view: &View) -> BTreeSet<NodeName> {
+    let deleted = view.nodes().iter().filter(|(_, node)| {
+        pool_of_node(node).is_some() && node.metadata.deletion_timestamp.is_some()
+    });
+    let mut leaving: BTreeSet<NodeName> = deleted.map(|(name, _)| name.clone()).collect();
+    for claim in view.claims().values().filter(|c| c.metadata.deletion_timestamp.is_some()) {
+        leaving.extend(
+            node_of_claim(view, claim).map(|node| NodeName::from(node.metadata.name.as_str())),
+        );
+    }
+    leaving
+}
+
+/// Claims whose node is not there yet, or not ready for pods.
+pub(super) fn in_flight(
+    view: &View,
+    catalogs: &BTreeMap<String, NodeClassCatalog>,
+) -> Vec<InFlightNode> {
+    view.claims()
+        .iter()
+        .filter(|(_, claim)| claim.metadata.deletion_timestamp.is_none())
+        .filter(|(_, claim)| match node_of_claim(view, claim) {
+            None => true,
+            // The planner finds a claim's node by instance alone.
+            Some(node) => view.claim_of_node(node).is_some() && !is_initialized(claim, node),
+        })
+        .filter_map(|(name, claim)| in_flight_node(name, claim, catalogs))
+        .collect()
+}
+
+fn is_initialized(claim: &NodeClaim, node: &Node) -> bool {
+    let labelled = node.metadata.labels.get(labels::INITIALIZED).is_some_and(|v| v == "true");
+    labelled
+        || claim
+            .status
+            .as_ref()
+            .is_some_and(|status| Condition::is_true(&status.conditions, "Initialized"))
+}
+
+/// The types that a claim's labels and requirements leave.
+fn possible_types<'c>(
+    claim: &NodeClaim,
+    catalogs: &'c BTreeMap<String, NodeClassCatalog>,
+) -> Vec<&'c InstanceType> {
+    let Some(catalog) = catalogs.get(&claim.spec.node_class_ref.name) else { return Vec::new() };
+    let stated = claim.metadata.labels.as_ref().and_then(|l| l.get(labels::INSTANCE_TYPE));
+    let Ok(requirements) = Requirements::from_requirements(&claim.spec.requirements) else {
+        return Vec::new();
+    };
+    catalog
+        .instance_types
+        .iter()
+        .filter(|kind| match stated {
+            Some(name) => kind.name == *name,
+            None => {
+                let mut own = kind.labels.clone();
+                own.insert(labels::INSTANCE_TYPE.to_owned(), kind.name.clone());
+                requirements
+                    .iter()
+                    .all(|(key, values)| own.get(key).is_none_or(|value| values.contains(value)))
+            }
+        })
+        .collect()
+}
+
+fn in_flight_node(
+    name: &NodeClaimName,
+    claim: &NodeClaim,
+    catalogs: &BTreeMap<String, NodeClassCatalog>,
+) -> Option<InFlightNode> {
+    let nodepool = pool_of_claim(claim)?;
+    let types = possible_types(claim, catalogs);
+    let stated = parse_resources(&status_of(claim).allocatable).unwrap_or_default();
+    let allocatable = if stated.is_empty() { least(&types) } else { stated };
+    let mut own = match types.as_slice() {
+        [only] => only.labels.clone(),
+        _ => BTreeMap::new(),
+    };
+    own.extend(claim.metadata.labels.clone().unwrap_or_default());
+    own.insert(labels::NODEPOOL.to_owned(), nodepool.0.clone());
+    Some(InFlightNode {
+        claim: name.clone(),
+        nodepool,
+        labels: own,
+        requirements: Requirements::from_requirements(&claim.spec.requirements).unwrap_or_default(),
+        taints: claim.spec.taints.clone(),
+        allocatable,
+        pods: Vec::new(),
+    })
+}
+
+/// What is sure to be there whatever the type turns out to be.
+fn least(types: &[&InstanceType]) -> Resources {
+    let Some((first, rest)) = types.split_first() else { return Resources::new() };
+    let mut least = first.allocatable.clone();
+    for kind in rest {
+        least = least
+            .iter()
+            .map(|(name, n)| (name.clone(), n.min(kind.allocatable.get(name))))
+            .collect();
+    }
+    least
+}
+
+/// What each pool holds: nodes as they are, claims without a node as the largest they may become.
+pub(super) fn pool_usage(
+    view: &View,
+    catalogs: &BTreeMap<String, NodeClassCatalog>,
+) -> BTreeMap<NodePoolName, Resources> {
+    let mut usage: BTreeMap<NodePoolName, Resources> = BTreeMap::new();
+    let mut book = |pool: NodePoolName, mut capacity: Resources| {
+        capacity.set(ResourceName::from("nodes"), 1);
+        usage.entry(pool).or_default().add(&capacity);
+    };
+    for node in view.nodes().values() {
+        if let Some(pool) = pool_of_node(node) {
+            book(pool, node.status.capacity.clone());
+        }
+    }
+    for claim in view.claims().values().filter(|claim| node_of_claim(view, claim).is_none()) {
+        let Some(pool) = pool_of_claim(claim) else { continue };
+        let stated = parse_resources(&status_of(claim).capacity).unwrap_or_default();
+        let capacity = if stated.is_empty() {
+            possible_types(claim, catalogs)
+                .iter()
+                .fold(Resources::new(), |most, kind| most.maximum(&kind.capacity))
+        } else {
+            stated
+        };
+        book(pool, capacity);
+    }
+    usage
+}

@@ -1,0 +1,173 @@
+//! Nodes before and after a plan, by pool and type: how many, how full, and what they cost.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use drover_common::cluster::{Node, ObjectKey};
+use drover_common::id::NodeName;
+use drover_common::instance_type::{CapacityType, InstanceType};
+use drover_common::labels;
+use drover_common::resources::Resources;
+
+use super::OfflineCluster;
+use crate::planner::{Launch, PlacementTarget, Plan};
+
+/// Nodes that cost and look the same.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct FleetKey {
+    /// NodePool; empty for nodes that no pool manages.
+    pub nodepool: String,
+    /// Instance type; empty if a node does not say.
+    pub instance_type: String,
+    /// `spot`, `on-demand`, `reserved`; empty if a node does not say.
+    pub capacity_type: String,
+}
+
+/// Nodes of one key.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FleetRow {
+    /// How many there are.
+    pub nodes_now: usize,
+    /// How many there will be.
+    pub nodes_after: usize,
+    /// Pods on them afterwards.
+    pub pods_after: usize,
+    /// What those request, daemons of new nodes included.
+    pub requested_after: Resources,
+    /// What the nodes offer afterwards.
+    pub allocatable_after: Resources,
+    /// Micro-dollars an hour now.
+    pub price_now: u64,
+    /// Micro-dollars an hour afterwards.
+    pub price_after: u64,
+    /// Nodes, now or afterwards, of no known price.
+    pub unpriced: usize,
+}
+
+/// The cluster's nodes before and after a plan.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Fleet {
+    /// By pool and type.
+    pub rows: BTreeMap<FleetKey, FleetRow>,
+}
+
+impl Fleet {
+    /// What a plan makes of the cluster's nodes. Nodes that are being deleted are gone afterwards.
+    pub fn of(cluster: &OfflineCluster, plan: &Plan) -> Self {
+        let mut fleet = Self::default();
+        let placed: BTreeMap<&NodeName, &[ObjectKey]> = plan
+            .placements
+            .iter()
+            .filter_map(|placement| match &placement.node_or_claim {
+                PlacementTarget::Node(name) => Some((name, placement.pods.as_slice())),
+                PlacementTarget::Claim(_) => None,
+            })
+            .collect();
+        let types = types_by_name(cluster);
+        for (name, node) in cluster.view.nodes() {
+            let new = placed.get(name).copied().unwrap_or_default();
+            fleet.add_node(cluster, &types, name, node, new);
+        }
+        for launch in &plan.launches {
+            fleet.add_launch(launch, &types);
+        }
+        fleet
+    }
+
+    fn add_node(
+        &mut self,
+        cluster: &OfflineCluster,
+        types: &BTreeMap<&str, &InstanceType>,
+        name: &NodeName,
+        node: &Node,
+        new_pods: &[ObjectKey],
+    ) {
+        let label = |key: &str| node.metadata.labels.get(key).cloned().unwrap_or_default();
+        let key = FleetKey {
+            nodepool: label(labels::NODEPOOL),
+            instance_type: label(labels::INSTANCE_TYPE),
+            capacity_type: label(labels::CAPACITY_TYPE),
+        };
+        let price = price_of_node(types, &key, &label(labels::ZONE));
+        let row = self.rows.entry(key).or_default();
+        row.nodes_now += 1;
+        row.unpriced += usize::from(price.is_none());
+        row.price_now = row.price_now.saturating_add(price.unwrap_or(0));
+        if cluster.leaving.contains(name) {
+            return;
+        }
+        row.nodes_after += 1;
+        row.price_after = row.price_after.saturating_add(price.unwrap_or(0));
+        row.allocatable_after.add(&node.status.allocatable);
+        let view = &cluster.view;
+        if let Some(pods) = view.node_pods(name) {
+            for (shape, count) in &pods.shapes {
+                let Some(shape) = view.shape(*shape) else { continue };
+                row.pods_after += *count as usize;
+                for (name, amount) in shape.requests.iter() {
+                    let sum = amount.saturating_mul(i64::from(*count));
+                    row.requested_after.add(&Resources::from_iter([(name.clone(), sum)]));
+                }
+            }
+        }
+        let new_shapes = new_pods.iter().filter_map(|key| view.pods().get(key));
+        for entry in new_shapes {
+            row.pods_after += 1;
+            if let Some(shape) = view.shape(entry.shape) {
+                row.requested_after.add(&shape.requests);
+            }
+        }
+    }
+
+    fn add_launch(&mut self, launch: &Launch, types: &BTreeMap<&str, &InstanceType>) {
+        let first = launch.offerings.first();
+        let instance_type = first.map(|offering| offering.instance_type.clone());
+        let key = FleetKey {
+            nodepool: launch.nodepool.0.clone(),
+            instance_type: instance_type.unwrap_or_default(),
+            capacity_type: launch.capacity_type.to_string(),
+        };
+        let allocatable = types
+            .get(key.instance_type.as_str())
+            .map_or(&launch.allocatable, |kind| &kind.allocatable)
+            .clone();
+        let row = self.rows.entry(key).or_default();
+        row.nodes_after += 1;
+        row.pods_after += launch.pods.len();
+        row.requested_after.add(&launch.requests);
+        row.allocatable_after.add(&allocatable);
+        row.price_after = row.price_after.saturating_add(launch.hourly_price_micro);
+        row.unpriced += usize::from(launch.hourly_price_micro == 0);
+    }
+
+    /// Micro-dollars an hour, now and afterwards.
+    pub fn prices(&self) -> (u64, u64) {
+        self.rows.values().fold((0, 0), |(now, after), row| {
+            (now.saturating_add(row.price_now), after.saturating_add(row.price_after))
+        })
+    }
+}
+
+fn types_by_name(cluster: &OfflineCluster) -> BTreeMap<&str, &InstanceType> {
+    let all = cluster.catalogs.values().flat_map(|catalog| &catalog.instance_types);
+    let mut names = BTreeSet::new();
+    all.filter(|kind| names.insert(kind.name.as_str()))
+        .map(|kind| (kind.name.as_str(), kind))
+        .collect()
+}
+
+/// What the catalogue asks for a node like this; reserved capacity is paid for already.
+fn price_of_node(types: &BTreeMap<&str, &InstanceType>, key: &FleetKey, zone: &str) -> Option<u64> {
+    if key.capacity_type == CapacityType::Reserved.as_str() {
+        return Some(0);
+    }
+    let offerings = &types.get(key.instance_type.as_str())?.offerings;
+    let in_zone = offerings.iter().find(|offering| {
+        offering.zone == zone && offering.capacity_type.as_str() == key.capacity_type
+    });
+    // On-demand prices are the same in every zone, and what a node without the label is billed by.
+    let on_demand = || {
+        let plain = matches!(key.capacity_type.as_str(), "" | "on-demand");
+        offerings.iter().find(|o| plain && o.capacity_type == CapacityType::OnDemand)
+    };
+    in_zone.or_else(on_demand)?.price
+}
