@@ -18,14 +18,20 @@ pub struct Args {
     /// The kubeconfig's context; by default the current one.
     #[arg(long, value_name = "NAME")]
     context: Option<String>,
-    /// The instance metadata service; a path prefix is kept.
+    /// The instance metadata service; a path prefix is kept. By default EC2's own.
+    #[arg(long, env = "AWS_EC2_METADATA_SERVICE_ENDPOINT", value_name = "URL")]
+    imds_endpoint: Option<String>,
+    /// By which protocol EC2's own metadata service is reached: IPv4 or IPv6.
     #[arg(
         long,
-        env = "AWS_EC2_METADATA_SERVICE_ENDPOINT",
-        default_value = "http://169.254.169.254",
-        value_name = "URL"
+        env = "AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE",
+        default_value = "IPv4",
+        value_parser = ["IPv4", "IPv6"],
+        ignore_case = true,
+        hide_possible_values = true,
+        value_name = "MODE"
     )]
-    imds_endpoint: String,
+    imds_mode: String,
     /// Base URLs of the leaders, separated by commas; without any, the node is guarded alone.
     #[arg(long, env = "DROVER_LEADERS", default_value = "", value_name = "URLS")]
     leaders: String,
@@ -49,12 +55,20 @@ pub struct Args {
     /// How often IMDS is asked for a spot notice.
     #[arg(long, default_value = "500ms", value_parser = parse_duration)]
     imds_interval: Duration,
-    /// How often use is measured.
-    #[arg(long, default_value = "2s", value_parser = parse_duration)]
+    /// How often CPU use is measured; the rest is with each report.
+    #[arg(long, default_value = "1s", value_parser = parse_duration)]
     sample_interval: Duration,
     /// How often the leaders get a report when there is no news.
     #[arg(long, default_value = "10s", value_parser = parse_duration)]
     report_interval: Duration,
+    /// Cordon the node, too, while one of its conditions says that it is broken (KernelDeadlock,
+    /// ReadonlyFilesystem, …). Otherwise that is only reported.
+    #[arg(long, env = "DROVER_CORDON_ON_PROBLEM")]
+    cordon_on_problem: bool,
+    /// How long a drain for an interruption may go on when the agent is asked to stop; 0s for not at
+    /// all: the next agent then goes on with it.
+    #[arg(long, env = "DROVER_STOP_GRACE", default_value = "0s", value_parser = parse_pause)]
+    stop_grace: Duration,
 }
 
 /// Checked settings.
@@ -84,6 +98,10 @@ pub struct Config {
     pub sample_interval: Duration,
     /// Between two reports without news.
     pub report_interval: Duration,
+    /// Whether a Node that says it is broken is cordoned.
+    pub cordon_on_problem: bool,
+    /// For how long an interruption's drain is finished before the agent stops.
+    pub stop_grace: Duration,
 }
 
 /// A setting that can't be used.
@@ -110,12 +128,17 @@ impl TryFrom<Args> for Config {
         if node.is_empty() {
             return Err(ConfigError::NodeName);
         }
+        let imds = args.imds_endpoint.as_deref().filter(|url| !url.trim().is_empty());
+        let imds = imds.unwrap_or(match args.imds_mode.eq_ignore_ascii_case("IPv6") {
+            true => "http://[fd00:ec2::254]",
+            false => "http://169.254.169.254",
+        });
         let leaders = args.leaders.split(',').map(str::trim).filter(|url| !url.is_empty());
         Ok(Self {
             node: NodeName::from(node),
             kubeconfig: args.kubeconfig,
             context: args.context,
-            imds: base_url("--imds-endpoint", &args.imds_endpoint)?,
+            imds: base_url("--imds-endpoint", imds)?,
             leaders: leaders.map(|url| base_url("--leaders", url)).collect::<Result<_, _>>()?,
             leaders_ca: args.leaders_ca,
             token_file: args.token_file,
@@ -124,6 +147,8 @@ impl TryFrom<Args> for Config {
             imds_interval: args.imds_interval,
             sample_interval: args.sample_interval,
             report_interval: args.report_interval,
+            cordon_on_problem: args.cordon_on_problem,
+            stop_grace: args.stop_grace,
         })
     }
 }
@@ -138,6 +163,14 @@ fn base_url(setting: &'static str, url: &str) -> Result<String, ConfigError> {
 
 /// `500ms`, `10s` or `1m`; at least 50 ms, so that no service is hammered.
 fn parse_duration(text: &str) -> Result<Duration, String> {
+    let duration = parse_pause(text)?;
+    if duration < Duration::from_millis(50) {
+        return Err("at least 50ms".to_owned());
+    }
+    Ok(duration)
+}
+
+fn parse_pause(text: &str) -> Result<Duration, String> {
     let duration = [("ms", 1), ("s", 1_000), ("m", 60_000)]
         .into_iter()
         .find_map(|(unit, scale)| {
@@ -146,9 +179,6 @@ fn parse_duration(text: &str) -> Result<Duration, String> {
         })
         .map(Duration::from_millis)
         .ok_or("expected a duration such as 500ms, 10s or 1m")?;
-    if duration < Duration::from_millis(50) {
-        return Err("at least 50ms".to_owned());
-    }
     Ok(duration)
 }
 
@@ -179,6 +209,14 @@ mod tests {
         assert_eq!(config.imds_interval, Duration::from_millis(500));
         let error = self::config(&["--leaders", "a:b"]).unwrap_err();
         assert!(error.to_string().contains("--leaders"), "{error}");
+    }
+
+    #[test]
+    fn imds_is_ec2s_own_by_either_protocol() {
+        assert_eq!(config(&[]).unwrap().imds, "http://169.254.169.254");
+        assert_eq!(config(&["--imds-mode", "ipv6"]).unwrap().imds, "http://[fd00:ec2::254]");
+        let both = ["--imds-mode", "IPv6", "--imds-endpoint", "http://127.0.0.1:1"];
+        assert_eq!(config(&both).unwrap().imds, "http://127.0.0.1:1");
     }
 
     #[test]

@@ -4,9 +4,13 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use drover_agent_core::Saved;
+use drover_agent_core::usage::SavedHistory;
 use drover_common::id::BootId;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
-const FILE: &str = "notices.json";
+const NOTICES: &str = "notices.json";
+const HISTORY: &str = "usage.json";
 
 /// The agent's own folder.
 #[derive(Clone, Debug)]
@@ -19,33 +23,51 @@ impl StateDir {
         Ok(Self(path.to_owned()))
     }
 
-    /// What was kept; `None` if nothing was, or if it's damaged, which is logged: the agent then
-    /// learns everything anew.
+    /// The notices that were kept; `None` if nothing was, or if it's damaged, which is logged: the
+    /// agent then learns everything anew.
     pub(crate) async fn load(&self) -> Option<Saved> {
-        let path = self.0.join(FILE);
+        self.read(NOTICES).await
+    }
+
+    /// Replaces what was kept of notices, as a whole or not at all.
+    pub(crate) async fn save(&self, saved: &Saved) -> io::Result<()> {
+        self.write(NOTICES, saved).await
+    }
+
+    /// The histories that were kept.
+    pub(crate) async fn load_history(&self) -> Option<SavedHistory> {
+        self.read(HISTORY).await
+    }
+
+    /// Replaces what was kept of histories.
+    pub(crate) async fn save_history(&self, saved: &SavedHistory) -> io::Result<()> {
+        self.write(HISTORY, saved).await
+    }
+
+    async fn read<T: DeserializeOwned>(&self, name: &str) -> Option<T> {
+        let path = self.0.join(name);
         let bytes = match tokio::fs::read(&path).await {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
             Err(error) => {
-                tracing::warn!(path = %path.display(), %error, "Kept notices can't be read.");
+                tracing::warn!(path = %path.display(), %error, "Kept state can't be read.");
                 return None;
             }
         };
         serde_json::from_slice(&bytes)
             .inspect_err(|error| {
-                tracing::warn!(path = %path.display(), %error, "Kept notices are damaged.");
+                tracing::warn!(path = %path.display(), %error, "Kept state is damaged.");
             })
             .ok()
     }
 
-    /// Replaces what was kept, as a whole or not at all.
-    pub(crate) async fn save(&self, saved: &Saved) -> io::Result<()> {
-        let bytes = serde_json::to_vec(saved)?;
-        let fresh = self.0.join(format!("{FILE}.new"));
+    async fn write<T: Serialize>(&self, name: &str, state: &T) -> io::Result<()> {
+        let bytes = serde_json::to_vec(state)?;
+        let fresh = self.0.join(format!("{name}.new"));
         let mut file = tokio::fs::File::create(&fresh).await?;
         tokio::io::AsyncWriteExt::write_all(&mut file, &bytes).await?;
         file.sync_all().await?;
-        tokio::fs::rename(&fresh, self.0.join(FILE)).await
+        tokio::fs::rename(&fresh, self.0.join(name)).await
     }
 }
 
@@ -80,7 +102,7 @@ mod tests {
         let saved = Saved { instance: Some("i-1".into()), boot: "b".into(), notices: Vec::new() };
         disk.save(&saved).await.unwrap();
         assert_eq!(disk.load().await, Some(saved));
-        std::fs::write(folder.path().join("a/b").join(FILE), "{\"inst").unwrap();
+        std::fs::write(folder.path().join("a/b").join(NOTICES), "{\"inst").unwrap();
         assert_eq!(disk.load().await, None);
     }
 

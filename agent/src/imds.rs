@@ -9,8 +9,6 @@ use reqwest::{Client, Response, StatusCode};
 #[cfg(test)]
 mod tests;
 
-/// Link-local and answered by the hypervisor: what takes longer than this is lost.
-const TIMEOUT: Duration = Duration::from_millis(1_500);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// The longest life that IMDS grants a token, seconds.
 const TOKEN_SECONDS: u64 = 21_600;
@@ -72,19 +70,22 @@ impl Imds {
             .http1_only()
             .pool_max_idle_per_host(1)
             .connect_timeout(CONNECT_TIMEOUT)
-            .timeout(TIMEOUT)
             .redirect(reqwest::redirect::Policy::none())
             .build()?;
         Ok(Self { client, base: base.to_owned(), token: None })
     }
 
-    /// Reads a path below `/latest/meta-data/`.
-    pub(crate) async fn read(&mut self, path: &str) -> Result<Answer, ImdsError> {
-        let mut response = self.request(path).await?;
+    /// Reads a path below `/latest/meta-data/`; each request may take `timeout`.
+    pub(crate) async fn read(
+        &mut self,
+        path: &str,
+        timeout: Duration,
+    ) -> Result<Answer, ImdsError> {
+        let mut response = self.request(path, timeout).await?;
         if response.status() == StatusCode::UNAUTHORIZED {
             // Expired early, or the service forgot it.
             self.token = None;
-            response = self.request(path).await?;
+            response = self.request(path, timeout).await?;
         }
         match response.status() {
             StatusCode::OK => Ok(Answer::Body(text(path, response).await?)),
@@ -102,20 +103,20 @@ impl Imds {
         }
     }
 
-    async fn request(&mut self, path: &str) -> Result<Response, ImdsError> {
-        let token = self.token().await?.to_owned();
+    async fn request(&mut self, path: &str, timeout: Duration) -> Result<Response, ImdsError> {
+        let token = self.token(timeout).await?.to_owned();
         let url = format!("{}/latest/meta-data/{path}", self.base);
-        Ok(self.client.get(url).header("X-aws-ec2-metadata-token", token).send().await?)
+        let request = self.client.get(url).timeout(timeout);
+        Ok(request.header("X-aws-ec2-metadata-token", token).send().await?)
     }
 
-    async fn token(&mut self) -> Result<&str, ImdsError> {
+    async fn token(&mut self, timeout: Duration) -> Result<&str, ImdsError> {
         const PATH: &str = "/latest/api/token";
         const TTL: &str = "X-aws-ec2-metadata-token-ttl-seconds";
         let now = Instant::now();
         if self.token.as_ref().is_none_or(|token| now >= token.refresh_at) {
-            let request =
-                self.client.put(format!("{}{PATH}", self.base)).header(TTL, TOKEN_SECONDS);
-            let response = request.send().await?;
+            let request = self.client.put(format!("{}{PATH}", self.base)).timeout(timeout);
+            let response = request.header(TTL, TOKEN_SECONDS).send().await?;
             let status = response.status();
             if !status.is_success() {
                 return Err(ImdsError::Status { path: PATH.to_owned(), status });

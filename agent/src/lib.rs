@@ -11,8 +11,12 @@ mod leaders;
 mod measure;
 mod poll;
 mod process;
+mod pulse;
 mod run;
+mod systemd;
+mod validate;
 
 pub use config::{Args, Config, ConfigError};
 pub use process::main_with;
 pub use run::{RunError, run};
+pub use validate::validate;

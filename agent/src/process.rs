@@ -7,9 +7,11 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
-use crate::{Args, Config, run};
+use crate::pulse::Pulse;
+use crate::run::run_with;
+use crate::{Args, Config, systemd};
 
-/// Runs an agent until SIGINT or SIGTERM. Logs go to standard error; `RUST_LOG` filters them.
+/// Runs an agent until SIGINT or SIGTERM; a second signal ends it at once. Logs go to standard error; `RUST_LOG` filters them.
 ///
 /// # Errors
 /// A setting that can't be used, or a state folder that can't be written.
@@ -35,14 +37,26 @@ pub fn main_with(args: Args) -> anyhow::Result<ExitCode> {
         let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
         let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
         let cancelled = shutdown.clone();
+        let hurry = CancellationToken::new();
+        let hurried = hurry.clone();
         tokio::spawn(async move {
-            tokio::select! {
-                _ = interrupt.recv() => {}
-                _ = terminate.recv() => {}
-            }
+            let mut signalled = async || {
+                tokio::select! {
+                    _ = interrupt.recv() => {}
+                    _ = terminate.recv() => {}
+                }
+            };
+            signalled().await;
             cancelled.cancel();
+            signalled().await;
+            hurried.cancel();
         });
-        run(config, shutdown).await?;
+        let pulse = Pulse::default();
+        tokio::spawn(systemd::follow(pulse.clone()));
+        tokio::select! {
+            ended = run_with(config, shutdown, pulse) => ended?,
+            () = hurry.cancelled() => {}
+        }
         Ok(ExitCode::SUCCESS)
     })
 }

@@ -18,6 +18,7 @@ use drover_kubernetes::Client;
 use jiff::SignedDuration;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
@@ -25,6 +26,7 @@ use crate::config::Config;
 use crate::disk::{self, StateDir};
 use crate::imds::Imds;
 use crate::leaders::{Leaders, LeadersError};
+use crate::pulse::Pulse;
 use crate::{measure, poll};
 
 /// Between two looks at the state while something is under way, and while nothing is.
@@ -60,6 +62,15 @@ pub enum RunError {
 /// # Errors
 /// [`RunError`], before anything was done.
 pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunError> {
+    run_with(config, shutdown, Pulse::default()).await
+}
+
+/// As [`run`], with signs of life for a watchdog.
+pub(crate) async fn run_with(
+    config: Config,
+    shutdown: CancellationToken,
+    pulse: Pulse,
+) -> Result<(), RunError> {
     drover_kubernetes::install_crypto_provider();
     let disk = StateDir::open(&config.state_dir)
         .await
@@ -78,11 +89,12 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunE
     let (instance, instances) = watch::channel(None);
     let (client, clients) = watch::channel(None);
     let mut tasks = JoinSet::new();
-    tasks.spawn(poll::poll(imds, config.imds_interval, inputs.clone()));
+    tasks.spawn(poll::poll(imds, config.imds_interval, pulse.clone(), inputs.clone()));
     tasks.spawn(measure::measure(
         config.host_root.clone(),
         config.sample_interval,
         config.report_interval,
+        disk.clone(),
         inputs.clone(),
     ));
     if let Some(leaders) = leaders {
@@ -90,9 +102,14 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunE
         tasks.spawn(leaders.poll_directives(config.node.clone(), instances, inputs.clone()));
     }
     tracing::info!(node = %config.node, leaders = config.leaders.len(), "Agent started.");
+    let agent =
+        Agent::new(identity, saved, report_interval).cordoning_on_problem(config.cordon_on_problem);
+    let stop_grace = config.stop_grace;
     tasks.spawn(follow_cluster(config, client, events));
     let mut shell = Shell {
-        agent: Agent::new(identity, saved, report_interval),
+        agent,
+        stop_grace,
+        pulse,
         clock: Clock::new(),
         disk,
         unsaved: None,
@@ -138,6 +155,8 @@ async fn follow_cluster(
 
 struct Shell {
     agent: Agent,
+    stop_grace: Duration,
+    pulse: Pulse,
     clock: Clock,
     disk: StateDir,
     /// What could not be written yet.
@@ -157,11 +176,15 @@ impl Shell {
         mut events: mpsc::Receiver<ClusterEvent>,
         shutdown: CancellationToken,
     ) {
+        let mut stop_at = None;
         loop {
             let pause = if self.agent.is_busy() { BUSY_TICK } else { IDLE_TICK };
             let input = tokio::select! {
                 biased;
-                () = shutdown.cancelled() => return,
+                () = shutdown.cancelled(), if stop_at.is_none() => {
+                    stop_at = Some(Instant::now() + self.stop_grace);
+                    Input::Tick
+                }
                 Some(input) = inputs.recv() => input,
                 Some(event) = events.recv() => Input::Cluster(event),
                 Some(ended) = self.tasks.join_next(), if !self.tasks.is_empty() => {
@@ -176,6 +199,12 @@ impl Shell {
                 self.clock.set();
             }
             self.take(input).await;
+            self.pulse.decided();
+            if let Some(at) = stop_at
+                && (Instant::now() >= at || !self.agent.has_drain_to_finish(self.clock.now()))
+            {
+                return;
+            }
         }
     }
 
@@ -198,6 +227,8 @@ impl Shell {
                     self.report.send_replace(Some(Arc::from(report)));
                 }
                 Effect::Save(saved) => self.unsaved = Some(saved),
+                // Nothing tells of shutdowns or of a bus to begin one by, yet.
+                Effect::PowerOff(_) | Effect::AllowShutdown => {}
                 Effect::Tell(fact) => tell(&fact),
             }
         }
@@ -262,10 +293,20 @@ fn tell(fact: &Fact) {
         Fact::DrainChanged(report) => tracing::info!(
             phase = ?report.phase,
             evicted = report.evicted,
+            clipped = report.clipped,
             forced = report.forced,
             remaining = report.remaining.len(),
             "Drain goes on."
         ),
+        Fact::CutOff { can_power_off: true } => tracing::error!(
+            "API server is out of reach and only the pods' grace is left; powering off."
+        ),
+        Fact::CutOff { can_power_off: false } => tracing::error!(
+            "API server is out of reach and only the pods' grace is left; the machine can't be powered off from here, so its pods end with it."
+        ),
+        Fact::PowerOffFailed(reason) => {
+            tracing::error!(%reason, "Machine can't be powered off; retrying.");
+        }
         Fact::DrainStopped => tracing::info!("Drain was stopped because its reason went."),
     }
 }

@@ -10,7 +10,8 @@
 //!   until the deadline is deleted with the grace that is left: at least a second, never 0, so that
 //!   it sees SIGTERM before the machine goes.
 //! * An interruption starts all pods at once, those with volumes first: their detach must fit in.
-//!   A voluntary drain waits for `do-not-disrupt` and for the ordinary pods before critical ones.
+//!   A voluntary drain waits for `do-not-disrupt` and for the ordinary pods before critical ones, but
+//!   not beyond the moment at which only a pod's own grace is left.
 
 mod pod;
 #[cfg(test)]
@@ -29,7 +30,7 @@ use crate::id::DisruptionId;
 use crate::protocol::{DrainPhase, DrainReport};
 
 use pod::{PodDrain, Want};
-pub use rules::{has_active_do_not_disrupt, stays};
+pub use rules::{grace, has_active_do_not_disrupt, stays};
 
 /// Calls under way at a time: the API server's patience is the bound, not the node's.
 pub const CONCURRENCY: usize = 32;
@@ -46,8 +47,9 @@ pub const SHORTEST_DRAIN: SignedDuration = SignedDuration::from_secs(5);
 pub enum Purpose {
     /// The machine will be taken away.
     Interruption {
-        /// The last moment for pods: the announced time less a reserve.
-        deadline: Timestamp,
+        /// The last moment for pods: the announced time less a reserve; `None` where no time was
+        /// announced.
+        deadline: Option<Timestamp>,
         /// Whether pods may be deleted past their budgets: see
         /// [`crate::protocol::NoticeKind::passes_budgets`].
         passes_budgets: bool,
@@ -65,10 +67,18 @@ impl Purpose {
     /// The deadline at which budgets give way; `None` if they never do.
     fn budget_deadline(&self) -> Option<Timestamp> {
         match self {
-            Purpose::Interruption { deadline, passes_budgets } => {
-                passes_budgets.then_some(*deadline)
-            }
+            Purpose::Interruption { deadline, passes_budgets: true } => *deadline,
+            Purpose::Interruption { .. } => None,
             Purpose::Disruption { deadline, .. } => *deadline,
+        }
+    }
+
+    /// When the machine or the pods' time ends, whatever that permits.
+    fn end(&self) -> Option<Timestamp> {
+        match self {
+            Purpose::Interruption { deadline, .. } | Purpose::Disruption { deadline, .. } => {
+                *deadline
+            }
         }
     }
 
@@ -134,14 +144,15 @@ impl DrainState {
             disruption: self.disruption.clone(),
             phase: if self.drained { DrainPhase::Drained } else { DrainPhase::Draining },
             evicted: self.evicted,
+            clipped: self.clipped,
             forced: self.forced,
             remaining: self.remaining.clone(),
         }
     }
 
-    /// Pods that left with less than their own grace because no more was left.
-    pub fn clipped(&self) -> u32 {
-        self.clipped
+    /// Whether the API server has accepted that this pod leaves.
+    pub fn has_accepted(&self, uid: &str) -> bool {
+        self.pods.get(uid).is_some_and(PodDrain::has_accepted)
     }
 
     /// When the first step was made.

@@ -29,6 +29,9 @@ pub struct Report {
     pub sent_at: Timestamp,
     /// Notices in force.
     pub notices: Vec<Notice>,
+    /// When the cordon for them was seen to stand.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cordoned_at: Option<Timestamp>,
     /// Measured use; `None` means unknown, never idle.
     pub usage: Option<UsageDigest>,
     /// The drain under way or done, if any.
@@ -64,9 +67,54 @@ pub enum NoticeKind {
     Rebalance,
     /// Scheduled maintenance.
     Maintenance,
+    /// An Auto Scaling group will terminate the instance.
+    AutoScaling,
+    /// The operating system shuts down.
+    Shutdown,
+    /// The Node bears a condition that says it is broken: soft.
+    Problem,
 }
 
 impl NoticeKind {
+    /// Every kind, in order.
+    pub const ALL: [NoticeKind; 8] = [
+        NoticeKind::SpotTerminate,
+        NoticeKind::SpotStop,
+        NoticeKind::SpotHibernate,
+        NoticeKind::Rebalance,
+        NoticeKind::Maintenance,
+        NoticeKind::AutoScaling,
+        NoticeKind::Shutdown,
+        NoticeKind::Problem,
+    ];
+
+    /// The name on the wire, in logs and in metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            NoticeKind::SpotTerminate => "spot-terminate",
+            NoticeKind::SpotStop => "spot-stop",
+            NoticeKind::SpotHibernate => "spot-hibernate",
+            NoticeKind::Rebalance => "rebalance",
+            NoticeKind::Maintenance => "maintenance",
+            NoticeKind::AutoScaling => "auto-scaling",
+            NoticeKind::Shutdown => "shutdown",
+            NoticeKind::Problem => "problem",
+        }
+    }
+
+    /// Whether EC2 will take the instance away or stop it, so that a replacement is due. A mere
+    /// shutdown may be a reboot; should the instance end, EC2 says so.
+    pub fn ends_instance(self) -> bool {
+        match self {
+            NoticeKind::SpotTerminate
+            | NoticeKind::SpotStop
+            | NoticeKind::SpotHibernate
+            | NoticeKind::Maintenance
+            | NoticeKind::AutoScaling => true,
+            NoticeKind::Rebalance | NoticeKind::Shutdown | NoticeKind::Problem => false,
+        }
+    }
+
     /// Whether it permits a delete past a PodDisruptionBudget when time runs out.
     pub fn passes_budgets(self) -> bool {
         matches!(self, NoticeKind::SpotTerminate | NoticeKind::SpotStop | NoticeKind::SpotHibernate)
@@ -86,19 +134,47 @@ pub struct UsageDigest {
     pub memory_working_set: u64,
     /// Share of time some task stalled, in thousandths: CPU, memory, I/O. `None`: no PSI.
     pub pressure_permille: Option<[u32; 3]>,
+    /// Bytes received and sent a second by the machine's own interfaces; `None` if unknown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network_bytes_per_second: Option<[u64; 2]>,
+    /// Bytes read and written a second by its disks; `None` if unknown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk_bytes_per_second: Option<[u64; 2]>,
     /// Pods measured.
     pub pods: Vec<PodUsage>,
 }
 
-/// Measured use of one pod.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// Measured use of one pod over the last interval, and over days.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PodUsage {
     /// The pod's UID.
     pub uid: String,
     /// Mean CPU, milli-cores.
     pub cpu_milli_mean: u64,
+    /// Highest one-second CPU, milli-cores.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub cpu_milli_max: u64,
+    /// Share of time in which its CPU limit held it back, in thousandths.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub throttled_permille: u32,
     /// Working set, bytes.
     pub memory_working_set: u64,
+    /// Share of time some task stalled, in thousandths: CPU, memory, I/O. `None`: no PSI.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pressure_permille: Option<[u32; 3]>,
+    /// Processes killed because memory ran out.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub oom_kills: u64,
+    /// The 90th percentile of CPU over days, recent ones counting more, milli-cores; `None` if unknown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu_milli_p90: Option<u64>,
+    /// The highest working set of the last days, bytes; `None` if unknown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_peak: Option<u64>,
+}
+
+fn is_zero<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 /// How a drain goes.
@@ -110,6 +186,9 @@ pub struct DrainReport {
     pub phase: DrainPhase,
     /// Pods evicted so far.
     pub evicted: u32,
+    /// Pods among all that left that got less than their own grace because no more was left.
+    #[serde(default)]
+    pub clipped: u32,
     /// Pods deleted past a budget.
     pub forced: u32,
     /// Pods still there: `namespace/name` and why.

@@ -9,6 +9,7 @@ mod api;
 pub mod config;
 pub mod raft;
 mod run;
+mod validate;
 
 use std::process::ExitCode;
 
@@ -18,6 +19,7 @@ use tracing_subscriber::EnvFilter;
 
 pub use config::{Args, Config, ConfigError};
 pub use run::{RunError, run};
+pub use validate::validate;
 
 /// Runs one replica as this process: logging, a runtime, signals. Returns what the process ends
 /// with: success after SIGTERM or SIGINT, failure where the replica can't go on.

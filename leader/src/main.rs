@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{Parser, Subcommand};
 
 /// One replica of Drover's leader group.
 #[derive(Debug, Parser)]
@@ -10,8 +10,21 @@ use clap::Parser;
 struct Command {
     #[command(flatten)]
     args: drover_leader::Args,
+    #[command(subcommand)]
+    action: Option<Action>,
+}
+
+/// What to do instead of leading.
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// Check the settings and files, and do nothing with them.
+    Validate,
 }
 
 fn main() -> anyhow::Result<ExitCode> {
-    drover_leader::main_with(Command::parse().args)
+    let Command { args, action } = Command::parse();
+    match action {
+        Some(Action::Validate) => drover_leader::validate(args),
+        None => drover_leader::main_with(args),
+    }
 }

@@ -4,6 +4,7 @@ mod brain;
 mod calls;
 mod counters;
 mod rate;
+mod systemd;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -98,7 +99,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunE
     let control = Control::new(settings);
     let (brain, deciding) =
         brain::start(control, Arc::clone(&group), caller, events, Arc::clone(&counters), &stop);
-    let shared = api::Shared::new(Arc::clone(&group), brain, counters)
+    let shared = api::Shared::new(Arc::clone(&group), brain, Arc::clone(&counters))
         .map_err(|error| RunError::Api(error.to_string()))?;
     for (address, router) in [
         (config.metrics_listen, api::metrics_router(shared.clone())),
@@ -111,6 +112,9 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunE
         }
     }
     let serving = axum::serve(api_listener, api::router(shared)).into_future();
+    let notifying = systemd::follow(counters);
+    let stopping = stop.clone();
+    tasks.spawn(async move { stopping.run_until_cancelled(notifying).await });
 
     let ended = tokio::select! {
         () = shutdown.cancelled() => Ok(()),

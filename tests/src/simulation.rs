@@ -424,7 +424,10 @@ impl Simulation {
                     call: Box::new(Call::Kubernetes(call)),
                 },
                 node_agent::Wish::Report(report) => Event::Report { report },
-                node_agent::Wish::Save(_) | node_agent::Wish::Tell(_) => continue,
+                node_agent::Wish::Save(_)
+                | node_agent::Wish::PowerOff(_)
+                | node_agent::Wish::AllowShutdown
+                | node_agent::Wish::Tell(_) => continue,
             };
             self.agenda.after(delay, event);
         }

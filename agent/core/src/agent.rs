@@ -1,29 +1,29 @@
 //! The agent's brain: one state, one [`Agent::step`].
 
+mod cut_off;
 mod decide;
 #[cfg(test)]
 mod property;
+mod report;
+mod take;
 #[cfg(test)]
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use drover_common::call::{Kind, KubernetesCall, KubernetesFailure};
-use drover_common::cluster::{ClusterEvent, ClusterObject, Node, ObjectKey, Pod};
+use drover_common::call::{KubernetesCall, KubernetesFailure};
+use drover_common::cluster::{ClusterEvent, Node, ObjectKey, Pod};
 use drover_common::drain::{DrainKey, DrainState};
 use drover_common::id::{BootId, DisruptionId, InstanceId, NodeName};
 use drover_common::protocol::{
-    Directive, DrainReport, Notice, PROTOCOL_VERSION, Report, ReportAnswer, UsageDigest,
+    Directive, DrainReport, Notice, NoticeKind, Report, ReportAnswer, UsageDigest,
 };
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::notice::{Answer, NoticePath, Notices, after};
+use crate::notice::{Answer, NoticePath, Notices};
 use crate::retry::Retry;
-
-/// A notice that no leader has committed yet is reported again so soon.
-const REPEAT_REPORT: SignedDuration = SignedDuration::from_secs(1);
 
 /// Who the agent is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,6 +53,13 @@ pub enum Input {
     Instance(InstanceId),
     /// IMDS answered on a notice path.
     Notice(NoticePath, Answer),
+    /// The operating system shuts down and waits for the agent so long at most; or it does not shut
+    /// down, after all.
+    Shutdown(Option<SignedDuration>),
+    /// Whether the machine can be powered off, and if so how long its pods are then given to end.
+    PowerOff(Option<SignedDuration>),
+    /// What came of powering the machine off.
+    PoweredOff(u32, Result<(), String>),
     /// From the watches of the own Node and the own pods.
     Cluster(ClusterEvent),
     /// The leaders' directives, all of them.
@@ -89,6 +96,10 @@ pub enum Effect {
     Report(Box<Report>),
     /// Keep this on disk, in place of what was kept.
     Save(Saved),
+    /// Power the machine off, which lets the kubelet end its pods in good order.
+    PowerOff(u32),
+    /// The shutdown that waits for the agent may go on.
+    AllowShutdown,
     /// Tell people.
     Tell(Fact),
 }
@@ -127,6 +138,13 @@ pub enum Fact {
     DrainChanged(DrainReport),
     /// A drain ended because its reason went.
     DrainStopped,
+    /// The API server can't be reached and only the pods' grace is left.
+    CutOff {
+        /// Whether the machine can be powered off. If not, its pods end when it does.
+        can_power_off: bool,
+    },
+    /// The machine could not be powered off; it's tried again.
+    PowerOffFailed(String),
 }
 
 /// The state of one agent.
@@ -160,6 +178,17 @@ pub struct Agent {
     /// The sequence number of the first report that bore the notices in force, if not committed.
     uncommitted_since: Option<u64>,
     report_interval: SignedDuration,
+    cordon_on_problem: bool,
+    /// Since when the Node bears a condition that says it is broken.
+    problem_since: Option<Timestamp>,
+    cordoned_at: Option<Timestamp>,
+    /// Since when no call of the API server was answered.
+    cut_off_since: Option<Timestamp>,
+    told_cut_off: bool,
+    power_off_grace: Option<SignedDuration>,
+    power_off: Retry,
+    /// Whether a shutdown waits for the agent.
+    holds_shutdown: bool,
     effects: Vec<Effect>,
 }
 
@@ -196,9 +225,24 @@ impl Agent {
             reported: (Vec::new(), None),
             uncommitted_since: None,
             report_interval,
+            cordon_on_problem: false,
+            problem_since: None,
+            cordoned_at: None,
+            cut_off_since: None,
+            told_cut_off: false,
+            power_off_grace: None,
+            power_off: Retry::default(),
+            holds_shutdown: false,
             effects: Vec::new(),
             identity,
         }
+    }
+
+    /// Whether a Node that says it is broken (see [`NoticeKind::Problem`]) is cordoned, too.
+    #[must_use]
+    pub fn cordoning_on_problem(mut self, cordons: bool) -> Self {
+        self.cordon_on_problem = cordons;
+        self
     }
 
     /// The instance, once IMDS or the disk told it.
@@ -208,7 +252,17 @@ impl Agent {
 
     /// Whether ticks are needed several times a second. While it is so the clock should not be set.
     pub fn is_busy(&self) -> bool {
-        self.drain.is_some() || !self.notices.is_empty() || !self.directives.is_empty()
+        // What may be in force for weeks needs neither.
+        let hurries = |notice: &Notice| {
+            !matches!(
+                notice.kind,
+                NoticeKind::Rebalance | NoticeKind::Maintenance | NoticeKind::Problem
+            )
+        };
+        self.drain.is_some()
+            || self.holds_shutdown
+            || !self.directives.is_empty()
+            || self.notices.list().iter().any(hurries)
     }
 
     /// Takes in one input and returns all that is to be done now. Decisions follow from the state
@@ -217,7 +271,10 @@ impl Agent {
         match input {
             Input::Instance(instance) => self.take_instance(instance),
             Input::Notice(path, answer) => self.take_notice(path, &answer, now),
-            Input::Cluster(event) => self.take_event(event),
+            Input::Shutdown(until) => self.take_shutdown(until, now),
+            Input::PowerOff(grace) => self.power_off_grace = grace,
+            Input::PoweredOff(attempt, outcome) => self.take_powered_off(attempt, outcome, now),
+            Input::Cluster(event) => self.take_event(event, now),
             Input::Directives(directives) => self.take_directives(directives),
             Input::Answered(sequence, answer) => {
                 if answer.committed && self.uncommitted_since.is_some_and(|since| since <= sequence)
@@ -238,147 +295,4 @@ impl Agent {
     fn tell(&mut self, fact: Fact) {
         self.effects.push(Effect::Tell(fact));
     }
-
-    fn take_instance(&mut self, instance: InstanceId) {
-        if self.instance.as_ref() != Some(&instance) {
-            // What was kept belonged to another instance with, by some copy, the same boot.
-            self.notices = Notices::default();
-            self.told_foreign = false;
-            self.instance = Some(instance);
-        }
-    }
-
-    fn take_notice(&mut self, path: NoticePath, answer: &Answer, now: Timestamp) {
-        let Some(instance) = self.instance.clone() else { return };
-        match self.notices.observe(path, answer, &instance, &self.identity.boot, now) {
-            Ok(changed) => {
-                self.unreadable.remove(&path);
-                if changed {
-                    self.told_cordoned = false;
-                    let facts: Vec<Fact> =
-                        self.notices.list().into_iter().map(Fact::NoticeInForce).collect();
-                    if facts.is_empty() {
-                        self.tell(Fact::NoticesGone);
-                    }
-                    facts.into_iter().for_each(|fact| self.tell(fact));
-                }
-            }
-            Err(error) => {
-                let reason = error.to_string();
-                if self.unreadable.get(&path) != Some(&reason) {
-                    self.unreadable.insert(path, reason.clone());
-                    self.tell(Fact::UnreadableNotice { path, reason });
-                }
-            }
-        }
-    }
-
-    fn take_event(&mut self, event: ClusterEvent) {
-        match event {
-            ClusterEvent::Applied(ClusterObject::Node(node)) => self.take_node(*node),
-            ClusterEvent::Deleted(Kind::Node, _) => self.node = None,
-            ClusterEvent::Synced(Kind::Node) => self.node_fresh = true,
-            ClusterEvent::Stale(Kind::Node) => self.node_fresh = false,
-            ClusterEvent::Applied(ClusterObject::Pod(pod)) => {
-                let key = ObjectKey::from(&pod.metadata);
-                if let Some(unlisted) = &mut self.unlisted {
-                    unlisted.remove(&key);
-                }
-                self.pods.insert(key, *pod);
-            }
-            ClusterEvent::Deleted(Kind::Pod, key) => {
-                self.pods.remove(&key);
-            }
-            ClusterEvent::Restarted(Kind::Pod) => {
-                self.unlisted = Some(self.pods.keys().cloned().collect());
-            }
-            ClusterEvent::Synced(Kind::Pod) => {
-                for key in self.unlisted.take().unwrap_or_default() {
-                    self.pods.remove(&key);
-                }
-                self.pods_complete = true;
-            }
-            ClusterEvent::Stale(Kind::Pod) => self.pods_complete = false,
-            _ => {}
-        }
-    }
-
-    fn take_node(&mut self, node: Node) {
-        if node.metadata.name == self.identity.node.as_str() {
-            self.node = Some(node);
-        }
-    }
-
-    fn take_directives(&mut self, directives: Vec<Directive>) {
-        self.directives.clear();
-        self.add_directives(directives);
-    }
-
-    fn add_directives(&mut self, directives: Vec<Directive>) {
-        for directive in directives {
-            if !self.directives.contains_key(&directive.disruption) {
-                // News: the Node is to be read at once, whatever the pace was.
-                self.read_node.reset();
-            }
-            self.directives.insert(directive.disruption, directive.deadline);
-        }
-    }
-
-    /// The report of now.
-    fn report(&mut self, now: Timestamp) -> Report {
-        self.sequence = self.sequence.saturating_add(1);
-        Report {
-            version: PROTOCOL_VERSION,
-            node: self.identity.node.clone(),
-            instance: self.instance.clone(),
-            boot: self.identity.boot.clone(),
-            sequence: self.sequence,
-            sent_at: now,
-            notices: self.notices.list(),
-            usage: self.usage.clone(),
-            drain: self.drain.as_ref().map(DrainState::report),
-        }
-    }
-
-    /// Reports when something changed, when a notice isn't committed yet, and now and then.
-    fn decide_report(&mut self, now: Timestamp) {
-        let present = (self.notices.list(), self.drain.as_ref().map(DrainState::report));
-        let notices_changed = present.0 != self.reported.0;
-        let changed = notices_changed || significant(&present.1) != significant(&self.reported.1);
-        let pause =
-            if self.uncommitted_since.is_some() { REPEAT_REPORT } else { self.report_interval };
-        let due = self.reported_at.is_none_or(|at| now >= after(at, pause));
-        if !changed && !due {
-            return;
-        }
-        let report = self.report(now);
-        if notices_changed {
-            let pending = !present.0.is_empty();
-            self.uncommitted_since = pending.then_some(report.sequence);
-        }
-        self.reported = present;
-        self.reported_at = Some(now);
-        self.effects.push(Effect::Report(Box::new(report)));
-    }
-
-    fn decide_save(&mut self) {
-        let saved = Saved {
-            instance: self.instance.clone(),
-            boot: self.identity.boot.clone(),
-            notices: self.notices.list(),
-        };
-        if saved != self.saved && saved.instance.is_some() {
-            self.saved = saved.clone();
-            self.effects.push(Effect::Save(saved));
-        }
-    }
-}
-
-/// The part of a drain's report that is news; seconds left of graces are not.
-fn significant(drain: &Option<DrainReport>) -> Option<DrainReport> {
-    let mut drain = drain.clone()?;
-    for (_, reason) in &mut drain.remaining {
-        reason.clear();
-    }
-    Some(drain)
 }

@@ -141,6 +141,20 @@ fn maintenance_time(text: &str) -> Result<Timestamp, UnreadableBody> {
         .map_err(|_| bad_value("NotBefore", text))
 }
 
+/// Reads `autoscaling/target-lifecycle-state`: whether the group is about to terminate the instance.
+/// It carries neither time nor identity.
+///
+/// # Errors
+/// [`UnreadableBody`], if the state isn't one that EC2 documents.
+pub fn is_target_terminated(body: &str) -> Result<bool, UnreadableBody> {
+    match body.trim() {
+        "Terminated" | "Warmed:Terminated" => Ok(true),
+        "InService" | "Detached" | "Standby" | "Warmed:Hibernated" | "Warmed:Running"
+        | "Warmed:Stopped" => Ok(false),
+        other => Err(bad_value("target-lifecycle-state", other)),
+    }
+}
+
 /// Reads `instance-id`.
 ///
 /// # Errors

@@ -104,6 +104,30 @@ pub(crate) fn is_of(node: &Node, instance: Option<&InstanceId>) -> bool {
     }
 }
 
+/// Whether a condition says that the Node is broken: one of node-problem-detector's permanent ones
+/// is `True`, or one of the `…Ready` kind that EKS's monitoring agent sets is `False`. The kubelet's
+/// own (`Ready`, pressures) are the leaders' and the scheduler's business.
+pub(crate) fn is_broken(node: &Node) -> bool {
+    node.status.conditions.iter().any(|condition| match condition.kind.as_str() {
+        "KernelDeadlock"
+        | "ReadonlyFilesystem"
+        | "CorruptDockerOverlay2"
+        | "KubeletUnhealthy"
+        | "ContainerRuntimeUnhealthy"
+        | "FrequentKubeletRestart"
+        | "FrequentContainerdRestart"
+        | "FrequentDockerRestart"
+        | "FrequentUnregisterNetDevice"
+        | "XfsHasShutDown" => condition.status == "True",
+        "AcceleratedHardwareReady"
+        | "ContainerRuntimeReady"
+        | "KernelReady"
+        | "NetworkingReady"
+        | "StorageReady" => condition.status == "False",
+        _ => false,
+    })
+}
+
 /// Whether the Node is disrupted under this id: its taint and its annotation say so.
 pub(crate) fn is_disrupted(node: &Node, id: &DisruptionId) -> bool {
     let annotation = node.metadata.annotations.get(labels::DISRUPTION);

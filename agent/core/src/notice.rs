@@ -3,7 +3,7 @@
 //! A notice begins when IMDS tells it and ends only when IMDS has said "none" for a while: not by
 //! errors, not by restarts of the agent, not by the passing of its time.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use drover_common::id::{BootId, InstanceId};
 use drover_common::protocol::{Notice, NoticeKind};
@@ -30,6 +30,9 @@ const OVER_AFTER: SignedDuration = SignedDuration::from_secs(60);
 /// Scheduled maintenance may be weeks ahead; the node is left so long before it.
 pub(crate) const MAINTENANCE_LEAD: SignedDuration = SignedDuration::from_mins(30);
 
+/// How long a Node must bear a condition that says it is broken: they come and go.
+pub(crate) const PROBLEM_HOLDS: SignedDuration = SignedDuration::from_secs(60);
+
 /// The paths of IMDS that notices come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum NoticePath {
@@ -37,31 +40,45 @@ pub enum NoticePath {
     SpotAction,
     /// `events/recommendations/rebalance`
     Rebalance,
+    /// `autoscaling/target-lifecycle-state`
+    AutoScaling,
     /// `events/maintenance/scheduled`
     Maintenance,
 }
 
 impl NoticePath {
-    /// All of them.
-    pub const ALL: [NoticePath; 3] =
-        [NoticePath::SpotAction, NoticePath::Rebalance, NoticePath::Maintenance];
+    /// All of them, the most urgent first.
+    pub const ALL: [NoticePath; 4] = [
+        NoticePath::SpotAction,
+        NoticePath::Rebalance,
+        NoticePath::AutoScaling,
+        NoticePath::Maintenance,
+    ];
 
     /// The path below `/latest/meta-data/`.
     pub fn path(self) -> &'static str {
         match self {
             NoticePath::SpotAction => "spot/instance-action",
             NoticePath::Rebalance => "events/recommendations/rebalance",
+            NoticePath::AutoScaling => "autoscaling/target-lifecycle-state",
             NoticePath::Maintenance => "events/maintenance/scheduled",
         }
     }
 
     fn tells(self, kind: NoticeKind) -> bool {
+        Self::of(kind) == Some(self)
+    }
+
+    /// The path that tells a kind; `None` for what the machine itself tells.
+    pub(crate) fn of(kind: NoticeKind) -> Option<Self> {
         match kind {
             NoticeKind::SpotTerminate | NoticeKind::SpotStop | NoticeKind::SpotHibernate => {
-                self == NoticePath::SpotAction
+                Some(NoticePath::SpotAction)
             }
-            NoticeKind::Rebalance => self == NoticePath::Rebalance,
-            NoticeKind::Maintenance => self == NoticePath::Maintenance,
+            NoticeKind::Rebalance => Some(NoticePath::Rebalance),
+            NoticeKind::Maintenance => Some(NoticePath::Maintenance),
+            NoticeKind::AutoScaling => Some(NoticePath::AutoScaling),
+            NoticeKind::Shutdown | NoticeKind::Problem => None,
         }
     }
 }
@@ -81,23 +98,26 @@ pub(crate) struct Notices {
     in_force: BTreeMap<NoticeKind, Notice>,
     /// Since when each path says "none" without a break.
     absent_since: BTreeMap<NoticePath, Timestamp>,
+    /// The paths that have answered since the agent started.
+    heard: BTreeSet<NoticePath>,
 }
 
 impl Notices {
-    /// Takes up notices from disk: only those of this instance and boot.
+    /// Takes up notices from disk: only those of this instance and boot, and only what IMDS told,
+    /// for what the machine itself told it tells again.
     pub(crate) fn restore(saved: Vec<Notice>, instance: &InstanceId, boot: &BootId) -> Self {
-        let own = saved.into_iter().filter(|n| n.instance == *instance && n.boot == *boot);
+        let own = saved.into_iter().filter(|notice| {
+            notice.instance == *instance
+                && notice.boot == *boot
+                && NoticePath::of(notice.kind).is_some()
+        });
         let in_force = own.map(|notice| (notice.kind, notice)).collect();
-        Self { in_force, absent_since: BTreeMap::new() }
+        Self { in_force, ..Self::default() }
     }
 
     /// In force, in order of kind.
     pub(crate) fn list(&self) -> Vec<Notice> {
         self.in_force.values().cloned().collect()
-    }
-
-    pub(crate) fn is_empty(&self) -> bool {
-        self.in_force.is_empty()
     }
 
     /// Takes in an answer of IMDS. Returns whether the notices in force changed.
@@ -116,6 +136,7 @@ impl Notices {
             Answer::Absent => None,
             Answer::Body(body) => read(path, body)?,
         };
+        self.heard.insert(path);
         let Some((kind, deadline)) = told else { return Ok(self.observe_absent(path, now)) };
         self.absent_since.remove(&path);
         let deadline = deadline.map(|time| plausible(kind, time, now));
@@ -140,6 +161,31 @@ impl Notices {
             Some(known) => replace(known, fresh, now),
         };
         Ok(changed || !others.is_empty())
+    }
+
+    /// Whether it's known from this run that nothing of this kind is in force: silence may follow a
+    /// restart, too.
+    pub(crate) fn knows(&self, kind: NoticeKind) -> bool {
+        NoticePath::of(kind).is_none_or(|path| self.heard.contains(&path))
+    }
+
+    /// Takes in what the machine itself tells: a notice with its time, or that there is none.
+    /// Returns whether the notices in force changed.
+    pub(crate) fn set(
+        &mut self,
+        kind: NoticeKind,
+        told: Option<Option<Timestamp>>,
+        instance: &InstanceId,
+        boot: &BootId,
+        now: Timestamp,
+    ) -> bool {
+        let Some(deadline) = told else { return self.in_force.remove(&kind).is_some() };
+        if self.in_force.get(&kind).is_some_and(|known| known.instance == *instance) {
+            return false;
+        }
+        let (instance, boot) = (instance.clone(), boot.clone());
+        self.in_force.insert(kind, Notice { kind, instance, boot, deadline, detected_at: now });
+        true
     }
 
     fn observe_absent(&mut self, path: NoticePath, now: Timestamp) -> bool {
@@ -170,6 +216,10 @@ fn read(
         NoticePath::Maintenance => imds::maintenance(body)?
             .first()
             .map(|event| (NoticeKind::Maintenance, Some(event.not_before))),
+        // The hook's timeout is not told.
+        NoticePath::AutoScaling => {
+            imds::is_target_terminated(body)?.then_some((NoticeKind::AutoScaling, None))
+        }
     })
 }
 

@@ -1,20 +1,25 @@
-//! Measured use: parsers of what the kernel prints, and the fold of samples into digests.
+//! Measured use: parsers of what the kernel prints, the fold of samples into digests, and histories.
 
+mod histogram;
+mod history;
 mod kernel;
 #[cfg(test)]
 mod tests;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use drover_common::protocol::{PodUsage, UsageDigest};
 use jiff::Timestamp;
 
+pub use histogram::{Buckets, Checkpoint, HISTOGRAM_VERSION, Histogram};
+pub use history::{History, SavedHistory};
 pub use kernel::{
-    UnreadableFile, available_memory, cpu_usage, inactive_file, node_cpu_usage, number,
-    pod_uid_of_directory, stalled,
+    UnreadableFile, available_memory, cpu_throttled, cpu_usage, disk_bytes, inactive_file,
+    network_bytes, node_cpu_usage, number, oom_kills, pod_uid_of_directory, stalled,
 };
 
-/// What was read at one moment. CPU and stall times count up from an arbitrary start.
+/// What was read at one moment. Counters count up from an arbitrary start.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Sample {
     /// CPU time of the node, microseconds.
@@ -23,90 +28,204 @@ pub struct Sample {
     pub memory_working_set: u64,
     /// Time in which some task stalled on CPU, memory and I/O, microseconds. `None`: no PSI.
     pub stalled_usec: Option<[u64; 3]>,
-    /// Pods by UID.
-    pub pods: BTreeMap<String, PodSample>,
+    /// Bytes received, sent, read from disks and written to them, if they were looked at.
+    pub traffic: Option<[u64; 4]>,
+    /// Pods.
+    pub pods: Vec<PodSample>,
 }
 
 /// What was read of one pod.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PodSample {
+    /// Its UID.
+    pub uid: Arc<str>,
     /// CPU time, microseconds.
     pub cpu_usec: u64,
+    /// Time its limit held it back, microseconds.
+    pub throttled_usec: u64,
+    /// Time some task stalled on CPU, microseconds. `None`: no PSI.
+    pub stalled_usec: Option<u64>,
+    /// What is looked at less often.
+    pub rest: Option<PodRest>,
+}
+
+/// What is read of a pod only now and then: it counts up, or changes slowly.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PodRest {
     /// Working set, bytes.
     pub memory_working_set: u64,
+    /// Time some task stalled on memory and I/O, microseconds. `None`: no PSI.
+    pub stalled_usec: Option<[u64; 2]>,
+    /// Processes killed because memory ran out.
+    pub oom_kills: u64,
 }
 
 /// Samples since the last digest.
 #[derive(Clone, Debug, Default)]
 pub struct UsageWindow {
-    first: Option<(Timestamp, Sample)>,
-    last: Option<(Timestamp, Sample)>,
+    first: Option<(Timestamp, NodeSample)>,
+    last: Option<(Timestamp, NodeSample)>,
+    traffic: Option<(Timestamp, [u64; 4])>,
+    traffic_per_second: Option<[u64; 4]>,
     cpu_milli_max: u64,
+    pods: BTreeMap<Arc<str>, PodFold>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct NodeSample {
+    cpu_usec: u64,
+    memory_working_set: u64,
+    stalled_usec: Option<[u64; 3]>,
+}
+
+#[derive(Clone, Debug)]
+struct PodFold {
+    first: (Timestamp, PodSample),
+    last: (Timestamp, PodSample),
+    milli_max: u64,
+    /// The one before and the last of those that were read.
+    rest: (Option<PodRest>, Option<PodRest>),
 }
 
 impl UsageWindow {
     /// Adds a sample. Samples that are not later than the last are dropped.
     pub fn add(&mut self, at: Timestamp, sample: Sample) {
+        let node = NodeSample {
+            cpu_usec: sample.cpu_usec,
+            memory_working_set: sample.memory_working_set,
+            stalled_usec: sample.stalled_usec,
+        };
         match &self.last {
-            None => self.first = Some((at, sample.clone())),
+            None => self.first = Some((at, node)),
             Some((before, previous)) => {
                 let usec = microseconds(*before, at);
                 if usec == 0 {
                     return;
                 }
-                let milli = milli_cores(previous.cpu_usec, sample.cpu_usec, usec);
+                let milli = milli_cores(previous.cpu_usec, node.cpu_usec, usec);
                 self.cpu_milli_max = self.cpu_milli_max.max(milli);
             }
         }
-        self.last = Some((at, sample));
+        self.last = Some((at, node));
+        if let Some(traffic) = sample.traffic {
+            if let Some((before, previous)) = self.traffic {
+                let usec = microseconds(before, at);
+                let rate = |(after, before): (&u64, &u64)| {
+                    ratio(after.saturating_sub(*before), 1_000_000, usec)
+                };
+                let mut rates = traffic.iter().zip(&previous).map(rate);
+                self.traffic_per_second =
+                    Some(std::array::from_fn(|_| rates.next().unwrap_or_default()));
+            }
+            self.traffic = Some((at, traffic));
+        }
+        for pod in sample.pods {
+            self.add_pod(at, pod);
+        }
+    }
+
+    fn add_pod(&mut self, at: Timestamp, pod: PodSample) {
+        let rest = pod.rest;
+        match self.pods.get_mut(&pod.uid) {
+            None => {
+                let uid = Arc::clone(&pod.uid);
+                let (first, last) = ((at, pod.clone()), (at, pod));
+                let fold = PodFold { first, last, milli_max: 0, rest: (None, rest) };
+                self.pods.insert(uid, fold);
+            }
+            Some(fold) => {
+                let usec = microseconds(fold.last.0, at);
+                let milli = milli_cores(fold.last.1.cpu_usec, pod.cpu_usec, usec);
+                fold.milli_max = fold.milli_max.max(milli);
+                fold.last = (at, pod);
+                if rest.is_some() {
+                    fold.rest = (fold.rest.1, rest);
+                }
+            }
+        }
     }
 
     /// The digest of all samples since the last one; `None` if there were fewer than two, because
     /// one sample says nothing about CPU. The last sample is the first of the next window.
     pub fn digest(&mut self) -> Option<UsageDigest> {
-        let (from, first) = self.first.as_ref()?;
-        let (until, last) = self.last.as_ref()?;
-        let usec = microseconds(*from, *until);
+        let (from, first) = self.first?;
+        let (until, last) = self.last?;
+        let usec = microseconds(from, until);
         if usec == 0 {
             return None;
         }
         let pressure_permille = match (first.stalled_usec, last.stalled_usec) {
-            (Some(before), Some(after)) => {
-                let permille = |index: usize| {
-                    let before = before.get(index).copied().unwrap_or_default();
-                    let after = after.get(index).copied().unwrap_or_default();
-                    let share = ratio(after.saturating_sub(before), 1000, usec).min(1000);
-                    u32::try_from(share).unwrap_or(1000)
-                };
-                Some([permille(0), permille(1), permille(2)])
-            }
+            (Some(before), Some(after)) => Some(std::array::from_fn(|kind| {
+                permille(element(&before, kind), element(&after, kind), usec)
+            })),
             _ => None,
         };
+        let traffic = self.traffic_per_second.take();
+        // Pods that were not in the last sample are gone.
+        self.pods.retain(|_, fold| fold.last.0 == until);
         let digest = UsageDigest {
             interval_seconds: u32::try_from(usec.div_ceil(1_000_000)).unwrap_or(u32::MAX),
             cpu_milli_mean: milli_cores(first.cpu_usec, last.cpu_usec, usec),
             cpu_milli_max: self.cpu_milli_max,
             memory_working_set: last.memory_working_set,
             pressure_permille,
-            pods: pods(first, last, usec),
+            network_bytes_per_second: traffic.map(|[received, sent, ..]| [received, sent]),
+            disk_bytes_per_second: traffic.map(|[.., read, written]| [read, written]),
+            pods: self.pods.iter().filter_map(|(uid, fold)| fold.usage(uid)).collect(),
         };
-        self.first.clone_from(&self.last);
+        self.first = self.last;
         self.cpu_milli_max = 0;
+        for fold in self.pods.values_mut() {
+            fold.first = fold.last.clone();
+            fold.milli_max = 0;
+        }
         Some(digest)
     }
 }
 
-/// Pods that were there all the time: the mean of one that came later isn't known yet.
-fn pods(first: &Sample, last: &Sample, usec: u64) -> Vec<PodUsage> {
-    let of_pod = |(uid, after): (&String, &PodSample)| {
-        let before = first.pods.get(uid)?;
+impl PodFold {
+    /// The use of a pod that was there all the time: the mean of one that came just now isn't known
+    /// yet.
+    fn usage(&self, uid: &str) -> Option<PodUsage> {
+        let usec = microseconds(self.first.0, self.last.0);
+        let (first, last) = (&self.first.1, &self.last.1);
+        let rest = self.rest.1?;
+        if usec == 0 {
+            return None;
+        }
+        let before = self.rest.0.unwrap_or(rest);
+        let pressure_permille = match (first.stalled_usec, last.stalled_usec, rest.stalled_usec) {
+            (Some(first), Some(last), Some([memory, io])) => {
+                let [memory_before, io_before] = before.stalled_usec.unwrap_or([memory, io]);
+                Some([
+                    permille(first, last, usec),
+                    permille(memory_before, memory, usec),
+                    permille(io_before, io, usec),
+                ])
+            }
+            _ => None,
+        };
         Some(PodUsage {
-            uid: uid.clone(),
-            cpu_milli_mean: milli_cores(before.cpu_usec, after.cpu_usec, usec),
-            memory_working_set: after.memory_working_set,
+            uid: uid.to_owned(),
+            cpu_milli_mean: milli_cores(first.cpu_usec, last.cpu_usec, usec),
+            cpu_milli_max: self.milli_max,
+            throttled_permille: permille(first.throttled_usec, last.throttled_usec, usec),
+            memory_working_set: rest.memory_working_set,
+            pressure_permille,
+            oom_kills: rest.oom_kills.saturating_sub(before.oom_kills),
+            cpu_milli_p90: None,
+            memory_peak: None,
         })
-    };
-    last.pods.iter().filter_map(of_pod).collect()
+    }
+}
+
+fn element(values: &[u64], index: usize) -> u64 {
+    values.get(index).copied().unwrap_or_default()
+}
+
+fn permille(before: u64, after: u64, usec: u64) -> u32 {
+    let share = ratio(after.saturating_sub(before), 1000, usec).min(1000);
+    u32::try_from(share).unwrap_or(1000)
 }
 
 fn microseconds(from: Timestamp, until: Timestamp) -> u64 {

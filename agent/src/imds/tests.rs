@@ -8,6 +8,8 @@ use axum::response::{IntoResponse, Response as Answered};
 
 use super::*;
 
+const TIMEOUT: Duration = Duration::from_millis(1_500);
+
 /// A metadata service below `/i-0abc`, with faults.
 #[derive(Clone, Default)]
 struct Fake {
@@ -67,13 +69,13 @@ async fn one_token_serves_many_reads_and_a_lost_one_is_replaced() {
     let fake = Fake::default();
     let mut imds = imds(&fake).await;
     for _ in 0..3 {
-        let answer = imds.read("instance-id").await.unwrap();
+        let answer = imds.read("instance-id", TIMEOUT).await.unwrap();
         assert_eq!(answer, Answer::Body("i-0abc".into()));
-        assert_eq!(imds.read("spot/instance-action").await.unwrap(), Answer::Absent);
+        assert_eq!(imds.read("spot/instance-action", TIMEOUT).await.unwrap(), Answer::Absent);
     }
     assert_eq!(fake.state.lock().unwrap().tokens, 1);
     fake.state.lock().unwrap().valid = 99;
-    assert_eq!(imds.read("spot/instance-action").await.unwrap(), Answer::Absent);
+    assert_eq!(imds.read("spot/instance-action", TIMEOUT).await.unwrap(), Answer::Absent);
     assert_eq!(fake.state.lock().unwrap().tokens, 2);
 }
 
@@ -83,11 +85,19 @@ async fn faults_are_errors_and_the_next_read_works() {
     let mut imds = imds(&fake).await;
     for fault in ["503", "hang", "endless"] {
         fake.state.lock().unwrap().next = Some(fault);
-        assert!(imds.read("spot/instance-action").await.is_err(), "{fault}");
-        assert_eq!(imds.read("spot/instance-action").await.unwrap(), Answer::Absent, "{fault}");
+        assert!(imds.read("spot/instance-action", TIMEOUT).await.is_err(), "{fault}");
+        assert_eq!(
+            imds.read("spot/instance-action", TIMEOUT).await.unwrap(),
+            Answer::Absent,
+            "{fault}"
+        );
         fake.state.lock().unwrap().next = Some(fault);
         imds.token = None;
-        assert!(imds.read("spot/instance-action").await.is_err(), "{fault} at the token");
-        assert_eq!(imds.read("spot/instance-action").await.unwrap(), Answer::Absent, "{fault}");
+        assert!(imds.read("spot/instance-action", TIMEOUT).await.is_err(), "{fault} at the token");
+        assert_eq!(
+            imds.read("spot/instance-action", TIMEOUT).await.unwrap(),
+            Answer::Absent,
+            "{fault}"
+        );
     }
 }

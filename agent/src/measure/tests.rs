@@ -1,3 +1,8 @@
+use std::fs;
+use std::path::Path;
+
+use drover_agent_core::usage::Sample;
+
 use super::*;
 
 fn write(path: &Path, text: &str) {
@@ -15,10 +20,10 @@ fn write_pod(folder: &Path, cpu: u64) {
 fn a_host_with_pods_of_all_classes() {
     let root = tempfile::tempdir().unwrap();
     let root = root.path();
-    assert!(Meter::new(root).sample().is_err());
+    assert!(Meter::new(root).sample(true).is_err());
     write(&root.join("proc/stat"), "cpu  100 0 0 0 0 0 0 0 0 0\n");
     write(&root.join("proc/meminfo"), "MemTotal: 100 kB\nMemAvailable: 40 kB\n");
-    let sample = Meter::new(root).sample().unwrap();
+    let sample = Meter::new(root).sample(true).unwrap();
     assert_eq!((sample.cpu_usec, sample.memory_working_set), (1_000_000, 60 * 1024));
     assert_eq!((sample.stalled_usec, sample.pods.len()), (None, 0));
 
@@ -32,17 +37,47 @@ fn a_host_with_pods_of_all_classes() {
     write_pod(&root.join("sys/fs/cgroup/kubepods/besteffort/podcccc-3"), 3);
     // Ending: one of its files is gone already.
     write(&slice.join("kubepods-poddddd_4.slice/cpu.stat"), "usage_usec 4\n");
-    let sample = Meter::new(root).sample().unwrap();
+    let mut meter = Meter::new(root);
+    let sample = meter.sample(true).unwrap();
     assert_eq!(sample.stalled_usec, Some([1, 2, 3]));
-    let pods: Vec<_> = sample.pods.iter().map(|(uid, pod)| (uid.as_str(), pod.cpu_usec)).collect();
-    assert_eq!(pods, [("aaaa-1", 1), ("bbbb-2", 2), ("cccc-3", 3)]);
-    assert_eq!(sample.pods["aaaa-1"].memory_working_set, 4_000);
+    let pods = |sample: &Sample| -> Vec<_> {
+        sample.pods.iter().map(|pod| (pod.uid.to_string(), pod.cpu_usec)).collect()
+    };
+    let named = |pods: &[(&str, u64)]| -> Vec<_> {
+        pods.iter().map(|(uid, cpu)| ((*uid).to_owned(), *cpu)).collect()
+    };
+    assert_eq!(pods(&sample), named(&[("aaaa-1", 1), ("bbbb-2", 2), ("cccc-3", 3)]));
+    assert_eq!(sample.pods[0].rest.unwrap().memory_working_set, 4_000);
+
+    // From second to second only what changes is read, and pods are looked for now and then.
+    let second = slice.join("kubepods-burstable.slice/kubepods-burstable-podbbbb_2.slice");
+    fs::write(second.join("cpu.stat"), "usage_usec 20\nthrottled_usec 5\n").unwrap();
+    write_pod(&slice.join("kubepods-podeeee_5.slice"), 5);
+    let sample = meter.sample(false).unwrap();
+    assert_eq!(pods(&sample), named(&[("aaaa-1", 1), ("bbbb-2", 20), ("cccc-3", 3)]));
+    assert_eq!((sample.pods[1].throttled_usec, sample.pods[1].rest), (5, None));
+    fs::write(second.join("cpu.stat"), "").unwrap();
+    assert_eq!(pods(&meter.sample(false).unwrap()), named(&[("aaaa-1", 1), ("cccc-3", 3)]));
+    fs::remove_dir_all(&second).unwrap();
+    let expected = named(&[("aaaa-1", 1), ("cccc-3", 3), ("eeee-5", 5)]);
+    assert_eq!(pods(&meter.sample(true).unwrap()), expected);
+}
+
+#[test]
+fn a_file_without_end_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("long");
+    fs::write(&path, "x".repeat(200_000)).unwrap();
+    let mut buffer = kept::Buffer::new();
+    assert!(buffer.read_path(&path).is_err());
+    fs::write(&path, "y".repeat(10_000)).unwrap();
+    assert_eq!(buffer.read_path(&path).unwrap().len(), 10_000);
 }
 
 #[test]
 fn this_machine_has_totals() {
     let mut meter = Meter::new(Path::new("/"));
     std::thread::sleep(Duration::from_millis(250));
-    let sample = meter.sample().unwrap();
+    let sample = meter.sample(true).unwrap();
     assert!(sample.memory_working_set > 1 << 20, "{sample:?}");
 }

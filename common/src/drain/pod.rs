@@ -11,6 +11,9 @@ use crate::cluster::Pod;
 const SIGN_AFTER: SignedDuration = SignedDuration::from_secs(5);
 /// Once only the grace is left, an eviction that hangs is not waited for any longer than this.
 const OVERTAKE_AFTER: SignedDuration = SignedDuration::from_secs(1);
+/// Nor is a deletion that hangs: a second one changes nothing if the first was done, and is all there
+/// is if it wasn't.
+const REPEAT_AFTER: SignedDuration = SignedDuration::from_secs(3);
 
 /// How soon a refused deletion is tried again.
 const LAST_CALL_PACE: SignedDuration = SignedDuration::from_secs(1);
@@ -68,6 +71,10 @@ pub(super) struct Accepted {
 }
 
 impl PodDrain {
+    pub(super) fn has_accepted(&self) -> bool {
+        self.accepted_at.is_some()
+    }
+
     pub(super) fn is_in_flight(&self) -> bool {
         self.in_flight.is_some()
     }
@@ -106,8 +113,8 @@ impl PodDrain {
         let left = seconds_left(deadline, now);
         let clipped = i64::from(left) < grace_seconds(pod);
         if let Some(in_flight) = self.in_flight {
-            let hangs = now >= after(in_flight.since, OVERTAKE_AFTER);
-            if in_flight.forced || !hangs {
+            let patience = if in_flight.forced { REPEAT_AFTER } else { OVERTAKE_AFTER };
+            if now < after(in_flight.since, patience) {
                 return Want::Nothing;
             }
         } else if self.attempts == 0 {

@@ -79,12 +79,21 @@ pub(super) fn grace_seconds(pod: &Pod) -> i64 {
     pod.spec.termination_grace_period_seconds.unwrap_or(DEFAULT_GRACE_SECONDS).max(0)
 }
 
+/// The pod's own grace.
+pub fn grace(pod: &Pod) -> SignedDuration {
+    SignedDuration::from_secs(grace_seconds(pod))
+}
+
 /// Why a pod isn't evicted yet although it has to leave.
 pub(super) fn waits(
     pod: &Pod,
     input: &DrainInput<'_>,
     critical_may_go: bool,
 ) -> Option<&'static str> {
+    // Nothing is gained by keeping a pod until its machine dies under it.
+    if input.purpose.end().is_some_and(|end| input.now >= latest_start(pod, end)) {
+        return None;
+    }
     if input.purpose.is_voluntary() && has_active_do_not_disrupt(pod, input.now) {
         return Some("karpenter.sh/do-not-disrupt");
     }
@@ -137,7 +146,10 @@ impl Purpose {
     /// In words, for reports.
     pub fn describe(&self) -> String {
         match self {
-            Purpose::Interruption { deadline, .. } => format!("interruption at {deadline}"),
+            Purpose::Interruption { deadline: Some(deadline), .. } => {
+                format!("interruption at {deadline}")
+            }
+            Purpose::Interruption { deadline: None, .. } => "interruption".to_owned(),
             Purpose::Disruption { id, .. } => format!("disruption {id}"),
         }
     }

@@ -1,44 +1,104 @@
 //! What follows from the state.
 
-use drover_common::call::{Kind, KubernetesCall, KubernetesFailure, Target};
+use drover_common::call::{Kind, KubernetesCall, KubernetesFailure, KubernetesFailureKind, Target};
 use drover_common::cluster::{ClusterObject, Pod};
 use drover_common::drain::{self, DrainInput, DrainState, Purpose};
 use drover_common::id::DisruptionId;
-use drover_common::protocol::{Notice, NoticeKind};
+use drover_common::protocol::{DrainPhase, DrainReport, Notice, NoticeKind};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
 use super::{Agent, CallKey, Effect, Fact};
-use crate::node;
+use crate::node::{self, CordonMark};
 use crate::notice::{MAINTENANCE_LEAD, RESERVE};
 
 /// How often a Node is read for a directive while the watch of it is broken, or while the directive
 /// came before the marks it speaks of.
 const READ_PACE: SignedDuration = SignedDuration::from_secs(1);
 
+/// Kept between a pod's last moment and the shutdown's: the machine is still there then.
+const SHUTDOWN_RESERVE: SignedDuration = SignedDuration::from_secs(1);
+
 impl Agent {
     pub(super) fn decide(&mut self, now: Timestamp) {
+        self.watch_conditions(now);
         self.decide_save();
         self.decide_cordon(now);
         self.decide_directive(now);
         self.decide_drain(now);
+        self.decide_shutdown(now);
+        self.decide_power_off(now);
         self.decide_report(now);
     }
 
-    /// The notice that has to be acted on now: the strongest kind that is due.
-    pub(super) fn interruption(&self, now: Timestamp) -> Option<Notice> {
+    /// The notices that ask for a cordon now, the strongest kind first.
+    fn due(&self, now: Timestamp) -> Vec<Notice> {
         let due = |notice: &Notice| match notice.kind {
-            NoticeKind::SpotTerminate | NoticeKind::SpotStop | NoticeKind::SpotHibernate => true,
+            NoticeKind::SpotTerminate
+            | NoticeKind::SpotStop
+            | NoticeKind::SpotHibernate
+            | NoticeKind::AutoScaling
+            | NoticeKind::Shutdown => true,
             // What a recommendation is worth is the leaders' decision.
             NoticeKind::Rebalance => false,
             NoticeKind::Maintenance => {
                 notice.deadline.is_some_and(|start| start.duration_since(now) <= MAINTENANCE_LEAD)
             }
+            NoticeKind::Problem => self.cordon_on_problem,
         };
-        self.notices.list().into_iter().find(due)
+        self.notices.list().into_iter().filter(due).collect()
     }
 
-    fn owns_node(&mut self) -> bool {
+    /// What the notices that are due want of a drain. Signals of one end are one drain: the earliest
+    /// deadline holds, and a spot loss among them passes budgets.
+    pub(super) fn interruption(&self, now: Timestamp) -> Option<Purpose> {
+        let due = self.due(now);
+        let drains = due.iter().filter(|notice| match notice.kind {
+            // Hibernation begins at once and brings the pods back, a broken node's pods may still
+            // serve: there is nothing to drain.
+            NoticeKind::SpotHibernate | NoticeKind::Problem | NoticeKind::Rebalance => false,
+            NoticeKind::SpotTerminate
+            | NoticeKind::SpotStop
+            | NoticeKind::Maintenance
+            | NoticeKind::AutoScaling
+            | NoticeKind::Shutdown => true,
+        });
+        let drains: Vec<&Notice> = drains.collect();
+        if drains.is_empty() {
+            return None;
+        }
+        let ends = drains.iter().filter_map(|notice| {
+            let reserve =
+                if notice.kind == NoticeKind::Shutdown { SHUTDOWN_RESERVE } else { RESERVE };
+            Some(notice.deadline?.checked_sub(reserve).unwrap_or(Timestamp::MIN))
+        });
+        let deadline = ends.min();
+        let passes_budgets = drains.iter().any(|notice| notice.kind.passes_budgets());
+        Some(Purpose::Interruption { deadline, passes_budgets })
+    }
+
+    /// Whether an interruption's drain is under way that still has time: worth staying for, though
+    /// the agent was asked to stop.
+    pub fn has_drain_to_finish(&self, now: Timestamp) -> bool {
+        let unfinished =
+            self.drain.as_ref().is_some_and(|drain| drain.report().phase != DrainPhase::Drained);
+        unfinished
+            && match self.interruption(now) {
+                Some(Purpose::Interruption { deadline, .. }) => {
+                    deadline.is_some_and(|deadline| now < deadline)
+                }
+                _ => false,
+            }
+    }
+
+    /// Holds a shutdown until the pods are gone or their time is over.
+    fn decide_shutdown(&mut self, now: Timestamp) {
+        if self.holds_shutdown && !self.has_drain_to_finish(now) {
+            self.allow_shutdown();
+        }
+    }
+
+    pub(super) fn owns_node(&mut self) -> bool {
         let foreign = self
             .node
             .as_ref()
@@ -58,10 +118,11 @@ impl Agent {
         if !self.owns_node() {
             return;
         }
-        match self.interruption(now) {
+        match self.due(now).into_iter().next() {
             Some(notice) => {
                 if self.node.as_ref().is_some_and(|node| node::is_cordoned_for(node, &notice)) {
                     if !std::mem::replace(&mut self.told_cordoned, true) {
+                        self.cordoned_at = Some(now);
                         let after = now.duration_since(notice.detected_at);
                         self.tell(Fact::Cordoned { after });
                     }
@@ -74,7 +135,13 @@ impl Agent {
             }
             // Before IMDS has told the instance nothing is known about notices either.
             None if self.node_fresh && self.instance.is_some() => {
-                let undo = self.node.as_ref().and_then(node::undo);
+                let known = |mark: &CordonMark| {
+                    mark.boot != self.identity.boot || self.notices.knows(mark.why)
+                };
+                let bearing = self.node.as_ref();
+                let undo = bearing
+                    .filter(|node| node::own_mark(node).is_some_and(|mark| known(&mark)))
+                    .and_then(node::undo);
                 if let Some(call) = undo
                     && let Some(attempt) = self.undo.start(now)
                 {
@@ -109,15 +176,8 @@ impl Agent {
         if !self.owns_node() {
             return None;
         }
-        if let Some(notice) = self.interruption(now) {
-            // Hibernation begins at once and brings the pods back: there is nothing to drain.
-            if let Some(deadline) = notice.deadline
-                && notice.kind != NoticeKind::SpotHibernate
-            {
-                let deadline = deadline.checked_sub(RESERVE).unwrap_or(Timestamp::MIN);
-                let passes_budgets = notice.kind.passes_budgets();
-                return Some(Purpose::Interruption { deadline, passes_budgets });
-            }
+        if let Some(interruption) = self.interruption(now) {
+            return Some(interruption);
         }
         let id = self.verified.clone()?;
         let deadline = self.directives.get(&id).copied().flatten();
@@ -151,9 +211,8 @@ impl Agent {
         for call in calls {
             self.effects.push(Effect::Call(CallKey::Drain(call.key), call.call));
         }
-        let counts = |report: &drover_common::protocol::DrainReport| {
-            (report.phase, report.evicted, report.forced)
-        };
+        let counts =
+            |report: &DrainReport| (report.phase, report.evicted, report.clipped, report.forced);
         if counts(&before) != counts(&report) {
             self.tell(Fact::DrainChanged(report));
         }
@@ -165,6 +224,9 @@ impl Agent {
         outcome: Result<Value, KubernetesFailure>,
         now: Timestamp,
     ) {
+        let silent =
+            |failure: &KubernetesFailure| failure.kind == KubernetesFailureKind::Unreachable;
+        self.hear_api(now, !outcome.as_ref().is_err_and(silent));
         match (key, outcome) {
             (CallKey::Drain(key), outcome) => {
                 if self.drain.is_some() {

@@ -1,7 +1,8 @@
 //! Any sequence of inputs: nothing panics, and nothing is done to a node without a reason that the
 //! test finds by itself.
 
-use drover_common::call::KubernetesFailureKind;
+use drover_common::call::{Kind, KubernetesFailureKind};
+use drover_common::cluster::ClusterObject;
 use drover_common::labels;
 use proptest::prelude::*;
 use serde_json::json;

@@ -1,4 +1,7 @@
-use drover_common::call::{KubernetesFailureKind, Target};
+mod signals;
+
+use drover_common::call::{Kind, KubernetesFailureKind, Target};
+use drover_common::cluster::ClusterObject;
 use drover_common::labels;
 use drover_common::protocol::{DrainPhase, NoticeKind};
 use serde_json::json;

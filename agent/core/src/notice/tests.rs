@@ -66,7 +66,7 @@ fn only_a_lasting_none_withdraws() {
     assert!(!observe(&mut notices, NoticePath::SpotAction, &Answer::Absent, 15));
     assert!(!observe(&mut notices, NoticePath::SpotAction, &Answer::Absent, 24));
     assert!(observe(&mut notices, NoticePath::SpotAction, &Answer::Absent, 25));
-    assert!(notices.is_empty());
+    assert!(notices.list().is_empty());
 }
 
 #[test]

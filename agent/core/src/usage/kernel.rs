@@ -59,6 +59,85 @@ pub fn stalled(pressure: &str) -> Result<u64, UnreadableFile> {
         .ok_or(unreadable("some total"))
 }
 
+/// Time in which a cgroup's limit held it back, from `cpu.stat`, microseconds; 0 where there is no
+/// limit, and so no such line.
+pub fn cpu_throttled(cpu_stat: &str) -> u64 {
+    field(cpu_stat, "throttled_usec").unwrap_or(0)
+}
+
+/// Processes killed for memory, from `memory.events`.
+///
+/// # Errors
+/// There is no `oom_kill`.
+pub fn oom_kills(memory_events: &str) -> Result<u64, UnreadableFile> {
+    field(memory_events, "oom_kill")
+}
+
+/// Bytes received and sent by the machine's own interfaces, from `/proc/net/dev`. The ends of pods'
+/// pairs (`eni…`, `veth…`) carry the same bytes once more and don't count.
+///
+/// # Errors
+/// A line of such an interface is short or holds no numbers.
+pub fn network_bytes(net_dev: &str) -> Result<[u64; 2], UnreadableFile> {
+    let own = |name: &str| {
+        ["eth", "ens", "enp", "eno"].iter().any(|prefix| {
+            name.strip_prefix(prefix)
+                .is_some_and(|rest| rest.starts_with(|first: char| first.is_ascii_digit()))
+        })
+    };
+    let mut total = [0_u64; 2];
+    for line in net_dev.lines() {
+        let Some((name, fields)) = line.split_once(':') else { continue };
+        if !own(name.trim()) {
+            continue;
+        }
+        // Eight fields of what was received, then eight of what was sent; bytes come first.
+        let mut numbers = fields.split_whitespace().map(str::parse::<u64>);
+        match (numbers.next(), numbers.nth(7)) {
+            (Some(Ok(received)), Some(Ok(sent))) => {
+                total = [total[0].saturating_add(received), total[1].saturating_add(sent)];
+            }
+            _ => return Err(unreadable("bytes")),
+        }
+    }
+    Ok(total)
+}
+
+/// Bytes read from whole disks and written to them, from `/proc/diskstats`; partitions and mappings
+/// carry the same bytes once more.
+///
+/// # Errors
+/// A line of a disk is short or holds no numbers.
+pub fn disk_bytes(diskstats: &str) -> Result<[u64; 2], UnreadableFile> {
+    /// The unit of the file, whatever the disk's own sectors are.
+    const SECTOR: u64 = 512;
+    let whole = |name: &str| match name.strip_prefix("nvme") {
+        Some(rest) => rest.contains('n') && !rest.contains('p'),
+        None => {
+            ["xvd", "sd", "vd"].iter().any(|prefix| name.starts_with(prefix))
+                && !name.ends_with(|last: char| last.is_ascii_digit())
+        }
+    };
+    let mut total = [0_u64; 2];
+    for line in diskstats.lines() {
+        let mut fields = line.split_whitespace().skip(2);
+        if !fields.next().is_some_and(whole) {
+            continue;
+        }
+        // Reads, merged, sectors, ms; the same four of writes.
+        let mut numbers = fields.map(str::parse::<u64>);
+        match (numbers.nth(2), numbers.nth(3)) {
+            (Some(Ok(read)), Some(Ok(written))) => {
+                let bytes = |sectors: u64| sectors.saturating_mul(SECTOR);
+                total =
+                    [total[0].saturating_add(bytes(read)), total[1].saturating_add(bytes(written))];
+            }
+            _ => return Err(unreadable("sectors")),
+        }
+    }
+    Ok(total)
+}
+
 /// CPU time of the node that was not idle, from `/proc/stat`, microseconds; time stolen by the
 /// hypervisor and time waiting for I/O are not use.
 ///

@@ -18,6 +18,12 @@ fn kernel_files_are_read() {
     assert_eq!(stalled(pressure), Ok(987_654));
     let stat = "cpu  100 5 50 1000 20 3 2 7 0 0\ncpu0 100 5 50 1000 20 3 2 7 0 0\n";
     assert_eq!(node_cpu_usage(stat), Ok(160 * 10_000));
+    let net = "face |bytes\n  lo: 9 1 0 0 0 0 0 0 9 1 0\n ens5: 5 1 0 0 0 0 0 0 7 1 0\neth0:1 1 0 0 0 0 0 0 2 1\n enif3: 8 1 0 0 0 0 0 0 8 1\n";
+    assert_eq!(network_bytes(net), Ok([6, 9]));
+    let disks = " 259 0 nvme0n1 9 0 4 1 9 0 6 1\n 259 1 nvme0n1p1 9 0 4 1 9 0 6 1\n 8 0 sda 1 0 1 0 1 0 1 0\n 8 1 sda1 1 0 1 0 1 0 1 0\n";
+    assert_eq!(disk_bytes(disks), Ok([5 * 512, 7 * 512]));
+    assert_eq!(cpu_throttled("usage_usec 1\nthrottled_usec 5\n"), 5);
+    assert_eq!(oom_kills("oom 3\noom_kill 2\n"), Ok(2));
     let meminfo = "MemTotal:       16000 kB\nMemFree:         1000 kB\nMemAvailable:    4000 kB\n";
     assert_eq!(available_memory(meminfo), Ok((16_000 * 1024, 4_000 * 1024)));
 }
@@ -48,14 +54,24 @@ fn pod_directories_of_both_drivers() {
     }
 }
 
+/// Pods are read in full.
 fn sample(cpu_usec: u64, pods: &[(&str, u64)]) -> Sample {
-    let pod = |&(uid, cpu_usec): &(&str, u64)| {
-        (uid.to_owned(), PodSample { cpu_usec, memory_working_set: 7 })
+    let pod = |&(uid, cpu_usec): &(&str, u64)| PodSample {
+        uid: uid.into(),
+        cpu_usec,
+        throttled_usec: cpu_usec / 20,
+        stalled_usec: Some(cpu_usec / 10),
+        rest: Some(PodRest {
+            memory_working_set: 7,
+            stalled_usec: Some([cpu_usec / 100, 0]),
+            oom_kills: cpu_usec / 400_000,
+        }),
     };
     Sample {
         cpu_usec,
         memory_working_set: 99,
         stalled_usec: Some([cpu_usec / 10, 0, 0]),
+        traffic: Some([cpu_usec, 0, 0, 2 * cpu_usec]),
         pods: pods.iter().map(pod).collect(),
     }
 }
@@ -76,11 +92,22 @@ fn samples_fold_to_means_and_peaks() {
     assert_eq!(digest.pressure_permille, Some([30, 0, 0]));
     let pods: Vec<_> =
         digest.pods.iter().map(|pod| (pod.uid.as_str(), pod.cpu_milli_mean)).collect();
-    assert_eq!(pods, [("a", 50)]);
-    window.add(at(12_000), sample(5_000_000, &[("late", 200_009)]));
+    assert_eq!(pods, [("a", 50), ("late", 0)]);
+    let pod = &digest.pods[0];
+    assert_eq!((pod.cpu_milli_max, pod.throttled_permille, pod.oom_kills), (100, 2, 1));
+    assert_eq!(pod.pressure_permille, Some([5, 0, 0]));
+    assert_eq!(digest.network_bytes_per_second, Some([111_111, 0]));
+    assert_eq!(digest.disk_bytes_per_second, Some([0, 222_222]));
+    let mut quick = sample(5_000_000, &[("late", 200_009)]);
+    quick.traffic = None;
+    quick.pods[0].rest = None;
+    window.add(at(12_000), quick);
     let digest = window.digest().unwrap();
     assert_eq!((digest.cpu_milli_mean, digest.cpu_milli_max), (1_000, 1_000));
-    assert_eq!(digest.pods[0].cpu_milli_mean, 100);
+    let pods: Vec<_> = digest.pods.iter().map(|pod| pod.uid.as_str()).collect();
+    assert_eq!(pods, ["late"], "a is gone");
+    assert_eq!((digest.pods[0].cpu_milli_mean, digest.pods[0].memory_working_set), (100, 7));
+    assert_eq!(digest.network_bytes_per_second, None, "not looked at is not zero");
 }
 
 #[test]
@@ -99,6 +126,7 @@ proptest! {
         let _outcomes = (cpu_usage(&text), inactive_file(&text), number(&text), stalled(&text));
         let _more =
             (node_cpu_usage(&text), available_memory(&text).is_ok(), pod_uid_of_directory(&text));
+        let _rest = (network_bytes(&text), disk_bytes(&text), cpu_throttled(&text), oom_kills(&text));
     }
 
     #[test]

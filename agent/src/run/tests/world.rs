@@ -141,6 +141,8 @@ impl World {
             imds_interval: Duration::from_millis(250),
             sample_interval: Duration::from_millis(500),
             report_interval: Duration::from_secs(2),
+            cordon_on_problem: false,
+            stop_grace: Duration::ZERO,
         };
         let shutdown = CancellationToken::new();
         let handle = tokio::spawn(run(config, shutdown.clone()));

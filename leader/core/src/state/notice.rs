@@ -1,7 +1,7 @@
 //! Notices that agents read.
 
 use drover_common::id::{NodeClaimName, NodeName};
-use drover_common::protocol::{Notice, NoticeKind};
+use drover_common::protocol::Notice;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -74,9 +74,6 @@ impl State {
     /// The hard notice in force for a claim's instance: EC2 will take or stop it.
     pub fn hard_notice(&self, claim: &NodeClaimName) -> Option<&NoticeRecord> {
         let instance = self.claims.get(claim)?.instance.as_ref()?;
-        self.notices
-            .get(&instance.id)?
-            .values()
-            .find(|record| record.notice.kind != NoticeKind::Rebalance)
+        self.notices.get(&instance.id)?.values().find(|record| record.notice.kind.ends_instance())
     }
 }

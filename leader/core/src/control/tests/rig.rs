@@ -176,6 +176,7 @@ impl Rig {
             sequence: 1,
             sent_at: now,
             notices: kind.map(notice).into_iter().collect(),
+            cordoned_at: None,
             usage: None,
             drain: None,
         }

@@ -1,0 +1,90 @@
+//! The last resort: a spot loss while the API server is out of reach.
+//!
+//! Nobody else can end the pods then. Powering the machine off makes the kubelet stop them in good
+//! order (its graceful shutdown), so that they see SIGTERM before the machine is taken.
+
+use drover_common::drain;
+use drover_common::protocol::NoticeKind;
+use jiff::{SignedDuration, Timestamp};
+
+use super::{Agent, Effect, Fact};
+use crate::notice::{RESERVE, after};
+
+/// An API server that was silent for less time may just be slow.
+const CUT_OFF_AFTER: SignedDuration = SignedDuration::from_secs(5);
+/// What pods are given where nothing is known of them: Kubernetes' default.
+const DEFAULT_GRACE: SignedDuration = SignedDuration::from_secs(30);
+/// Even pods without any grace need a moment to be stopped.
+const SHORTEST_GRACE: SignedDuration = SignedDuration::from_secs(3);
+
+impl Agent {
+    /// The API server answered something, or a call of it was not answered.
+    pub(super) fn hear_api(&mut self, now: Timestamp, answered: bool) {
+        if answered {
+            self.cut_off_since = None;
+            self.told_cut_off = false;
+        } else {
+            self.cut_off_since.get_or_insert(now);
+        }
+    }
+
+    pub(super) fn take_powered_off(
+        &mut self,
+        attempt: u32,
+        outcome: Result<(), String>,
+        now: Timestamp,
+    ) {
+        match outcome {
+            // The machine goes down, or should: a bus that lies is asked again after a while.
+            Ok(()) => self.power_off.succeed(attempt, DEFAULT_GRACE, now),
+            Err(reason) => {
+                self.power_off.fail(attempt, now);
+                self.tell(Fact::PowerOffFailed(reason));
+            }
+        }
+    }
+
+    pub(super) fn decide_power_off(&mut self, now: Timestamp) {
+        let cut_off = self.cut_off_since.is_some_and(|at| now >= after(at, CUT_OFF_AFTER));
+        if !cut_off || !self.owns_node() {
+            return;
+        }
+        let Some(deadline) = self.loss() else { return };
+        let Some(longest) = self.unasked_grace() else { return };
+        let given = self.power_off_grace.unwrap_or(DEFAULT_GRACE);
+        let grace = longest.min(given).max(SHORTEST_GRACE);
+        if now < deadline.checked_sub(grace).unwrap_or(Timestamp::MIN) {
+            return;
+        }
+        let can_power_off = self.power_off_grace.is_some();
+        if !std::mem::replace(&mut self.told_cut_off, true) {
+            self.tell(Fact::CutOff { can_power_off });
+        }
+        if can_power_off && let Some(attempt) = self.power_off.start(now) {
+            self.effects.push(Effect::PowerOff(attempt));
+        }
+    }
+
+    /// The last moment for pods before EC2 takes or stops the machine.
+    fn loss(&self) -> Option<Timestamp> {
+        let losses = self.notices.list().into_iter().filter(|notice| {
+            matches!(notice.kind, NoticeKind::SpotTerminate | NoticeKind::SpotStop)
+        });
+        let deadline = losses.filter_map(|notice| notice.deadline).min()?;
+        Some(deadline.checked_sub(RESERVE).unwrap_or(Timestamp::MIN))
+    }
+
+    /// The longest grace among the pods that nobody has asked to end yet; `None` if there are none.
+    fn unasked_grace(&self) -> Option<SignedDuration> {
+        if !self.pods_complete && self.pods.is_empty() {
+            return Some(DEFAULT_GRACE);
+        }
+        let drain = self.drain.as_ref();
+        let unasked = self.pods.values().filter(|pod| {
+            drain::stays(pod).is_none()
+                && !pod.is_terminating()
+                && !drain.is_some_and(|drain| drain.has_accepted(&pod.metadata.uid))
+        });
+        unasked.map(drain::grace).max()
+    }
+}

@@ -1,0 +1,72 @@
+//! What the leaders are told and what is kept on disk.
+
+use drover_common::drain::DrainState;
+use drover_common::protocol::{DrainReport, PROTOCOL_VERSION, Report};
+use jiff::{SignedDuration, Timestamp};
+
+use super::{Agent, Effect, Saved};
+use crate::notice::after;
+
+/// A notice that no leader has committed yet is reported again so soon.
+const REPEAT_REPORT: SignedDuration = SignedDuration::from_secs(1);
+
+impl Agent {
+    /// The report of now.
+    fn report(&mut self, now: Timestamp) -> Report {
+        self.sequence = self.sequence.saturating_add(1);
+        Report {
+            version: PROTOCOL_VERSION,
+            node: self.identity.node.clone(),
+            instance: self.instance.clone(),
+            boot: self.identity.boot.clone(),
+            sequence: self.sequence,
+            sent_at: now,
+            notices: self.notices.list(),
+            cordoned_at: self.cordoned_at,
+            usage: self.usage.clone(),
+            drain: self.drain.as_ref().map(DrainState::report),
+        }
+    }
+
+    /// Reports when something changed, when a notice isn't committed yet, and now and then.
+    pub(super) fn decide_report(&mut self, now: Timestamp) {
+        let present = (self.notices.list(), self.drain.as_ref().map(DrainState::report));
+        let notices_changed = present.0 != self.reported.0;
+        let changed = notices_changed || significant(&present.1) != significant(&self.reported.1);
+        let pause =
+            if self.uncommitted_since.is_some() { REPEAT_REPORT } else { self.report_interval };
+        let due = self.reported_at.is_none_or(|at| now >= after(at, pause));
+        if !changed && !due {
+            return;
+        }
+        let report = self.report(now);
+        if notices_changed {
+            let pending = !present.0.is_empty();
+            self.uncommitted_since = pending.then_some(report.sequence);
+        }
+        self.reported = present;
+        self.reported_at = Some(now);
+        self.effects.push(Effect::Report(Box::new(report)));
+    }
+
+    pub(super) fn decide_save(&mut self) {
+        let saved = Saved {
+            instance: self.instance.clone(),
+            boot: self.identity.boot.clone(),
+            notices: self.notices.list(),
+        };
+        if saved != self.saved && saved.instance.is_some() {
+            self.saved = saved.clone();
+            self.effects.push(Effect::Save(saved));
+        }
+    }
+}
+
+/// The part of a drain's report that is news; seconds left of graces are not.
+fn significant(drain: &Option<DrainReport>) -> Option<DrainReport> {
+    let mut drain = drain.clone()?;
+    for (_, reason) in &mut drain.remaining {
+        reason.clear();
+    }
+    Some(drain)
+}

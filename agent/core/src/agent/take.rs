@@ -1,0 +1,139 @@
+//! What inputs change in the state.
+
+use drover_common::call::Kind;
+use drover_common::cluster::{ClusterEvent, ClusterObject, Node, ObjectKey};
+use drover_common::id::InstanceId;
+use drover_common::protocol::{Directive, NoticeKind};
+use jiff::{SignedDuration, Timestamp};
+
+use super::{Agent, Effect, Fact};
+use crate::node;
+use crate::notice::{Answer, NoticePath, Notices, PROBLEM_HOLDS, after};
+
+impl Agent {
+    pub(super) fn take_instance(&mut self, instance: InstanceId) {
+        if self.instance.as_ref() != Some(&instance) {
+            // What was kept belonged to another instance with, by some copy, the same boot.
+            self.notices = Notices::default();
+            self.told_foreign = false;
+            self.instance = Some(instance);
+        }
+    }
+
+    pub(super) fn take_notice(&mut self, path: NoticePath, answer: &Answer, now: Timestamp) {
+        let Some(instance) = self.instance.clone() else { return };
+        match self.notices.observe(path, answer, &instance, &self.identity.boot, now) {
+            Ok(changed) => {
+                self.unreadable.remove(&path);
+                if changed {
+                    self.tell_notices();
+                }
+            }
+            Err(error) => {
+                let reason = error.to_string();
+                if self.unreadable.get(&path) != Some(&reason) {
+                    self.unreadable.insert(path, reason.clone());
+                    self.tell(Fact::UnreadableNotice { path, reason });
+                }
+            }
+        }
+    }
+
+    fn tell_notices(&mut self) {
+        self.told_cordoned = false;
+        self.cordoned_at = None;
+        let facts: Vec<Fact> = self.notices.list().into_iter().map(Fact::NoticeInForce).collect();
+        if facts.is_empty() {
+            self.tell(Fact::NoticesGone);
+        }
+        facts.into_iter().for_each(|fact| self.tell(fact));
+    }
+
+    /// Sets or withdraws what the machine itself tells. Without an instance id there is nothing that
+    /// a notice could be about.
+    fn set_notice(&mut self, kind: NoticeKind, told: Option<Option<Timestamp>>, now: Timestamp) {
+        let Some(instance) = self.instance.clone() else { return };
+        if self.notices.set(kind, told, &instance, &self.identity.boot, now) {
+            self.tell_notices();
+        }
+    }
+
+    pub(super) fn take_shutdown(&mut self, waits: Option<SignedDuration>, now: Timestamp) {
+        self.holds_shutdown = waits.is_some();
+        self.set_notice(NoticeKind::Shutdown, waits.map(|time| Some(after(now, time))), now);
+    }
+
+    pub(super) fn allow_shutdown(&mut self) {
+        if std::mem::replace(&mut self.holds_shutdown, false) {
+            self.effects.push(Effect::AllowShutdown);
+        }
+    }
+
+    /// A Node's conditions, held for a while, make a notice.
+    pub(super) fn watch_conditions(&mut self, now: Timestamp) {
+        let broken = self.node.as_ref().is_some_and(node::is_broken) && self.owns_node();
+        if !broken {
+            self.problem_since = None;
+            self.set_notice(NoticeKind::Problem, None, now);
+            return;
+        }
+        let since = *self.problem_since.get_or_insert(now);
+        if now >= after(since, PROBLEM_HOLDS) {
+            self.set_notice(NoticeKind::Problem, Some(None), now);
+        }
+    }
+
+    pub(super) fn take_event(&mut self, event: ClusterEvent, now: Timestamp) {
+        if !matches!(event, ClusterEvent::Stale(_)) {
+            self.hear_api(now, true);
+        }
+        match event {
+            ClusterEvent::Applied(ClusterObject::Node(node)) => self.take_node(*node),
+            ClusterEvent::Deleted(Kind::Node, _) => self.node = None,
+            ClusterEvent::Synced(Kind::Node) => self.node_fresh = true,
+            ClusterEvent::Stale(Kind::Node) => self.node_fresh = false,
+            ClusterEvent::Applied(ClusterObject::Pod(pod)) => {
+                let key = ObjectKey::from(&pod.metadata);
+                if let Some(unlisted) = &mut self.unlisted {
+                    unlisted.remove(&key);
+                }
+                self.pods.insert(key, *pod);
+            }
+            ClusterEvent::Deleted(Kind::Pod, key) => {
+                self.pods.remove(&key);
+            }
+            ClusterEvent::Restarted(Kind::Pod) => {
+                self.unlisted = Some(self.pods.keys().cloned().collect());
+            }
+            ClusterEvent::Synced(Kind::Pod) => {
+                for key in self.unlisted.take().unwrap_or_default() {
+                    self.pods.remove(&key);
+                }
+                self.pods_complete = true;
+            }
+            ClusterEvent::Stale(Kind::Pod) => self.pods_complete = false,
+            _ => {}
+        }
+    }
+
+    pub(super) fn take_node(&mut self, node: Node) {
+        if node.metadata.name == self.identity.node.as_str() {
+            self.node = Some(node);
+        }
+    }
+
+    pub(super) fn take_directives(&mut self, directives: Vec<Directive>) {
+        self.directives.clear();
+        self.add_directives(directives);
+    }
+
+    pub(super) fn add_directives(&mut self, directives: Vec<Directive>) {
+        for directive in directives {
+            if !self.directives.contains_key(&directive.disruption) {
+                // News: the Node is to be read at once, whatever the pace was.
+                self.read_node.reset();
+            }
+            self.directives.insert(directive.disruption, directive.deadline);
+        }
+    }
+}

@@ -1,0 +1,187 @@
+//! Signals besides the spot notice, and the last resort.
+
+use drover_common::drain::Purpose;
+
+use super::*;
+
+fn answer(path: NoticePath, body: &str) -> Input {
+    Input::Notice(path, Answer::Body(body.to_owned()))
+}
+
+fn kinds(agent: &Agent) -> Vec<NoticeKind> {
+    agent.notices.list().iter().map(|notice| notice.kind).collect()
+}
+
+fn evictions(effects: &[Effect]) -> usize {
+    calls(effects).iter().filter(|(_, call)| matches!(call, KubernetesCall::Evict { .. })).count()
+}
+
+#[test]
+fn a_group_that_terminates_the_instance_is_one_notice_however_often_it_says_so() {
+    let mut agent = settled();
+    let path = NoticePath::AutoScaling;
+    assert!(calls(&agent.step(answer(path, "InService"), at(0))).is_empty());
+    let effects = agent.step(answer(path, "Terminated\n"), at(1_000));
+    assert!(cordon_patch(&effects).is_some());
+    assert_eq!(evictions(&effects), 1);
+    let mut news = 0;
+    for second in 2..300 {
+        let effects = agent.step(answer(path, "Terminated"), at(second * 1_000));
+        news += effects
+            .iter()
+            .filter(|effect| matches!(effect, Effect::Tell(Fact::NoticeInForce(_))))
+            .count();
+        for (_, call) in calls(&effects) {
+            assert!(!matches!(call, KubernetesCall::Delete { .. }), "no budget is passed for that");
+        }
+    }
+    assert_eq!((news, kinds(&agent)), (0, vec![NoticeKind::AutoScaling]));
+    let odd = agent.step(answer(path, "Exploded"), at(300_000));
+    assert!(odd.iter().any(|e| matches!(e, Effect::Tell(Fact::UnreadableNotice { .. }))));
+    agent.step(answer(path, "InService"), at(301_000));
+    agent.step(answer(path, "InService"), at(312_000));
+    assert_eq!(kinds(&agent), []);
+}
+
+#[test]
+fn signals_of_one_end_are_one_drain_with_the_earliest_deadline() {
+    let mut agent = settled();
+    agent.step(spot("terminate", 110_000), at(0));
+    agent.step(answer(NoticePath::AutoScaling, "Terminated"), at(0));
+    agent.step(Input::Shutdown(Some(SignedDuration::from_secs(20))), at(0));
+    assert_eq!(
+        agent.interruption(at(0)),
+        Some(Purpose::Interruption { deadline: Some(at(19_000)), passes_budgets: true })
+    );
+    agent.step(Input::Shutdown(None), at(1_000));
+    assert_eq!(
+        agent.interruption(at(0)),
+        Some(Purpose::Interruption { deadline: Some(at(105_000)), passes_budgets: true })
+    );
+}
+
+#[test]
+fn a_shutdown_waits_for_the_pods_and_a_cancelled_one_is_undone() {
+    let mut agent = settled();
+    let effects = agent.step(Input::Shutdown(Some(SignedDuration::from_secs(30))), at(0));
+    assert_eq!(evictions(&effects), 1);
+    let (key, patch) = cordon_patch(&effects).unwrap();
+    assert!(agent.has_drain_to_finish(at(0)));
+    let mut cordoned = node(json!({}));
+    merge(&mut cordoned, patch);
+    agent.step(Input::Outcome(key, Ok(cordoned)), at(100));
+    let deleted = ObjectKey { namespace: "d".into(), name: "web".into() };
+    agent.step(Input::Cluster(ClusterEvent::Deleted(Kind::Pod, deleted)), at(2_000));
+    assert!(!agent.step(Input::Tick, at(4_000)).contains(&Effect::AllowShutdown));
+    assert!(agent.step(Input::Tick, at(6_000)).contains(&Effect::AllowShutdown));
+    let effects = agent.step(Input::Shutdown(None), at(8_000));
+    assert!(matches!(cordon_patch(&effects), Some((CallKey::Undo(_), _))));
+
+    // A pod that does not go holds it until the time is over and no longer.
+    let mut agent = settled();
+    agent.step(Input::Shutdown(Some(SignedDuration::from_secs(30))), at(0));
+    assert!(!agent.step(Input::Tick, at(28_000)).contains(&Effect::AllowShutdown));
+    assert!(agent.step(Input::Tick, at(29_000)).contains(&Effect::AllowShutdown));
+    // Who can't do anything holds nothing up.
+    let mut blind = agent_of_nothing();
+    let effects = blind.step(Input::Shutdown(Some(SignedDuration::from_secs(30))), at(0));
+    assert!(effects.contains(&Effect::AllowShutdown));
+}
+
+fn agent_of_nothing() -> Agent {
+    super::agent(None)
+}
+
+#[test]
+fn a_broken_node_is_told_after_a_minute_and_cordoned_only_if_wanted() {
+    for cordons in [false, true] {
+        let mut agent = settled().cordoning_on_problem(cordons);
+        let broken = node(json!({"status": {"conditions":
+            [{"type": "ReadonlyFilesystem", "status": "True"}]}}));
+        agent.step(applied(Kind::Node, broken), at(0));
+        assert_eq!(kinds(&agent), []);
+        let effects = agent.step(Input::Tick, at(60_000));
+        assert_eq!(reports(&effects)[0].notices[0].kind, NoticeKind::Problem);
+        assert_eq!(cordon_patch(&effects).is_some(), cordons);
+        assert_eq!(evictions(&effects), 0, "its pods may still serve");
+        assert!(!agent.is_busy(), "that may last for weeks");
+        agent.step(applied(Kind::Node, node(json!({}))), at(70_000));
+        assert_eq!(kinds(&agent), []);
+    }
+}
+
+#[test]
+fn a_restarted_agent_undoes_nothing_before_imds_was_heard() {
+    let mark = json!({"by": "drover-agent", "why": "spot-stop", "until": null, "boot": "b",
+        "wasUnschedulable": false});
+    let marked = node(json!({"spec": {"unschedulable": true},
+        "metadata": {"annotations": {labels::CORDONED: mark.to_string()}}}));
+    let mut agent = agent_of_nothing();
+    agent.step(Input::Instance("i-1".into()), at(0));
+    agent.step(applied(Kind::Node, marked), at(0));
+    let effects = agent.step(Input::Cluster(ClusterEvent::Synced(Kind::Node)), at(0));
+    assert!(cordon_patch(&effects).is_none(), "the notice may still stand");
+    let none = Input::Notice(NoticePath::SpotAction, Answer::Absent);
+    assert!(cordon_patch(&agent.step(none, at(500))).is_some());
+}
+
+/// An agent whose every call goes unanswered from a notice on; returns when it powers off.
+fn cut_off(agent: &mut Agent, action: &str) -> Option<i64> {
+    let mut pending = calls(&agent.step(spot(action, 110_000), at(0)));
+    for tick in 1..=440 {
+        let now = at(tick * 250);
+        let mut effects = agent.step(Input::Tick, now);
+        for (key, _) in std::mem::take(&mut pending) {
+            effects.extend(agent.step(Input::Outcome(key, Err(failure())), now));
+        }
+        if effects.iter().any(|effect| matches!(effect, Effect::PowerOff(_))) {
+            return Some(tick * 250);
+        }
+        pending = calls(&effects);
+    }
+    None
+}
+
+#[test]
+fn a_cut_off_agent_powers_off_when_only_the_grace_is_left() {
+    let kubelet = Some(SignedDuration::from_secs(60));
+    let mut agent = settled();
+    agent.step(Input::PowerOff(kubelet), at(0));
+    let at_off = cut_off(&mut agent, "terminate").unwrap();
+    assert!((75_000..=75_500).contains(&at_off), "30 s before the deadline of 105 s: {at_off}");
+    let effects = agent.step(Input::PoweredOff(1, Err("denied".into())), at(76_000));
+    assert!(effects.contains(&Effect::Tell(Fact::PowerOffFailed("denied".into()))));
+    assert!(agent.step(Input::Tick, at(77_000)).contains(&Effect::PowerOff(2)));
+
+    let mut slow = settled();
+    slow.step(Input::PowerOff(Some(SignedDuration::from_secs(10))), at(0));
+    let at_off = cut_off(&mut slow, "stop").unwrap();
+    assert!((95_000..=95_500).contains(&at_off), "the kubelet gives no more: {at_off}");
+
+    let mut powerless = settled();
+    assert_eq!(cut_off(&mut powerless, "terminate"), None);
+    assert!(powerless.told_cut_off);
+    let mut asleep = settled();
+    asleep.step(Input::PowerOff(kubelet), at(0));
+    assert_eq!(cut_off(&mut asleep, "hibernate"), None);
+}
+
+#[test]
+fn an_agent_that_reaches_the_api_server_never_powers_off() {
+    let mut agent = settled();
+    agent.step(Input::PowerOff(Some(SignedDuration::from_secs(60))), at(0));
+    let mut pending = calls(&agent.step(spot("terminate", 110_000), at(0)));
+    for tick in 1..=440 {
+        let now = at(tick * 250);
+        let mut effects = agent.step(Input::Tick, now);
+        for (key, _) in std::mem::take(&mut pending) {
+            // Every budget blocks, and every other call fails: that's an answer, too.
+            let kind = KubernetesFailureKind::DisruptionBudget;
+            let refused =
+                KubernetesFailure { kind, message: "no".into(), retry_after_seconds: None };
+            effects.extend(agent.step(Input::Outcome(key, Err(refused)), now));
+        }
+        assert!(!effects.iter().any(|effect| matches!(effect, Effect::PowerOff(_))));
+        pending = calls(&effects);
+    }
+}

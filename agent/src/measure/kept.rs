@@ -1,0 +1,49 @@
+//! Files that are read again and again without opening them anew.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+/// The kernel makes these texts on the spot; the longest, `memory.stat`, is under 3 kB. A file that
+/// goes on for longer is not one of them.
+const LONGEST: usize = 64 * 1024;
+const FIRST_ROOM: usize = 4 * 1024;
+
+/// Where files are read into, one after the other.
+#[derive(Debug)]
+pub(crate) struct Buffer(Vec<u8>);
+
+impl Buffer {
+    pub(crate) fn new() -> Self {
+        Self(vec![0; FIRST_ROOM])
+    }
+
+    /// Reads a kept-open file from its start; what isn't UTF-8 is no text of the kernel's.
+    pub(crate) fn read<'a>(&'a mut self, file: &File) -> io::Result<&'a str> {
+        let mut length = 0;
+        loop {
+            let room = self.0.get_mut(length..).unwrap_or_default();
+            if room.is_empty() {
+                if self.0.len() >= LONGEST {
+                    return Err(io::Error::other("the file has no end"));
+                }
+                self.0.resize(self.0.len().saturating_mul(2), 0);
+                continue;
+            }
+            match file.read_at(room, u64::try_from(length).unwrap_or(u64::MAX)) {
+                Ok(0) => break,
+                Ok(count) => length = length.saturating_add(count),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        std::str::from_utf8(self.0.get(..length).unwrap_or_default()).map_err(io::Error::other)
+    }
+
+    /// Opens and reads a file once.
+    pub(crate) fn read_path<'a>(&'a mut self, path: &Path) -> io::Result<&'a str> {
+        let file = File::open(path)?;
+        self.read(&file)
+    }
+}

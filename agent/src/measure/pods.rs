@@ -1,0 +1,125 @@
+//! The control groups of pods, of either driver, with their files kept open.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use drover_agent_core::usage::{self, PodRest, PodSample};
+
+use super::kept::Buffer;
+
+/// Every pod's files.
+#[derive(Debug)]
+pub(crate) struct Pods {
+    cgroups: PathBuf,
+    groups: BTreeMap<Arc<str>, Group>,
+}
+
+/// The files of one pod. Those of pressure are missing on kernels without PSI.
+#[derive(Debug)]
+struct Group {
+    cpu: File,
+    cpu_pressure: Option<File>,
+    memory: File,
+    memory_stat: File,
+    memory_events: Option<File>,
+    memory_pressure: Option<File>,
+    io_pressure: Option<File>,
+}
+
+impl Pods {
+    pub(crate) fn new(cgroups: PathBuf) -> Self {
+        Self { cgroups, groups: BTreeMap::new() }
+    }
+
+    /// Looks for pods that came, and drops those that went.
+    pub(crate) fn find(&mut self) {
+        let mut found = BTreeMap::new();
+        let mut look = |folder: &Path| {
+            let name = folder.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            let Some(uid) = usage::pod_uid_of_directory(name) else { return };
+            // A group of the same name may be another one by now; its files then read as gone.
+            let known = self.groups.remove_entry(uid.as_str());
+            let entry = known.or_else(|| Some((Arc::from(uid.as_str()), Group::open(folder)?)));
+            found.extend(entry);
+        };
+        for root in ["kubepods.slice", "kubepods"] {
+            for folder in subfolders(&self.cgroups.join(root)) {
+                look(&folder);
+                let name = folder.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+                let is_class = usage::pod_uid_of_directory(name).is_none()
+                    && (name.contains("burstable") || name.contains("besteffort"));
+                if is_class {
+                    subfolders(&folder).iter().for_each(|folder| look(folder));
+                }
+            }
+        }
+        self.groups = found;
+    }
+
+    /// Reads every pod; `all` of what there is, or only what changes from second to second. A pod
+    /// that ends while it's read is left out, and looked for anew.
+    pub(crate) fn sample(&mut self, all: bool, buffer: &mut Buffer) -> Vec<PodSample> {
+        let mut samples = Vec::with_capacity(self.groups.len());
+        self.groups.retain(|uid, group| match group.sample(uid, all, buffer) {
+            Some(sample) => {
+                samples.push(sample);
+                true
+            }
+            None => false,
+        });
+        samples
+    }
+}
+
+impl Group {
+    fn open(folder: &Path) -> Option<Self> {
+        let open = |name: &str| File::open(folder.join(name)).ok();
+        Some(Self {
+            cpu: open("cpu.stat")?,
+            cpu_pressure: open("cpu.pressure"),
+            memory: open("memory.current")?,
+            memory_stat: open("memory.stat")?,
+            memory_events: open("memory.events"),
+            memory_pressure: open("memory.pressure"),
+            io_pressure: open("io.pressure"),
+        })
+    }
+
+    fn sample(&self, uid: &Arc<str>, all: bool, buffer: &mut Buffer) -> Option<PodSample> {
+        let cpu = buffer.read(&self.cpu).ok()?;
+        let (cpu_usec, throttled_usec) = (usage::cpu_usage(cpu).ok()?, usage::cpu_throttled(cpu));
+        Some(PodSample {
+            uid: Arc::clone(uid),
+            cpu_usec,
+            throttled_usec,
+            stalled_usec: stalled(self.cpu_pressure.as_ref(), buffer),
+            rest: if all { Some(self.rest(buffer)?) } else { None },
+        })
+    }
+
+    fn rest(&self, buffer: &mut Buffer) -> Option<PodRest> {
+        let current = usage::number(buffer.read(&self.memory).ok()?).ok()?;
+        let cache = usage::inactive_file(buffer.read(&self.memory_stat).ok()?).ok()?;
+        let memory = stalled(self.memory_pressure.as_ref(), buffer);
+        let io = stalled(self.io_pressure.as_ref(), buffer);
+        let events = self.memory_events.as_ref();
+        let kills = events.and_then(|file| usage::oom_kills(buffer.read(file).ok()?).ok());
+        Some(PodRest {
+            memory_working_set: current.saturating_sub(cache),
+            stalled_usec: memory.zip(io).map(|(memory, io)| [memory, io]),
+            oom_kills: kills.unwrap_or(0),
+        })
+    }
+}
+
+fn stalled(file: Option<&File>, buffer: &mut Buffer) -> Option<u64> {
+    usage::stalled(buffer.read(file?).ok()?).ok()
+}
+
+fn subfolders(folder: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
+    let is_folder = |entry: &fs::DirEntry| entry.file_type().is_ok_and(|kind| kind.is_dir());
+    entries.flatten().filter(is_folder).map(|entry| entry.path()).collect()
+}

@@ -1,0 +1,56 @@
+//! Checks a configuration without acting on it: what a unit does before it starts.
+
+use std::io::Write;
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::Context;
+
+use crate::leaders::Leaders;
+use crate::{Args, Config};
+
+/// Checks settings, files and the state folder; says on standard output what an agent would do. What
+/// may still appear after the start, such as the kubelet's kubeconfig, is only warned about.
+///
+/// # Errors
+/// A setting, a file or the state folder that an agent could not start with.
+pub fn validate(args: Args) -> anyhow::Result<ExitCode> {
+    let config = Config::try_from(args)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    let connected = runtime.block_on(async {
+        drover_kubernetes::install_crypto_provider();
+        Leaders::new(&config).await?;
+        let context = config.context.as_deref();
+        Ok::<_, anyhow::Error>(
+            drover_kubernetes::connect(config.kubeconfig.as_deref(), context)
+                .await
+                .map(|_client| ()),
+        )
+    })?;
+    let state = &config.state_dir;
+    writable(state).with_context(|| format!("state folder {}", state.display()))?;
+    let mut out = std::io::stdout().lock();
+    if let Err(error) = connected {
+        writeln!(out, "warning: {error} (tried again until it works)")?;
+    }
+    writeln!(
+        out,
+        "valid: guards node {} by IMDS at {}, with {} leaders, state in {}",
+        config.node,
+        config.imds,
+        config.leaders.len(),
+        state.display()
+    )?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Makes the folder if needed, and a file in it.
+fn writable(folder: &Path) -> std::io::Result<()> {
+    std::fs::create_dir_all(folder)?;
+    let probe = folder.join("validate.new");
+    std::fs::write(&probe, b"")?;
+    std::fs::remove_file(&probe)
+}
