@@ -1,0 +1,228 @@
+//! Whatever IMDS, the kernel, the leaders, the API server and the own disk say: nothing panics, and
+//! nothing that is no notice is taken for one.
+//!
+//! Inputs are the files of `tests/corpus`, mutated, and plain noise. A long run:
+//! `PROPTEST_CASES=5000000 cargo test -p drover-agent-core --test fuzz -- --nocapture`. What fails is
+//! kept in `tests/fuzz.proptest-regressions` and tried first from then on.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::disallowed_methods, reason = "the corpus is made of files")]
+
+use std::path::Path;
+
+use drover_agent_core::usage::{self, History, SavedHistory};
+use drover_agent_core::{Agent, Answer, CallKey, Effect, Identity, Input, NoticePath, Saved, imds};
+use drover_common::call::{Kind, KubernetesCall};
+use drover_common::cluster::{ClusterEvent, ClusterObject};
+use drover_common::protocol::{Directives, ReportAnswer, UsageDigest};
+use jiff::{SignedDuration, Timestamp};
+use proptest::prelude::*;
+use proptest::sample::Index;
+
+fn corpus(folder: &str) -> Vec<Vec<u8>> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/corpus").join(folder);
+    let mut files: Vec<_> =
+        std::fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    files.iter().map(|file| std::fs::read(file).unwrap()).collect()
+}
+
+/// One change of a text.
+#[derive(Clone, Debug)]
+enum Mutation {
+    Flip(Index, u8),
+    Cut(Index),
+    Drop(Index, usize),
+    Repeat(Index, usize, usize),
+    Insert(Index, Vec<u8>),
+    /// A digit becomes a long or a strange number.
+    Number(Index, &'static str),
+    /// What another file of the corpus goes on with.
+    Splice(Index, Index, Index),
+}
+
+fn mutations() -> impl Strategy<Value = Mutation> {
+    let number = prop::sample::select(vec![
+        "18446744073709551616",
+        "-1",
+        "1e999",
+        "0x10",
+        "99999999999999999999999",
+        "",
+        "NaN",
+        "00",
+    ]);
+    let place = any::<Index>;
+    prop_oneof![
+        (place(), 1..=255_u8).prop_map(|(at, bits)| Mutation::Flip(at, bits)),
+        place().prop_map(Mutation::Cut),
+        (place(), 1..20_usize).prop_map(|(at, count)| Mutation::Drop(at, count)),
+        (place(), 1..40_usize, 1..30_usize)
+            .prop_map(|(at, length, times)| { Mutation::Repeat(at, length, times) }),
+        (place(), prop::collection::vec(any::<u8>(), 1..12))
+            .prop_map(|(at, bytes)| Mutation::Insert(at, bytes)),
+        (place(), number).prop_map(|(at, number)| Mutation::Number(at, number)),
+        (place(), place(), place()).prop_map(|(at, file, from)| Mutation::Splice(at, file, from)),
+    ]
+}
+
+fn mutate(mut bytes: Vec<u8>, mutations: &[Mutation], corpus: &[Vec<u8>]) -> Vec<u8> {
+    for mutation in mutations {
+        if bytes.is_empty() {
+            bytes.push(b'0');
+        }
+        let length = bytes.len();
+        match mutation {
+            Mutation::Flip(at, bits) => bytes[at.index(length)] ^= bits,
+            Mutation::Cut(at) => bytes.truncate(at.index(length)),
+            Mutation::Drop(at, count) => {
+                let from = at.index(length);
+                bytes.drain(from..(from + count).min(length));
+            }
+            Mutation::Repeat(at, count, times) => {
+                let from = at.index(length);
+                let part = bytes[from..(from + count).min(length)].repeat(*times);
+                bytes.splice(from..from, part);
+            }
+            Mutation::Insert(at, part) => {
+                let from = at.index(length);
+                bytes.splice(from..from, part.iter().copied());
+            }
+            Mutation::Number(at, number) => {
+                let digits: Vec<usize> =
+                    (0..length).filter(|&place| bytes[place].is_ascii_digit()).collect();
+                if !digits.is_empty() {
+                    let place = digits[at.index(digits.len())];
+                    bytes.splice(place..=place, number.bytes());
+                }
+            }
+            Mutation::Splice(at, file, from) => {
+                let other = &corpus[file.index(corpus.len())];
+                bytes.truncate(at.index(length));
+                bytes.extend_from_slice(&other[from.index(other.len())..]);
+            }
+        }
+        bytes.truncate(100_000);
+    }
+    bytes
+}
+
+/// Mutated files of a folder, and noise.
+fn inputs(folder: &'static str) -> impl Strategy<Value = String> {
+    let files = corpus(folder);
+    let known = (any::<Index>(), prop::collection::vec(mutations(), 0..6)).prop_map(
+        move |(file, mutations)| mutate(files[file.index(files.len())].clone(), &mutations, &files),
+    );
+    let noise = prop::collection::vec(any::<u8>(), 0..300);
+    prop_oneof![9 => known, 1 => noise]
+        .prop_map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+}
+
+fn at(seconds: i64) -> Timestamp {
+    Timestamp::from_second(1_767_225_600 + seconds).unwrap()
+}
+
+fn agent(saved: Option<Saved>) -> Agent {
+    let identity = Identity { node: "n".into(), boot: "b".into() };
+    Agent::new(identity, saved, SignedDuration::from_secs(10))
+}
+
+/// Whether a body says, in JSON that anybody reads, that a spot loss is coming.
+fn announces_loss(body: &str) -> bool {
+    let Ok(body) = serde_json::from_str::<serde_json::Value>(body) else { return false };
+    let action = body.get("action").and_then(|action| action.as_str());
+    let time = body.get("time").and_then(|time| time.as_str());
+    matches!(action, Some("terminate" | "stop" | "hibernate"))
+        && time.is_some_and(|time| time.trim().parse::<Timestamp>().is_ok())
+}
+
+proptest! {
+    #[test]
+    fn imds(body in inputs("imds")) {
+        let loss = imds::spot_action(&body).is_ok();
+        prop_assert!(!loss || announces_loss(&body), "{body:?} is no notice");
+        let (rebalance, maintenance) = (imds::rebalance(&body), imds::maintenance(&body));
+        prop_assert!(u8::from(loss) + u8::from(rebalance.is_ok()) + u8::from(maintenance.is_ok()) < 3);
+        let group = imds::is_target_terminated(&body);
+        prop_assert!(group != Ok(true) || body.contains("Terminated"));
+        let id = imds::instance_id(&body);
+        prop_assert!(id.is_err() || body.trim().starts_with("i-"));
+
+        // The same body at every path of a whole agent: it cordons for what is there, and nothing else.
+        let mut agent = agent(None);
+        agent.step(Input::Instance("i-1".into()), at(0));
+        for (second, path) in NoticePath::ALL.into_iter().enumerate() {
+            let effects = agent.step(
+                Input::Notice(path, Answer::Body(body.clone())),
+                at(i64::try_from(second).unwrap()),
+            );
+            let cordons = effects.iter().any(|effect| matches!(effect, Effect::Call(CallKey::Cordon(_), _)));
+            let reason = loss || group == Ok(true) || maintenance.as_ref().is_ok_and(|events| !events.is_empty());
+            prop_assert!(!cordons || reason, "cordoned for {body:?}");
+        }
+    }
+
+    #[test]
+    fn kernel(text in inputs("kernel")) {
+        let _numbers = (
+            usage::cpu_usage(&text), usage::cpu_throttled(&text), usage::inactive_file(&text),
+            usage::number(&text), usage::stalled(&text), usage::oom_kills(&text),
+            usage::node_cpu_usage(&text),
+        );
+        if let Ok((total, available)) = usage::available_memory(&text) {
+            prop_assert!(total.is_multiple_of(1024) && available.is_multiple_of(1024));
+        }
+        let _traffic = (usage::network_bytes(&text), usage::disk_bytes(&text));
+        if let Some(uid) = usage::pod_uid_of_directory(&text) {
+            prop_assert!(!uid.contains(['/', '.']) && uid.len() <= 64, "{uid:?} leads elsewhere");
+        }
+    }
+
+    #[test]
+    fn protocol_and_disk(text in inputs("protocol")) {
+        let now = at(0);
+        if let Ok(answer) = serde_json::from_str::<Directives>(&text) {
+            let mut agent = agent(None);
+            let effects = agent.step(Input::Directives(answer.directives), now);
+            // A word of a leader alone does nothing: it makes the agent read its Node.
+            let harmless = effects.iter().all(|effect| {
+                !matches!(effect, Effect::Call(_, call) if !matches!(call, KubernetesCall::Get { .. }))
+            });
+            prop_assert!(harmless, "{effects:?}");
+        }
+        if let Ok(answer) = serde_json::from_str::<ReportAnswer>(&text) {
+            agent(None).step(Input::Answered(1, answer), now);
+        }
+        if let Ok(saved) = serde_json::from_str::<Saved>(&text) {
+            let own = saved.boot.as_str() == "b" && saved.instance.is_some();
+            let effects = agent(Some(saved)).step(Input::Tick, now);
+            let acts = effects.iter().any(|effect| matches!(effect, Effect::Call(..)));
+            prop_assert!(own || !acts, "a copied disk makes the agent act");
+        }
+        if let Ok(saved) = serde_json::from_str::<SavedHistory>(&text) {
+            let mut history = History::restore(&saved);
+            history.take(&mut UsageDigest::default(), now);
+            let _kept = history.save();
+        }
+    }
+
+    #[test]
+    fn objects(text in inputs("objects")) {
+        for kind in [Kind::Node, Kind::Pod] {
+            let Ok(value) = serde_json::from_str::<serde_json::Value>(&text) else { continue };
+            let Ok(object) = ClusterObject::from_json(kind, value) else { continue };
+            let mut agent = agent(None);
+            agent.step(Input::Instance("i-1".into()), at(0));
+            let body = format!("{{\"action\":\"terminate\",\"time\":\"{}\"}}", at(120));
+            agent.step(Input::Notice(NoticePath::SpotAction, Answer::Body(body)), at(0));
+            agent.step(Input::Cluster(ClusterEvent::Applied(object)), at(1));
+            for second in [2, 30, 110, 118, 200] {
+                for effect in agent.step(Input::Tick, at(second)) {
+                    if let Effect::Call(_, KubernetesCall::Delete { grace_seconds, uid, .. }) = effect {
+                        prop_assert!(grace_seconds.is_some_and(|grace| grace >= 1) && uid.is_some());
+                    }
+                }
+            }
+        }
+    }
+}
