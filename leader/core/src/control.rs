@@ -37,6 +37,7 @@ mod pool;
 mod provisioning;
 mod settings;
 mod status;
+mod volumes;
 
 #[cfg(test)]
 mod tests;

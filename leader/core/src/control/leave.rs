@@ -258,6 +258,9 @@ impl Control {
             }
             return;
         }
+        if self.awaits_volumes(state, record, node, now) {
+            return;
+        }
         let reason = state.reason_of(name).map_or("drained", DisruptionReason::as_str);
         let change = Change::CommitTermination {
             instance: instance.id.clone(),

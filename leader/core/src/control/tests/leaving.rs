@@ -1,8 +1,10 @@
 //! Nodes go: notices, emptiness, deletion.
 
 use drover_common::call::Kind;
+use drover_common::cluster::{ClusterEvent, ClusterObject, ObjectKey};
 use drover_common::protocol::NoticeKind;
 use jiff::SignedDuration;
+use serde_json::json;
 
 use super::super::*;
 use super::rig::*;
@@ -65,6 +67,30 @@ fn an_empty_node_goes_after_its_time_with_all_its_objects() {
         ["create-intent", "commit-disruption", "commit-termination", "record-terminated"]
     );
     assert_eq!(rig.rejected, Vec::<String>::new());
+}
+
+#[test]
+fn an_instance_ends_only_after_its_volumes_are_detached() {
+    let mut rig = Rig::new();
+    rig.world.add_pods("web", 2, 800);
+    rig.run(10);
+    let node = rig.control.view().nodes().keys().next().cloned().unwrap();
+    let attachment: drover_common::cluster::VolumeAttachment = serde_json::from_value(json!({
+        "metadata": {"name": "csi-1"},
+        "spec": {"nodeName": node, "attacher": "ebs.csi.aws.com",
+            "source": {"persistentVolumeName": "pv-1"}},
+    }))
+    .unwrap();
+    let object = ClusterObject::VolumeAttachment(Box::new(attachment));
+    rig.step(Input::Cluster(ClusterEvent::Applied(object)));
+    rig.world.remove_pods("web");
+    rig.run(90);
+    assert_eq!(rig.stages(), [Stage::Draining], "drained, and its volume is not detached");
+    let key = ObjectKey { namespace: String::new(), name: "csi-1".to_owned() };
+    rig.step(Input::Cluster(ClusterEvent::Deleted(Kind::VolumeAttachment, key)));
+    rig.run(20);
+    assert_eq!(rig.stages(), Vec::<Stage>::new());
+    rig.check_settled();
 }
 
 #[test]
