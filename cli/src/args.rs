@@ -81,10 +81,14 @@ pub(crate) enum OutputFormat {
 /// `drover bench`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum BenchArgs {
+    /// Memory, CPU, network and size of an idle agent on a node full of pods.
+    Agent(AgentBenchArgs),
     /// Resident memory of leaders and agents as processes, with a cluster in view.
     Memory(MemoryArgs),
     /// Print a made-up dump as kubectl would, to try `drover simulate` on.
     Dump(DumpArgs),
+    /// From a spot notice in IMDS to the cordon, the first eviction and the replacement's launch.
+    Notice(NoticeArgs),
 }
 
 /// `drover bench dump`.
@@ -123,6 +127,44 @@ pub(crate) struct MemoryArgs {
     /// Pods to run; about 30 fit a node.
     #[arg(long, default_value_t = 3000)]
     pub(crate) pods: u32,
+}
+
+/// `drover bench agent`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct AgentBenchArgs {
+    /// The agent's binary; by default the one beside this one.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) binary: Option<PathBuf>,
+    /// Pods on its node.
+    #[arg(long, default_value_t = 110)]
+    pub(crate) pods: u32,
+    /// How long it's watched.
+    #[arg(long, default_value = "600s", value_parser = parse_delay)]
+    pub(crate) time: Duration,
+    /// Fail above so much resident memory, MiB.
+    #[arg(long, value_name = "MIB")]
+    pub(crate) most_memory: Option<f64>,
+    /// Fail above so much CPU, percent of a core.
+    #[arg(long, value_name = "PERCENT")]
+    pub(crate) most_cpu: Option<f64>,
+}
+
+/// `drover bench notice`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct NoticeArgs {
+    /// Spot nodes, each with an agent, that are interrupted one after the other.
+    #[arg(long, default_value_t = 200)]
+    pub(crate) nodes: u32,
+    /// Leader replicas.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=5))]
+    pub(crate) leaders: u8,
+    /// Stop every leader before the first notice.
+    #[arg(long)]
+    pub(crate) without_leaders: bool,
+    /// Interrupt all nodes at once while the API server is down for so long; times count from its
+    /// return.
+    #[arg(long, value_name = "TIME", value_parser = parse_delay)]
+    pub(crate) api_down: Option<Duration>,
 }
 
 /// `drover sandbox`.

@@ -1,7 +1,9 @@
 //! `drover bench`: figures for `docs/benchmarks.md`, measured here and now.
 
+mod agent;
 mod dump;
 mod memory;
+mod notice;
 
 use std::process::ExitCode;
 
@@ -12,7 +14,9 @@ pub(crate) use memory::resident_kilobytes;
 /// Runs one benchmark and prints its figures.
 pub(crate) fn run(args: BenchArgs) -> anyhow::Result<ExitCode> {
     match args {
+        BenchArgs::Agent(args) => agent::run(&args),
         BenchArgs::Memory(args) => memory::run(&args),
         BenchArgs::Dump(args) => dump::run(&args),
+        BenchArgs::Notice(args) => notice::run(&args),
     }
 }

@@ -9,6 +9,7 @@ mod leaders;
 mod manifests;
 mod measure;
 mod member;
+mod notice;
 mod state_dir;
 mod tour;
 
@@ -18,7 +19,7 @@ use std::sync::Arc;
 use anyhow::Context;
 use drover_sandbox::world::WorldOptions;
 
-use crate::args::{MemoryArgs, SandboxArgs};
+use crate::args::{MemoryArgs, NoticeArgs, SandboxArgs};
 use crate::narration::Narrator;
 use crate::role::shutdown_on_signals;
 use agents::Agents;
@@ -99,6 +100,20 @@ pub(crate) async fn measure_memory(
     state_dir.log_to_file()?;
     let stage = raise(args, &state_dir).await?;
     let measured = measure::run(&stage, memory, settle).await;
+    stage.strike().await;
+    measured
+}
+
+/// Measures how soon notices are acted on; see [`notice`].
+pub(crate) async fn measure_notice(
+    args: &SandboxArgs,
+    notice: &NoticeArgs,
+) -> anyhow::Result<bool> {
+    drover_kubernetes::install_crypto_provider();
+    let state_dir = StateDir::open(None)?;
+    state_dir.log_to_file()?;
+    let stage = raise(args, &state_dir).await?;
+    let measured = notice::run(&stage, notice).await;
     stage.strike().await;
     measured
 }
