@@ -71,7 +71,7 @@ fn sample(cpu_usec: u64, pods: &[(&str, u64)]) -> Sample {
         cpu_usec,
         memory_working_set: 99,
         stalled_usec: Some([cpu_usec / 10, 0, 0]),
-        traffic: Some([cpu_usec, 0, 0, 2 * cpu_usec]),
+        traffic: Some([cpu_usec, 0, 0, cpu_usec.saturating_mul(2)]),
         pods: pods.iter().map(pod).collect(),
     }
 }
