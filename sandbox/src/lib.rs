@@ -5,11 +5,13 @@
 //! simulation and real clients test the same code. [`Sandbox`] runs a world in real time behind
 //! loopback listeners.
 
+pub mod authority;
 pub mod faces;
 pub mod host_tree;
 pub mod sandbox;
 pub mod shared;
 pub mod world;
 
+pub use authority::Authority;
 pub use sandbox::{Endpoints, Options, Sandbox, StartError};
 pub use shared::SharedWorld;

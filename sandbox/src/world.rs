@@ -7,6 +7,7 @@ use drover_common::call::{Call, KubernetesCall, KubernetesFailure, Outcome};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
+pub mod access;
 pub mod api;
 pub mod cloud;
 pub mod cluster;
@@ -17,6 +18,7 @@ pub mod random;
 pub mod resource;
 pub mod store;
 
+use access::Tokens;
 use cloud::Cloud;
 use cluster::ClusterControllers;
 use failure::ApiFailure;
@@ -79,6 +81,8 @@ pub struct World {
     pub cluster: ClusterControllers,
     /// What goes wrong on purpose.
     pub faults: Faults,
+    /// Service accounts' tokens.
+    pub tokens: Tokens,
     ticked_revision: u64,
 }
 
@@ -91,7 +95,8 @@ impl World {
         let cloud = Cloud::new(&options, seeds.fork(), now);
         let cluster = ClusterControllers::new(&options, seeds.fork(), now);
         let faults = Faults::new(seeds.fork());
-        Self { options, store, cloud, cluster, faults, ticked_revision: 0 }
+        let tokens = Tokens::new(seeds.fork());
+        Self { options, store, cloud, cluster, faults, tokens, ticked_revision: 0 }
     }
 
     /// Lets everything happen that is due at `now`.

@@ -51,10 +51,15 @@ impl Cluster {
     }
 
     async fn kubectl(&self, arguments: &[&str], input: &str) -> Answer {
+        self.kubectl_with(arguments, input, None).await
+    }
+
+    async fn kubectl_with(&self, arguments: &[&str], input: &str, editor: Option<&str>) -> Answer {
         let mut command = Command::new("kubectl");
         command
             .env("KUBECONFIG", self.folder.path().join("kubeconfig"))
             .env("HOME", self.folder.path())
+            .envs(editor.map(|editor| ("KUBE_EDITOR", editor)))
             .args(arguments)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -214,5 +219,139 @@ async fn nodes_are_cordoned_and_drained() {
         .succeeded();
     cluster.run("auth can-i create pods").await.succeeded().expect("yes");
     cluster.run("version").await.succeeded().expect("Server Version");
+    cluster.sandbox.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kinds_are_created_by_command() {
+    let Some(cluster) = Cluster::start().await else { return };
+    for (line, answer) in [
+        ("create namespace shop", "namespace/shop created"),
+        ("create configmap c --from-literal=a=b", "configmap/c created"),
+        ("create secret generic s --from-literal=a=b", "secret/s created"),
+        ("create serviceaccount robot", "serviceaccount/robot created"),
+        ("create deployment web --image=nginx:1 --replicas=0", "deployment.apps/web created"),
+        ("create job once --image=busybox", "job.batch/once created"),
+        (
+            "create cronjob often --image=busybox --schedule=*/5_*_*_*_*",
+            "cronjob.batch/often created",
+        ),
+        ("create service clusterip web --tcp=80:8080", "service/web created"),
+        ("create quota q --hard=pods=3", "resourcequota/q created"),
+        (
+            "create poddisruptionbudget p --selector=app=web --min-available=1",
+            "poddisruptionbudget.policy/p created",
+        ),
+        ("create priorityclass low --value=7", "priorityclass.scheduling.k8s.io/low created"),
+        (
+            "create role r --verb=get,list --resource=pods",
+            "role.rbac.authorization.k8s.io/r created",
+        ),
+        (
+            "create rolebinding r --role=r --serviceaccount=default:robot",
+            "rolebinding.rbac.authorization.k8s.io/r created",
+        ),
+        (
+            "create clusterrole v --verb=get --non-resource-url=/v1/*",
+            "clusterrole.rbac.authorization.k8s.io/v created",
+        ),
+        (
+            "create clusterrolebinding v --clusterrole=v --group=operators",
+            "clusterrolebinding.rbac.authorization.k8s.io/v created",
+        ),
+        ("run alone --image=nginx:1 --labels=app=alone", "pod/alone created"),
+    ] {
+        // Blanks within an argument are written as underscores here.
+        let arguments: Vec<String> = line.split(' ').map(|part| part.replace('_', " ")).collect();
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        cluster.kubectl(&arguments, "").await.succeeded().expect(answer);
+    }
+    for (line, value) in [
+        ("get deployment web -o jsonpath={.spec.replicas}", "0"),
+        ("get configmap c -o jsonpath={.data.a}", "b"),
+        ("get secret s -o jsonpath={.data.a}", "Yg=="),
+        ("get service web -o jsonpath={.spec.ports[0].targetPort}", "8080"),
+        ("get priorityclass low -o jsonpath={.value}", "7"),
+        ("get poddisruptionbudget p -o jsonpath={.spec.minAvailable}", "1"),
+    ] {
+        assert_eq!(cluster.run(line).await.succeeded().text, value, "{line}");
+    }
+    cluster.run("create configmap c").await.refused().expect("already exists");
+    cluster.run("expose deployment web --port=80 --name=again").await.succeeded();
+    let server = "create configmap dry --dry-run=server";
+    cluster.run(server).await.succeeded().expect("server dry run");
+    cluster.run("get configmap dry").await.refused().expect("NotFound");
+    cluster.sandbox.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn users_are_who_their_tokens_say_and_may_what_roles_give() {
+    let Some(cluster) = Cluster::start().await else { return };
+    cluster.run("auth whoami").await.succeeded().expect("sandbox-admin");
+    cluster.run("create serviceaccount robot").await.succeeded();
+    cluster.run("create role r --verb=get,list --resource=pods").await.succeeded();
+    cluster.run("create rolebinding r --role=r --serviceaccount=default:robot").await.succeeded();
+    let robot = "--as=system:serviceaccount:default:robot";
+    cluster.run(&format!("auth can-i list pods {robot}")).await.succeeded().expect("yes");
+    cluster.run(&format!("auth can-i delete pods {robot}")).await.refused().expect("no");
+    cluster.run(&format!("auth can-i --list {robot}")).await.succeeded().expect("pods");
+    cluster.run(&format!("get pods {robot}")).await.succeeded();
+    cluster
+        .run(&format!("get nodes {robot}"))
+        .await
+        .refused()
+        .expect("cannot list resource \"nodes\"");
+    cluster.run("create token robot").await.succeeded().expect("sandbox-token-");
+    cluster
+        .run(&format!("auth whoami {robot}"))
+        .await
+        .succeeded()
+        .expect("system:serviceaccount:default:robot");
+    cluster.sandbox.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn objects_are_edited_labelled_annotated_and_described() {
+    let Some(cluster) = Cluster::start().await else { return };
+    cluster.apply(DEPLOYMENT).await.succeeded();
+    cluster.apply(NODE).await.succeeded();
+    cluster.apply(POOL).await.succeeded();
+    let edit = ["edit", "deployment", "web"];
+    cluster
+        .kubectl_with(&edit, "", Some("sed -i s/nginx:1/nginx:9/"))
+        .await
+        .succeeded()
+        .expect("edited");
+    let image = "get deployment web -o jsonpath={.spec.template.spec.containers[0].image}";
+    assert_eq!(cluster.run(image).await.text, "nginx:9");
+    let edit = ["edit", "nodepool", "general"];
+    cluster
+        .kubectl_with(&edit, "", Some("sed -i s/weight:.10/weight:\\ 30/"))
+        .await
+        .succeeded()
+        .expect("edited");
+    assert_eq!(cluster.run("get nodepool general -o jsonpath={.spec.weight}").await.text, "30");
+    cluster.run("annotate nodepool general a=b").await.succeeded().expect("annotated");
+    cluster.run("label node one tier=front").await.succeeded().expect("labeled");
+    cluster.run("label node one tier-").await.succeeded();
+    cluster.run("set image deployment/web web=nginx:10").await.succeeded().expect("image updated");
+    cluster.run("rollout restart deployment/web").await.succeeded().expect("restarted");
+    cluster.run("rollout history deployment/web").await.succeeded();
+    cluster.run("rollout status deployment/web --timeout=1s").await.refused().expect("Waiting");
+    cluster.run("describe nodepool general").await.succeeded().expect("Weight");
+    cluster.run("describe node one").await.succeeded().expect("Non-terminated Pods");
+    cluster.run("describe namespace default").await.succeeded().expect("Active");
+    cluster.run("get all").await.succeeded().expect("deployment.apps/web");
+    cluster.run("get nodes -o wide").await.succeeded().expect("KERNEL-VERSION");
+    cluster.run("get nodepools,nodes,deployments -A -o name").await.succeeded().expect("node/one");
+    cluster.run("explain ec2nodeclass.spec.kubelet").await.succeeded().expect("maxPods");
+    cluster.run("explain pod --recursive").await.succeeded().expect("containers");
+    cluster.run("api-versions").await.succeeded().expect("karpenter.k8s.aws/v1");
+    cluster.run("top nodes").await.refused().expect("Metrics API not available");
+    cluster
+        .run("wait --for=jsonpath={.spec.weight}=30 nodepool/general --timeout=5s")
+        .await
+        .succeeded();
+    cluster.run("delete nodepool,deployment --all").await.succeeded().expect("deleted");
     cluster.sandbox.shutdown().await;
 }

@@ -221,6 +221,8 @@ async fn instances(State(world): State<SharedWorld>) -> Json<Value> {
                     "private_dns_name": instance.private_dns_name(),
                     "private_address": instance.private_address,
                     "image": instance.image,
+                    "image_name": world.cloud.image_name(&instance.image),
+                    "user_data": instance.user_data,
                     "launched": instance.launched,
                     "client_token": instance.client_token,
                     "dollars_per_hour": dollars(instance.price),

@@ -15,17 +15,20 @@ use serde_json::Value;
 
 use crate::faces::disturb::{Disturbance, disturb, settle};
 use crate::shared::SharedWorld;
+use crate::world::access::User;
 use crate::world::api::events;
 use crate::world::failure::{ApiFailure, ApiResult};
 use crate::world::faults::Face;
 use crate::world::object;
 use crate::world::resource::{Definition, EVENTS, NEW_EVENTS, Registry, Resource};
-use crate::world::store::Part;
+use crate::world::store::{Part, WriteOptions};
 
 mod body;
 mod discovery;
+mod identity;
 mod openapi;
 mod path;
+mod protobuf;
 mod query;
 mod read;
 mod reviews;
@@ -71,17 +74,23 @@ fn json(code: StatusCode, value: &Value) -> Response {
 
 async fn answer(world: SharedWorld, request: Request<Body>) -> ApiResult<Response> {
     let (parts, incoming) = request.into_parts();
+    let user = identity::authenticate(&world, &parts.headers)?;
     if let (&Method::GET, Some(found)) =
         (&parts.method, discovery::answer(&world, parts.uri.path()))
     {
+        identity::authorize_path(&world, &user, parts.uri.path())?;
         return found;
     }
     let query = Query::parse(parts.uri.query().unwrap_or_default())?;
     let path = match path::parse(parts.uri.path())? {
         ApiPath::Resource(path) => path,
-        ApiPath::Probe => return Ok("ok".into_response()),
+        ApiPath::Probe => {
+            identity::authorize_path(&world, &user, parts.uri.path())?;
+            return Ok("ok".into_response());
+        }
     };
     let verb = Verb::of(&parts.method, &path, &query)?;
+    identity::authorize_resource(&world, &user, verb, &path)?;
     let operation = format!("{} {}", verb.as_str(), path.name_of_resource());
     let disturbance = disturb(&world, Face::Kubernetes, &operation).await;
     if let Some(Disturbance::Refuse { status, code, message }) = &disturbance {
@@ -93,23 +102,18 @@ async fn answer(world: SharedWorld, request: Request<Body>) -> ApiResult<Respons
         .await
         .map_err(|error| ApiFailure::injected(413, "RequestEntityTooLarge", &error.to_string()))?;
     if let Some(review) = reviews::Review::of(&path) {
-        let token = bearer(&header_text(&parts.headers, header::AUTHORIZATION));
-        return review.answer(&world, verb, &body, &token);
+        return review.answer(&world, verb, &path.namespace, &content_type, &body, &user);
     }
     let served = world.with(|world, _| Served::find(world.store.registry(), &path))?;
     let representation = Representation::of(&accept);
-    let request = ApiRequest { world, served, path, query, representation, content_type, body };
+    let request =
+        ApiRequest { world, user, served, path, query, representation, content_type, body };
     let response = request.dispatch(verb)?;
     Ok(settle(disturbance, response).await)
 }
 
 fn header_text(headers: &axum::http::HeaderMap, name: header::HeaderName) -> String {
     headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned()
-}
-
-/// The token of an `Authorization` header.
-fn bearer(authorization: &str) -> String {
-    authorization.strip_prefix("Bearer ").unwrap_or_default().trim().to_owned()
 }
 
 /// What a request asks to be done.
@@ -201,6 +205,7 @@ impl Served {
 #[derive(Debug)]
 struct ApiRequest {
     world: SharedWorld,
+    user: User,
     served: Served,
     path: ResourcePath,
     query: Query,
@@ -231,6 +236,15 @@ impl ApiRequest {
 
     fn key(&self) -> ObjectKey {
         ObjectKey { namespace: self.path.namespace.clone(), name: self.path.name.clone() }
+    }
+
+    /// How a write is to be made, and for whom.
+    fn write_options(&self) -> WriteOptions {
+        WriteOptions {
+            dry_run: self.query.dry_run,
+            strict: self.query.field_validation == "Strict",
+            user: Some(self.user.clone()),
+        }
     }
 
     fn part(&self) -> Part {

@@ -18,6 +18,7 @@ pub mod builtin;
 pub mod custom;
 pub mod events;
 pub mod evict;
+mod expression;
 pub mod patch;
 pub mod scale;
 

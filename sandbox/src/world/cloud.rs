@@ -416,6 +416,11 @@ impl Cloud {
         Some((&image.owner, &image.tags, image.windows))
     }
 
+    /// An image's name; empty if there is no such image.
+    pub fn image_name(&self, id: &str) -> &str {
+        self.images.images.get(id).map_or("", |image| image.image.name.as_str())
+    }
+
     /// The tags of a subnet or security group.
     pub(crate) fn network_tags(&self, id: &str) -> Option<&Tags> {
         let group = || self.network.groups.iter().find(|group| group.id == id);

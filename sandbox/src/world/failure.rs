@@ -174,8 +174,14 @@ impl ApiFailure {
 
     /// 403 with a reason.
     pub fn forbidden(resource: &Resource, name: &str, detail: &str) -> Box<Self> {
-        Self::new(403, "Forbidden", format!("{resource} {name:?} is forbidden: {detail}"))
+        let named = if name.is_empty() { String::new() } else { format!(" {name:?}") };
+        Self::new(403, "Forbidden", format!("{resource}{named} is forbidden: {detail}"))
             .about(resource, name)
+    }
+
+    /// 403 for a path that is no resource.
+    pub fn forbidden_path(detail: &str) -> Box<Self> {
+        Self::new(403, "Forbidden", format!("forbidden: {detail}"))
     }
 
     /// 405.

@@ -83,6 +83,12 @@ resources! {
     CSI_NODES = "storage.k8s.io" "csinodes";
     VOLUME_ATTACHMENTS = "storage.k8s.io" "volumeattachments";
     ENDPOINT_SLICES = "discovery.k8s.io" "endpointslices";
+    ROLES = "rbac.authorization.k8s.io" "roles";
+    ROLE_BINDINGS = "rbac.authorization.k8s.io" "rolebindings";
+    CLUSTER_ROLES = "rbac.authorization.k8s.io" "clusterroles";
+    CLUSTER_ROLE_BINDINGS = "rbac.authorization.k8s.io" "clusterrolebindings";
+    VALIDATING_ADMISSION_POLICIES = "admissionregistration.k8s.io" "validatingadmissionpolicies";
+    VALIDATING_ADMISSION_POLICY_BINDINGS = "admissionregistration.k8s.io" "validatingadmissionpolicybindings";
     CUSTOM_RESOURCE_DEFINITIONS = "apiextensions.k8s.io" "customresourcedefinitions";
     NODE_POOLS = "karpenter.sh" "nodepools";
     NODE_CLAIMS = "karpenter.sh" "nodeclaims";

@@ -1,13 +1,17 @@
-//! Request bodies: JSON, or YAML where Kubernetes takes it.
+//! Request bodies: JSON, or YAML and protobuf where Kubernetes takes them.
 
 use axum::body::Bytes;
 use serde_json::Value;
 
+use super::protobuf;
 use crate::world::failure::{ApiFailure, ApiResult};
 
-/// Reads a body as JSON, or as YAML if the content type says so.
+/// Reads a body as its content type says; JSON if it says nothing.
 pub(super) fn decode(content_type: &str, body: &Bytes) -> ApiResult<Value> {
     let media_type = content_type.split(';').next().unwrap_or_default().trim();
+    if media_type == "application/vnd.kubernetes.protobuf" {
+        return protobuf::decode(body);
+    }
     if media_type.contains("protobuf") || media_type.contains("cbor") {
         return Err(ApiFailure::unsupported_media_type("application/json, application/yaml"));
     }

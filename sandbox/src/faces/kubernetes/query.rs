@@ -2,9 +2,9 @@
 
 use super::path::decode_percent;
 use crate::world::failure::{ApiFailure, ApiResult};
+use crate::world::store::Propagation;
 use crate::world::store::list::ListQuery;
 use crate::world::store::selector::Selector;
-use crate::world::store::{Propagation, WriteOptions};
 
 /// The query parameters that verbs share.
 #[derive(Clone, Debug, Default)]
@@ -67,11 +67,6 @@ impl Query {
             _ => {}
         }
         Ok(())
-    }
-
-    /// How writes are to be made.
-    pub(super) fn write_options(&self) -> WriteOptions {
-        WriteOptions { dry_run: self.dry_run, strict: self.field_validation == "Strict" }
     }
 
     /// What is to be listed.

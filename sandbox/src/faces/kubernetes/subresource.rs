@@ -1,16 +1,18 @@
 //! Subresources that are not parts of an object: eviction, binding, scale, tokens.
 
+use std::sync::Arc;
+
 use axum::http::StatusCode;
 use axum::response::Response;
 use serde_json::{Value, json};
 
 use super::{ApiRequest, Verb, body, json as answer_json};
 use crate::world::api::patch::PatchKind;
-use crate::world::api::{bind, evict, patch, scale};
+use crate::world::api::{admission, bind, evict, patch, scale};
 use crate::world::failure::{ApiFailure, ApiResult};
 use crate::world::object;
 use crate::world::resource::{NAMESPACES, PODS, SERVICE_ACCOUNTS};
-use crate::world::store::Part;
+use crate::world::store::{DeleteOptions, Part, Store};
 
 impl ApiRequest {
     pub(super) fn subresource(&self, verb: Verb) -> ApiResult<Response> {
@@ -43,20 +45,29 @@ impl ApiRequest {
         let eviction = self.named_body()?;
         let none = Value::Null;
         let options = self.delete_options(eviction.get("deleteOptions").unwrap_or(&none))?;
-        self.world.with(|world, now| evict::evict(&mut world.store, &self.key(), &options, now))?;
+        // An eviction is judged as one, not as the deletion that it leads to.
+        let options = DeleteOptions { user: None, ..options };
+        self.world.with(|world, now| {
+            let pod = Arc::clone(world.store.require(&PODS, &self.key())?);
+            self.judge(&world.store, &eviction, Some(&pod))?;
+            evict::evict(&mut world.store, &self.key(), &options, now)
+        })?;
         Ok(answer_json(StatusCode::CREATED, &success(StatusCode::CREATED)))
     }
 
     fn bind(&self) -> ApiResult<Response> {
         let binding = self.named_body()?;
-        self.world.with(|world, now| bind::bind(&mut world.store, &self.key(), &binding, now))?;
+        self.world.with(|world, now| {
+            self.judge(&world.store, &binding, None)?;
+            bind::bind(&mut world.store, &self.key(), &binding, now)
+        })?;
         Ok(answer_json(StatusCode::CREATED, &success(StatusCode::CREATED)))
     }
 
     fn scale(&self, verb: Verb) -> ApiResult<Response> {
         let (storage, key) = (&self.served.storage, self.key());
         let definition = &self.served.definition;
-        let options = self.query.write_options();
+        let options = self.write_options();
         let answer = self.world.with(|world, now| -> ApiResult<Value> {
             let current = Value::clone(world.store.require(storage, &key)?);
             let shown = scale::of(definition, &current);
@@ -93,25 +104,22 @@ impl ApiRequest {
     /// Issues a token for a service account, bound to a pod where the request says so.
     fn token(&self) -> ApiResult<Response> {
         let mut request = self.named_body()?;
-        self.world.with(|world, now| -> ApiResult<()> {
-            let account = world.store.require(&SERVICE_ACCOUNTS, &self.key())?;
-            let name = object::text(&request, "/spec/boundObjectRef/name");
-            let token = if object::text(&request, "/spec/boundObjectRef/kind") == "Pod" {
-                let pod = world.store.find(&PODS, &self.path.namespace, name);
-                let pod = pod.ok_or_else(|| ApiFailure::not_found(&PODS, name))?;
-                format!("sandbox:{}:{}", object::text(pod, "/spec/nodeName"), object::uid(pod))
-            } else {
-                format!("sandbox:account:{}:{}", object::namespace(account), object::name(account))
-            };
-            let seconds = object::integer(&request, "/spec/expirationSeconds").unwrap_or(3600);
-            let expires = now
-                .checked_add(jiff::SignedDuration::from_secs(seconds))
-                .map_err(|error| ApiFailure::bad_request(error.to_string()))?;
-            let status = json!({ "token": token, "expirationTimestamp": object::seconds(expires) });
-            object::set(&mut request, &["status"], status);
-            Ok(())
+        let (token, expires) = self.world.with(|world, now| {
+            let none = Value::Null;
+            let spec = request.get("spec").unwrap_or(&none);
+            self.judge(&world.store, &request, None)?;
+            world.tokens.issue(&world.store, &self.key(), spec, now)
         })?;
+        let status = json!({ "token": token, "expirationTimestamp": object::seconds(expires) });
+        object::set(&mut request, &["status"], status);
         Ok(answer_json(StatusCode::CREATED, &request))
+    }
+
+    /// Asks admission about a subresource that is created.
+    fn judge(&self, store: &Store, content: &Value, current: Option<&Value>) -> ApiResult<()> {
+        let (definition, subresource) = (&self.served.definition, &self.path.subresource);
+        let options = self.write_options();
+        admission::on_subresource(store, definition, subresource, content, current, &options)
     }
 }
 

@@ -20,7 +20,7 @@ impl ApiRequest {
         let mut value = body::decode(&self.content_type, &self.body)?;
         self.check_kind(&value)?;
         check_place(&mut value, &self.key())?;
-        let options = self.query.write_options();
+        let options = self.write_options();
         let created = self.world.with(|world, now| {
             world.store.create(&self.served.storage, self.served.accept(value), &options, now)
         })?;
@@ -31,7 +31,7 @@ impl ApiRequest {
         let mut value = body::decode(&self.content_type, &self.body)?;
         self.check_kind(&value)?;
         check_place(&mut value, &self.key())?;
-        let options = self.query.write_options();
+        let options = self.write_options();
         let part = self.part();
         let updated = self.world.with(|world, now| {
             world.store.update(&self.served.storage, self.served.accept(value), part, &options, now)
@@ -42,7 +42,7 @@ impl ApiRequest {
     pub(super) fn patch(&self) -> ApiResult<Response> {
         let kind = PatchKind::of(&self.content_type)?;
         let change = body::decode(&self.content_type, &self.body)?;
-        let options = self.query.write_options();
+        let options = self.write_options();
         let (key, part) = (self.key(), self.part());
         let (code, written) = self.world.with(|world, now| -> ApiResult<_> {
             let current = world.store.get(&self.served.storage, &key).cloned();
@@ -75,7 +75,7 @@ impl ApiRequest {
     ) -> ApiResult<Arc<Value>> {
         self.check_kind(&value)?;
         check_place(&mut value, &self.key())?;
-        let options = self.query.write_options();
+        let options = self.write_options();
         patch::record_manager(&mut value, &self.query.field_manager, now);
         store.create(&self.served.storage, self.served.accept(value), &options, now)
     }
@@ -122,6 +122,7 @@ impl ApiRequest {
                 .or(self.query.grace_seconds),
             propagation: policy.unwrap_or_default(),
             dry_run: dry,
+            user: Some(self.user.clone()),
         })
     }
 

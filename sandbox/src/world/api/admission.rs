@@ -5,14 +5,16 @@ use serde_json::Value;
 
 use super::builtin;
 use super::custom::{self, CustomResource};
+use crate::world::access;
 use crate::world::failure::{ApiFailure, ApiResult, Cause};
 use crate::world::object;
 use crate::world::resource::{CUSTOM_RESOURCE_DEFINITIONS, Definition};
-use crate::world::store::{Part, Store, WriteOptions};
+use crate::world::store::{DeleteOptions, Part, Store, WriteOptions};
 
 mod defaults;
 mod metadata;
 mod pod;
+mod policy;
 mod validate;
 
 /// Completes and checks a new object.
@@ -29,7 +31,8 @@ pub fn on_create(
     let mut causes = metadata::check(definition, value);
     if let Some(custom) = &definition.custom {
         causes.extend(admit_custom(definition, custom, value, None, options)?);
-        return conclude(definition, value, causes);
+        conclude(definition, value, causes)?;
+        return judge(store, definition, "", Some(value), None, options);
     }
     check_shape(definition, value, options)?;
     defaults::fill(&definition.resource, value);
@@ -40,7 +43,8 @@ pub fn on_create(
         causes.extend(custom::definition_of(value).err().unwrap_or_default());
         object::set(value, &["status"], custom::status_of_definition(value, now));
     }
-    conclude(definition, value, causes)
+    conclude(definition, value, causes)?;
+    judge(store, definition, "", Some(value), None, options)
 }
 
 /// Completes and checks a changed object.
@@ -48,16 +52,19 @@ pub fn on_create(
 /// # Errors
 /// 403 or 422.
 pub fn on_update(
+    store: &Store,
     definition: &Definition,
     current: &Value,
     value: &mut Value,
     part: Part,
     options: &WriteOptions,
 ) -> ApiResult<()> {
+    let subresource = if part == Part::Status { "status" } else { "" };
     let mut causes = metadata::check(definition, value);
     if let Some(custom) = &definition.custom {
         causes.extend(admit_custom(definition, custom, value, Some(current), options)?);
-        return conclude(definition, value, causes);
+        conclude(definition, value, causes)?;
+        return judge(store, definition, subresource, Some(value), Some(current), options);
     }
     if part == Part::Main {
         check_shape(definition, value, options)?;
@@ -69,7 +76,74 @@ pub fn on_update(
             causes.extend(custom::definition_of(value).err().unwrap_or_default());
         }
     }
-    conclude(definition, value, causes)
+    conclude(definition, value, causes)?;
+    judge(store, definition, subresource, Some(value), Some(current), options)
+}
+
+/// Checks a deletion.
+///
+/// # Errors
+/// 403 or 422 where a node's restrictions or an admission policy forbid it.
+pub fn on_delete(
+    store: &Store,
+    definition: &Definition,
+    current: &Value,
+    options: &DeleteOptions,
+) -> ApiResult<()> {
+    let options = WriteOptions {
+        dry_run: options.dry_run,
+        user: options.user.clone(),
+        ..WriteOptions::default()
+    };
+    judge(store, definition, "", None, Some(current), &options)
+}
+
+/// Checks the creation of a subresource that is no part of its object, such as an eviction of `pod`.
+///
+/// # Errors
+/// 403 or 422 where a node's restrictions or an admission policy forbid it.
+pub fn on_subresource(
+    store: &Store,
+    definition: &Definition,
+    subresource: &str,
+    body: &Value,
+    current: Option<&Value>,
+    options: &WriteOptions,
+) -> ApiResult<()> {
+    let Some(user) = &options.user else { return Ok(()) };
+    access::restrict(user, &definition.resource, subresource, None, current)?;
+    let request = policy::Request {
+        user,
+        operation: "CREATE",
+        definition,
+        subresource,
+        object: Some(body),
+        old: None,
+        dry_run: options.dry_run,
+    };
+    policy::check(store, &request)
+}
+
+/// The rules that depend on who asks: those for nodes, and admission policies.
+fn judge(
+    store: &Store,
+    definition: &Definition,
+    subresource: &str,
+    object: Option<&Value>,
+    old: Option<&Value>,
+    options: &WriteOptions,
+) -> ApiResult<()> {
+    let Some(user) = &options.user else { return Ok(()) };
+    access::restrict(user, &definition.resource, subresource, object, old)?;
+    let operation = match (object, old) {
+        (Some(_), None) => "CREATE",
+        (None, _) => "DELETE",
+        _ => "UPDATE",
+    };
+    let dry_run = options.dry_run;
+    let request =
+        policy::Request { user, operation, definition, subresource, object, old, dry_run };
+    policy::check(store, &request)
 }
 
 fn admit_custom(

@@ -4,7 +4,8 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use crate::world::resource::{
-    CUSTOM_RESOURCE_DEFINITIONS, NAMESPACES, PRIORITY_CLASSES, Resource, SERVICES,
+    CLUSTER_ROLE_BINDINGS, CLUSTER_ROLES, CUSTOM_RESOURCE_DEFINITIONS, NAMESPACES,
+    PRIORITY_CLASSES, Resource, SERVICES,
 };
 use crate::world::store::{Store, WriteOptions};
 
@@ -40,8 +41,58 @@ pub fn install(store: &mut Store, now: Timestamp) {
         },
     });
     put(store, &SERVICES, service, now);
+    install_access(store, now);
     for definition in drover_common::crd::values() {
         put(store, &CUSTOM_RESOURCE_DEFINITIONS, definition, now);
+    }
+}
+
+/// The roles that every cluster has, as far as something here asks for them.
+fn install_access(store: &mut Store, now: Timestamp) {
+    let everything = json!([
+        {"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]},
+        {"nonResourceURLs": ["*"], "verbs": ["*"]},
+    ]);
+    let probes = ["/healthz", "/livez", "/readyz", "/version", "/version/"];
+    let discovery = [
+        "/",
+        "/api",
+        "/api/*",
+        "/apis",
+        "/apis/*",
+        "/healthz",
+        "/livez",
+        "/openapi",
+        "/openapi/*",
+        "/readyz",
+        "/version",
+        "/version/",
+    ];
+    let own_reviews = json!([
+        {"apiGroups": ["authorization.k8s.io"], "verbs": ["create"],
+         "resources": ["selfsubjectaccessreviews", "selfsubjectrulesreviews"]},
+        {"apiGroups": ["authentication.k8s.io"], "verbs": ["create"], "resources": ["selfsubjectreviews"]},
+    ]);
+    let all = ["system:authenticated"];
+    for (name, rules, groups) in [
+        ("cluster-admin", everything, &["system:masters"][..]),
+        ("system:public-info-viewer", json!([{"nonResourceURLs": probes, "verbs": ["get"]}]), &all),
+        ("system:discovery", json!([{"nonResourceURLs": discovery, "verbs": ["get"]}]), &all),
+        ("system:basic-user", own_reviews, &all),
+    ] {
+        let labels = json!({"kubernetes.io/bootstrapping": "rbac-defaults"});
+        let role = json!({"metadata": {"name": name, "labels": labels}, "rules": rules});
+        put(store, &CLUSTER_ROLES, role, now);
+        let api_group = "rbac.authorization.k8s.io";
+        let subjects: Vec<Value> = groups
+            .iter()
+            .map(|group| json!({"apiGroup": api_group, "kind": "Group", "name": group}))
+            .collect();
+        let binding = json!({
+            "metadata": {"name": name, "labels": labels}, "subjects": subjects,
+            "roleRef": {"apiGroup": api_group, "kind": "ClusterRole", "name": name},
+        });
+        put(store, &CLUSTER_ROLE_BINDINGS, binding, now);
     }
 }
 

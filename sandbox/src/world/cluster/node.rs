@@ -168,13 +168,14 @@ fn object_of(turn: &Turn<'_>, instance: &SimulatedInstance) -> Value {
     let settings = KubeletSettings::read(&instance.user_data);
     let name = instance.private_dns_name();
     let region = instance.zone.trim_end_matches(|letter: char| letter.is_ascii_lowercase());
+    let os = os_of(turn, instance);
     let mut own_labels: Map<String, Value> =
         settings.labels.iter().map(|(key, value)| (key.clone(), value.as_str().into())).collect();
     for (key, value) in [
         (labels::ARCH, instance.architecture.as_str()),
         ("beta.kubernetes.io/arch", instance.architecture.as_str()),
-        (labels::OS, "linux"),
-        ("beta.kubernetes.io/os", "linux"),
+        (labels::OS, os),
+        ("beta.kubernetes.io/os", os),
         (labels::HOSTNAME, name.as_str()),
         (labels::INSTANCE_TYPE, instance.instance_type.as_str()),
         ("beta.kubernetes.io/instance-type", instance.instance_type.as_str()),
@@ -205,7 +206,7 @@ fn object_of(turn: &Turn<'_>, instance: &SimulatedInstance) -> Value {
                 {"type": "InternalDNS", "address": name},
                 {"type": "Hostname", "address": name},
             ],
-            "nodeInfo": node_info(instance),
+            "nodeInfo": node_info(instance, os),
         },
     });
     for (kind, reason) in [
@@ -220,11 +221,19 @@ fn object_of(turn: &Turn<'_>, instance: &SimulatedInstance) -> Value {
     node
 }
 
+/// The operating system of an instance's image.
+fn os_of(turn: &Turn<'_>, instance: &SimulatedInstance) -> &'static str {
+    match turn.cloud.image_details(&instance.image) {
+        Some((_, _, true)) => "windows",
+        _ => "linux",
+    }
+}
+
 /// What the kubelet says of the machine itself.
-fn node_info(instance: &SimulatedInstance) -> Value {
+fn node_info(instance: &SimulatedInstance, os: &str) -> Value {
     json!({
         "architecture": instance.architecture,
-        "operatingSystem": "linux",
+        "operatingSystem": os,
         "osImage": "Drover Sandbox",
         "kernelVersion": "6.12.0",
         "kubeletVersion": "v1.34.0-sandbox",
@@ -244,7 +253,10 @@ fn resources(
     let Some(facts) = turn.cloud.facts(&instance.instance_type) else {
         return (json!({}), json!({}));
     };
-    let settings = NodeSettings { max_pods, ..NodeSettings::default() };
+    // Reservations are AL2023's, or those of a Windows Server.
+    let family = if os_of(turn, instance) == "windows" { "windows2022" } else { "al2023" };
+    let settings =
+        NodeSettings { max_pods, ami_family: family.to_owned(), ..NodeSettings::default() };
     let made = InstanceType::from_facts(facts, &settings, "", Vec::new());
     let value = |resources| serde_json::to_value(resources).unwrap_or_default();
     (value(made.capacity), value(made.allocatable))

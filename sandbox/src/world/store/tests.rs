@@ -81,7 +81,7 @@ fn an_update_without_a_change_makes_no_revision_and_dry_runs_change_nothing() {
     store
         .update(&CONFIG_MAPS, Value::clone(&made), Part::Main, &WriteOptions::default(), now())
         .unwrap();
-    let dry = WriteOptions { dry_run: true, strict: false };
+    let dry = WriteOptions { dry_run: true, ..WriteOptions::default() };
     store.create(&CONFIG_MAPS, map("b"), &dry, now()).unwrap();
     assert_eq!(store.revision(), before);
 }

@@ -7,6 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::{Map, Value};
 
 use super::Store;
+use crate::world::access::User;
 use crate::world::api::admission;
 use crate::world::failure::{ApiFailure, ApiResult, Cause};
 use crate::world::object;
@@ -30,6 +31,8 @@ pub struct WriteOptions {
     pub dry_run: bool,
     /// Refuse unknown and duplicate fields instead of dropping them.
     pub strict: bool,
+    /// Who asks; `None` for the cluster's own actors, which admission does not judge.
+    pub user: Option<User>,
 }
 
 /// How an object's dependents are treated when it is deleted.
@@ -57,6 +60,8 @@ pub struct DeleteOptions {
     pub propagation: Propagation,
     /// Answer as if, but change nothing.
     pub dry_run: bool,
+    /// Who asks; `None` for the cluster's own actors, which admission does not judge.
+    pub user: Option<User>,
 }
 
 /// What a deletion came to.
@@ -137,7 +142,7 @@ impl Store {
         keep_server_fields(&current, &mut value);
         check_finalizers(&definition, &current, &value)?;
         if part != Part::Whole {
-            admission::on_update(&definition, &current, &mut value, part, options)?;
+            admission::on_update(self, &definition, &current, &mut value, part, options)?;
         }
         if *current == value {
             return Ok(current);
@@ -214,6 +219,7 @@ impl Store {
             let detail = "this namespace may not be deleted";
             return Err(ApiFailure::forbidden(resource, &key.name, detail));
         }
+        admission::on_delete(self, &definition, &current, options)?;
         let mut value = Value::clone(&current);
         mark_deleted(resource, &mut value, options, now);
         let gone = is_finished(resource, &value);

@@ -2,27 +2,17 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
 use cel::objects::Key;
-use cel::{Context, Env, Program, extensions};
+use cel::{Context, Program};
 use serde_json::Value;
 
 use super::check::kind_of;
 use super::schema::{Schema, join};
+use crate::world::api::expression::ENVIRONMENT;
 use crate::world::failure::Cause;
 use crate::world::object;
-
-/// CEL as Kubernetes extends it.
-static ENVIRONMENT: LazyLock<Arc<Env>> = LazyLock::new(|| {
-    let mut environment = Env::stdlib();
-    for extension in [extensions::strings, extensions::lists] {
-        if let Err(error) = environment.add_extension(extension) {
-            tracing::error!(?error, "A CEL library could not be loaded.");
-        }
-    }
-    Arc::new(environment)
-});
 
 /// One compiled rule.
 #[derive(Clone)]

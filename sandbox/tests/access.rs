@@ -1,0 +1,216 @@
+//! Who may do what over HTTP: tokens, RBAC, the rules for nodes, and admission policies. The agent's
+//! are those of `deploy/manifests`.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::path::Path;
+
+use drover_sandbox::{Options, Sandbox};
+use serde_json::{Value, json};
+
+const ADMINISTRATOR: &str = "sandbox-admin";
+
+struct Client {
+    sandbox: Sandbox,
+    http: reqwest::Client,
+}
+
+impl Client {
+    async fn start() -> Self {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let sandbox = Sandbox::start(Options::default()).await.unwrap();
+        Self { sandbox, http: reqwest::Client::new() }
+    }
+
+    /// Sends a request with a token; its status and body.
+    async fn send(&self, token: &str, method: &str, path: &str, body: &Value) -> (u16, Value) {
+        let url = format!("{}{path}", self.sandbox.endpoints().kubernetes);
+        let kind = match method {
+            "PATCH" => "application/merge-patch+json",
+            _ => "application/json",
+        };
+        let mut request =
+            self.http.request(method.parse().unwrap(), url).header("content-type", kind);
+        if !token.is_empty() {
+            request = request.bearer_auth(token);
+        }
+        if !body.is_null() {
+            request = request.body(body.to_string());
+        }
+        let response = request.send().await.unwrap();
+        let code = response.status().as_u16();
+        (code, response.json().await.unwrap_or_default())
+    }
+
+    async fn create(&self, path: &str, body: Value) -> Value {
+        let (code, made) = self.send(ADMINISTRATOR, "POST", path, &body).await;
+        assert_eq!(code, 201, "{path}: {made}");
+        made
+    }
+
+    /// Everything in a file of `deploy/manifests`.
+    async fn install(&self, file: &str) {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/manifests").join(file);
+        let text = std::fs::read_to_string(path).unwrap();
+        for object in serde_saphyr::from_multiple::<Value>(&text).unwrap() {
+            let (api, plural) = match object["kind"].as_str().unwrap() {
+                "Namespace" => ("/api/v1", "namespaces"),
+                "ServiceAccount" => ("/api/v1/namespaces/drover-system", "serviceaccounts"),
+                "ClusterRole" => ("/apis/rbac.authorization.k8s.io/v1", "clusterroles"),
+                "ClusterRoleBinding" => {
+                    ("/apis/rbac.authorization.k8s.io/v1", "clusterrolebindings")
+                }
+                "ValidatingAdmissionPolicy" => {
+                    ("/apis/admissionregistration.k8s.io/v1", "validatingadmissionpolicies")
+                }
+                "ValidatingAdmissionPolicyBinding" => {
+                    ("/apis/admissionregistration.k8s.io/v1", "validatingadmissionpolicybindings")
+                }
+                other => panic!("{other}"),
+            };
+            self.create(&format!("{api}/{plural}"), object).await;
+        }
+    }
+
+    async fn node(&self, name: &str) {
+        self.create("/api/v1/nodes", json!({"kind": "Node", "metadata": {"name": name}})).await;
+    }
+
+    async fn pod(&self, name: &str, node: &str, account: &str) {
+        let pod = json!({"metadata": {"name": name}, "spec": {
+            "nodeName": node, "serviceAccountName": account, "containers": [{"name": "c", "image": "i"}]}});
+        self.create("/api/v1/namespaces/drover-system/pods", pod).await;
+    }
+
+    /// A token of the agent's account, bound to a pod.
+    async fn token(&self, pod: &str, audience: Option<&str>) -> String {
+        let path = "/api/v1/namespaces/drover-system/serviceaccounts/drover-agent/token";
+        let spec = json!({"audiences": audience.into_iter().collect::<Vec<_>>(),
+            "boundObjectRef": {"kind": "Pod", "name": pod, "apiVersion": "v1"}});
+        let made = self.create(path, json!({"spec": spec})).await;
+        made["status"]["token"].as_str().unwrap().to_owned()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_counts_if_it_was_issued_and_gives_what_roles_give() {
+    let client = Client::start().await;
+    let pods = "/api/v1/namespaces/default/pods";
+    assert_eq!(client.send("forged", "GET", pods, &Value::Null).await.0, 401);
+    assert_eq!(client.send(ADMINISTRATOR, "GET", pods, &Value::Null).await.0, 200);
+    // kubectl shows no token without TLS.
+    assert_eq!(client.send("", "GET", pods, &Value::Null).await.0, 200);
+    let accounts = "/api/v1/namespaces/default/serviceaccounts";
+    client.create(accounts, json!({"metadata": {"name": "robot"}})).await;
+    let made = client.create(&format!("{accounts}/robot/token"), json!({"spec": {}})).await;
+    let token = made["status"]["token"].as_str().unwrap();
+    let (code, refused) = client.send(token, "GET", pods, &Value::Null).await;
+    assert_eq!(code, 403);
+    assert_eq!(
+        refused["message"],
+        "pods is forbidden: User \"system:serviceaccount:default:robot\" cannot list resource \"pods\" in API group \"\" in the namespace \"default\""
+    );
+    assert_eq!(client.send(token, "GET", "/apis", &Value::Null).await.0, 200);
+    client.sandbox.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_touches_its_own_node_and_the_pods_on_it() {
+    let client = Client::start().await;
+    for file in ["00-namespace.yaml", "10-agent-rbac.yaml", "11-agent-admission.yaml"] {
+        client.install(file).await;
+    }
+    for node in ["one", "two"] {
+        client.node(node).await;
+    }
+    client.pod("agent-1", "one", "drover-agent").await;
+    client.pod("victim-1", "one", "default").await;
+    client.pod("victim-2", "two", "default").await;
+    let token = client.token("agent-1", None).await;
+    let cordon = json!({"spec": {"unschedulable": true}});
+    assert_eq!(client.send(&token, "PATCH", "/api/v1/nodes/one", &cordon).await.0, 200);
+    let (code, refused) = client.send(&token, "PATCH", "/api/v1/nodes/two", &cordon).await;
+    assert_eq!(code, 403);
+    let message = refused["message"].as_str().unwrap();
+    assert!(message.contains("an agent on one may not change node two"), "{message}");
+    let pods = "/api/v1/namespaces/drover-system/pods";
+    let delete = |name: &str| format!("{pods}/{name}?gracePeriodSeconds=0");
+    assert_eq!(client.send(&token, "DELETE", &delete("victim-1"), &Value::Null).await.0, 200);
+    let (code, refused) = client.send(&token, "DELETE", &delete("victim-2"), &Value::Null).await;
+    assert_eq!((code, refused["reason"].as_str()), (403, Some("Forbidden")));
+    // RBAC is narrow: no deletion of nodes, no secrets.
+    assert_eq!(client.send(&token, "DELETE", "/api/v1/nodes/one", &Value::Null).await.0, 403);
+    let secrets = "/api/v1/namespaces/drover-system/secrets";
+    assert_eq!(client.send(&token, "GET", secrets, &Value::Null).await.0, 403);
+    // The token for leaders is none for the API, and says to a leader whose it is.
+    let projected = client.token("agent-1", Some("drover")).await;
+    assert_eq!(client.send(&projected, "GET", pods, &Value::Null).await.0, 401);
+    let review = json!({"spec": {"token": projected, "audiences": ["drover"]}});
+    let reviews = "/apis/authentication.k8s.io/v1/tokenreviews";
+    let (_, review) = client.send(ADMINISTRATOR, "POST", reviews, &review).await;
+    let user = &review["status"]["user"];
+    assert_eq!(user["username"], "system:serviceaccount:drover-system:drover-agent");
+    assert_eq!(user["extra"]["authentication.kubernetes.io/node-name"], json!(["one"]));
+    client.sandbox.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_without_a_node_patches_no_node() {
+    let client = Client::start().await;
+    for file in ["00-namespace.yaml", "10-agent-rbac.yaml", "11-agent-admission.yaml"] {
+        client.install(file).await;
+    }
+    client.node("one").await;
+    let path = "/api/v1/namespaces/drover-system/serviceaccounts/drover-agent/token";
+    let made = client.create(path, json!({"spec": {}})).await;
+    let token = made["status"]["token"].as_str().unwrap();
+    let cordon = json!({"spec": {"unschedulable": true}});
+    let (code, refused) = client.send(token, "PATCH", "/api/v1/nodes/one", &cordon).await;
+    assert_eq!(code, 403);
+    assert!(refused["message"].as_str().unwrap().contains("does not name a node"), "{refused}");
+    client.sandbox.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kubelets_identity_is_restricted_to_its_node() {
+    let client = Client::start().await;
+    for node in ["one", "two"] {
+        client.node(node).await;
+    }
+    let one = "sandbox:node:one";
+    let cordon = json!({"spec": {"unschedulable": true}});
+    assert_eq!(client.send(one, "PATCH", "/api/v1/nodes/one", &cordon).await.0, 200);
+    assert_eq!(client.send(one, "PATCH", "/api/v1/nodes/two", &cordon).await.0, 403);
+    let taint = json!({"spec": {"taints": [{"key": "a", "effect": "NoSchedule"}]}});
+    let (code, refused) = client.send(one, "PATCH", "/api/v1/nodes/one", &taint).await;
+    assert_eq!(code, 403);
+    assert!(refused["message"].as_str().unwrap().contains("taints"), "{refused}");
+    client.sandbox.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn access_reviews_answer_what_the_api_would_do() {
+    let client = Client::start().await;
+    client
+        .create(
+            "/apis/rbac.authorization.k8s.io/v1/clusterroles",
+            json!({
+        "metadata": {"name": "viewer"},
+        "rules": [{"nonResourceURLs": ["/v1/*"], "verbs": ["get"]}]}),
+        )
+        .await;
+    client.create("/apis/rbac.authorization.k8s.io/v1/clusterrolebindings", json!({
+        "metadata": {"name": "viewer"},
+        "subjects": [{"kind": "Group", "name": "operators", "apiGroup": "rbac.authorization.k8s.io"}],
+        "roleRef": {"kind": "ClusterRole", "name": "viewer", "apiGroup": "rbac.authorization.k8s.io"}})).await;
+    let ask = async |group: &str, path: &str| {
+        let spec = json!({"user": "jo", "groups": [group],
+            "nonResourceAttributes": {"path": path, "verb": "get"}});
+        let reviews = "/apis/authorization.k8s.io/v1/subjectaccessreviews";
+        client.create(reviews, json!({"spec": spec})).await["status"]["allowed"].clone()
+    };
+    assert_eq!(ask("operators", "/v1/status").await, true);
+    assert_eq!(ask("operators", "/v2/status").await, false);
+    assert_eq!(ask("others", "/v1/status").await, false);
+    client.sandbox.shutdown().await;
+}
