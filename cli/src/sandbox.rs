@@ -5,6 +5,7 @@ mod agents;
 mod catalog;
 mod cloud;
 mod cluster;
+mod identities;
 mod leaders;
 mod manifests;
 mod measure;
@@ -25,6 +26,7 @@ use crate::role::shutdown_on_signals;
 use agents::Agents;
 use cloud::Cloud;
 use cluster::Cluster;
+use identities::LeaderFiles;
 use leaders::Leaders;
 use state_dir::StateDir;
 
@@ -147,11 +149,16 @@ async fn raise(args: &SandboxArgs, state_dir: &StateDir) -> anyhow::Result<Stage
     }
     let endpoints = sandbox.endpoints().clone();
     state_dir.write_kubeconfig(&sandbox.kubeconfig())?;
-    let leaders = Leaders::start(args, state_dir, &endpoints).await?;
+    let cluster = Cluster::connect(&state_dir.kubeconfig()).await?;
+    identities::install(cluster.client()).await?;
+    let world = sandbox.world().clone();
+    let server = &endpoints.kubernetes;
+    let files = LeaderFiles::write(state_dir.path(), server, &world, args.leaders)?;
+    let leaders = Leaders::start(args, state_dir, &endpoints, &files).await?;
     state_dir.write_endpoints(&endpoints, leaders.api_urls())?;
     let cloud = Cloud::new(&endpoints.admin)?;
-    let cluster = Cluster::connect(&state_dir.kubeconfig()).await?;
-    let agents = Agents::start(args, state_dir, &endpoints, leaders.api_urls(), cloud.clone());
+    let urls = leaders.api_urls();
+    let agents = Agents::start(args, state_dir, &endpoints, urls, cloud.clone(), world);
     narrator.headline("Drover on a simulated EC2 and Kubernetes, all on loopback.");
     narrator.print(&format!("  kubeconfig   {}", state_dir.kubeconfig().display()));
     narrator.print(&format!("  leaders      {}", leaders.api_urls().join("  ")));

@@ -2,6 +2,7 @@
 
 mod agents;
 mod decisions;
+mod gate;
 mod health;
 mod metrics;
 mod proxy;
@@ -14,13 +15,17 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::http::StatusCode;
-use axum::http::header::RETRY_AFTER;
+use axum::http::header::{RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::{get, post};
 use serde_json::json;
 
+pub(crate) use gate::Gate;
+use gate::Refusal;
+
 use crate::raft::Group;
 use crate::run::{BrainClosed, BrainHandle, Counters};
+use crate::tls::ClientCredentials;
 
 /// How long a connection to the leader may take to open.
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
@@ -32,6 +37,9 @@ pub(crate) struct Shared {
     brain: BrainHandle,
     counters: Arc<Counters>,
     leader_client: reqwest::Client,
+    /// `http` or `https`, as the other replicas serve their APIs.
+    scheme: &'static str,
+    gate: Gate,
 }
 
 impl Shared {
@@ -39,10 +47,15 @@ impl Shared {
         group: Arc<Group>,
         brain: BrainHandle,
         counters: Arc<Counters>,
+        gate: Gate,
+        peers: Option<&ClientCredentials>,
     ) -> Result<Self, reqwest::Error> {
-        let leader_client =
-            reqwest::Client::builder().connect_timeout(CONNECT_TIMEOUT).no_proxy().build()?;
-        Ok(Self { group, brain, counters, leader_client })
+        let builder = reqwest::Client::builder().connect_timeout(CONNECT_TIMEOUT).no_proxy();
+        let (scheme, builder) = match peers {
+            None => ("http", builder),
+            Some(peers) => ("https", builder.tls_certs_only(peers.authorities.clone())),
+        };
+        Ok(Self { group, brain, counters, leader_client: builder.build()?, scheme, gate })
     }
 
     fn is_leading(&self) -> bool {
@@ -52,10 +65,12 @@ impl Shared {
 
 /// All routes.
 pub(crate) fn router(shared: Shared) -> Router {
+    let operators = axum::middleware::from_fn_with_state(shared.clone(), gate::operators);
     Router::new()
         .route("/v1/status", get(status::status))
         .route("/v1/nodes", get(status::nodes))
         .route("/v1/decisions", get(decisions::decisions))
+        .route_layer(operators)
         .route("/agent/v1/reports", post(agents::reports))
         .route("/agent/v1/directives", get(agents::directives))
         .with_state(shared.clone())
@@ -87,6 +102,8 @@ enum ApiError {
     Stopping(#[from] BrainClosed),
     #[error("{0}")]
     BadRequest(String),
+    #[error(transparent)]
+    Refused(#[from] Refusal),
 }
 
 impl IntoResponse for ApiError {
@@ -94,7 +111,16 @@ impl IntoResponse for ApiError {
         let body = Json(json!({ "error": self.to_string() }));
         match self {
             ApiError::BadRequest(_) => (StatusCode::BAD_REQUEST, body).into_response(),
-            ApiError::NoLeader | ApiError::LeaderSilent(_) | ApiError::Stopping(_) => {
+            ApiError::Refused(Refusal::NoToken | Refusal::UnknownToken) => {
+                (StatusCode::UNAUTHORIZED, [(WWW_AUTHENTICATE, "Bearer")], body).into_response()
+            }
+            ApiError::Refused(Refusal::Forbidden(_)) => {
+                (StatusCode::FORBIDDEN, body).into_response()
+            }
+            ApiError::NoLeader
+            | ApiError::LeaderSilent(_)
+            | ApiError::Stopping(_)
+            | ApiError::Refused(Refusal::Unreviewed(_)) => {
                 (StatusCode::SERVICE_UNAVAILABLE, [(RETRY_AFTER, "1")], body).into_response()
             }
         }

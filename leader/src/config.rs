@@ -6,6 +6,7 @@
 mod args;
 mod gates;
 mod peers;
+mod security;
 #[cfg(test)]
 mod tests;
 
@@ -20,8 +21,10 @@ use drover_core::planner::{MinValuesPolicy, PlannerSettings, PreferencePolicy, R
 use jiff::SignedDuration;
 
 use crate::raft::{GroupConfig, Peer, ReplicaId, Timings};
+use crate::tls::CertificateFiles;
 
 pub use args::Args;
+pub use security::{AccountName, RaftSecurity};
 
 /// The settings of one replica, checked.
 #[derive(Clone, Debug)]
@@ -30,6 +33,12 @@ pub struct Config {
     pub group: GroupConfig,
     /// Where its Raft listener binds.
     pub raft_listen: SocketAddr,
+    /// How its peers are known.
+    pub raft_security: RaftSecurity,
+    /// The API's certificate; it speaks HTTP without one.
+    pub api_certificate: Option<CertificateFiles>,
+    /// The service account of agents; everybody is believed if `None`.
+    pub agent_account: Option<AccountName>,
     /// Where its API binds.
     pub api_listen: SocketAddr,
     /// Where `/metrics` is served besides the API.
@@ -99,6 +108,9 @@ impl TryFrom<Args> for Config {
         let peers = peer_list(&args, replica)?;
         let any = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
         Ok(Self {
+            raft_security: security::raft(&args, peers.len())?,
+            api_certificate: security::api(&args)?,
+            agent_account: security::account(&args)?,
             group: GroupConfig {
                 name: args.cluster_name.clone(),
                 replica,

@@ -11,12 +11,14 @@ mod identity;
 mod leadership;
 mod log_store;
 mod network;
+mod peer_clients;
 mod server;
 mod snapshot_file;
 mod state_machine;
 mod status;
 #[cfg(test)]
 mod tests;
+mod transport;
 mod types;
 mod wire;
 
@@ -32,7 +34,6 @@ use openraft::SnapshotPolicy;
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{ClientWriteError, Fatal};
 use openraft::impls::ProgressResponder;
-use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -40,6 +41,7 @@ use tokio_util::task::TaskTracker;
 use identity::IdentityFile;
 use log_store::LogStore;
 use network::Network;
+use peer_clients::PeerClients;
 use server::Receiver;
 use state_machine::{SharedState, StateMachine};
 use types::{LogCommand, ReplicaAddress, TypeConfig};
@@ -47,7 +49,10 @@ use types::{LogCommand, ReplicaAddress, TypeConfig};
 pub use identity::IdentityError;
 pub use leadership::Leadership;
 pub use status::{GroupStatus, Role};
+pub use transport::Transport;
 pub use types::ReplicaId;
+
+use crate::tls::Credentials;
 
 type Raft = openraft::Raft<TypeConfig, StateMachine>;
 
@@ -173,23 +178,25 @@ pub struct Group {
 }
 
 impl Group {
-    /// Opens the volume and starts to take part on `listener`. A new group is founded by the replica
+    /// Opens the volume and starts to take part over `transport`. A new group is founded by the replica
     /// with the lowest number, once, and only if no peer is in a group already.
     ///
     /// # Errors
     /// The volume can't be used, or a timing is impossible.
-    pub async fn start(config: GroupConfig, listener: TcpListener) -> Result<Self, GroupError> {
+    pub async fn start(config: GroupConfig, transport: Transport) -> Result<Self, GroupError> {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let (log, machine) = open_volume(&config).await?;
         let identity = Arc::new(IdentityFile::open(&config.folder, config.replica)?);
         let state = machine.shared();
         let members = members(&config.peers);
+        let clients = PeerClients::new(transport.credentials().map(Credentials::clients))?;
         let network = Network::new(
             config.replica,
             Arc::clone(&identity),
             members.clone(),
             config.timings.election_min,
-        )?;
+            clients.clone(),
+        );
         let settings = Arc::new(raft_settings(&config)?);
         let was_empty = log.is_empty();
         let raft = Raft::new(config.replica, settings, network, log.clone(), machine)
@@ -204,12 +211,7 @@ impl Group {
             identity: Arc::clone(&identity),
             known: Arc::new(config.peers.keys().copied().collect()),
         };
-        let serving = stop.clone();
-        tasks.spawn(async move {
-            let serve = axum::serve(listener, server::router(receiver)).into_future();
-            // Open connections are dropped at once: a peer's request may be repeated.
-            serving.run_until_cancelled(serve).await;
-        });
+        transport.serve(server::router(receiver), clients.clone(), &tasks, &stop);
         let leadership = leadership::watch(&raft, config.timings.election_max, &tasks, &stop);
         if was_empty && config.peers.keys().next() == Some(&config.replica) {
             let founding = bootstrap::found_group(
@@ -217,6 +219,7 @@ impl Group {
                 Arc::clone(&identity),
                 config.replica,
                 members,
+                clients,
             );
             let stop = stop.clone();
             tasks.spawn(async move { stop.run_until_cancelled(founding).await });

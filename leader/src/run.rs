@@ -20,8 +20,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::api;
-use crate::config::Config;
-use crate::raft::{Group, GroupError};
+use crate::config::{Config, RaftSecurity};
+use crate::raft::{Group, GroupError, Transport};
+use crate::tls::{self, Callers, CertificateError, Credentials};
 
 pub(crate) use brain::{Board, BrainClosed, BrainHandle};
 pub(crate) use counters::Counters;
@@ -59,6 +60,9 @@ pub enum RunError {
         /// Why.
         reason: String,
     },
+    /// A certificate can't be used.
+    #[error(transparent)]
+    Certificate(#[from] CertificateError),
     /// The API server ended.
     #[error("the API server ended: {0}")]
     Api(String),
@@ -73,11 +77,14 @@ pub enum RunError {
 /// The replica can't start or can't go on. The process should exit: Raft does not recover from a
 /// disk that fails.
 pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunError> {
-    let raft_listener = bind(config.raft_listen).await?;
+    let transport = transport(&config).await?;
+    let api_credentials = (config.api_certificate.clone())
+        .map(|files| Credentials::load(files, Callers::Anybody))
+        .transpose()?;
     let api_listener = bind(config.api_listen).await?;
     let kubernetes = drover_kubernetes::connect(config.kubeconfig.as_deref(), None).await?;
     let ec2 = Ec2::connect(config.aws.clone()).await;
-    let group = Arc::new(Group::start(config.group.clone(), raft_listener).await?);
+    let group = Arc::new(Group::start(config.group.clone(), transport).await?);
     tracing::info!(
         replica = config.group.replica,
         raft = %config.raft_listen,
@@ -95,12 +102,15 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunE
     let stop = CancellationToken::new();
     let counters = Arc::new(Counters::default());
     let events = watch_cluster(&kubernetes, &tasks, &stop);
+    let gate = gate(&config, &kubernetes);
     let caller = calls::Caller::new(kubernetes, ec2, config.kubernetes_rate, Arc::clone(&counters));
     let control = Control::new(settings);
     let (brain, deciding) =
         brain::start(control, Arc::clone(&group), caller, events, Arc::clone(&counters), &stop);
-    let shared = api::Shared::new(Arc::clone(&group), brain, Arc::clone(&counters))
-        .map_err(|error| RunError::Api(error.to_string()))?;
+    let peers = api_credentials.as_ref().map(|own| Arc::clone(&own.clients().borrow()));
+    let shared =
+        api::Shared::new(Arc::clone(&group), brain, Arc::clone(&counters), gate, peers.as_deref())
+            .map_err(|error| RunError::Api(error.to_string()))?;
     for (address, router) in [
         (config.metrics_listen, api::metrics_router(shared.clone())),
         (config.health_listen, api::health_router(shared.clone())),
@@ -111,10 +121,15 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunE
             tasks.spawn(async move { stop.run_until_cancelled(serving).await });
         }
     }
-    let serving = axum::serve(api_listener, api::router(shared)).into_future();
     let notifying = systemd::follow(counters);
     let stopping = stop.clone();
     tasks.spawn(async move { stopping.run_until_cancelled(notifying).await });
+    let api_tls = api_credentials.as_ref().map(Credentials::server);
+    if let Some(credentials) = api_credentials {
+        let stop = stop.clone();
+        tasks.spawn(async move { stop.run_until_cancelled(credentials.follow()).await });
+    }
+    let serving = tls::serve(api_listener, api::router(shared), api_tls);
 
     let ended = tokio::select! {
         () = shutdown.cancelled() => Ok(()),
@@ -131,6 +146,37 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunE
     tasks.wait().await;
     tracing::info!(replica = config.group.replica, "The leader replica has stopped.");
     ended
+}
+
+/// What the replicas speak over, as configured.
+async fn transport(config: &Config) -> Result<Transport, RunError> {
+    match &config.raft_security {
+        RaftSecurity::Alone => Ok(Transport::alone()),
+        RaftSecurity::Insecure => {
+            tracing::warn!(
+                "Raft is spoken in the clear: whoever reaches {} can take the cluster over.",
+                config.raft_listen
+            );
+            Ok(Transport::clear(bind(config.raft_listen).await?))
+        }
+        RaftSecurity::Mutual(files) => {
+            Ok(Transport::mutual(bind(config.raft_listen).await?, files.clone())?)
+        }
+    }
+}
+
+/// Who is let in to the API, as configured.
+fn gate(config: &Config, client: &drover_kubernetes::Client) -> api::Gate {
+    match &config.agent_account {
+        Some(account) => api::Gate::guarded(client.clone(), account.clone()),
+        None => {
+            tracing::warn!(
+                "Agents and operators are let in without a token: whoever reaches {} is believed.",
+                config.api_listen
+            );
+            api::Gate::open()
+        }
+    }
 }
 
 async fn bind(address: SocketAddr) -> Result<TcpListener, RunError> {

@@ -1,4 +1,4 @@
-//! The agents of a sandbox: one per instance, as an image with Drover's systemd unit would start.
+//! The agents of a sandbox: one per node, as its DaemonSet's pod there would run it.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -7,10 +7,12 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::Parser;
+use drover_sandbox::SharedWorld;
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use super::cloud::{Cloud, Instance};
+use super::identities::{AgentFiles, AgentPod};
 use super::member::Member;
 use super::state_dir::{StateDir, write_endpoints};
 use crate::args::SandboxArgs;
@@ -31,11 +33,17 @@ struct Setting {
     leaders: Vec<String>,
     endpoints: drover_sandbox::Endpoints,
     folder: std::path::PathBuf,
-    kubeconfig: std::path::PathBuf,
+    world: SharedWorld,
+}
+
+/// One agent, and what its pod has mounted.
+struct Agent {
+    files: AgentFiles,
+    running: Running,
 }
 
 /// Agents as tasks share the sandbox's runtime: there may be hundreds.
-enum Agent {
+enum Running {
     Task { shutdown: CancellationToken, handle: tokio::task::JoinHandle<()> },
     Process(Member),
 }
@@ -55,6 +63,7 @@ impl Agents {
         endpoints: &drover_sandbox::Endpoints,
         leaders: &[String],
         cloud: Cloud,
+        world: SharedWorld,
     ) -> Arc<Self> {
         let agents = Arc::new(Self {
             running: Mutex::new(BTreeMap::new()),
@@ -63,7 +72,7 @@ impl Agents {
                 leaders: leaders.to_vec(),
                 endpoints: endpoints.clone(),
                 folder: state_dir.path().to_owned(),
-                kubeconfig: state_dir.kubeconfig(),
+                world,
             },
             shutdown: CancellationToken::new(),
         });
@@ -76,14 +85,14 @@ impl Agents {
     pub(crate) async fn stop(&self) {
         self.shutdown.cancel();
         for (_, agent) in std::mem::take(&mut *self.running.lock().await) {
-            agent.stop().await;
+            agent.running.stop().await;
         }
     }
 
     /// The process ids of the agents that are processes.
     pub(crate) async fn pids(&self) -> Vec<u32> {
         let running = self.running.lock().await;
-        running.values().filter_map(Agent::pid).collect()
+        running.values().filter_map(|agent| agent.running.pid()).collect()
     }
 
     async fn follow(&self, cloud: Cloud) {
@@ -102,7 +111,7 @@ impl Agents {
         }
     }
 
-    /// Starts agents of running instances, stops those of instances that are gone, and restarts
+    /// Starts agents whose pods run, stops those of instances and pods that are gone, and restarts
     /// processes that ended.
     async fn match_instances(&self, instances: &[Instance]) {
         let alive: BTreeMap<&str, &Instance> = instances
@@ -111,19 +120,27 @@ impl Agents {
             .map(|instance| (instance.id.as_str(), instance))
             .collect();
         let mut running = self.running.lock().await;
-        let gone: Vec<String> =
-            running.keys().filter(|id| !alive.contains_key(id.as_str())).cloned().collect();
-        let mut changed = !gone.is_empty();
-        for id in gone {
-            if let Some(agent) = running.remove(&id) {
-                agent.kill().await;
+        let mut changed = false;
+        for (id, mut agent) in std::mem::take(&mut *running) {
+            let pod = (alive.get(id.as_str()))
+                .and_then(|instance| self.setting.pod_of(instance))
+                .filter(|pod| agent.files.are_of(pod));
+            if pod.is_none() {
+                agent.running.kill().await;
+                changed = true;
+            } else if !agent.running.has_ended() {
+                if let Err(error) = agent.files.renew(&self.setting.world) {
+                    tracing::warn!(instance = id, error = %format!("{error:#}"), "Tokens are old.");
+                }
+                running.insert(id, agent);
             }
         }
         for (id, instance) in alive {
-            if running.get_mut(id).is_some_and(|agent| !agent.has_ended()) {
+            let Some(pod) = self.setting.pod_of(instance).filter(|_| !running.contains_key(id))
+            else {
                 continue;
-            }
-            match self.setting.spawn(instance) {
+            };
+            match self.setting.spawn(instance, pod) {
                 Ok(agent) => {
                     running.insert(id.to_owned(), agent);
                     changed = true;
@@ -151,15 +168,31 @@ impl Setting {
         }
     }
 
-    fn spawn(&self, instance: &Instance) -> anyhow::Result<Agent> {
+    /// The agent's pod on an instance's node, once it runs.
+    fn pod_of(&self, instance: &Instance) -> Option<AgentPod> {
+        AgentPod::on(&self.world, &instance.private_dns_name)
+    }
+
+    fn spawn(&self, instance: &Instance, pod: AgentPod) -> anyhow::Result<Agent> {
         let state = self.folder.join("agents").join(&instance.id);
         std::fs::create_dir_all(&state).context("cannot make an agent's state folder")?;
-        let arguments = self.arguments(instance, &state);
+        let files = AgentFiles::write(&state, &self.endpoints.kubernetes, &self.world, pod)?;
+        let arguments = self.arguments(instance, &state, &files);
+        let running = self.run(instance, &state, arguments)?;
+        Ok(Agent { files, running })
+    }
+
+    fn run(
+        &self,
+        instance: &Instance,
+        state: &std::path::Path,
+        arguments: Vec<OsString>,
+    ) -> anyhow::Result<Running> {
         if self.processes {
             let mut command = vec![OsString::from("agent")];
             command.extend(arguments);
             let log = state.join("agent.log");
-            return Ok(Agent::Process(Member::process(&command, &[], &log)?));
+            return Ok(Running::Process(Member::process(&command, &[], &log)?));
         }
         let command = std::iter::once(OsString::from("drover-agent")).chain(arguments);
         let args = AgentCommand::try_parse_from(command).context("agent arguments")?.args;
@@ -172,10 +205,15 @@ impl Setting {
                 tracing::error!(instance = %id, %error, "An agent ended.");
             }
         });
-        Ok(Agent::Task { shutdown, handle })
+        Ok(Running::Task { shutdown, handle })
     }
 
-    fn arguments(&self, instance: &Instance, state: &std::path::Path) -> Vec<OsString> {
+    fn arguments(
+        &self,
+        instance: &Instance,
+        state: &std::path::Path,
+        files: &AgentFiles,
+    ) -> Vec<OsString> {
         let text = [
             ("--node-name", instance.private_dns_name.clone()),
             ("--imds-endpoint", self.imds(&instance.id)),
@@ -183,7 +221,8 @@ impl Setting {
         ];
         let mut arguments: Vec<OsString> =
             text.into_iter().flat_map(|(flag, value)| [flag.into(), value.into()]).collect();
-        arguments.extend(["--kubeconfig".into(), self.kubeconfig.clone().into_os_string()]);
+        arguments.extend(["--kubeconfig".into(), files.kubeconfig().into_os_string()]);
+        arguments.extend(["--token-file".into(), files.token().into_os_string()]);
         arguments.extend(["--state-dir".into(), state.as_os_str().to_owned()]);
         let host = self.folder.join("hosts").join(&instance.id);
         arguments.extend(["--host-root".into(), host.into_os_string()]);
@@ -191,41 +230,41 @@ impl Setting {
     }
 }
 
-impl Agent {
+impl Running {
     fn pid(&self) -> Option<u32> {
         match self {
-            Agent::Task { .. } => None,
-            Agent::Process(member) => member.pid(),
+            Running::Task { .. } => None,
+            Running::Process(member) => member.pid(),
         }
     }
 
     fn has_ended(&mut self) -> bool {
         match self {
-            Agent::Task { handle, .. } => handle.is_finished(),
-            Agent::Process(member) => member.has_ended(),
+            Running::Task { handle, .. } => handle.is_finished(),
+            Running::Process(member) => member.has_ended(),
         }
     }
 
     /// The instance is gone, and with it everything that ran on it.
     async fn kill(self) {
         match self {
-            Agent::Task { shutdown, handle } => {
+            Running::Task { shutdown, handle } => {
                 shutdown.cancel();
                 handle.abort();
             }
-            Agent::Process(member) => member.kill().await,
+            Running::Process(member) => member.kill().await,
         }
     }
 
     async fn stop(self) {
         match self {
-            Agent::Task { shutdown, handle } => {
+            Running::Task { shutdown, handle } => {
                 shutdown.cancel();
                 if tokio::time::timeout(Duration::from_secs(3), handle).await.is_err() {
                     tracing::warn!("An agent did not stop in time.");
                 }
             }
-            Agent::Process(member) => member.stop().await,
+            Running::Process(member) => member.stop().await,
         }
     }
 }

@@ -6,9 +6,11 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::Parser;
+use drover_sandbox::world::access::ADMINISTRATOR;
 use serde_json::Value;
 use tokio::sync::Mutex;
 
+use super::identities::LeaderFiles;
 use super::member::Member;
 use super::state_dir::StateDir;
 use super::{CLUSTER_NAME, REGION};
@@ -42,6 +44,7 @@ impl Leaders {
         args: &SandboxArgs,
         state_dir: &StateDir,
         endpoints: &drover_sandbox::Endpoints,
+        files: &LeaderFiles,
     ) -> anyhow::Result<Self> {
         let ports = free_ports(usize::from(args.leaders) * 2)?;
         let addresses: Vec<(u8, SocketAddr, SocketAddr)> = (1..=args.leaders)
@@ -60,7 +63,14 @@ impl Leaders {
             .iter()
             .map(|(id, raft, api)| Replica {
                 id: *id,
-                arguments: leader_arguments(*id, &peers, *raft, *api, state_dir, endpoints),
+                arguments: leader_arguments(
+                    *id,
+                    &peers,
+                    [*raft, *api],
+                    state_dir,
+                    endpoints,
+                    files,
+                ),
                 log: state_dir.log_of(&format!("leader-{id}")),
                 member: Mutex::new(None),
             })
@@ -155,7 +165,8 @@ impl Leaders {
     }
 
     async fn get(&self, url: &str, path: &str) -> Option<Value> {
-        let answer = self.client.get(format!("{url}{path}")).send().await.ok()?;
+        let request = self.client.get(format!("{url}{path}")).bearer_auth(ADMINISTRATOR);
+        let answer = request.send().await.ok()?;
         answer.error_for_status().ok()?.json().await.ok()
     }
 
@@ -190,10 +201,10 @@ impl Replica {
 fn leader_arguments(
     id: u8,
     peers: &str,
-    raft: SocketAddr,
-    api: SocketAddr,
+    [raft, api]: [SocketAddr; 2],
     state_dir: &StateDir,
     endpoints: &drover_sandbox::Endpoints,
+    files: &LeaderFiles,
 ) -> Vec<OsString> {
     let text = [
         ("--node-id", id.to_string()),
@@ -214,8 +225,15 @@ fn leader_arguments(
     ];
     let mut arguments: Vec<OsString> =
         text.into_iter().flat_map(|(flag, value)| [flag.into(), value.into()]).collect();
-    arguments.extend(["--kubeconfig".into(), state_dir.kubeconfig().into_os_string()]);
-    arguments.extend(["--data-dir".into(), state_dir.leader_data(id).into_os_string()]);
+    for (flag, path) in [
+        ("--kubeconfig", files.kubeconfig.clone()),
+        ("--data-dir", state_dir.leader_data(id)),
+        ("--raft-cert", files.certificate(id)),
+        ("--raft-key", files.key(id)),
+        ("--raft-ca", files.authority.clone()),
+    ] {
+        arguments.extend([flag.into(), path.into_os_string()]);
+    }
     arguments
 }
 

@@ -49,7 +49,10 @@ fn failure(kind: KubernetesFailureKind, message: String) -> KubernetesFailure {
     KubernetesFailure { kind, message, retry_after_seconds: None }
 }
 
-async fn send(client: &Client, request: Request<Body>) -> Result<Answer<impl AsRef<[u8]>>, String> {
+pub(crate) async fn send(
+    client: &Client,
+    request: Request<Body>,
+) -> Result<Answer<impl AsRef<[u8]>>, String> {
     let response = client.send(request).await.map_err(|error| with_sources(&error))?;
     let (parts, body) = response.into_parts();
     let bytes = Limited::new(body, LARGEST_ANSWER)

@@ -8,10 +8,12 @@
 mod client;
 mod execute;
 mod path;
+mod review;
 mod watch;
 
 pub use client::{ConnectError, connect, install_crypto_provider};
 pub use execute::execute;
 /// A handle to one API server; cheap to clone.
 pub use kube::Client;
+pub use review::{Identity, ReviewError, review_access, review_token};
 pub use watch::watch;

@@ -47,6 +47,7 @@ pub(super) async fn reports(
     if report.node.0.is_empty() {
         return Err(ApiError::BadRequest("node: it is empty".to_owned()));
     }
+    shared.gate.admit_agent(&headers, &report.node).await?;
     let (node, instance) = (report.node.clone(), report.instance.clone());
     let committed = take_report(&shared, Arc::new(report)).await?;
     let directives = directives_for(&shared.brain.board().borrow(), &node, instance.as_ref());
@@ -89,6 +90,7 @@ pub(super) async fn directives(
         let patience = LONGEST_POLL + PASSING_ON;
         return proxy::pass_on(&shared, &headers, Method::GET, path, Bytes::new(), patience).await;
     }
+    shared.gate.admit_agent(&headers, &poll.node).await?;
     let deadline = Instant::now() + LONGEST_POLL;
     let mut board = shared.brain.board();
     let mut leadership = shared.group.leadership();

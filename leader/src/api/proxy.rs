@@ -26,16 +26,18 @@ pub(super) async fn pass_on(
     }
     let leader = shared.group.status().leader.filter(|id| *id != shared.group.replica());
     let leader = leader.and_then(|id| shared.group.peers().get(&id)).ok_or(ApiError::NoLeader)?;
-    let answer = shared
+    let mut request = shared
         .leader_client
-        .request(method, format!("http://{}{path_and_query}", leader.api))
+        .request(method, format!("{}://{}{path_and_query}", shared.scheme, leader.api))
         .header(header::CONTENT_TYPE, "application/json")
         .header(PASSED_ON, "1")
         .timeout(patience)
-        .body(body)
-        .send()
-        .await
-        .map_err(ApiError::LeaderSilent)?;
+        .body(body);
+    // The leader itself checks whose word it is.
+    if let Some(authorization) = headers.get(header::AUTHORIZATION) {
+        request = request.header(header::AUTHORIZATION, authorization);
+    }
+    let answer = request.send().await.map_err(ApiError::LeaderSilent)?;
     let status = answer.status();
     let retry_after = answer.headers().get(header::RETRY_AFTER).cloned();
     let bytes = answer.bytes().await.map_err(ApiError::LeaderSilent)?;

@@ -71,6 +71,8 @@ impl Replicas {
                 "drover-leader".to_owned(),
                 format!("--node-id={id}"),
                 format!("--peers={}", peers.join(",")),
+                "--raft-insecure".to_owned(),
+                "--api-insecure".to_owned(),
                 format!("--raft-listen=127.0.0.1:{}", pair[0]),
                 format!("--api-listen=127.0.0.1:{}", pair[1]),
                 format!("--data-dir={}", folder.path().join(id.to_string()).display()),

@@ -26,6 +26,42 @@ pub struct Args {
     /// Where agents and operators reach this replica.
     #[arg(long, env = "DROVER_API_LISTEN", default_value = "0.0.0.0:7401", value_name = "ADDRESS")]
     pub api_listen: SocketAddr,
+    /// This replica's certificate for Raft (PEM), which its peers check: it must name the host that
+    /// the peer list gives it, for server and client use. Read anew when it changes.
+    #[arg(long, env = "DROVER_RAFT_CERT", value_name = "FILE")]
+    pub raft_cert: Option<PathBuf>,
+    /// The certificate's key (PEM).
+    #[arg(long, env = "DROVER_RAFT_KEY", value_name = "FILE")]
+    pub raft_key: Option<PathBuf>,
+    /// The authority of the replicas' certificates (PEM). Whoever holds one of its certificates is
+    /// taken for a replica: give it no other use.
+    #[arg(long, env = "DROVER_RAFT_CA", value_name = "FILE")]
+    pub raft_ca: Option<PathBuf>,
+    /// Speak Raft without certificates. Whoever reaches the Raft address can then take the cluster
+    /// over: for loopback and tests alone.
+    #[arg(long, env = "DROVER_RAFT_INSECURE", default_value_t = false, num_args = 0..=1, default_missing_value = "true", action = clap::ArgAction::Set, value_name = "BOOL")]
+    pub raft_insecure: bool,
+    /// The API's certificate (PEM); without one the API speaks HTTP. Read anew when it changes.
+    #[arg(long, env = "DROVER_API_CERT", value_name = "FILE")]
+    pub api_cert: Option<PathBuf>,
+    /// The certificate's key (PEM).
+    #[arg(long, env = "DROVER_API_KEY", value_name = "FILE")]
+    pub api_key: Option<PathBuf>,
+    /// The authority by which replicas know each other's API; that of Raft by default.
+    #[arg(long, env = "DROVER_API_CA", value_name = "FILE")]
+    pub api_ca: Option<PathBuf>,
+    /// Believe agents and operators without a token. Whoever reaches the API can then report notices
+    /// for any node: for loopback and tests alone.
+    #[arg(long, env = "DROVER_API_INSECURE", default_value_t = false, num_args = 0..=1, default_missing_value = "true", action = clap::ArgAction::Set, value_name = "BOOL")]
+    pub api_insecure: bool,
+    /// The service account that agents run as.
+    #[arg(
+        long,
+        env = "DROVER_AGENT_ACCOUNT",
+        default_value = "drover-system/drover-agent",
+        value_name = "NAMESPACE/NAME"
+    )]
+    pub agent_account: String,
     /// The volume for log and snapshots.
     #[arg(long, env = "DROVER_DATA_DIR", default_value = "/var/lib/drover", value_name = "FOLDER")]
     pub data_dir: PathBuf,

@@ -33,6 +33,9 @@ fn settings_are_taken_over() {
     let config = config(&[
         "--node-id=drover-leader-1",
         "--peers=1=a:1/2, 2=b:3/c:4,drover-leader-2=[::1]:5/6",
+        "--raft-cert=crt",
+        "--raft-key=key",
+        "--raft-ca=ca",
         "--batch-max-duration=1m30s",
         "--preference-policy=Ignore",
         "--min-values-policy=BestEffort",
@@ -91,5 +94,38 @@ fn bad_settings_are_named_with_their_reason() {
         let error = Config::try_from(args).expect_err(flag);
         assert_eq!(error.variable, variable, "{flag}");
         assert!(error.to_string().contains(reason), "{flag}: {error}");
+    }
+}
+
+#[test]
+fn a_group_needs_certificates_and_one_alone_needs_none() {
+    let peers = "--peers=1=a:1/2,2=b:3/4";
+    assert_eq!(config(&[]).unwrap().raft_security, RaftSecurity::Alone);
+    let refused = config(&[peers]).unwrap_err();
+    assert!(refused.to_string().contains("--raft-insecure"), "{refused}");
+    assert_eq!(config(&[peers, "--raft-insecure"]).unwrap().raft_security, RaftSecurity::Insecure);
+    let files = ["--raft-cert=crt", "--raft-key=key", "--raft-ca=ca"];
+    let secured = config(&[&[peers], &files[..]].concat()).unwrap();
+    let files_of = |certificate: &str, key: &str| crate::tls::CertificateFiles {
+        certificate: certificate.into(),
+        key: key.into(),
+        authority: "ca".into(),
+    };
+    assert_eq!(secured.raft_security, RaftSecurity::Mutual(files_of("crt", "key")));
+    config(&[&[peers], &files[..2]].concat()).unwrap_err();
+    config(&[&[peers, "--raft-insecure"], &files[..]].concat()).unwrap_err();
+    let api = config(&[&["--api-cert=a", "--api-key=b"], &files[..]].concat()).unwrap();
+    assert_eq!(api.api_certificate, Some(files_of("a", "b")));
+    config(&["--api-cert=a", "--api-key=b"]).unwrap_err();
+    config(&["--api-cert=a"]).unwrap_err();
+}
+
+#[test]
+fn agents_are_known_by_an_account_unless_nobody_asks() {
+    let account = config(&[]).unwrap().agent_account.unwrap();
+    assert_eq!(account.to_string(), "drover-system/drover-agent");
+    assert_eq!(config(&["--api-insecure"]).unwrap().agent_account, None);
+    for bad in ["", "a", "a/", "/b", "a/b/c"] {
+        config(&[&format!("--agent-account={bad}")]).unwrap_err();
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::Raft;
 use super::identity::IdentityFile;
-use super::network::http_client;
+use super::peer_clients::{PeerClients, Purpose};
 use super::types::{ReplicaAddress, ReplicaId};
 use super::wire::{IDENTITY_PATH, IdentityAnswer};
 
@@ -30,9 +30,10 @@ pub(super) async fn found_group(
     identity: Arc<IdentityFile>,
     own: ReplicaId,
     members: BTreeMap<ReplicaId, ReplicaAddress>,
+    clients: PeerClients,
 ) {
     loop {
-        let answers = ask_all(own, &members).await;
+        let answers = ask_all(own, &members, &clients).await;
         match judge(members.len(), &answers) {
             Verdict::Found => break,
             Verdict::Join => {
@@ -62,14 +63,15 @@ pub(super) async fn found_group(
 async fn ask_all(
     own: ReplicaId,
     members: &BTreeMap<ReplicaId, ReplicaAddress>,
+    clients: &PeerClients,
 ) -> Vec<Option<IdentityAnswer>> {
     let others = members.iter().filter(|(replica, _)| **replica != own);
-    futures::future::join_all(others.map(|(_, address)| ask(&address.raft))).await
+    futures::future::join_all(others.map(|(_, address)| ask(clients, &address.raft))).await
 }
 
-async fn ask(address: &str) -> Option<IdentityAnswer> {
-    let request =
-        http_client().ok()?.get(format!("http://{address}{IDENTITY_PATH}")).timeout(ASK_TIMEOUT);
+async fn ask(clients: &PeerClients, address: &str) -> Option<IdentityAnswer> {
+    let url = format!("{}{IDENTITY_PATH}", clients.url(address));
+    let request = clients.get(Purpose::Heartbeat).get(url).timeout(ASK_TIMEOUT);
     request.send().await.ok()?.error_for_status().ok()?.json().await.ok()
 }
 

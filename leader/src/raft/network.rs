@@ -20,11 +20,9 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::identity::IdentityFile;
+use super::peer_clients::{PeerClients, Purpose};
 use super::types::{ReplicaAddress, ReplicaId, Snapshot, SnapshotMeta, TypeConfig, Vote};
 use super::wire::{Envelope, PROTOCOL, Rpc, SnapshotHeader};
-
-/// A peer on the same network accepts within this or is taken for unreachable.
-const CONNECT_TIMEOUT: Duration = Duration::from_millis(200);
 
 /// Makes one client per peer and purpose, so that a large snapshot never delays a heartbeat.
 #[derive(Clone, Debug)]
@@ -35,9 +33,7 @@ pub(crate) struct Network {
     peers: Arc<BTreeMap<ReplicaId, ReplicaAddress>>,
     /// How long a follower may take to sync new entries to its disk.
     append_patience: Duration,
-    replication: reqwest::Client,
-    heartbeat: reqwest::Client,
-    snapshot: reqwest::Client,
+    clients: PeerClients,
 }
 
 impl Network {
@@ -46,28 +42,17 @@ impl Network {
         identity: Arc<IdentityFile>,
         peers: BTreeMap<ReplicaId, ReplicaAddress>,
         append_patience: Duration,
-    ) -> Result<Self, reqwest::Error> {
-        Ok(Self {
-            own,
-            identity,
-            peers: Arc::new(peers),
-            append_patience,
-            replication: http_client()?,
-            heartbeat: http_client()?,
-            snapshot: http_client()?,
-        })
+        clients: PeerClients,
+    ) -> Self {
+        Self { own, identity, peers: Arc::new(peers), append_patience, clients }
     }
 
-    fn client(
-        &self,
-        http: &reqwest::Client,
-        target: ReplicaId,
-        node: &ReplicaAddress,
-    ) -> PeerClient {
+    fn client(&self, purpose: Purpose, target: ReplicaId, node: &ReplicaAddress) -> PeerClient {
         let address = self.peers.get(&target).unwrap_or(node);
         PeerClient {
-            http: http.clone(),
-            base: format!("http://{}", address.raft),
+            clients: self.clients.clone(),
+            purpose,
+            base: self.clients.url(&address.raft),
             own: self.own,
             target,
             identity: Arc::clone(&self.identity),
@@ -76,16 +61,11 @@ impl Network {
     }
 }
 
-/// A client for one purpose with its own connections.
-pub(super) fn http_client() -> Result<reqwest::Client, reqwest::Error> {
-    reqwest::Client::builder().connect_timeout(CONNECT_TIMEOUT).tcp_nodelay(true).no_proxy().build()
-}
-
 impl RaftNetworkFactory<TypeConfig> for Network {
     type Network = PeerClient;
 
     async fn new_client(&mut self, target: ReplicaId, node: &ReplicaAddress) -> PeerClient {
-        let client = self.client(&self.replication, target, node);
+        let client = self.client(Purpose::Replication, target, node);
         PeerClient { least_patience: self.append_patience, ..client }
     }
 
@@ -94,7 +74,7 @@ impl RaftNetworkFactory<TypeConfig> for Network {
         target: ReplicaId,
         node: &ReplicaAddress,
     ) -> PeerClient {
-        self.client(&self.heartbeat, target, node)
+        self.client(Purpose::Heartbeat, target, node)
     }
 
     async fn new_snapshot_client(
@@ -102,14 +82,15 @@ impl RaftNetworkFactory<TypeConfig> for Network {
         target: ReplicaId,
         node: &ReplicaAddress,
     ) -> PeerClient {
-        self.client(&self.snapshot, target, node)
+        self.client(Purpose::Snapshot, target, node)
     }
 }
 
 /// Speaks to one peer for one purpose.
 #[derive(Clone, Debug)]
 pub(crate) struct PeerClient {
-    http: reqwest::Client,
+    clients: PeerClients,
+    purpose: Purpose,
     base: String,
     own: ReplicaId,
     target: ReplicaId,
@@ -150,7 +131,8 @@ impl PeerClient {
             }
         };
         let answer = self
-            .http
+            .clients
+            .get(self.purpose)
             .post(format!("{}{}", self.base, rpc.path()))
             .header(http::header::CONTENT_TYPE, "application/json")
             .timeout(patience)

@@ -8,6 +8,7 @@ use openraft::testing::log::{StoreBuilder, Suite};
 use openraft::type_config::TypeConfigExt;
 use openraft::{RaftLogReader, StorageError};
 use tempfile::TempDir;
+use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 
 use super::*;
@@ -86,7 +87,7 @@ async fn a_log_whose_snapshot_is_lost_is_refused() {
     drop(log);
     let config = replica_config(1, &one_peer(), folder.path());
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let refused = Group::start(config, listener).await;
+    let refused = Group::start(config, Transport::clear(listener)).await;
     assert!(matches!(refused, Err(GroupError::SnapshotLost { purged: 5, applied: 0, .. })));
 }
 
@@ -164,7 +165,7 @@ impl Cluster {
             .unwrap();
         let group = runtime.block_on(async {
             let listener = TcpListener::bind(address).await.unwrap();
-            Group::start(config, listener).await.unwrap()
+            Group::start(config, Transport::clear(listener)).await.unwrap()
         });
         self.replicas.insert(replica, Replica { runtime, group: Arc::new(group) });
     }

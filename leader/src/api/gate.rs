@@ -1,0 +1,290 @@
+//! Who may ask what: agents by the token of their pod, operators by their Kubernetes token.
+//!
+//! The API server is asked once and its answer is kept for a minute. While it does not answer, what it
+//! said before still counts for some time: a notice must get through when the API server is down.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, header};
+use axum::middleware::Next;
+use axum::response::Response;
+use drover_common::call::{Kind, KubernetesCall, Target};
+use drover_common::id::NodeName;
+use drover_kubernetes::{Client, Identity, ReviewError, review_access, review_token};
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+use tokio::time::Instant;
+
+use super::{ApiError, Shared};
+use crate::config::AccountName;
+
+#[cfg(test)]
+mod tests;
+
+/// What a token must be made for to be shown to a leader.
+const AUDIENCE: &str = "drover";
+/// How long the API server may take.
+const PATIENCE: Duration = Duration::from_secs(3);
+/// How long a yes counts.
+const YES_COUNTS: Duration = Duration::from_secs(60);
+/// How long a no counts, so that a flood of bad tokens does not become one of reviews.
+const NO_COUNTS: Duration = Duration::from_secs(5);
+/// How long a yes counts while the API server does not answer.
+const YES_COUNTS_ALONE: Duration = Duration::from_secs(10 * 60);
+/// Answers kept: an agent each, at the largest clusters there are.
+const MOST_KEPT: usize = 20_000;
+
+/// Why somebody is not let in. The text goes to whoever asked: it tells nothing they don't know.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Refusal {
+    #[error("a bearer token is needed")]
+    NoToken,
+    #[error("the token is not known to the API server, or not made for this")]
+    UnknownToken,
+    #[error("{0}")]
+    Forbidden(String),
+    #[error(transparent)]
+    Unreviewed(#[from] ReviewError),
+}
+
+/// Decides who is let in.
+#[derive(Clone)]
+pub(crate) struct Gate(Option<Arc<Guard>>);
+
+struct Guard {
+    client: Client,
+    account: AccountName,
+    agents: Kept<NodeName>,
+    operators: Kept<String>,
+}
+
+impl std::fmt::Debug for Gate {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str(if self.0.is_some() { "Gate::Guarded" } else { "Gate::Open" })
+    }
+}
+
+impl Gate {
+    /// Lets in agents that run as `account`, and operators that RBAC allows.
+    pub(crate) fn guarded(client: Client, account: AccountName) -> Self {
+        let (agents, operators) = (Kept::default(), Kept::default());
+        Self(Some(Arc::new(Guard { client, account, agents, operators })))
+    }
+
+    /// Lets everybody in.
+    pub(crate) fn open() -> Self {
+        Self(None)
+    }
+
+    /// Checks that a request comes from the agent of `node`.
+    pub(super) async fn admit_agent(
+        &self,
+        headers: &HeaderMap,
+        node: &NodeName,
+    ) -> Result<(), Refusal> {
+        let Some(guard) = &self.0 else { return Ok(()) };
+        let token = bearer(headers).ok_or(Refusal::NoToken)?;
+        let own =
+            guard.agents.get(&key(&[token]), Instant::now(), || guard.review_agent(token)).await?;
+        if own == *node {
+            Ok(())
+        } else {
+            Err(Refusal::Forbidden(format!("this is the token of node {own}, and not of {node}")))
+        }
+    }
+
+    /// Checks that a request may be made by whoever makes it; their name.
+    async fn admit_operator(
+        &self,
+        headers: &HeaderMap,
+        verb: &str,
+        path: &str,
+    ) -> Result<String, Refusal> {
+        let Some(guard) = &self.0 else { return Ok(String::new()) };
+        let token = bearer(headers).ok_or(Refusal::NoToken)?;
+        let asked = key(&[token, verb, path]);
+        guard
+            .operators
+            .get(&asked, Instant::now(), || guard.review_operator(token, verb, path))
+            .await
+    }
+}
+
+/// Lets operators in before a handler runs.
+pub(super) async fn operators(
+    State(shared): State<Shared>,
+    request: Request,
+    next: Next,
+) -> Result<Response, ApiError> {
+    let verb = request.method().as_str().to_ascii_lowercase();
+    shared.gate.admit_operator(request.headers(), &verb, request.uri().path()).await?;
+    Ok(next.run(request).await)
+}
+
+impl Guard {
+    /// The node that a token's pod runs on.
+    async fn review_agent(&self, token: &str) -> Result<NodeName, Refusal> {
+        let who = review_token(&self.client, token, Some(AUDIENCE), PATIENCE)
+            .await?
+            .ok_or(Refusal::UnknownToken)?;
+        let claim = AgentClaim::of(&who, &self.account)?;
+        let target = Target::namespaced(Kind::Pod, &self.account.namespace, &claim.pod);
+        let call = KubernetesCall::Get { target };
+        let pod =
+            drover_kubernetes::execute(&self.client, &call, PATIENCE).await.map_err(|failure| {
+                use drover_common::call::KubernetesFailureKind::NotFound;
+                if failure.kind == NotFound {
+                    Refusal::Forbidden(format!("pod {} is gone", claim.pod))
+                } else {
+                    Refusal::Unreviewed(ReviewError { reason: failure.message })
+                }
+            })?;
+        claim.confirm(&pod, &self.account)
+    }
+
+    async fn review_operator(
+        &self,
+        token: &str,
+        verb: &str,
+        path: &str,
+    ) -> Result<String, Refusal> {
+        let who = review_token(&self.client, token, None, PATIENCE)
+            .await?
+            .ok_or(Refusal::UnknownToken)?;
+        if review_access(&self.client, &who, verb, path, PATIENCE).await? {
+            Ok(who.username)
+        } else {
+            Err(Refusal::Forbidden(format!("{} may not {verb} {path}", who.username)))
+        }
+    }
+}
+
+/// What an agent's token says of its pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct AgentClaim {
+    pod: String,
+    pod_uid: String,
+    /// Kubernetes before 1.30 does not tell it.
+    node: Option<String>,
+}
+
+impl AgentClaim {
+    fn of(who: &Identity, account: &AccountName) -> Result<Self, Refusal> {
+        let wanted = Some((account.namespace.as_str(), account.name.as_str()));
+        if who.service_account() != wanted {
+            let name = &who.username;
+            return Err(Refusal::Forbidden(format!("{name} is not the agents' account {account}")));
+        }
+        let (Some(pod), Some(uid)) = (who.bound("pod-name"), who.bound("pod-uid")) else {
+            return Err(Refusal::Forbidden("the token is not bound to a pod".to_owned()));
+        };
+        let node = who.bound("node-name").map(str::to_owned);
+        Ok(Self { pod: pod.to_owned(), pod_uid: uid.to_owned(), node })
+    }
+
+    /// Compares the claim with the pod as it is; its node.
+    fn confirm(&self, pod: &Value, account: &AccountName) -> Result<NodeName, Refusal> {
+        let text = |pointer: &str| pod.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
+        let refuse = |reason: &str| Err(Refusal::Forbidden(format!("pod {}: {reason}", self.pod)));
+        if text("/metadata/uid") != self.pod_uid {
+            return refuse("it is another than the token's");
+        }
+        if text("/metadata/namespace") != account.namespace
+            || text("/spec/serviceAccountName") != account.name
+        {
+            return refuse("it does not run as the agents' account");
+        }
+        let node = text("/spec/nodeName");
+        if node.is_empty() || self.node.as_deref().is_some_and(|told| told != node) {
+            return refuse("it runs on another node than the token's");
+        }
+        Ok(NodeName::from(node))
+    }
+}
+
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let text = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
+    let (scheme, token) = text.split_once(' ')?;
+    let token = token.trim();
+    (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then_some(token)
+}
+
+/// A hash in place of the token: what is kept must be of no use to anybody.
+type AnswerKey = [u8; 32];
+
+fn key(parts: &[&str]) -> AnswerKey {
+    let mut digest = Sha256::new();
+    for part in parts {
+        digest.update(part.len().to_le_bytes());
+        digest.update(part.as_bytes());
+    }
+    digest.finalize().into()
+}
+
+/// The API server's answers, for as long as they count.
+struct Kept<T>(Mutex<HashMap<AnswerKey, Answer<T>>>);
+
+#[derive(Clone)]
+struct Answer<T> {
+    said: Result<T, Refusal>,
+    at: Instant,
+}
+
+impl<T> Default for Kept<T> {
+    fn default() -> Self {
+        Self(Mutex::new(HashMap::new()))
+    }
+}
+
+impl<T: Clone> Kept<T> {
+    /// What was answered to `asked`, or else what `review` answers `now`.
+    async fn get<F>(
+        &self,
+        asked: &AnswerKey,
+        now: Instant,
+        review: impl FnOnce() -> F,
+    ) -> Result<T, Refusal>
+    where
+        F: Future<Output = Result<T, Refusal>>,
+    {
+        let before = self.find(asked);
+        if let Some(answer) = &before {
+            let counts = if answer.said.is_ok() { YES_COUNTS } else { NO_COUNTS };
+            if now.duration_since(answer.at) < counts {
+                return answer.said.clone();
+            }
+        }
+        match review().await {
+            Err(Refusal::Unreviewed(error)) => match before {
+                Some(Answer { said: Ok(yes), at }) if now.duration_since(at) < YES_COUNTS_ALONE => {
+                    Ok(yes)
+                }
+                _ => Err(Refusal::Unreviewed(error)),
+            },
+            said => {
+                self.keep(*asked, now, said.clone());
+                said
+            }
+        }
+    }
+
+    fn find(&self, asked: &AnswerKey) -> Option<Answer<T>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(asked).cloned()
+    }
+
+    fn keep(&self, asked: AnswerKey, now: Instant, said: Result<T, Refusal>) {
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if kept.len() >= MOST_KEPT {
+            kept.retain(|_, answer| {
+                let counts = if answer.said.is_ok() { YES_COUNTS_ALONE } else { NO_COUNTS };
+                now.duration_since(answer.at) < counts
+            });
+        }
+        if kept.len() < MOST_KEPT || said.is_ok() {
+            kept.insert(asked, Answer { said, at: now });
+        }
+    }
+}

@@ -1,0 +1,91 @@
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use serde_json::json;
+
+use super::*;
+
+fn account() -> AccountName {
+    "drover-system/drover-agent".parse().unwrap()
+}
+
+fn identity(username: &str, facts: &[(&str, &str)]) -> Identity {
+    let extra = facts.iter().map(|(fact, value)| {
+        (format!("authentication.kubernetes.io/{fact}"), vec![(*value).to_owned()])
+    });
+    Identity { username: username.to_owned(), extra: extra.collect(), ..Identity::default() }
+}
+
+fn pod(uid: &str, node: &str, account: &str) -> Value {
+    json!({
+        "metadata": {"name": "agent-1", "namespace": "drover-system", "uid": uid},
+        "spec": {"nodeName": node, "serviceAccountName": account},
+    })
+}
+
+#[test]
+fn every_claim_of_an_agents_token_is_compared() {
+    let agent = "system:serviceaccount:drover-system:drover-agent";
+    let bound = [("pod-name", "agent-1"), ("pod-uid", "u-1"), ("node-name", "one")];
+    let claim = AgentClaim::of(&identity(agent, &bound), &account()).unwrap();
+    let right = pod("u-1", "one", "drover-agent");
+    assert_eq!(claim.confirm(&right, &account()), Ok("one".into()));
+    for (wrong, part) in [
+        (pod("u-2", "one", "drover-agent"), "another than the token's"),
+        (pod("u-1", "two", "drover-agent"), "another node"),
+        (pod("u-1", "one", "default"), "agents' account"),
+        (json!({}), "another than the token's"),
+    ] {
+        let refusal = claim.confirm(&wrong, &account()).unwrap_err().to_string();
+        assert!(refusal.contains(part), "{refusal}");
+    }
+    // A server that does not tell the node: the pod does.
+    let older = AgentClaim::of(&identity(agent, &bound[..2]), &account()).unwrap();
+    assert_eq!(older.confirm(&right, &account()), Ok("one".into()));
+    for (who, part) in [
+        (identity(agent, &[]), "not bound to a pod"),
+        (identity("system:serviceaccount:other:drover-agent", &bound), "not the agents' account"),
+        (identity("sandbox-admin", &bound), "not the agents' account"),
+    ] {
+        let refusal = AgentClaim::of(&who, &account()).unwrap_err().to_string();
+        assert!(refusal.contains(part), "{refusal}");
+    }
+}
+
+#[test]
+fn tokens_are_read_from_one_kind_of_header() {
+    let read = |value: &str| {
+        let headers = HeaderMap::from_iter([(header::AUTHORIZATION, value.parse().unwrap())]);
+        bearer(&headers).map(str::to_owned)
+    };
+    assert_eq!(read("Bearer abc"), Some("abc".to_owned()));
+    assert_eq!(read("bearer abc"), Some("abc".to_owned()));
+    for none in ["Basic abc", "Bearer ", "abc"] {
+        assert_eq!(read(none), None, "{none}");
+    }
+    assert_ne!(key(&["ab", "c"]), key(&["a", "bc"]));
+}
+
+#[tokio::test]
+async fn answers_count_for_a_while_and_longer_while_nobody_answers() {
+    let kept = Kept::<u8>::default();
+    let asked = AtomicUsize::new(0);
+    let ask = async |now: Instant, answer: Result<u8, Refusal>| {
+        let review = || {
+            asked.fetch_add(1, Ordering::Relaxed);
+            std::future::ready(answer)
+        };
+        kept.get(&key(&["t"]), now, review).await
+    };
+    let down = || Err(Refusal::Unreviewed(ReviewError { reason: "down".to_owned() }));
+    let start = Instant::now();
+    assert!(ask(start, down()).await.is_err());
+    assert_eq!(ask(start, Ok(1)).await, Ok(1));
+    assert_eq!(ask(start, Ok(2)).await, Ok(1));
+    assert_eq!(asked.load(Ordering::Relaxed), 2);
+    assert_eq!(ask(start + YES_COUNTS, down()).await, Ok(1));
+    let late = start + YES_COUNTS_ALONE;
+    assert!(ask(late, down()).await.is_err());
+    assert_eq!(ask(late, Err(Refusal::UnknownToken)).await, Err(Refusal::UnknownToken));
+    assert_eq!(ask(late, Ok(3)).await, Err(Refusal::UnknownToken));
+    assert_eq!(ask(late + NO_COUNTS, Ok(3)).await, Ok(3));
+}
