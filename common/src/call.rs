@@ -64,6 +64,12 @@ pub enum Kind {
     NodeClaim,
     /// karpenter.k8s.aws/v1 EC2NodeClass
     Ec2NodeClass,
+    /// karpenter.sh/v1alpha1 NodeOverlay
+    NodeOverlay,
+    /// autoscaling.x-k8s.io/v1beta1 CapacityBuffer
+    CapacityBuffer,
+    /// core/v1 PodTemplate
+    PodTemplate,
 }
 
 /// Where a [`Kind`] lives in the API.
@@ -83,7 +89,7 @@ pub struct Endpoint {
 
 impl Kind {
     /// Every kind, in declaration order.
-    pub const ALL: [Kind; 17] = [
+    pub const ALL: [Kind; 20] = [
         Kind::Pod,
         Kind::Node,
         Kind::Namespace,
@@ -101,6 +107,9 @@ impl Kind {
         Kind::NodePool,
         Kind::NodeClaim,
         Kind::Ec2NodeClass,
+        Kind::NodeOverlay,
+        Kind::CapacityBuffer,
+        Kind::PodTemplate,
     ];
 
     /// Group, version, kind, plural and scope.
@@ -129,8 +138,28 @@ impl Kind {
             Kind::NodePool => ("karpenter.sh", "NodePool", "nodepools", false),
             Kind::NodeClaim => ("karpenter.sh", "NodeClaim", "nodeclaims", false),
             Kind::Ec2NodeClass => ("karpenter.k8s.aws", "EC2NodeClass", "ec2nodeclasses", false),
+            Kind::NodeOverlay => ("karpenter.sh", "NodeOverlay", "nodeoverlays", false),
+            Kind::CapacityBuffer => {
+                ("autoscaling.x-k8s.io", "CapacityBuffer", "capacitybuffers", true)
+            }
+            Kind::PodTemplate => ("", "PodTemplate", "podtemplates", true),
         };
-        Endpoint { group, version: "v1", kind, plural, namespaced }
+        let version = match self {
+            Kind::NodeOverlay => "v1alpha1",
+            Kind::CapacityBuffer => "v1beta1",
+            _ => "v1",
+        };
+        Endpoint { group, version, kind, plural, namespaced }
+    }
+
+    /// Whether leaders and agents follow objects of this kind.
+    pub const fn is_watched(self) -> bool {
+        !matches!(self, Kind::Lease | Kind::Event)
+    }
+
+    /// Whether a cluster may do without the kind: decisions don't wait for its watch.
+    pub const fn is_optional(self) -> bool {
+        matches!(self, Kind::NodeOverlay | Kind::CapacityBuffer | Kind::PodTemplate)
     }
 
     /// `apiVersion` as written in manifests.

@@ -13,7 +13,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
 use crate::call::Kind;
-use crate::crd::{Ec2NodeClass, NodeClaim, NodePool};
+use crate::crd::{CapacityBuffer, Ec2NodeClass, NodeClaim, NodeOverlay, NodePool};
 
 pub use node::*;
 pub use pod::*;
@@ -138,6 +138,9 @@ pub enum ClusterObject {
     NodePool(Box<NodePool>),
     NodeClaim(Box<NodeClaim>),
     Ec2NodeClass(Box<Ec2NodeClass>),
+    NodeOverlay(Box<NodeOverlay>),
+    CapacityBuffer(Box<CapacityBuffer>),
+    PodTemplate(Box<NamedPodTemplate>),
 }
 
 /// Why an object could not be read; the rest of the watch goes on.
@@ -186,7 +189,12 @@ impl ClusterObject {
             Self::StorageClass(o) => &mut o.metadata,
             Self::CsiNode(o) => &mut o.metadata,
             Self::VolumeAttachment(o) => &mut o.metadata,
-            Self::NodePool(_) | Self::NodeClaim(_) | Self::Ec2NodeClass(_) => return None,
+            Self::PodTemplate(o) => &mut o.metadata,
+            Self::NodePool(_)
+            | Self::NodeClaim(_)
+            | Self::Ec2NodeClass(_)
+            | Self::NodeOverlay(_)
+            | Self::CapacityBuffer(_) => return None,
         })
     }
 
@@ -208,6 +216,9 @@ impl ClusterObject {
             Self::NodePool(o) => o.metadata.name.as_deref().unwrap_or_default(),
             Self::NodeClaim(o) => o.metadata.name.as_deref().unwrap_or_default(),
             Self::Ec2NodeClass(o) => o.metadata.name.as_deref().unwrap_or_default(),
+            Self::NodeOverlay(o) => o.metadata.name.as_deref().unwrap_or_default(),
+            Self::CapacityBuffer(o) => o.metadata.name.as_deref().unwrap_or_default(),
+            Self::PodTemplate(o) => &o.metadata.name,
         }
     }
 
@@ -238,6 +249,9 @@ impl ClusterObject {
             Kind::NodePool => boxed(source).map(Self::NodePool),
             Kind::NodeClaim => boxed(source).map(Self::NodeClaim),
             Kind::Ec2NodeClass => boxed(source).map(Self::Ec2NodeClass),
+            Kind::NodeOverlay => boxed(source).map(Self::NodeOverlay),
+            Kind::CapacityBuffer => boxed(source).map(Self::CapacityBuffer),
+            Kind::PodTemplate => boxed(source).map(Self::PodTemplate),
             Kind::Lease | Kind::Event => Err(D::Error::custom("this kind is not watched")),
         }
     }

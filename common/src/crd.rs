@@ -1,5 +1,6 @@
 //! Karpenter's custom resources: `karpenter.sh/v1` NodePool and NodeClaim, `karpenter.k8s.aws/v1`
-//! EC2NodeClass.
+//! EC2NodeClass, `karpenter.sh/v1alpha1` NodeOverlay; and the CapacityBuffer that it shares with
+//! others.
 //!
 //! Field names, defaults, patterns and rules are those of Karpenter's v1 API (core and AWS provider
 //! 1.14), so that manifests written for it are taken as they are. Durations and quantities stay in
@@ -11,22 +12,26 @@
 )]
 
 mod budget;
+mod capacity_buffer;
 mod condition;
 mod cron;
 mod duration;
 mod node_claim;
 mod node_class;
+mod node_overlay;
 mod node_pool;
 mod quantity;
 mod schema;
 mod validate;
 
 pub use budget::*;
+pub use capacity_buffer::*;
 pub use condition::*;
 pub use cron::*;
 pub use duration::*;
 pub use node_claim::*;
 pub use node_class::*;
+pub use node_overlay::*;
 pub use node_pool::*;
 pub use quantity::*;
 pub use validate::*;
@@ -35,10 +40,17 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use kube::CustomResourceExt;
 use serde_json::Value;
 
-/// The definitions of all three kinds as JSON, ready to be applied: NodePool, NodeClaim,
-/// EC2NodeClass.
+/// The definitions of all kinds as JSON, ready to be applied: NodePool, NodeClaim, EC2NodeClass,
+/// NodeOverlay, CapacityBuffer.
 pub fn values() -> Vec<Value> {
-    [NodePool::crd(), NodeClaim::crd(), Ec2NodeClass::crd()]
+    let definitions = [
+        NodePool::crd(),
+        NodeClaim::crd(),
+        Ec2NodeClass::crd(),
+        NodeOverlay::crd(),
+        CapacityBuffer::crd(),
+    ];
+    definitions
         .iter()
         .map(|definition| {
             let mut value =
@@ -49,7 +61,7 @@ pub fn values() -> Vec<Value> {
         .collect()
 }
 
-/// The definitions of all three kinds: NodePool, NodeClaim, EC2NodeClass.
+/// The definitions of all kinds, in the order of [`values`].
 pub fn all() -> Vec<CustomResourceDefinition> {
     values()
         .into_iter()

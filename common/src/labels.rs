@@ -124,6 +124,8 @@ pub fn stable_name(key: &str) -> &str {
         "beta.kubernetes.io/arch" => ARCH,
         "beta.kubernetes.io/os" => OS,
         "beta.kubernetes.io/instance-type" => INSTANCE_TYPE,
+        // The EBS driver's own name of the zone, on volumes and in storage classes.
+        "topology.ebs.csi.aws.com/zone" => ZONE,
         other => other,
     }
 }

@@ -228,7 +228,7 @@ fn watch_cluster(
     stop: &CancellationToken,
 ) -> mpsc::Receiver<drover_common::cluster::ClusterEvent> {
     let (sender, events) = mpsc::channel(WAITING_EVENTS);
-    let watched = Kind::ALL.into_iter().filter(|kind| !matches!(kind, Kind::Lease | Kind::Event));
+    let watched = Kind::ALL.into_iter().filter(|kind| kind.is_watched());
     for kind in watched {
         let watch = drover_kubernetes::watch(client.clone(), kind, None, sender.clone());
         let stop = stop.clone();

@@ -270,6 +270,8 @@ pub struct PodStatus {
     pub start_time: Option<Timestamp>,
     /// For in-place resize: what is allocated and actual, by container.
     pub container_statuses: Vec<ContainerStatus>,
+    /// The same of init containers; sidecars can be resized, too.
+    pub init_container_statuses: Vec<ContainerStatus>,
 }
 
 /// A container's status.

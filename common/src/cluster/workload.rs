@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{LabelSelector, Metadata, PodSpec};
+use super::{LabelSelector, Metadata, PodCondition, PodSpec};
 
 /// A DaemonSet: its pods take room on every node they match.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -44,6 +44,8 @@ pub struct StatefulSet {
 pub struct TemplateSpec {
     /// Wanted replicas; 1 if absent, unused by DaemonSets.
     pub replicas: Option<i32>,
+    /// `Parallel` or `OrderedReady` (default), of StatefulSets.
+    pub pod_management_policy: String,
     /// The pod template.
     pub template: PodTemplate,
 }
@@ -58,12 +60,24 @@ pub struct PodTemplate {
     pub spec: PodSpec,
 }
 
+/// A PodTemplate object: a CapacityBuffer may name one.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct NamedPodTemplate {
+    /// Metadata.
+    pub metadata: Metadata,
+    /// The template.
+    pub template: PodTemplate,
+}
+
 /// Replicas that exist.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ReplicaStatus {
     /// Created so far.
     pub replicas: i32,
+    /// Conditions; `ReplicaFailure` of ReplicaSets.
+    pub conditions: Vec<PodCondition>,
 }
 
 /// A Namespace.

@@ -130,6 +130,29 @@ pub(super) fn claim_requirements(_: &mut SchemaGenerator) -> Schema {
     requirement_list(key_rules("self", "'karpenter.sh/capacity-type', 'karpenter.sh/nodepool'"))
 }
 
+/// Requirements of a NodeOverlay: of any label, without `minValues`.
+pub(super) fn overlay_requirements(_: &mut SchemaGenerator) -> Schema {
+    let mut schema = requirement_list(Vec::new());
+    if let Some(items) = schema.pointer_mut("/items/properties").and_then(Value::as_object_mut) {
+        items.remove("minValues");
+    }
+    schema.insert(
+        "x-kubernetes-validations".to_owned(),
+        rules(&[
+            (
+                "self.all(x, x.operator == 'In' ? has(x.values) && x.values.size() >= 1 : true)",
+                "the operator In needs a value",
+            ),
+            (
+                "self.all(x, x.operator in ['Gt', 'Lt', 'Gte', 'Lte'] ? has(x.values) && \
+                 x.values.size() == 1 && int(x.values[0]) >= 0 : true)",
+                "the operators Gt, Lt, Gte and Lte need exactly one integer that is not negative",
+            ),
+        ]),
+    );
+    schema
+}
+
 /// Requirements in a status: written by the controller, not limited.
 pub(super) fn status_requirements(_: &mut SchemaGenerator) -> Schema {
     json_schema!({

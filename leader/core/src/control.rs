@@ -16,6 +16,9 @@
 mod adopt;
 mod agents;
 mod answer;
+mod batch;
+mod binding;
+mod buffer;
 mod calls;
 mod claim_status;
 mod class;
@@ -26,6 +29,7 @@ mod disrupt;
 mod drain;
 mod events;
 mod garbage;
+mod gather;
 mod intent;
 mod launch;
 mod lease;
@@ -33,9 +37,11 @@ mod leave;
 mod lifecycle;
 mod node_patch;
 mod object;
+mod overlay;
 mod pool;
 mod provisioning;
 mod settings;
+mod static_pool;
 mod status;
 mod volumes;
 
@@ -169,7 +175,7 @@ impl Control {
     /// When the next [`Input::Tick`] is due; `None`: not before the usual one.
     pub fn next_wakeup(&self) -> Option<Timestamp> {
         let settings = &self.settings;
-        let batch = self.provisioning.batch_ends(settings.batch_idle, settings.batch_max);
+        let batch = self.provisioning.batches.ends(settings.batch_idle, settings.batch_max);
         self.reign?;
         [self.dirty_since, batch].into_iter().flatten().min()
     }
@@ -248,9 +254,12 @@ impl Control {
         self.lead_out(state, now);
         self.drain_for_silent_agents(state, now);
         self.collect_garbage(state, now);
+        self.keep_static_pools(state, now);
         self.provision(state, now);
         self.consolidate(state, now);
         self.report_pools(state, now);
+        self.report_overlays(state, now);
+        self.report_buffers(now);
         self.report_classes(now);
     }
 

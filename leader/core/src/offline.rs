@@ -52,7 +52,7 @@ pub struct OfflineCluster {
     pub warnings: Vec<String>,
     /// The time that ages and windows are judged by.
     pub now: Timestamp,
-    unavailable: BTreeSet<UnavailableOffering>,
+    unavailable: BTreeMap<UnavailableOffering, Timestamp>,
 }
 
 impl OfflineCluster {
@@ -61,6 +61,7 @@ impl OfflineCluster {
         PlanInput {
             view: &self.view,
             catalogs: &self.catalogs,
+            virtual_pods: &[],
             in_flight: &self.in_flight,
             leaving: &self.leaving,
             unavailable: &self.unavailable,

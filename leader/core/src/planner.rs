@@ -5,6 +5,7 @@
 //! other pod are packed in bulk by price; the rest goes pod by pod. Preferences are rules that are
 //! dropped one by one where they can't be met.
 
+mod attach;
 mod bin;
 mod board;
 mod bulk;
@@ -16,42 +17,42 @@ mod existing;
 mod finish;
 mod first_fit;
 mod group;
+mod in_flight;
 mod input;
 mod market;
 mod matching;
 mod open_label;
 mod output;
+mod overlay;
 mod pack;
 mod reason;
 mod repack;
 mod rules;
 mod split;
+mod static_pool;
 #[cfg(test)]
 mod tests;
 mod topology;
 mod volume;
 
 use board::Board;
+use drover_common::cluster::ObjectKey;
 use drover_common::id::NodePoolName;
 
 use crate::view::View;
 
+pub(crate) use group::is_provisionable;
 pub use input::*;
 pub use output::*;
 pub use repack::*;
+pub use static_pool::{OverlayFault, overlay_faults, plan_static};
 
 /// Plans for the pods that wait.
 pub fn plan(input: &PlanInput<'_>) -> Plan {
-    let mut board = Board::set(input);
-    board.keep_meant();
-    let mut first_fit_price = 0_u64;
-    loop {
-        first_fit_price = first_fit_price.saturating_add(round(&mut board));
-        if !relax(&mut board, input.view) {
-            break;
-        }
+    let mut plan = plan_in(input, Order::AllAtOnce);
+    if puts_low_before_high(input, &plan) {
+        plan = plan_in(input, Order::ByPriority);
     }
-    let mut plan = finish(board, first_fit_price);
     // Told rather than asserted: a leader that runs must not fall over a plan it can still report.
     if cfg!(debug_assertions) && plan.report.pods <= MOST_CHECKED_PODS {
         let violations = check::check(input, &plan);
@@ -60,12 +61,61 @@ pub fn plan(input: &PlanInput<'_>) -> Plan {
     plan
 }
 
+/// In which order pods are placed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Order {
+    /// All priorities together, which packs best. Enough as long as nothing runs out.
+    AllAtOnce,
+    /// Every pod of a priority before any of a lower one.
+    ByPriority,
+}
+
+fn plan_in(input: &PlanInput<'_>, order: Order) -> Plan {
+    let mut board = Board::set(input);
+    board.keep_meant();
+    let all: Vec<usize> = (0..board.groups.len()).collect();
+    let bands: Vec<Vec<usize>> = match order {
+        Order::AllAtOnce => vec![all],
+        // Groups are sorted by priority.
+        Order::ByPriority => all
+            .chunk_by(|a, b| board.priority(*a) == board.priority(*b))
+            .map(<[usize]>::to_vec)
+            .collect(),
+    };
+    let mut first_fit_price = 0_u64;
+    for band in bands {
+        loop {
+            first_fit_price = first_fit_price.saturating_add(round(&mut board, &band));
+            if !relax(&mut board, input.view, &band) {
+                break;
+            }
+        }
+    }
+    finish(board, first_fit_price)
+}
+
+/// Whether a pod is left though a pod of lower priority got what is limited: a new node, where
+/// limits or a shortage keep others from being made.
+fn puts_low_before_high(input: &PlanInput<'_>, plan: &Plan) -> bool {
+    let of_view = |key: &ObjectKey| input.view.pod(key);
+    let priority =
+        |key: &ObjectKey| of_view(key).map_or(i32::MIN, |pod| pod.spec.priority.unwrap_or(0));
+    let Some(left) = plan.unschedulable.iter().map(|entry| priority(&entry.pod)).max() else {
+        return false;
+    };
+    let launched = plan.launches.iter().flat_map(|launch| &launch.pods);
+    let placed = plan.placements.iter().flat_map(|placement| &placement.pods);
+    launched.chain(placed).any(|pod| priority(pod) < left)
+}
+
 /// Plans of more pods are not checked by debug builds on their own: the check goes pod by pod.
 const MOST_CHECKED_PODS: usize = 2_000;
 
 /// Places what can be placed at the present steps of relaxation.
-fn round(board: &mut Board<'_>) -> u64 {
-    let waiting: Vec<usize> = (0..board.groups.len())
+fn round(board: &mut Board<'_>, band: &[usize]) -> u64 {
+    let waiting: Vec<usize> = band
+        .iter()
+        .copied()
         .filter(|group| board.groups.get(*group).is_some_and(|group| group.left() > 0))
         .collect();
     let (bulk, entangled): (Vec<usize>, Vec<usize>) =
@@ -84,10 +134,10 @@ fn round(board: &mut Board<'_>) -> u64 {
     first_fit_price
 }
 
-/// Drops one more preference of every group with pods left. False if there is none to drop.
-fn relax(board: &mut Board<'_>, view: &View) -> bool {
+/// Drops one more preference of every group of the band with pods left. False if there is none to drop.
+fn relax(board: &mut Board<'_>, view: &View, band: &[usize]) -> bool {
     let mut relaxed = false;
-    for group in 0..board.groups.len() {
+    for group in band.iter().copied() {
         let Some(entry) = board.groups.get(group) else { continue };
         let next = entry.step + 1;
         if entry.left() > 0 && next < entry.variants.len() {

@@ -13,17 +13,17 @@ use std::sync::Arc;
 
 use drover_common::call::Kind;
 use drover_common::cluster::{
-    ClusterEvent, ClusterObject, CsiNode, DaemonSet, Namespace, Node, ObjectKey, PersistentVolume,
-    PersistentVolumeClaim, Pod, PodDisruptionBudget, ReplicaSet, StatefulSet, StorageClass,
-    VolumeAttachment,
+    ClusterEvent, ClusterObject, CsiNode, DaemonSet, NamedPodTemplate, Namespace, Node, ObjectKey,
+    PersistentVolume, PersistentVolumeClaim, Pod, PodDisruptionBudget, ReplicaSet, StatefulSet,
+    StorageClass, VolumeAttachment,
 };
-use drover_common::crd::{Ec2NodeClass, NodeClaim, NodePool};
+use drover_common::crd::{CapacityBuffer, Ec2NodeClass, NodeClaim, NodeOverlay, NodePool};
 use drover_common::id::{
     InstanceId, NodeClaimName, NodeName, NodePoolName, instance_of_provider_id,
 };
 
 pub(crate) use shape::ShapeTable;
-pub use shape::{HostPort, PodShape, ShapeId, ShapeVolume, requests_of};
+pub use shape::{HostPort, PodShape, ShapeId, ShapeVolume};
 use sync::SyncTable;
 
 /// A pod and its shape.
@@ -120,6 +120,9 @@ pub struct View {
     claims: BTreeMap<NodeClaimName, Arc<NodeClaim>>,
     pools: BTreeMap<NodePoolName, Arc<NodePool>>,
     classes: BTreeMap<String, Arc<Ec2NodeClass>>,
+    overlays: BTreeMap<String, Arc<NodeOverlay>>,
+    buffers: BTreeMap<ObjectKey, Arc<CapacityBuffer>>,
+    pod_templates: BTreeMap<ObjectKey, Arc<NamedPodTemplate>>,
     namespaces: BTreeMap<String, Arc<Namespace>>,
     volume_claims: BTreeMap<ObjectKey, Arc<PersistentVolumeClaim>>,
     volumes: BTreeMap<String, Arc<PersistentVolume>>,
@@ -200,6 +203,19 @@ impl View {
                 self.sync.seen(Kind::Ec2NodeClass, &key);
                 self.classes.insert(key.name, Arc::new(*class));
             }
+            ClusterObject::NodeOverlay(overlay) => {
+                let key = cluster_key(overlay.metadata.name.as_deref());
+                self.sync.seen(Kind::NodeOverlay, &key);
+                self.overlays.insert(key.name, Arc::new(*overlay));
+            }
+            ClusterObject::CapacityBuffer(buffer) => {
+                let key = ObjectKey {
+                    namespace: buffer.metadata.namespace.clone().unwrap_or_default(),
+                    name: buffer.metadata.name.clone().unwrap_or_default(),
+                };
+                self.sync.seen(Kind::CapacityBuffer, &key);
+                self.buffers.insert(key, Arc::new(*buffer));
+            }
             ClusterObject::Namespace(o) => {
                 self.sync.seen(Kind::Namespace, &ObjectKey::from(&o.metadata));
                 self.namespaces.insert(o.metadata.name.clone(), Arc::new(*o));
@@ -228,6 +244,7 @@ impl View {
             ClusterObject::DaemonSet(o) => keep!(DaemonSet, daemon_sets, o),
             ClusterObject::ReplicaSet(o) => keep!(ReplicaSet, replica_sets, o),
             ClusterObject::StatefulSet(o) => keep!(StatefulSet, stateful_sets, o),
+            ClusterObject::PodTemplate(o) => keep!(PodTemplate, pod_templates, o),
             ClusterObject::PersistentVolume(o) => {
                 self.sync.seen(Kind::PersistentVolume, &ObjectKey::from(&o.metadata));
                 self.volumes.insert(o.metadata.name.clone(), Arc::new(*o));
@@ -322,6 +339,9 @@ impl View {
             Kind::NodeClaim => self.forget_claim(&key.name),
             Kind::NodePool => drop(self.pools.remove(&NodePoolName::from(key.name.as_str()))),
             Kind::Ec2NodeClass => drop(self.classes.remove(&key.name)),
+            Kind::NodeOverlay => drop(self.overlays.remove(&key.name)),
+            Kind::CapacityBuffer => drop(self.buffers.remove(key)),
+            Kind::PodTemplate => drop(self.pod_templates.remove(key)),
             Kind::Namespace => drop(self.namespaces.remove(&key.name)),
             Kind::PersistentVolumeClaim => drop(self.volume_claims.remove(key)),
             Kind::PersistentVolume => drop(self.volumes.remove(&key.name)),
@@ -348,6 +368,9 @@ impl View {
             Kind::NodeClaim => cluster(self.claims.keys().map(NodeClaimName::as_str)),
             Kind::NodePool => cluster(self.pools.keys().map(NodePoolName::as_str)),
             Kind::Ec2NodeClass => cluster(self.classes.keys().map(String::as_str)),
+            Kind::NodeOverlay => cluster(self.overlays.keys().map(String::as_str)),
+            Kind::CapacityBuffer => self.buffers.keys().cloned().collect(),
+            Kind::PodTemplate => self.pod_templates.keys().cloned().collect(),
             Kind::Namespace => cluster(self.namespaces.keys().map(String::as_str)),
             Kind::PersistentVolumeClaim => self.volume_claims.keys().cloned().collect(),
             Kind::PersistentVolume => cluster(self.volumes.keys().map(String::as_str)),

@@ -74,6 +74,13 @@ fn write_cluster(page: &mut Page, status: &Status) {
         "Pods that the last plan found no place for.",
         status.unschedulable.len(),
     );
+    page.head(
+        "drover_bindings_total",
+        "counter",
+        "Planned pods that the scheduler bound, by whether it bound them where they were planned.",
+    );
+    page.line("drover_bindings_total", &[("as_planned", "true")], status.bindings_followed);
+    page.line("drover_bindings_total", &[("as_planned", "false")], status.bindings_diverged);
     page.gauge("karpenter_nodepools_count", "NodePools.", status.view.pools);
     page.gauge("drover_cluster_pods", "Pods in the view.", status.view.pods);
     page.gauge("drover_cluster_pod_shapes", "Distinct pod shapes.", status.view.shapes);

@@ -27,7 +27,7 @@ pub struct Replica {
 fn watched_kinds() -> BTreeMap<Resource, Kind> {
     Kind::ALL
         .into_iter()
-        .filter(|kind| !matches!(kind, Kind::Lease | Kind::Event))
+        .filter(|kind| kind.is_watched())
         .map(|kind| (Resource::new(kind.endpoint().group, kind.endpoint().plural), kind))
         .collect()
 }

@@ -43,8 +43,10 @@ impl Pod {
 
     fn container_requests(&self, container: &Container, resize_infeasible: bool) -> Resources {
         let wanted = effective_requests(&container.resources);
-        let status =
-            self.status.container_statuses.iter().find(|status| status.name == container.name);
+        // Names are unique over both lists.
+        let mut statuses =
+            self.status.container_statuses.iter().chain(&self.status.init_container_statuses);
+        let status = statuses.find(|status| status.name == container.name);
         let Some(status) = status else { return wanted };
         let actual = status.resources.as_ref().map(|actual| &actual.requests);
         let held = actual.map_or_else(
@@ -133,6 +135,16 @@ mod tests {
         assert_eq!(requests(pod(json!({"requests": {"cpu": "3"}})))["cpu"], "3100m");
         let limits = requests(pod(json!({"limits": {"cpu": "3", "memory": "2Gi"}})));
         assert_eq!(limits, json!({"cpu": "1100m", "memory": "2Gi", "pods": "1"}));
+    }
+
+    #[test]
+    fn a_sidecar_is_resized_like_a_container() {
+        let pod = json!({
+            "spec": {"containers": [container("a", "1")], "initContainers": [sidecar("s", "1")]},
+            "status": {"initContainerStatuses": [
+                {"name": "s", "resources": {"requests": {"cpu": "3"}}}]},
+        });
+        assert_eq!(requests(pod), json!({"cpu": "4", "pods": "1"}));
     }
 
     #[test]

@@ -1,9 +1,9 @@
 //! Answers to calls: where each goes, and what every one has in common.
 
 use drover_common::call::{
-    Call, Kind, KubernetesCall, KubernetesFailure, KubernetesFailureKind, Outcome,
+    Call, Kind, KubernetesCall, KubernetesFailure, KubernetesFailureKind, Outcome, Target,
 };
-use drover_common::cluster::{ClusterEvent, ClusterObject};
+use drover_common::cluster::{ClusterEvent, ClusterObject, ObjectKey};
 use drover_common::ec2::{Ec2Answer, Ec2FailureKind};
 use drover_common::id::NodeClaimName;
 use jiff::Timestamp;
@@ -119,7 +119,7 @@ impl Control {
             return;
         }
         if matches!(call, KubernetesCall::MergePatch { .. })
-            && self.known_uid(target.kind, &target.name).as_deref() != text("/metadata/uid")
+            && self.known_uid(target).as_deref() != text("/metadata/uid")
         {
             return;
         }
@@ -130,8 +130,14 @@ impl Control {
         }
     }
 
-    fn known_uid(&self, kind: Kind, name: &str) -> Option<String> {
-        match kind {
+    fn known_uid(&self, target: &Target) -> Option<String> {
+        let name = target.name.as_str();
+        match target.kind {
+            Kind::CapacityBuffer => {
+                let namespace = target.namespace.clone().unwrap_or_default();
+                let key = ObjectKey { namespace, name: name.to_owned() };
+                self.view.buffers().get(&key).and_then(|buffer| buffer.metadata.uid.clone())
+            }
             Kind::Node => self.view.nodes().get(&name.into()).map(|o| o.metadata.uid.clone()),
             Kind::NodeClaim => self
                 .view
@@ -140,6 +146,9 @@ impl Control {
                 .and_then(|claim| claim.metadata.uid.clone()),
             Kind::NodePool => {
                 self.view.pools().get(&name.into()).and_then(|pool| pool.metadata.uid.clone())
+            }
+            Kind::NodeOverlay => {
+                self.view.overlays().get(name).and_then(|overlay| overlay.metadata.uid.clone())
             }
             Kind::Ec2NodeClass => {
                 self.view.classes().get(name).and_then(|class| class.metadata.uid.clone())
@@ -192,6 +201,8 @@ fn subject(key: &CallKey) -> String {
         CallKey::PatchPoolStatus(name) => format!("the status of NodePool {name}"),
         CallKey::PatchClass(name) => format!("patching EC2NodeClass {name}"),
         CallKey::PatchClassStatus(name) => format!("the status of EC2NodeClass {name}"),
+        CallKey::PatchOverlayStatus(name) => format!("the status of NodeOverlay {name}"),
+        CallKey::PatchBufferStatus(key) => format!("the status of CapacityBuffer {key}"),
         CallKey::Event(name) => format!("event {name}"),
     }
 }

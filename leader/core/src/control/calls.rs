@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use drover_common::call::Call;
+use drover_common::cluster::ObjectKey;
 use drover_common::id::{InstanceId, IntentId, NodeClaimName, NodeName, NodePoolName};
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -65,6 +66,10 @@ pub enum CallKey {
     PatchClass(String),
     /// An EC2NodeClass's status.
     PatchClassStatus(String),
+    /// A NodeOverlay's status.
+    PatchOverlayStatus(String),
+    /// A CapacityBuffer's status.
+    PatchBufferStatus(ObjectKey),
     /// An event on an object; named by its own name.
     Event(String),
 }

@@ -9,9 +9,10 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::Control;
 use super::disrupt::Managed;
+use super::gather::Gathered;
 use super::intent::short_hash;
 use super::object::after;
-use super::provisioning::{Gathered, alike};
+use super::provisioning::alike;
 use crate::command::{Change, Disruption, DisruptionReason, LaunchIntent};
 use crate::planner::{
     Batch, LeftAlone, LeftKind, MoveTarget, RepackInput, RepackPlan, RepackReport, remove_empty,

@@ -126,6 +126,13 @@ impl Control {
         if state.is_paused(record.nodepool.as_ref()) {
             return Some("an operator paused it".to_owned());
         }
+        let pool = record.nodepool.as_ref().and_then(|pool| self.view.pools().get(pool));
+        if pool.is_some_and(|pool| pool.spec.replicas.is_some()) {
+            return Some("its NodePool keeps a fixed number of nodes".to_owned());
+        }
+        if record.node.as_ref().is_some_and(|node| self.provisioning.is_buffering(node)) {
+            return Some("a CapacityBuffer counts on its free room".to_owned());
+        }
         let Some(claim) = claim else { return Some("its NodeClaim is not there".to_owned()) };
         let annotations = claim.metadata.annotations.as_ref();
         let protection = annotations.and_then(|a| a.get(labels::DO_NOT_DISRUPT));
@@ -360,7 +367,7 @@ impl Control {
         let settings =
             crate::planner::RepackSettings { skip_waits: true, ..self.settings.repack.clone() };
         let leaving: BTreeSet<NodeName> = leaving.difference(nodes).cloned().collect();
-        let gathered = super::provisioning::Gathered::default();
+        let gathered = super::gather::Gathered::default();
         let input = RepackInput {
             plan: gathered.input(self, &leaving, now),
             nodes: &managed,

@@ -222,7 +222,7 @@ impl Control {
             || key.to_string(),
             |owner| format!("{}/{} {}", key.namespace, owner.kind, owner.name),
         );
-        let mut requests = crate::view::requests_of(&pod.spec, &pod.status.container_statuses);
+        let mut requests = pod.requests();
         requests.remove(&drover_common::resources::ResourceName::Pods);
         format!("{owner} ({requests})")
     }
@@ -278,6 +278,10 @@ fn claim_object(
         ("karpenter.k8s.aws/ec2nodeclass-hash".to_owned(), node_class_hash(class)),
         ("karpenter.k8s.aws/ec2nodeclass-hash-version".to_owned(), HASH_VERSION.to_owned()),
     ]);
+    if launch.min_values_relaxed {
+        annotations
+            .insert("karpenter.sh/nodeclaim-min-values-relaxed".to_owned(), "true".to_owned());
+    }
     let spec = template.spec.claim(launch.requirements.clone(), raw(&launch.requests));
     json!({
         "apiVersion": "karpenter.sh/v1",

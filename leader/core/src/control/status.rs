@@ -53,6 +53,10 @@ pub struct Status {
     pub allowed_disruptions: BTreeMap<NodePoolName, BTreeMap<&'static str, u32>>,
     /// Pods the last plan found no place for, and why (the first hundred).
     pub unschedulable: Vec<(String, Vec<String>)>,
+    /// Planned pods that the scheduler bound where they were planned, since this replica leads.
+    pub bindings_followed: u64,
+    /// Planned pods that it bound elsewhere.
+    pub bindings_diverged: u64,
     /// What does not work, by what it is about.
     pub problems: BTreeMap<String, String>,
     /// The last log index applied.
@@ -124,6 +128,8 @@ impl Control {
             consolidation: self.consolidation.counts().clone(),
             allowed_disruptions: self.allowed_disruptions(state, now),
             unschedulable: self.provisioning.unschedulable(),
+            bindings_followed: self.provisioning.bindings.counts().0,
+            bindings_diverged: self.provisioning.bindings.counts().1,
             problems: self.problems.clone(),
             applied: state.applied,
         }

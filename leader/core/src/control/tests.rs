@@ -1,8 +1,11 @@
 //! Scenarios: the brain in a small world, on virtual time.
 
+mod batching;
+mod buffers;
 mod consolidating;
 mod doubt;
 mod launching;
 mod leaving;
 mod rig;
+mod static_pools;
 mod world;

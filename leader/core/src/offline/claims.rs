@@ -67,7 +67,11 @@ pub(super) fn in_flight(
             // The planner finds a claim's node by instance alone.
             Some(node) => view.claim_of_node(node).is_some() && !is_initialized(claim, node),
         })
-        .filter_map(|(name, claim)| in_flight_node(name, claim, catalogs))
+        .filter_map(|(name, claim)| {
+            let node = node_of_claim(view, claim);
+            let node = node.map(|node| NodeName::from(node.metadata.name.as_str()));
+            Some(InFlightNode { node, ..in_flight_node(name, claim, catalogs)? })
+        })
         .collect()
 }
 
@@ -123,6 +127,7 @@ fn in_flight_node(
     own.insert(labels::NODEPOOL.to_owned(), nodepool.0.clone());
     Some(InFlightNode {
         claim: name.clone(),
+        node: None,
         nodepool,
         labels: own,
         requirements: Requirements::from_requirements(&claim.spec.requirements).unwrap_or_default(),

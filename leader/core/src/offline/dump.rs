@@ -1,6 +1,6 @@
 //! Objects of a dump, in any order.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use drover_common::call::Kind;
 use drover_common::cluster::{ClusterEvent, ClusterObject, Pod, PriorityClass};
@@ -184,7 +184,7 @@ impl Dump {
             set_aside,
             warnings,
             now: now.or(newest).unwrap_or(Timestamp::UNIX_EPOCH),
-            unavailable: BTreeSet::new(),
+            unavailable: BTreeMap::new(),
         }
     }
 }

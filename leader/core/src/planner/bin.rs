@@ -10,6 +10,7 @@ use super::MinValuesPolicy;
 use super::board::Board;
 use super::dimension::{Amounts, add_times, fits};
 use super::market::{Market, Pool};
+use super::topology::Tracked;
 use crate::view::HostPort;
 
 /// A node that is planned.
@@ -46,6 +47,18 @@ impl Bin {
             return Some(self.host.clone());
         }
         self.pinned.get(key).cloned()
+    }
+
+    /// Its domain of a term, if its pods count for the term. What is not decided yet is judged by
+    /// the cheapest it may become.
+    pub(super) fn counted_domain(&self, market: &Market<'_>, tracked: &Tracked) -> Option<String> {
+        let domain = self.domain(&tracked.term.key)?;
+        let label = |key: &str| match self.pinned.get(key) {
+            Some(value) => Some(value.as_str()),
+            None => market.label(self.cheapest, key),
+        };
+        let taints = market.pools.get(self.pool).map(|pool| pool.taints.as_slice());
+        tracked.counts_node(&label, taints.unwrap_or_default()).then_some(domain)
     }
 
     fn hold(&mut self, group: usize, pods: Vec<ObjectKey>) {
@@ -237,7 +250,16 @@ impl Board<'_> {
         pool: &'p Pool,
         offers: &FixedBitSet,
     ) -> Option<(&'p str, u32, usize)> {
-        pool.requirements.iter().find_map(|requirement| {
+        self.all_missing_values(pool, offers).next()
+    }
+
+    /// Every `minValues` of a pool that these offers don't have, and how many they have.
+    pub(super) fn all_missing_values<'p>(
+        &self,
+        pool: &'p Pool,
+        offers: &FixedBitSet,
+    ) -> impl Iterator<Item = (&'p str, u32, usize)> {
+        pool.requirements.iter().filter_map(|requirement| {
             let least = requirement.min_values?;
             let values: BTreeSet<&str> = offers
                 .ones()
@@ -265,7 +287,9 @@ impl Board<'_> {
         if !part.is_free()
             && let Some(target) = self.bins.get(bin)
         {
-            self.topology.place(&part, &|key| target.domain(key), i64::from(count));
+            let market = &self.market;
+            let domain = |tracked: &Tracked| target.counted_domain(market, tracked);
+            self.topology.place(&part, &domain, i64::from(count));
         }
         self.reserve(before, -1);
         self.reserve(narrowed.cheapest, 1);

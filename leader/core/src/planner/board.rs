@@ -4,18 +4,20 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 use drover_common::cluster::ObjectKey;
+use drover_common::id::NodePoolName;
 use drover_common::labels;
 use fixedbitset::FixedBitSet;
 
+use super::attach::AttachLimits;
 use super::bin::Bin;
 use super::daemon::daemons_of;
 use super::dimension::{Amounts, Dimensions, fits};
 use super::existing::{ExistingNode, existing_nodes};
-use super::group::{Group, Pending, collect};
-use super::market::Market;
+use super::group::{Group, Pending, PendingGroup, collect};
+use super::market::{Market, Stock};
 use super::open_label::LabelUses;
 use super::rules::{KeyIndex, Variant, note_uses};
-use super::topology::{Part, TermKind, Topology, affinity_term, terms_of};
+use super::topology::{Part, TermKind, Topology, anti_affinity_term, terms_of};
 use super::{PlanInput, PlannerSettings};
 use crate::view::{PodShape, View};
 
@@ -40,18 +42,35 @@ pub(super) struct Board<'a> {
 
 impl<'a> Board<'a> {
     pub(super) fn set(input: &PlanInput<'a>) -> Self {
-        Self::of(input, collect(input, has_soft_taints(input.view)))
+        let limits = AttachLimits::of(input.view);
+        let pending = collect(input, &limits, has_soft_taints(input.view));
+        Self::for_stock(input, pending, &limits, Stock::Pods)
     }
 
     /// A board for these pods.
     pub(super) fn of(input: &PlanInput<'a>, pending: Pending) -> Self {
+        Self::for_stock(input, pending, &AttachLimits::of(input.view), Stock::Pods)
+    }
+
+    /// A board for the nodes of a static pool.
+    pub(super) fn for_pool(input: &PlanInput<'a>, pool: &NodePoolName) -> Self {
+        let limits = AttachLimits::of(input.view);
+        Self::for_stock(input, Pending::default(), &limits, Stock::Pool(pool))
+    }
+
+    fn for_stock(
+        input: &PlanInput<'a>,
+        pending: Pending,
+        limits: &AttachLimits,
+        stock: Stock<'_>,
+    ) -> Self {
         let view = input.view;
         let daemons = daemons_of(view);
         let mut dimensions = Dimensions::new();
         let mut uses = LabelUses::new();
-        for (shape, variants, _) in &pending.groups {
-            dimensions.learn_all(&shape.requests);
-            for variant in variants {
+        for group in &pending.groups {
+            dimensions.learn_all(&group.requests);
+            for variant in &group.variants {
                 note_uses(variant, &mut uses);
             }
         }
@@ -60,8 +79,8 @@ impl<'a> Board<'a> {
                 dimensions.learn(&key.as_str().into());
             }
         }
-        let market = Market::build(input, &dimensions, &daemons, &uses);
-        let existing = existing_nodes(input, &dimensions, &daemons);
+        let market = Market::build(input, &dimensions, &daemons, &uses, limits, stock);
+        let existing = existing_nodes(input, &dimensions, &daemons, limits);
         let mut board = Board {
             settings: input.settings,
             dimensions,
@@ -85,9 +104,9 @@ impl<'a> Board<'a> {
 
     /// Interns every term of pending pods, and required anti-affinity of running ones.
     fn learn_terms(&mut self, view: &View, pending: &Pending) {
-        for (shape, variants, _) in &pending.groups {
-            for variant in variants {
-                for term in terms_of(view, shape, variant) {
+        for group in &pending.groups {
+            for variant in &group.variants {
+                for term in terms_of(view, &group.shape, variant) {
                     self.topology.intern(term);
                 }
             }
@@ -105,31 +124,19 @@ impl<'a> Board<'a> {
         }
     }
 
-    fn make_groups(
-        &mut self,
-        view: &View,
-        pending: Vec<(std::sync::Arc<PodShape>, Vec<Variant>, Vec<ObjectKey>)>,
-    ) {
-        type Key = (
-            Reverse<i32>,
-            Amounts,
-            Vec<crate::view::HostPort>,
-            usize,
-            Vec<Variant>,
-            String,
-            Vec<usize>,
-        );
+    fn make_groups(&mut self, view: &View, pending: Vec<PendingGroup>) {
+        type Key =
+            (Reverse<i32>, Amounts, Vec<crate::view::HostPort>, Vec<Variant>, String, Vec<usize>);
         let mut merged: BTreeMap<Key, Group> = BTreeMap::new();
-        for (shape, variants, pods) in pending {
+        for PendingGroup { shape, requests, variants, pods } in pending {
             let matched = self.topology.matched_by(&shape);
             let selective =
                 variants.iter().any(|variant| !terms_of(view, &shape, variant).is_empty());
             let namespace = if selective { shape.namespace.clone() } else { String::new() };
             let key = (
                 Reverse(shape.priority),
-                self.dimensions.dense(&shape.requests),
+                self.dimensions.dense(&requests),
                 shape.ports.clone(),
-                shape.volumes.len(),
                 variants.clone(),
                 namespace,
                 matched.clone(),
@@ -163,6 +170,11 @@ impl<'a> Board<'a> {
         for group in 0..self.groups.len() {
             self.enter_step(view, group, 0);
         }
+    }
+
+    /// A group's priority.
+    pub(super) fn priority(&self, group: usize) -> Option<i32> {
+        self.groups.get(group).map(|group| group.shape.priority)
     }
 
     /// Works out what a group can have at a step of its relaxation.
@@ -210,7 +222,7 @@ impl<'a> Board<'a> {
 
     /// Of what is possible: what EC2 has, then, each where something is left, what is not exotic,
     /// not larger than the cap, and of known price.
-    fn worth_buying(&self, possible: &FixedBitSet) -> FixedBitSet {
+    pub(super) fn worth_buying(&self, possible: &FixedBitSet) -> FixedBitSet {
         let mut offers = possible.clone();
         offers.intersect_with(&self.market.available);
         let kind = |offer: usize| self.market.kind_of(offer);
@@ -269,7 +281,7 @@ impl<'a> Board<'a> {
                     // Spread does not count pods that are on their way out.
                     let spread = matches!(tracked.term.kind, TermKind::Spread { .. });
                     let count = if spread { count - ending } else { count };
-                    if tracked.term.selector.matches(shape) {
+                    if tracked.term.matches(shape) {
                         *tracked.matching.entry(domain.to_owned()).or_default() += count;
                     }
                     if owned.contains(&tracked.term) {
@@ -299,7 +311,15 @@ impl<'a> Board<'a> {
                     universe.insert(domain.to_owned());
                 }
             }
+            for node in &self.existing {
+                universe.extend(node.counted_domain(tracked));
+            }
             let mut offers = self.market.available.clone();
+            for pool in self.market.pools.iter().filter(|_| honour.taints) {
+                if rules.repelled_by(&pool.taints).is_some() {
+                    offers.remove_range(pool.offers.clone());
+                }
+            }
             if honour.affinity {
                 offers.intersect_with(&rules.offers(&self.market, &mut self.index));
             }
@@ -316,7 +336,7 @@ impl<'a> Board<'a> {
 /// Required anti-affinity terms of a running pod: they keep others away from it.
 fn running_terms(view: &View, shape: &PodShape) -> Vec<super::topology::Term> {
     let terms = shape.affinity.pod_anti_affinity.as_ref().map_or(&[][..], |a| &a.required);
-    terms.iter().map(|term| affinity_term(view, shape, term, false)).collect()
+    terms.iter().map(|term| anti_affinity_term(view, shape, term)).collect()
 }
 
 fn has_soft_taints(view: &View) -> bool {

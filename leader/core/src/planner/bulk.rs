@@ -11,6 +11,7 @@ use super::board::Board;
 use super::dimension::{add_times, fits};
 use super::pack::{Allowance, Candidate, Item, Packed, pack};
 use super::split::Piece;
+use super::topology::Tracked;
 
 impl Board<'_> {
     /// Plans new nodes for groups that can be packed in bulk, pools by weight. Returns the price of
@@ -186,6 +187,8 @@ impl Board<'_> {
                 return;
             }
             let mut bin = self.empty_bin(offers.clone());
+            bin.pool = candidate.pool;
+            bin.cheapest = candidate.offer;
             bin.used.clone_from(&used);
             bin.most.clone_from(&most);
             bin.pinned.clone_from(&pinned);
@@ -195,7 +198,7 @@ impl Board<'_> {
                 piece.count = piece.count.saturating_sub(*count);
                 bin.contents.push((piece.group, entry.take(*count)));
                 if !entry.part.is_free() {
-                    let domain = |key: &str| bin.domain(key);
+                    let domain = |term: &Tracked| bin.counted_domain(&self.market, term);
                     self.topology.place(&entry.part, &domain, i64::from(*count));
                 }
             }

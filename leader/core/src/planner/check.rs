@@ -5,8 +5,11 @@
 //! repeated in the other. Used in tests, in debug builds and in shadow mode.
 
 mod host;
+mod overlay;
 mod repack;
+mod requests;
 mod topology;
+mod volume;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -16,9 +19,10 @@ use drover_common::resources::{ResourceName, Resources};
 use serde::{Deserialize, Serialize};
 
 use super::{Launch, PlacementTarget, Plan, PlanInput};
-use crate::view::requests_of;
-use host::{Host, host_of_target, hosts_of_launch};
+use crate::planner::MinValuesPolicy;
+use host::{Host, hosts_of_launch, hosts_of_target};
 pub use repack::check_repack;
+use requests::{ports_of, requests, same_port};
 
 /// A rule that a plan breaks.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,15 +41,23 @@ impl fmt::Display for Violation {
 
 /// Everything a plan does that the scheduler, or the NodePools, would not allow.
 pub fn check(input: &PlanInput<'_>, plan: &Plan) -> Vec<Violation> {
+    let mut violations = check_places(input, plan);
+    check_completeness(input, plan, &mut violations);
+    violations
+}
+
+/// The same for a plan that need not be for every pod that waits.
+fn check_places(input: &PlanInput<'_>, plan: &Plan) -> Vec<Violation> {
     let mut violations = Vec::new();
     check_accounting(input, plan, &mut violations);
     for placement in &plan.placements {
-        match host_of_target(input, &placement.node_or_claim) {
-            Some(host) => check_host(input, &host, &placement.pods, &mut violations),
-            None => violations.push(violation(
-                target_name(&placement.node_or_claim),
-                "is no node that takes pods".to_owned(),
-            )),
+        let hosts = hosts_of_target(input, &placement.node_or_claim);
+        if hosts.is_empty() {
+            let rule = "is no node that takes pods";
+            violations.push(violation(target_name(&placement.node_or_claim), rule));
+        }
+        for host in hosts {
+            check_host(input, &host, &placement.pods, &mut violations);
         }
     }
     for (number, launch) in plan.launches.iter().enumerate() {
@@ -67,7 +79,7 @@ fn target_name(target: &PlacementTarget) -> String {
     }
 }
 
-/// Every pod has one place or one reason, and had to be placed at all.
+/// Pods of the plan wait, and have one place or one reason each.
 fn check_accounting(input: &PlanInput<'_>, plan: &Plan, violations: &mut Vec<Violation>) {
     let mut seen = BTreeSet::new();
     let placed = plan.placements.iter().flat_map(|placement| &placement.pods);
@@ -77,21 +89,66 @@ fn check_accounting(input: &PlanInput<'_>, plan: &Plan, violations: &mut Vec<Vio
         if !seen.insert(key) {
             violations.push(violation(key.to_string(), "is in the plan twice"));
         }
-        match input.view.pod(key) {
+        match pod_of(input, key) {
             None => violations.push(violation(key.to_string(), "is not in the cluster")),
+            Some(_) if input.view.pod(key).is_none() => {}
             Some(pod) => {
-                let leaving = input.leaving.iter().any(|n| n.as_str() == pod.spec.node_name);
-                if !pod.spec.node_name.is_empty() && !leaving {
-                    violations.push(violation(key.to_string(), "runs already"));
+                if let Err(rule) = waits(input, pod) {
+                    violations.push(violation(key.to_string(), rule));
                 }
             }
         }
     }
     for entry in &plan.unschedulable {
-        if entry.reasons.is_empty() {
+        if entry.reasons.iter().all(|(_, reason)| reason.is_empty()) {
             violations.push(violation(entry.pod.to_string(), "is left without a reason"));
         }
     }
+}
+
+/// Every pod that waits is in the plan.
+fn check_completeness(input: &PlanInput<'_>, plan: &Plan, violations: &mut Vec<Violation>) {
+    let placed = plan.placements.iter().flat_map(|placement| &placement.pods);
+    let launched = plan.launches.iter().flat_map(|launch| &launch.pods);
+    let left = plan.unschedulable.iter().map(|entry| &entry.pod);
+    let seen: BTreeSet<&ObjectKey> = placed.chain(launched).chain(left).collect();
+    let pending = input.view.pods().iter().filter(|(_, entry)| {
+        entry.pod.spec.node_name.is_empty() && waits(input, &entry.pod).is_ok()
+    });
+    let virtual_pods = input.virtual_pods.iter().flat_map(|pods| &pods.keys);
+    for key in pending.map(|(key, _)| key).chain(virtual_pods) {
+        if !seen.contains(key) {
+            violations.push(violation(key.to_string(), "waits and is not in the plan"));
+        }
+    }
+}
+
+/// Whether a pod is one to plan for: found unschedulable, or on a node that leaves.
+fn waits(input: &PlanInput<'_>, pod: &Pod) -> Result<(), &'static str> {
+    let owned = |kind: &str| pod.metadata.owner_references.iter().any(|owner| owner.kind == kind);
+    if owned("DaemonSet") || owned("Node") {
+        return Err("belongs to a DaemonSet or a node");
+    }
+    if pod.metadata.deletion_timestamp.is_some()
+        || matches!(pod.status.phase.as_str(), "Succeeded" | "Failed")
+    {
+        return Err("is ending");
+    }
+    if !pod.spec.node_name.is_empty() {
+        let leaving = input.leaving.iter().any(|name| name.as_str() == pod.spec.node_name);
+        return if leaving { Ok(()) } else { Err("runs already") };
+    }
+    let unschedulable = pod.status.conditions.iter().any(|condition| {
+        (condition.kind.as_str(), condition.status.as_str(), condition.reason.as_str())
+            == ("PodScheduled", "False", "Unschedulable")
+    });
+    if !unschedulable || !pod.spec.scheduling_gates.is_empty() {
+        return Err("was not found unschedulable, or is gated");
+    }
+    if !pod.status.nominated_node_name.is_empty() {
+        return Err("is nominated to a node");
+    }
+    Ok(())
 }
 
 fn check_launch(
@@ -114,11 +171,77 @@ fn check_launch(
     }
     match hosts_of_launch(input, number, launch) {
         Ok(hosts) => {
-            for host in hosts {
-                check_host(input, &host, &launch.pods, violations);
+            for host in &hosts {
+                check_host(input, host, &launch.pods, violations);
             }
+            check_min_values(input, &subject, launch, &hosts, violations);
+            check_prices(input, &subject, launch, &hosts, violations);
         }
         Err(reason) => violations.push(violation(subject, reason)),
+    }
+}
+
+/// Prices are those of the catalogue under the overlays, cheapest first.
+fn check_prices(
+    input: &PlanInput<'_>,
+    subject: &str,
+    launch: &Launch,
+    hosts: &[Host],
+    violations: &mut Vec<Violation>,
+) {
+    let Some(catalog) = input.catalogs.get(&launch.nodeclass) else { return };
+    let label = |host: &Host, key: &str| host.labels.get(key).cloned().unwrap_or_default();
+    for offering in &launch.offerings {
+        let host = hosts.iter().find(|host| {
+            label(host, drover_common::labels::INSTANCE_TYPE) == offering.instance_type
+                && label(host, drover_common::labels::ZONE) == offering.zone
+        });
+        let kind = catalog.instance_types.iter().find(|t| t.name == offering.instance_type);
+        let Some((host, kind)) = host.zip(kind) else { continue };
+        let sold = kind
+            .offerings
+            .iter()
+            .find(|o| o.zone == offering.zone && o.capacity_type == launch.capacity_type);
+        let price = overlay::price(input, &host.labels, sold.and_then(|sold| sold.price));
+        if price != offering.price_micro {
+            let rule = format!("{} costs {price:?}", offering.instance_type);
+            violations.push(violation(subject, rule));
+        }
+    }
+    let costs: Vec<u64> =
+        launch.offerings.iter().map(|o| o.price_micro.unwrap_or(u64::MAX)).collect();
+    if !costs.is_sorted()
+        || launch.offerings.first().and_then(|o| o.price_micro).unwrap_or(0)
+            != launch.hourly_price_micro
+    {
+        violations.push(violation(subject, "is not priced as its cheapest offering"));
+    }
+}
+
+/// A launch lists as many values as its pool wants, unless the policy lets it list fewer and it
+/// says so.
+fn check_min_values(
+    input: &PlanInput<'_>,
+    subject: &str,
+    launch: &Launch,
+    hosts: &[Host],
+    violations: &mut Vec<Violation>,
+) {
+    let Some(pool) = input.view.pools().get(&launch.nodepool) else { return };
+    for requirement in &pool.spec.template.spec.requirements {
+        let Some(least) = requirement.min_values else { continue };
+        let key = drover_common::labels::stable_name(&requirement.key);
+        if key == drover_common::labels::CAPACITY_TYPE {
+            continue;
+        }
+        let values: BTreeSet<&String> =
+            hosts.iter().filter_map(|host| host.labels.get(key)).collect();
+        let admitted = input.settings.min_values_policy == MinValuesPolicy::BestEffort
+            && launch.min_values_relaxed;
+        if values.len() < least as usize && !admitted {
+            let rule = format!("lists {} values of {key}, minValues is {least}", values.len());
+            violations.push(violation(subject, rule));
+        }
     }
 }
 
@@ -132,27 +255,36 @@ fn check_host(
     let mut total = Resources::default();
     let mut asked: BTreeSet<ResourceName> = BTreeSet::new();
     let mut ports = host.ports.clone();
+    let mut attached = host.attached.clone();
     for key in pods {
-        let Some(pod) = input.view.pod(key) else { continue };
+        let Some(pod) = pod_of(input, key) else { continue };
         if let Err(rule) = host.admits(input, pod) {
             violations.push(violation(key.to_string(), format!("{rule} on {}", host.name)));
         }
-        let requests = requests_of(&pod.spec, &pod.status.container_statuses);
+        let requests = requests(pod);
         asked.extend(requests.iter().filter(|(_, n)| *n > 0).map(|(name, _)| name.clone()));
         total.add(&requests);
-        for port in host::ports_of(pod) {
-            if ports.iter().any(|taken| host::same_port(taken, &port)) {
+        let own = ports_of(pod);
+        for port in &own {
+            if ports.iter().any(|taken| same_port(taken, port)) {
                 let rule = format!("host port {} is taken on {}", port.2, host.name);
                 violations.push(violation(key.to_string(), rule));
             }
-            ports.push(port);
         }
+        ports.extend(own);
+        volume::attach(input, pod, &mut attached);
     }
     for name in asked {
         if total.get(&name) > host.free.get(&name) {
             let rule = format!("{} {name} asked, {} free", total.get(&name), host.free.get(&name));
             violations.push(violation(&host.name, rule));
         }
+    }
+    let limits = host.node.as_ref().and_then(|node| input.view.csi_nodes().get(node));
+    if let Some(rule) = limits.and_then(|limits| volume::too_many(limits, &attached))
+        && !pods.is_empty()
+    {
+        violations.push(violation(&host.name, rule));
     }
 }
 
@@ -178,6 +310,9 @@ fn check_limits(input: &PlanInput<'_>, plan: &Plan, violations: &mut Vec<Violati
             violations.push(violation(name, "is no NodePool"));
             continue;
         };
+        if object.spec.replicas.is_some() || object.metadata.deletion_timestamp.is_some() {
+            violations.push(violation(name, "is static or being deleted and gets no such node"));
+        }
         if let Some(before) = input.pool_usage.get(&pool) {
             used.add(before);
         }
@@ -195,7 +330,11 @@ fn check_limits(input: &PlanInput<'_>, plan: &Plan, violations: &mut Vec<Violati
     }
 }
 
-/// Pods by key, for the parts of the check.
-fn pods_of<'v>(input: &PlanInput<'v>, keys: &[ObjectKey]) -> Vec<&'v Pod> {
-    keys.iter().filter_map(|key| input.view.pod(key).map(AsRef::as_ref)).collect()
+/// A pod of the cluster, or one that is planned for as if it were there.
+fn pod_of<'v>(input: &PlanInput<'v>, key: &ObjectKey) -> Option<&'v Pod> {
+    let found = input.view.pod(key).or_else(|| {
+        let holds = |pods: &&super::VirtualPods| pods.keys.binary_search(key).is_ok();
+        input.virtual_pods.iter().find(holds).map(|pods| &pods.pod)
+    });
+    found.map(AsRef::as_ref)
 }

@@ -83,6 +83,7 @@ impl Daemon {
                 selector
                     .node_selector_terms
                     .iter()
+                    .filter(|term| !term.match_expressions.is_empty())
                     .any(|term| term.match_expressions.iter().all(holds))
             })
     }

@@ -18,15 +18,25 @@ impl Board<'_> {
             .enumerate()
             .flat_map(|(index, group)| group.pods.iter().map(move |pod| (pod.clone(), index)))
             .collect();
-        for node in 0..self.existing.len() {
-            let meant = self.existing.get(node).map(|node| node.meant.clone()).unwrap_or_default();
-            for pod in meant {
-                if let Some(group) = owners.get(&pod).copied()
-                    && self.node_takes(group, node)
-                    && self.groups.get_mut(group).is_some_and(|group| group.take_named(&pod))
-                {
-                    self.book_on_node(group, node, vec![pod]);
+        let mut waiting: Vec<(usize, usize, ObjectKey)> = Vec::new();
+        for (node, place) in self.existing.iter().enumerate() {
+            let pods = place.meant.iter();
+            waiting.extend(pods.filter_map(|p| Some((*owners.get(p)?, node, p.clone()))));
+        }
+        // Pods may wait for each other, as when they were placed.
+        loop {
+            let before = waiting.len();
+            waiting.retain(|(group, node, pod)| {
+                // Its rules on labels held for all that the node may become when it was planned.
+                let taken = self.node_has_room(*group, *node)
+                    && self.groups.get_mut(*group).is_some_and(|group| group.take_named(pod));
+                if taken {
+                    self.book_on_node(*group, *node, vec![pod.clone()]);
                 }
+                !taken
+            });
+            if waiting.len() == before {
+                break;
             }
         }
     }
@@ -134,11 +144,7 @@ impl Board<'_> {
             if entry.left() == 0 {
                 return;
             }
-            let mut count = times(&entry.request, &target.used, &target.room).min(entry.left());
-            if let (Some(left), volumes @ 1..) = (target.attachable, entry.shape.volumes.len()) {
-                let volumes = i64::try_from(volumes).unwrap_or(i64::MAX);
-                count = count.min(u32::try_from(left.max(0) / volumes).unwrap_or(0));
-            }
+            let count = times(&entry.request, &target.used, &target.room).min(entry.left());
             if count > 0 {
                 let pods = entry.take(count);
                 self.book_on_node(group, node, pods);
@@ -182,14 +188,6 @@ impl Board<'_> {
         nodes.filter(|(_, node)| node.admits(&variant.rules)).map(|(index, _)| index).collect()
     }
 
-    fn node_takes(&self, group: usize, node: usize) -> bool {
-        let Some((entry, target)) = self.groups.get(group).zip(self.existing.get(node)) else {
-            return false;
-        };
-        entry.variant().is_some_and(|variant| target.admits(&variant.rules))
-            && self.node_has_room(group, node)
-    }
-
     fn node_has_room(&self, group: usize, node: usize) -> bool {
         let Some((entry, target)) = self.groups.get(group).zip(self.existing.get(node)) else {
             return false;
@@ -197,7 +195,7 @@ impl Board<'_> {
         let allows = |key: &str| {
             let domain = target.domain(key);
             // A value that is not decided yet may turn out to be any.
-            if domain.is_none() && target.open.iter().any(|(open, _)| open == key) {
+            if domain.is_none() && target.is_open(key) {
                 return false;
             }
             self.topology.allows(&entry.part, key, domain.as_deref())
@@ -214,7 +212,7 @@ impl Board<'_> {
         };
         let count = i64::try_from(pods.len()).unwrap_or(i64::MAX);
         if !entry.part.is_free() {
-            self.topology.place(&entry.part, &|key| target.domain(key), count);
+            self.topology.place(&entry.part, &|tracked| target.counted_domain(tracked), count);
         }
         target.book(entry, pods);
     }

@@ -7,11 +7,14 @@ use drover_common::id::{NodeClaimName, NodeName};
 use drover_common::labels;
 use drover_common::taint::Taint;
 
+use super::attach::AttachLimits;
 use super::daemon::Daemon;
 use super::dimension::{Amounts, Dimensions, add_times};
 use super::group::Group;
+use super::in_flight::in_flight_node;
 use super::rules::NodeRules;
-use super::{InFlightNode, PlacementTarget, PlanInput};
+use super::topology::Tracked;
+use super::{PlacementTarget, PlanInput};
 use crate::view::{HostPort, View};
 
 /// A place that costs nothing more.
@@ -21,12 +24,12 @@ pub(super) struct ExistingNode {
     pub labels: BTreeMap<String, String>,
     /// Labels whose value is not decided yet, with all it may be.
     pub open: Vec<(String, Vec<String>)>,
+    /// What its labels will be besides, for each type that it may become.
+    pub readings: Vec<BTreeMap<String, String>>,
     pub taints: Vec<Taint>,
     pub room: Amounts,
     pub used: Amounts,
     pub ports: Vec<HostPort>,
-    /// Volumes that can still be attached, by the one driver with a limit that counts most.
-    pub attachable: Option<i64>,
     /// Pods meant for it when it was launched.
     pub meant: Vec<ObjectKey>,
     pub pods: Vec<ObjectKey>,
@@ -44,43 +47,65 @@ impl ExistingNode {
         })
     }
 
+    /// The node's domain of a term, if its pods count for the term.
+    pub(super) fn counted_domain(&self, tracked: &Tracked) -> Option<String> {
+        let label = |key: &str| self.labels.get(key).map(String::as_str);
+        let domain = self.domain(&tracked.term.key)?;
+        tracked.counts_node(&label, &self.taints).then_some(domain)
+    }
+
     /// Whether labels and taints let a group in, whatever the open labels turn out to be.
     pub(super) fn admits(&self, rules: &NodeRules) -> bool {
         if rules.repelled_by(&self.taints).is_some() {
             return false;
         }
-        let mut labels = self.labels.clone();
-        self.admits_open(rules, &mut labels, &self.open)
+        let unknown = BTreeMap::new();
+        let mut readings: Vec<&BTreeMap<String, String>> = self.readings.iter().collect();
+        if readings.is_empty() {
+            readings.push(&unknown);
+        }
+        readings
+            .into_iter()
+            .all(|reading| self.admits_open(rules, reading, &mut Vec::new(), &self.open))
     }
 
-    fn admits_open(
-        &self,
+    fn admits_open<'n>(
+        &'n self,
         rules: &NodeRules,
-        labels: &mut BTreeMap<String, String>,
-        open: &[(String, Vec<String>)],
+        reading: &BTreeMap<String, String>,
+        chosen: &mut Vec<(&'n str, &'n str)>,
+        open: &'n [(String, Vec<String>)],
     ) -> bool {
         let Some(((key, values), rest)) = open.split_first() else {
-            return rules.admit(&|key| labels.get(key).map(String::as_str));
+            return rules.admit(&|key| {
+                let decided = chosen.iter().find(|(own, _)| *own == key).map(|(_, value)| *value);
+                let known = self.labels.get(key).or_else(|| reading.get(key));
+                decided.or(known.map(String::as_str))
+            });
         };
         // Only keys that the rules speak of can matter.
         let spoken = rules.all.iter().chain(rules.any.iter().flatten().flatten());
         if !spoken.into_iter().any(|requirement| requirement.key == *key) {
-            return self.admits_open(rules, labels, rest);
+            return self.admits_open(rules, reading, chosen, rest);
         }
-        let all = values.iter().all(|value| {
-            labels.insert(key.clone(), value.clone());
-            self.admits_open(rules, labels, rest)
-        });
-        labels.remove(key);
-        all
+        values.iter().all(|value| {
+            chosen.push((key, value));
+            let admitted = self.admits_open(rules, reading, chosen, rest);
+            chosen.pop();
+            admitted
+        })
     }
 
-    /// Whether host ports and attachments allow one more.
+    /// Whether its value of a key is not decided yet.
+    pub(super) fn is_open(&self, key: &str) -> bool {
+        !self.labels.contains_key(key)
+            && (self.open.iter().any(|(open, _)| open == key)
+                || self.readings.iter().any(|reading| reading.contains_key(key)))
+    }
+
+    /// Whether host ports allow one more.
     pub(super) fn has_ports_for(&self, group: &Group) -> bool {
-        let conflict =
-            group.shape.ports.iter().any(|own| self.ports.iter().any(|port| own.conflicts(port)));
-        let volumes = i64::try_from(group.shape.volumes.len()).unwrap_or(i64::MAX);
-        !conflict && self.attachable.is_none_or(|left| volumes <= left)
+        !group.shape.ports.iter().any(|own| self.ports.iter().any(|port| own.conflicts(port)))
     }
 
     /// Books pods of a group.
@@ -90,11 +115,31 @@ impl ExistingNode {
         for _ in 0..count.min(1) {
             self.ports.extend(group.shape.ports.iter().cloned());
         }
-        if let Some(left) = &mut self.attachable {
-            let each = i64::try_from(group.shape.volumes.len()).unwrap_or(i64::MAX);
-            *left = left.saturating_sub(each.saturating_mul(i64::from(count)));
-        }
         self.pods.extend(pods);
+    }
+}
+
+impl ExistingNode {
+    /// A place without pods to come, all its labels known.
+    pub(super) fn new(
+        target: PlacementTarget,
+        labels: BTreeMap<String, String>,
+        taints: Vec<Taint>,
+        room: Amounts,
+    ) -> Self {
+        let used = vec![0; room.len()];
+        Self {
+            target,
+            labels,
+            open: Vec::new(),
+            readings: Vec::new(),
+            taints,
+            room,
+            used,
+            ports: Vec::new(),
+            meant: Vec::new(),
+            pods: Vec::new(),
+        }
     }
 }
 
@@ -103,6 +148,7 @@ pub(super) fn existing_nodes(
     input: &PlanInput<'_>,
     dimensions: &Dimensions,
     daemons: &[Daemon],
+    limits: &AttachLimits,
 ) -> Vec<ExistingNode> {
     let view = input.view;
     let flying: std::collections::BTreeSet<&NodeClaimName> =
@@ -112,10 +158,11 @@ pub(super) fn existing_nodes(
         let in_flight =
             claim_name(view, node).is_some_and(|claim| flying.contains(&NodeClaimName(claim)));
         if !in_flight && takes_pods(input, name, node) {
-            places.push(existing_node(view, dimensions, daemons, name, node));
+            places.push(existing_node(view, dimensions, daemons, limits, name, node));
         }
     }
-    places.extend(input.in_flight.iter().map(|node| in_flight_node(dimensions, daemons, node)));
+    let flying = input.in_flight.iter();
+    places.extend(flying.map(|node| in_flight_node(input, dimensions, daemons, limits, node)));
     places
 }
 
@@ -130,46 +177,53 @@ fn takes_pods(input: &PlanInput<'_>, name: &NodeName, node: &Node) -> bool {
         && node.is_ready()
 }
 
+/// What the pods bound to a node take.
+pub(super) fn bound(
+    view: &View,
+    dimensions: &Dimensions,
+    name: &NodeName,
+) -> (Amounts, Vec<HostPort>) {
+    let mut used = vec![0; dimensions.len()];
+    let mut ports = Vec::new();
+    let pods = view.node_pods(name);
+    for (shape, count) in pods.into_iter().flat_map(|pods| &pods.shapes) {
+        let Some(shape) = view.shape(*shape) else { continue };
+        add_times(&mut used, &dimensions.dense(&shape.requests), *count);
+        ports.extend(shape.ports.iter().cloned());
+    }
+    (used, ports)
+}
+
+/// Whether a pod of a DaemonSet is on a node already.
+pub(super) fn runs_already(view: &View, name: &NodeName, daemon: &Daemon) -> bool {
+    view.node_pods(name).is_some_and(|pods| pods.daemons.contains_key(&daemon.key))
+}
+
 fn existing_node(
     view: &View,
     dimensions: &Dimensions,
     daemons: &[Daemon],
+    limits: &AttachLimits,
     name: &NodeName,
     node: &Node,
 ) -> ExistingNode {
-    let mut used = vec![0; dimensions.len()];
-    let mut ports = Vec::new();
-    let mut volumes = 0_i64;
-    if let Some(pods) = view.node_pods(name) {
-        for (shape, count) in &pods.shapes {
-            let Some(shape) = view.shape(*shape) else { continue };
-            add_times(&mut used, &dimensions.dense(&shape.requests), *count);
-            ports.extend(shape.ports.iter().cloned());
-            let each = i64::try_from(shape.volumes.len()).unwrap_or(0);
-            volumes = volumes.saturating_add(each.saturating_mul(i64::from(*count)));
-        }
-    }
     let label = |key: &str| node.metadata.labels.get(key).map(String::as_str);
+    let (mut used, mut ports) = bound(view, dimensions, name);
     for daemon in daemons {
-        let running =
-            view.node_pods(name).is_some_and(|pods| pods.daemons.contains_key(&daemon.key));
-        if !running && daemon.runs_on(&label, &node.spec.taints, &|_| false) {
+        if !runs_already(view, name, daemon)
+            && daemon.runs_on(&label, &node.spec.taints, &|_| false)
+        {
             add_times(&mut used, &dimensions.dense(&daemon.shape.requests), 1);
             ports.extend(daemon.shape.ports.iter().cloned());
         }
     }
-    ExistingNode {
-        target: PlacementTarget::Node(name.clone()),
-        labels: node.metadata.labels.clone(),
-        open: Vec::new(),
-        taints: lasting_taints(node),
-        room: dimensions.dense(&node.status.allocatable),
-        used,
-        ports,
-        attachable: attach_limit(view, name).map(|limit| limit.saturating_sub(volumes)),
-        meant: Vec::new(),
-        pods: Vec::new(),
-    }
+    add_times(&mut used, &dimensions.dense(&limits.used_on(view, name)), 1);
+    let mut room = dimensions.dense(&node.status.allocatable);
+    limits.set_node_room(name, dimensions, &mut room);
+    let target = PlacementTarget::Node(name.clone());
+    let labels = node.metadata.labels.clone();
+    let taints = lasting_taints(node);
+    ExistingNode { used, ports, ..ExistingNode::new(target, labels, taints, room) }
 }
 
 /// Taints that count for a plan. That a node may be consolidated one day keeps no pod from it that
@@ -177,51 +231,4 @@ fn existing_node(
 fn lasting_taints(node: &Node) -> Vec<Taint> {
     let taints = node.spec.taints.iter();
     taints.filter(|taint| taint.key != labels::CANDIDATE_TAINT).cloned().collect()
-}
-
-/// The smallest attach limit that a driver reports for the node. Drivers are not told apart: a
-/// volume counts against the tightest one.
-fn attach_limit(view: &View, name: &NodeName) -> Option<i64> {
-    let drivers = &view.csi_nodes().get(name)?.spec.drivers;
-    drivers.iter().filter_map(|driver| driver.allocatable.as_ref()?.count).map(i64::from).min()
-}
-
-fn in_flight_node(
-    dimensions: &Dimensions,
-    daemons: &[Daemon],
-    node: &InFlightNode,
-) -> ExistingNode {
-    let mut used = vec![0; dimensions.len()];
-    let mut ports = Vec::new();
-    let label = |key: &str| node.labels.get(key).map(String::as_str);
-    let unknown = |key: &str| !node.labels.contains_key(key);
-    for daemon in daemons.iter().filter(|d| d.runs_on(&label, &node.taints, &unknown)) {
-        add_times(&mut used, &dimensions.dense(&daemon.shape.requests), 1);
-        ports.extend(daemon.shape.ports.iter().cloned());
-    }
-    let mut known = node.labels.clone();
-    let mut open = Vec::new();
-    for requirement in node.requirements.to_requirements() {
-        if known.contains_key(&requirement.key)
-            || requirement.operator != drover_common::requirement::Operator::In
-        {
-            continue;
-        }
-        match requirement.values.as_slice() {
-            [only] => drop(known.insert(requirement.key.clone(), only.clone())),
-            _ => open.push((requirement.key, requirement.values)),
-        }
-    }
-    ExistingNode {
-        target: PlacementTarget::Claim(node.claim.clone()),
-        labels: known,
-        open,
-        taints: node.taints.clone(),
-        room: dimensions.dense(&node.allocatable),
-        used,
-        ports,
-        attachable: None,
-        meant: node.pods.clone(),
-        pods: Vec::new(),
-    }
 }

@@ -9,10 +9,11 @@ use drover_common::requirement::{Operator, Requirement};
 use drover_common::resources::Resources;
 use fixedbitset::FixedBitSet;
 
+use super::attach::without_attachments;
 use super::bin::Bin;
 use super::board::Board;
 use super::market::Pool;
-use super::{Launch, LaunchOffering};
+use super::{Launch, LaunchOffering, MinValuesPolicy};
 
 /// Types of an on-demand launch that may be dearer than [`PRICE_CEILING_PERCENT`] allows, so that
 /// a shortage of one type does not stop the launch.
@@ -58,10 +59,21 @@ impl Board<'_> {
             } else if let Some(launch) = self.launch(bin) {
                 known.insert(key, launch.clone());
                 launches.push(launch);
+            } else {
+                self.give_up(bin);
             }
         }
         self.bins = bins;
         launches
+    }
+
+    /// Leaves the pods of a node that can't be launched as planned.
+    fn give_up(&mut self, bin: &Bin) {
+        for (group, pods) in &bin.contents {
+            if let Some(group) = self.groups.get_mut(*group) {
+                group.give_back(pods.clone());
+            }
+        }
     }
 
     fn launch(&mut self, bin: &Bin) -> Option<Launch> {
@@ -79,7 +91,15 @@ impl Board<'_> {
         let zones: BTreeSet<&str> =
             offers.iter().filter_map(|o| Some(self.market.offers.get(*o)?.zone)).collect();
         let kinds: Vec<usize> = options.iter().map(|option| option.kind).collect();
+        let listed: FixedBitSet = offers.iter().copied().collect();
+        // A launch is of one capacity type, whatever else its pool could have had.
+        let short =
+            self.all_missing_values(pool, &listed).any(|(key, ..)| key != labels::CAPACITY_TYPE);
+        if short && self.settings.min_values_policy == MinValuesPolicy::Strict {
+            return None;
+        }
         Some(Launch {
+            min_values_relaxed: short,
             nodepool: pool.name.clone(),
             nodeclass: pool.class.clone(),
             capacity_type: cheapest.capacity_type,
@@ -310,7 +330,7 @@ impl Board<'_> {
     }
 
     fn requests(&self, bin: &Bin, kind: usize) -> Resources {
-        let mut requests = self.dimensions.sparse(&bin.used);
+        let mut requests = without_attachments(&self.dimensions.sparse(&bin.used));
         if let Some(kind) = self.market.kinds.get(kind) {
             requests.add(&self.dimensions.sparse(&kind.daemons));
         }
@@ -351,11 +371,13 @@ impl Board<'_> {
     }
 
     fn least_allocatable(&self, kinds: &[usize]) -> Resources {
-        let mut types = kinds
-            .iter()
-            .filter_map(|kind| Some(&self.market.kinds.get(*kind)?.instance_type.allocatable));
+        let mut types = kinds.iter().filter_map(|kind| self.market.kinds.get(*kind)).map(|kind| {
+            let mut all = kind.instance_type.allocatable.clone();
+            all.add(&kind.added);
+            all
+        });
         let Some(first) = types.next() else { return Resources::default() };
-        types.fold(first.clone(), |least, other| {
+        types.fold(first, |least, other| {
             least.iter().map(|(name, own)| (name.clone(), own.min(other.get(name)))).collect()
         })
     }

@@ -5,9 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use drover_common::cluster::{ObjectKey, Pod};
+use drover_common::resources::Resources;
 use fixedbitset::FixedBitSet;
 
 use super::PlanInput;
+use super::attach::AttachLimits;
 use super::dimension::{Amounts, CPU, MEMORY};
 use super::rules::{Alternatives, Variant, variants};
 use super::topology::Part;
@@ -81,9 +83,19 @@ impl Group {
     }
 }
 
+/// Equal pods before they are made a [`Group`].
+pub(super) struct PendingGroup {
+    pub shape: Arc<PodShape>,
+    /// What each asks for, attachments of volumes included.
+    pub requests: Resources,
+    pub variants: Vec<Variant>,
+    pub pods: Vec<ObjectKey>,
+}
+
 /// The pods a plan is for, and those that can't be planned for, with a reason.
+#[derive(Default)]
 pub(super) struct Pending {
-    pub groups: Vec<(Arc<PodShape>, Vec<Variant>, Vec<ObjectKey>)>,
+    pub groups: Vec<PendingGroup>,
     pub refused: Vec<(ObjectKey, String)>,
     /// Pods on leaving nodes that move: they no longer count where they run.
     pub moving: BTreeSet<ObjectKey>,
@@ -91,11 +103,11 @@ pub(super) struct Pending {
 
 /// What makes pods equal: everything but the exact labels, which are looked at as far as some
 /// selector does.
-type GroupKey = (Reverse<i32>, Arc<PodShape>, Vec<Alternatives>);
+type GroupKey = (Reverse<i32>, Arc<PodShape>, Vec<Alternatives>, Resources);
 
 /// Collects provisionable pods (Karpenter's rule: found unschedulable, not nominated, not of a
 /// DaemonSet or node, not gated) and reschedulable pods on leaving nodes.
-pub(super) fn collect(input: &PlanInput<'_>, soft_taints: bool) -> Pending {
+pub(super) fn collect(input: &PlanInput<'_>, limits: &AttachLimits, soft_taints: bool) -> Pending {
     let mut pending = Pending { groups: Vec::new(), refused: Vec::new(), moving: BTreeSet::new() };
     let mut keyed: BTreeMap<GroupKey, Vec<ObjectKey>> = BTreeMap::new();
     let view = input.view;
@@ -114,16 +126,26 @@ pub(super) fn collect(input: &PlanInput<'_>, soft_taints: bool) -> Pending {
         }
         match volume_rules(view, key, shape) {
             Ok(volumes) => {
-                let group = (Reverse(shape.priority), Arc::clone(shape), volumes);
+                let attached = limits.requests(view, key, shape);
+                let group = (Reverse(shape.priority), Arc::clone(shape), volumes, attached);
                 keyed.entry(group).or_default().push(key.clone());
             }
             Err(reason) => pending.refused.push((key.clone(), reason)),
         }
     }
-    for ((_, shape, volumes), mut pods) in keyed {
+    for virtual_pods in input.virtual_pods {
+        let shape = PodShape::of(&virtual_pods.pod);
+        let key = (Reverse(shape.priority), Arc::new(shape), Vec::new(), Resources::new());
+        keyed.entry(key).or_default().extend(virtual_pods.keys.iter().cloned());
+    }
+    for ((_, shape, volumes, attached), mut pods) in keyed {
         pods.sort();
+        let mut requests = shape.requests.clone();
+        requests.add(&attached);
         match variants(&shape, &volumes, input.settings.preference_policy, soft_taints) {
-            Ok(steps) => pending.groups.push((shape, steps, pods)),
+            Ok(variants) => {
+                pending.groups.push(PendingGroup { shape, requests, variants, pods });
+            }
             Err(reason) => {
                 pending.refused.extend(pods.into_iter().map(|pod| (pod, reason.clone())));
             }
@@ -132,7 +154,9 @@ pub(super) fn collect(input: &PlanInput<'_>, soft_taints: bool) -> Pending {
     pending
 }
 
-fn is_provisionable(pod: &Pod) -> bool {
+/// Whether a pod waits for a node to be made for it: found unschedulable, not nominated, not gated,
+/// not of a DaemonSet or a node, not ending.
+pub(crate) fn is_provisionable(pod: &Pod) -> bool {
     pod.is_unschedulable()
         && pod.status.nominated_node_name.is_empty()
         && pod.spec.scheduling_gates.is_empty()

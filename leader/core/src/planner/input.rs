@@ -1,8 +1,9 @@
 //! What a plan is made from.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
-use drover_common::cluster::ObjectKey;
+use drover_common::cluster::{ObjectKey, Pod};
 use drover_common::id::{NodeClaimName, NodeName, NodePoolName};
 use drover_common::instance_type::CapacityType;
 use drover_common::requirement::Requirements;
@@ -21,13 +22,15 @@ pub struct PlanInput<'a> {
     pub view: &'a View,
     /// Instance types by EC2NodeClass name. A class that is absent is not ready.
     pub catalogs: &'a BTreeMap<String, NodeClassCatalog>,
+    /// Pods that are not there, and are planned for all the same.
+    pub virtual_pods: &'a [VirtualPods],
     /// Claims committed or launched that have no usable Node yet; they take pods like nodes.
     pub in_flight: &'a [InFlightNode],
     /// Nodes being drained or interrupted: they take no pods, and their reschedulable pods count
     /// as pending.
     pub leaving: &'a BTreeSet<NodeName>,
-    /// Offerings that EC2 lately could not provide.
-    pub unavailable: &'a BTreeSet<UnavailableOffering>,
+    /// Offerings that EC2 lately could not provide, and until when they are left alone.
+    pub unavailable: &'a BTreeMap<UnavailableOffering, Timestamp>,
     /// Capacity in use by NodePool, launches in flight included, with the count of nodes under
     /// `nodes`; limits are judged by it.
     pub pool_usage: &'a BTreeMap<NodePoolName, Resources>,
@@ -37,11 +40,42 @@ pub struct PlanInput<'a> {
     pub now: Timestamp,
 }
 
+/// Equal pods that are not there: replicas that their owner is yet to make, or room that a
+/// CapacityBuffer keeps free.
+#[derive(Clone, Debug)]
+pub struct VirtualPods {
+    /// What each of them is like, without volumes; its name does not matter.
+    pub pod: Arc<Pod>,
+    /// Their names, sorted, unlike those of any pod that is there.
+    pub keys: Vec<ObjectKey>,
+}
+
+impl VirtualPods {
+    /// So many pods like one that is there, or like a template. Volumes are left out: they have no
+    /// claims yet. `name` must not be the beginning of other pods' names.
+    pub fn like(pod: &Pod, name: &str, count: usize) -> Self {
+        let mut pod = pod.clone();
+        pod.spec.volumes.clear();
+        pod.spec.node_name.clear();
+        let namespace = &pod.metadata.namespace;
+        let mut keys: Vec<ObjectKey> = (0..count)
+            .map(|number| ObjectKey {
+                namespace: namespace.clone(),
+                name: format!("{name}#{number}"),
+            })
+            .collect();
+        keys.sort();
+        Self { pod: Arc::new(pod), keys }
+    }
+}
+
 /// A node that is on its way.
 #[derive(Clone, Debug)]
 pub struct InFlightNode {
     /// Its claim.
     pub claim: NodeClaimName,
+    /// Its Node, once it has joined: pods that are bound to it take room already.
+    pub node: Option<NodeName>,
     /// Its pool.
     pub nodepool: NodePoolName,
     /// Labels it is sure to have.

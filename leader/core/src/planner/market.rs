@@ -13,13 +13,25 @@ use drover_common::requirement::{Operator, Requirement};
 use drover_common::resources::{ResourceName, Resources};
 use drover_common::taint::Taint;
 use fixedbitset::FixedBitSet;
+use jiff::Timestamp;
 
+use super::attach::AttachLimits;
 use super::daemon::{Daemon, load_of};
 use super::dimension::{Amounts, Dimensions};
 use super::matching::{current_key, fulfils};
 use super::open_label::{LabelUses, open_labels};
+use super::overlay::{Overlays, common};
 use super::{PlanInput, UnavailableOffering};
 use crate::view::HostPort;
+
+/// What nodes are planned for.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Stock<'n> {
+    /// Pods; static pools make no nodes for them.
+    Pods,
+    /// One static pool, whatever the pods.
+    Pool(&'n NodePoolName),
+}
 
 /// A NodePool with every label that is not the type's or the offering's fixed.
 #[derive(Clone, Debug)]
@@ -57,6 +69,8 @@ impl Pool {
 pub(super) struct NodeKind<'a> {
     pub template: usize,
     pub instance_type: &'a InstanceType,
+    /// What overlays add to the type's resources.
+    pub added: Resources,
     pub vcpus: u32,
     /// Allocatable less daemons.
     pub room: Amounts,
@@ -77,6 +91,8 @@ pub(super) struct Offer<'a> {
     pub capacity_type: CapacityType,
     pub price: Option<u64>,
     pub available: bool,
+    /// Until when it is left alone, where it is.
+    pub until: Option<Timestamp>,
 }
 
 /// Price that an offering of unknown price is taken to have: dearer than any.
@@ -104,6 +120,8 @@ pub(super) struct Market<'a> {
     pub refused: Vec<(NodePoolName, String)>,
     /// Things that were skipped.
     pub problems: Vec<String>,
+    /// Overlays, and which of them contradict each other.
+    pub overlays: Overlays,
 }
 
 impl<'a> Market<'a> {
@@ -112,13 +130,19 @@ impl<'a> Market<'a> {
         dimensions: &Dimensions,
         daemons: &[Daemon],
         uses: &LabelUses,
+        limits: &AttachLimits,
+        stock: Stock<'_>,
     ) -> Self {
-        let mut market = Self::default();
+        let mut market = Self { overlays: Overlays::of(input.view), ..Self::default() };
+        let refused = market.overlays.refused.iter();
+        market.problems.extend(refused.map(|(name, why)| format!("NodeOverlay {name} {why}")));
         let mut order: Vec<(&NodePoolName, &NodePool)> =
             input.view.pools().iter().map(|(name, pool)| (name, pool.as_ref())).collect();
         order.sort_by_key(|(name, pool)| (Reverse(pool.spec.weight.unwrap_or(0)), *name));
         for (name, pool) in order {
-            if let Err(reason) = market.add_pool(input, dimensions, daemons, uses, name, pool) {
+            if let Err(reason) =
+                market.add_pool(input, dimensions, daemons, uses, limits, stock, name, pool)
+            {
                 market.refused.push((name.clone(), reason));
             }
         }
@@ -137,20 +161,29 @@ impl<'a> Market<'a> {
         market
     }
 
+    #[allow(clippy::too_many_arguments, reason = "one step of a pipeline, called once")]
     fn add_pool(
         &mut self,
         input: &PlanInput<'a>,
         dimensions: &Dimensions,
         daemons: &[Daemon],
         uses: &LabelUses,
+        limits: &AttachLimits,
+        stock: Stock<'_>,
         name: &NodePoolName,
         pool: &NodePool,
     ) -> Result<(), String> {
         if pool.metadata.deletion_timestamp.is_some() {
             return Err("the NodePool is being deleted".to_owned());
         }
-        if pool.spec.replicas.is_some() {
-            return Err("the NodePool keeps a fixed number of nodes (spec.replicas)".to_owned());
+        match (pool.spec.replicas, stock) {
+            (Some(_), Stock::Pods) => {
+                return Err("the NodePool keeps a fixed number of nodes (spec.replicas)".to_owned());
+            }
+            (_, Stock::Pool(wanted)) if wanted != name => {
+                return Err("another NodePool is planned for".to_owned());
+            }
+            _ => {}
         }
         if let Some(error) = validate_node_pool(pool).first() {
             return Err(format!("the NodePool is not valid: {error}"));
@@ -174,6 +207,7 @@ impl<'a> Market<'a> {
                     input,
                     dimensions,
                     daemons,
+                    limits,
                     instance_type,
                     &requirements,
                     &determined,
@@ -205,6 +239,7 @@ impl<'a> Market<'a> {
         input: &PlanInput<'a>,
         dimensions: &Dimensions,
         daemons: &[Daemon],
+        limits: &AttachLimits,
         instance_type: &'a InstanceType,
         requirements: &[Requirement],
         determined: &BTreeSet<&str>,
@@ -230,24 +265,36 @@ impl<'a> Market<'a> {
             })
         };
         let kind = self.kinds.len();
-        let mut any = false;
+        let mut added: Option<Resources> = None;
+        let fixed = self.templates.get(template).map(|t| t.labels.clone()).unwrap_or_default();
         for offering in &instance_type.offerings {
             if offer_allowed(&offering.zone, offering.capacity_type) {
-                any = true;
+                let label = |key: &str| match key {
+                    labels::ZONE => Some(offering.zone.as_str()),
+                    labels::CAPACITY_TYPE => Some(offering.capacity_type.as_str()),
+                    _ => fixed.get(key).map(String::as_str).or(type_label(instance_type, key)),
+                };
+                let mut price = offering.price;
+                let mut here = Resources::new();
+                if !self.overlays.is_empty() {
+                    price = self.overlays.price(&label, price);
+                    here = self.overlays.capacity(&label);
+                }
+                added = Some(added.map_or_else(|| here.clone(), |known| common(&known, &here)));
+                let until = unavailable_until(input.unavailable, &instance_type.name, offering);
                 self.offers.push(Offer {
                     kind,
                     zone: &offering.zone,
                     capacity_type: offering.capacity_type,
-                    price: offering.price,
-                    available: offering.available
-                        && !is_unavailable(input.unavailable, &instance_type.name, offering),
+                    price,
+                    available: offering.available && until.is_none(),
+                    until,
                 });
             }
         }
-        if any {
-            let labels = self.templates.get(template).map(|t| &t.labels);
-            let load = load_of(daemons, instance_type, labels, taints, dimensions);
-            self.kinds.push(node_kind(template, instance_type, dimensions, load));
+        if let Some(added) = added {
+            let load = load_of(daemons, instance_type, Some(&fixed), taints, dimensions);
+            self.kinds.push(node_kind(template, instance_type, added, dimensions, limits, load));
         }
     }
 
@@ -302,11 +349,19 @@ impl<'a> Market<'a> {
 fn node_kind<'a>(
     template: usize,
     instance_type: &'a InstanceType,
+    added: Resources,
     dimensions: &Dimensions,
+    limits: &AttachLimits,
     load: (Amounts, Vec<HostPort>),
 ) -> NodeKind<'a> {
     let (daemons, daemon_ports) = load;
-    let mut room = dimensions.dense(&instance_type.allocatable);
+    let with_added = |own: &Resources| {
+        let mut all = own.clone();
+        all.add(&added);
+        dimensions.dense(&all)
+    };
+    let mut room = with_added(&instance_type.allocatable);
+    limits.set_type_room(Some(&instance_type.name), dimensions, &mut room);
     for (room, taken) in room.iter_mut().zip(&daemons) {
         *room = room.saturating_sub(*taken);
     }
@@ -314,9 +369,10 @@ fn node_kind<'a>(
     NodeKind {
         template,
         instance_type,
+        added: added.clone(),
         vcpus: u32::try_from(instance_type.capacity.get(&ResourceName::Cpu) / 1000).unwrap_or(0),
         room,
-        capacity: dimensions.dense(&instance_type.capacity),
+        capacity: with_added(&instance_type.capacity),
         daemons,
         daemon_ports,
         exotic: has("karpenter.k8s.aws/instance-gpu-count")
@@ -360,16 +416,27 @@ fn pool_requirements(pool: &NodePool) -> Vec<Requirement> {
     requirements
 }
 
-fn is_unavailable(
-    unavailable: &BTreeSet<UnavailableOffering>,
+/// Until when an offering is left alone, if it is.
+fn unavailable_until(
+    unavailable: &BTreeMap<UnavailableOffering, Timestamp>,
     instance_type: &str,
     offering: &drover_common::instance_type::Offering,
-) -> bool {
-    unavailable.iter().any(|gone| {
-        gone.capacity_type == offering.capacity_type
-            && gone.instance_type.as_deref().is_none_or(|name| name == instance_type)
-            && gone.zone.as_deref().is_none_or(|zone| zone == offering.zone)
+) -> Option<Timestamp> {
+    if unavailable.is_empty() {
+        return None;
+    }
+    let names = [None, Some(instance_type.to_owned())];
+    let zones = [None, Some(offering.zone.clone())];
+    let keys = names.iter().flat_map(|name| zones.iter().map(move |zone| (name, zone)));
+    keys.filter_map(|(name, zone)| {
+        unavailable.get(&UnavailableOffering {
+            capacity_type: offering.capacity_type,
+            instance_type: name.clone(),
+            zone: zone.clone(),
+        })
     })
+    .max()
+    .copied()
 }
 
 /// What the pool's limits leave, and how many nodes.

@@ -6,16 +6,9 @@ use drover_common::cluster::{LabelSelector, LabelSelectorRequirement};
 use drover_common::requirement::{Operator, Requirement};
 use drover_common::taint::{Taint, TaintEffect, Toleration};
 
-/// Beta label keys and what they are called today (Karpenter normalises the same ones).
+/// What a label key is called today (Karpenter normalises the same ones).
 pub(super) fn current_key(key: &str) -> &str {
-    match key {
-        "failure-domain.beta.kubernetes.io/zone" => "topology.kubernetes.io/zone",
-        "failure-domain.beta.kubernetes.io/region" => "topology.kubernetes.io/region",
-        "beta.kubernetes.io/arch" => "kubernetes.io/arch",
-        "beta.kubernetes.io/os" => "kubernetes.io/os",
-        "beta.kubernetes.io/instance-type" => "node.kubernetes.io/instance-type",
-        other => other,
-    }
+    drover_common::labels::stable_name(key)
 }
 
 /// Whether a label value (`None`: absent) fulfils a requirement.

@@ -46,6 +46,8 @@ pub struct Launch {
     pub taints: Vec<Taint>,
     /// Startup taints.
     pub startup_taints: Vec<Taint>,
+    /// Whether it lists fewer values of some key than its pool's `minValues` (BestEffort alone).
+    pub min_values_relaxed: bool,
     /// Pods it is for.
     pub pods: Vec<ObjectKey>,
     /// Price of the first offering in micro-dollars an hour; 0 only if it is unknown.

@@ -1,15 +1,18 @@
 //! Why a pod is left, NodePool by NodePool, in words that one can act on.
 
+mod place;
+
 use drover_common::id::NodePoolName;
+use drover_common::labels;
 use drover_common::requirement::Requirement;
 use drover_common::resources::format_amount;
 use fixedbitset::FixedBitSet;
 
+use super::attach::driver_of;
 use super::board::Board;
 use super::group::Group;
 use super::market::Pool;
 use super::matching::{requirement_text, taint_text};
-use super::topology::TermKind;
 
 /// Names that a reason lists at most.
 const MOST_NAMES: usize = 3;
@@ -60,7 +63,10 @@ impl Board<'_> {
         let mut offers = entry.offers.clone();
         keep_range(&mut offers, &pool);
         if offers.is_clear() {
-            return self.shortage_reason(&possible);
+            return self.shortage_reason(&entry, &pool, &possible);
+        }
+        if let Some(port) = self.daemons_port(&entry, &offers) {
+            return format!("its host port {port} is taken by a DaemonSet on every type that fits");
         }
         let limited: Vec<usize> =
             offers.ones().filter(|offer| self.within_limits(*offer, None)).collect();
@@ -72,7 +78,18 @@ impl Board<'_> {
                 "needs {least} values of {key} (minValues) and only {found} fit the pod"
             );
         }
-        self.topology_reason(&entry)
+        self.topology_reason(&entry, &offers)
+    }
+
+    /// A host port of the group that daemons take on every kind of node among some offers.
+    fn daemons_port(&self, group: &Group, offers: &FixedBitSet) -> Option<i32> {
+        let taken = |own: &crate::view::HostPort| {
+            offers
+                .ones()
+                .filter_map(|offer| self.market.kind_of(offer))
+                .all(|kind| kind.daemon_ports.iter().any(|port| own.conflicts(port)))
+        };
+        group.shape.ports.iter().find(|own| taken(own)).map(|own| own.port)
     }
 
     fn label_reason(
@@ -88,6 +105,11 @@ impl Board<'_> {
             }
         }
         for alternatives in any {
+            if alternatives.is_empty() {
+                return "its required node affinity has no term with an expression, and so matches \
+                        no node"
+                    .to_owned();
+            }
             if let [only] = alternatives.as_slice()
                 && let [requirement] = only.as_slice()
             {
@@ -117,6 +139,11 @@ impl Board<'_> {
             .map(|(value, _)| value.clone())
             .collect();
         let wanted = requirement_text(requirement);
+        if requirement.key == labels::HOSTNAME {
+            return format!(
+                "needs {wanted}; what a new node is called is not known before it joins"
+            );
+        }
         match values.as_slice() {
             [] => format!("needs {wanted}; its nodes have no such label"),
             some => format!("needs {wanted}; its nodes have {}", list(some)),
@@ -138,6 +165,12 @@ impl Board<'_> {
             if let Some((most, kind)) = best
                 && wanted > most
             {
+                if let Some(driver) = driver_of(name) {
+                    return format!(
+                        "has {wanted} volumes of {driver}; the type allowed that takes the most, {}, takes {most}",
+                        kind.instance_type.name
+                    );
+                }
                 let wanted = format_amount(name, wanted);
                 if most <= 0 {
                     return format!("needs {wanted} {name}; no type allowed offers any");
@@ -176,42 +209,6 @@ impl Board<'_> {
         }
         "the NodePool's limits leave room for no type that fits".to_owned()
     }
-
-    fn topology_reason(&self, group: &Group) -> String {
-        let own = group.part.own.iter().filter_map(|index| self.topology.terms.get(*index));
-        let mut words: Vec<String> = own
-            .map(|tracked| match &tracked.term.kind {
-                TermKind::Spread { max_skew, .. } => {
-                    format!("spread over {} with maxSkew {max_skew}", tracked.term.key)
-                }
-                TermKind::Affinity => format!("pod affinity over {}", tracked.term.key),
-                TermKind::AntiAffinity => format!("pod anti-affinity over {}", tracked.term.key),
-            })
-            .collect();
-        if words.is_empty() && !group.part.matched.is_empty() {
-            words.push("other pods' anti-affinity".to_owned());
-        }
-        if words.is_empty() {
-            return "a node of it would hold the pod, but none could be planned".to_owned();
-        }
-        format!("{} leaves no domain that its types can reach", words.join(", "))
-    }
-
-    fn shortage_reason(&self, possible: &FixedBitSet) -> String {
-        let Some(cheapest) = self.cheapest(possible) else { return String::new() };
-        let Some((offer, kind)) =
-            self.market.offers.get(cheapest).zip(self.market.kind_of(cheapest))
-        else {
-            return String::new();
-        };
-        let name = format!("{} {} in {}", offer.capacity_type, kind.instance_type.name, offer.zone);
-        match possible.count_ones(..) {
-            1 => format!("fits {name} alone, which EC2 could not provide lately"),
-            count => format!(
-                "fits {count} offerings, the cheapest {name}; EC2 could not provide any of them lately"
-            ),
-        }
-    }
 }
 
 fn keep_range(offers: &mut FixedBitSet, pool: &Pool) {
@@ -220,7 +217,7 @@ fn keep_range(offers: &mut FixedBitSet, pool: &Pool) {
     offers.intersect_with(&range);
 }
 
-fn list(names: &[String]) -> String {
+pub(super) fn list(names: &[String]) -> String {
     let shown = names.iter().take(MOST_NAMES).cloned().collect::<Vec<_>>().join(", ");
     match names.len().checked_sub(MOST_NAMES) {
         Some(more @ 1..) => format!("{shown} and {more} more"),

@@ -132,8 +132,13 @@ impl KeyIndex {
 pub(super) struct Variant {
     pub rules: NodeRules,
     pub spread: Vec<TopologySpreadConstraint>,
+    /// Required terms; they are about pods that match all of them.
     pub affinity: Vec<PodAffinityTerm>,
+    pub preferred_affinity: Vec<PodAffinityTerm>,
     pub anti_affinity: Vec<PodAffinityTerm>,
+    /// The nodes that spread counts, as far as it honours the pod's rules: selector and required
+    /// affinity, but neither volumes nor preferences.
+    pub counted_nodes: NodeRules,
 }
 
 /// The steps of relaxation of a shape, strictest first. The order is Karpenter's: preferred pod
@@ -170,7 +175,7 @@ pub(super) fn variants(
     let mut steps = Vec::new();
     loop {
         let mut step = strict.clone();
-        step.affinity.extend(near.iter().cloned());
+        step.preferred_affinity.extend(near.iter().cloned());
         step.anti_affinity.extend(away.iter().cloned());
         step.spread.extend(soft.iter().cloned());
         if let Some(preferred) = nodes.last() {
@@ -202,12 +207,15 @@ fn required(shape: &PodShape, volumes: &[Alternatives]) -> Result<Variant, Strin
     if let Some(selector) = selector {
         rules.any.push(terms(&selector.node_selector_terms)?);
     }
+    let counted_nodes = rules.clone();
     rules.any.extend(volumes.iter().cloned());
     let spread = shape.spread.iter().filter(|s| s.when_unsatisfiable != "ScheduleAnyway").cloned();
     let affinity = &shape.affinity;
     Ok(Variant {
         rules,
         spread: spread.collect(),
+        counted_nodes,
+        preferred_affinity: Vec::new(),
         affinity: affinity.pod_affinity.as_ref().map(|a| a.required.clone()).unwrap_or_default(),
         anti_affinity: affinity
             .pod_anti_affinity
@@ -245,11 +253,9 @@ pub(super) fn note_uses(variant: &Variant, uses: &mut LabelUses) {
     for requirement in rules.all.iter().chain(rules.any.iter().flatten().flatten()) {
         uses.entry(requirement.key.clone()).or_default().extend(requirement.values.iter().cloned());
     }
-    let keys = variant
-        .spread
-        .iter()
-        .map(|s| &s.topology_key)
-        .chain(variant.affinity.iter().chain(&variant.anti_affinity).map(|t| &t.topology_key));
+    let pods = variant.affinity.iter().chain(&variant.preferred_affinity);
+    let pods = pods.chain(&variant.anti_affinity).map(|term| &term.topology_key);
+    let keys = variant.spread.iter().map(|s| &s.topology_key).chain(pods);
     for key in keys {
         uses.entry(current_key(key).to_owned()).or_default();
     }

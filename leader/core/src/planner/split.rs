@@ -96,7 +96,9 @@ impl Board<'_> {
             let part = entry.part.clone();
             let count = i64::try_from(pods.len()).unwrap_or(i64::MAX);
             if let Some(target) = self.bins.get(bin) {
-                self.topology.place(&part, &|key| target.domain(key), -count);
+                let market = &self.market;
+                let domain = |tracked: &Tracked| target.counted_domain(market, tracked);
+                self.topology.place(&part, &domain, -count);
             }
             returned.extend(pods);
         }

@@ -1,9 +1,27 @@
-//! The planner against the repository's own catalogue: scenarios as text, and random clusters
-//! against the check.
+//! The planner against the repository's own catalogue: scenarios as text, one room for each kind of
+//! constraint, and random clusters against the check.
 
 mod world;
 
-mod constraints;
+mod anti_affinity;
+mod daemons;
 mod examples;
+mod free_room;
+mod host_ports;
+mod limits;
+mod min_values;
+mod node_selection;
+mod overlays;
+mod pod_affinity;
+mod pool_requirements;
+mod preferences;
+mod priority;
 mod random;
 mod repack;
+mod requests;
+mod shortage;
+mod spread;
+mod static_pools;
+mod taints;
+mod volumes;
+mod weights;

@@ -51,7 +51,16 @@ impl PodSelector {
 pub(super) struct Term {
     pub kind: TermKind,
     pub key: String,
-    pub selector: PodSelector,
+    /// A pod must match all of them. There are several where a pod has several required affinity
+    /// terms: Kubernetes counts only pods that match every one.
+    pub selectors: Vec<PodSelector>,
+}
+
+impl Term {
+    /// Whether it is about pods of this shape.
+    pub(super) fn matches(&self, shape: &PodShape) -> bool {
+        self.selectors.iter().all(|selector| selector.matches(shape))
+    }
 }
 
 /// A term with its counts.
@@ -110,28 +119,29 @@ impl Topology {
         self.terms
             .iter()
             .enumerate()
-            .filter(|(_, tracked)| tracked.term.selector.matches(shape))
+            .filter(|(_, tracked)| tracked.term.matches(shape))
             .map(|(index, _)| index)
             .collect()
     }
 
-    /// Counts one pod into the domains of the host it goes to.
+    /// Counts pods into the domains of the host they go to. `domain` is the host's domain of a
+    /// term, if its pods count for it.
     pub(super) fn place(
         &mut self,
         part: &Part,
-        domain: &dyn Fn(&str) -> Option<String>,
+        domain: &dyn Fn(&Tracked) -> Option<String>,
         count: i64,
     ) {
         for index in &part.matched {
             if let Some(tracked) = self.terms.get_mut(*index)
-                && let Some(value) = domain(&tracked.term.key)
+                && let Some(value) = domain(tracked)
             {
                 *tracked.matching.entry(value).or_default() += count;
             }
         }
         for index in &part.own {
             if let Some(tracked) = self.terms.get_mut(*index)
-                && let Some(value) = domain(&tracked.term.key)
+                && let Some(value) = domain(tracked)
             {
                 *tracked.owning.entry(value).or_default() += count;
             }
@@ -153,10 +163,9 @@ impl Topology {
     /// Whether one more such pod may go to this domain of this key.
     pub(super) fn allows(&self, part: &Part, key: &str, domain: Option<&str>) -> bool {
         let own = part.own.iter().filter_map(|index| Some((*index, self.terms.get(*index)?)));
-        for (index, tracked) in own {
-            if tracked.term.key == key
-                && !tracked.allows_owner(domain, part.matched.contains(&index))
-            {
+        for (index, tracked) in own.filter(|(_, tracked)| tracked.term.key == key) {
+            let itself = part.matched.contains(&index);
+            if !tracked.allows_owner(domain, itself, || self.nobody_to_join(part, tracked)) {
                 return false;
             }
         }
@@ -165,6 +174,13 @@ impl Topology {
             tracked.term.kind != TermKind::AntiAffinity
                 || domain.is_none_or(|domain| tracked.owning.get(domain).is_none_or(|n| *n == 0))
         })
+    }
+
+    /// Whether no pod is there that the required affinity terms a term belongs to are about.
+    fn nobody_to_join(&self, part: &Part, of: &Tracked) -> bool {
+        let own = part.own.iter().filter_map(|index| self.terms.get(*index));
+        own.filter(|t| t.term.kind == of.term.kind && t.term.selectors == of.term.selectors)
+            .all(|tracked| tracked.matching.values().all(|count| *count == 0))
     }
 
     /// How full a domain is, for choosing among those allowed: pods counted by the group's own
@@ -183,7 +199,12 @@ impl Topology {
 }
 
 impl Tracked {
-    fn allows_owner(&self, domain: Option<&str>, matches_itself: bool) -> bool {
+    fn allows_owner(
+        &self,
+        domain: Option<&str>,
+        matches_itself: bool,
+        nobody_to_join: impl Fn() -> bool,
+    ) -> bool {
         let count = |domain: &str| self.matching.get(domain).copied().unwrap_or(0);
         match &self.term.kind {
             TermKind::Spread { max_skew, min_domains, .. } => {
@@ -193,7 +214,7 @@ impl Tracked {
             }
             TermKind::Affinity => {
                 let Some(domain) = domain else { return false };
-                count(domain) > 0 || (matches_itself && self.matching.values().all(|n| *n == 0))
+                count(domain) > 0 || (matches_itself && nobody_to_join())
             }
             TermKind::AntiAffinity => domain.is_none_or(|domain| count(domain) == 0),
         }
@@ -228,9 +249,10 @@ impl Tracked {
 /// The terms of a variant of a shape.
 pub(super) fn terms_of(view: &View, shape: &PodShape, variant: &Variant) -> Vec<Term> {
     let spread = variant.spread.iter().map(|constraint| spread_term(shape, variant, constraint));
-    let near = variant.affinity.iter().map(|term| affinity_term(view, shape, term, true));
-    let away = variant.anti_affinity.iter().map(|term| affinity_term(view, shape, term, false));
-    spread.chain(near).chain(away).collect()
+    let away = variant.anti_affinity.iter().map(|term| anti_affinity_term(view, shape, term));
+    let near = affinity_terms(view, shape, &variant.affinity, true);
+    let preferred = affinity_terms(view, shape, &variant.preferred_affinity, false);
+    spread.chain(near).chain(preferred).chain(away).collect()
 }
 
 fn spread_term(shape: &PodShape, variant: &Variant, spread: &TopologySpreadConstraint) -> Term {
@@ -246,33 +268,52 @@ fn spread_term(shape: &PodShape, variant: &Variant, spread: &TopologySpreadConst
         kind: TermKind::Spread {
             max_skew: i64::from(spread.max_skew.max(1)),
             min_domains: spread.min_domains.map(i64::from),
-            nodes: NodeRules { strict_taints: false, ..variant.rules.clone() },
+            nodes: variant.counted_nodes.clone(),
             honour,
         },
         key: current_key(&spread.topology_key).to_owned(),
-        selector: PodSelector {
+        selectors: vec![PodSelector {
             namespaces: Some(BTreeSet::from([shape.namespace.clone()])),
             labels: selector,
-        },
+        }],
     }
 }
 
-/// A pod affinity (`near`) or anti-affinity term of a pod of this shape.
-pub(super) fn affinity_term(
+/// Pod affinity terms of a pod of this shape, which must hold for the same pods (`together`) or
+/// each for its own.
+fn affinity_terms(
     view: &View,
     shape: &PodShape,
-    term: &PodAffinityTerm,
-    near: bool,
-) -> Term {
-    let selector = term.label_selector.as_ref().map(|selector| {
+    terms: &[PodAffinityTerm],
+    together: bool,
+) -> Vec<Term> {
+    let each: Vec<PodSelector> = terms.iter().map(|term| selector(view, shape, term)).collect();
+    let all: Vec<PodSelector> = each.iter().cloned().collect::<BTreeSet<_>>().into_iter().collect();
+    let terms = terms.iter().zip(each);
+    terms
+        .map(|(term, own)| Term {
+            kind: TermKind::Affinity,
+            key: current_key(&term.topology_key).to_owned(),
+            selectors: if together { all.clone() } else { vec![own] },
+        })
+        .collect()
+}
+
+/// A pod anti-affinity term of a pod of this shape.
+pub(super) fn anti_affinity_term(view: &View, shape: &PodShape, term: &PodAffinityTerm) -> Term {
+    Term {
+        kind: TermKind::AntiAffinity,
+        key: current_key(&term.topology_key).to_owned(),
+        selectors: vec![selector(view, shape, term)],
+    }
+}
+
+fn selector(view: &View, shape: &PodShape, term: &PodAffinityTerm) -> PodSelector {
+    let labels = term.label_selector.as_ref().map(|selector| {
         let same = with_keys(selector, &term.match_label_keys, shape, "In");
         with_keys(&same, &term.mismatch_label_keys, shape, "NotIn")
     });
-    Term {
-        kind: if near { TermKind::Affinity } else { TermKind::AntiAffinity },
-        key: current_key(&term.topology_key).to_owned(),
-        selector: PodSelector { namespaces: namespaces(view, shape, term), labels: selector },
-    }
+    PodSelector { namespaces: namespaces(view, shape, term), labels }
 }
 
 fn namespaces(view: &View, shape: &PodShape, term: &PodAffinityTerm) -> Option<BTreeSet<String>> {

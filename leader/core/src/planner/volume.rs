@@ -4,6 +4,7 @@ use drover_common::cluster::{ObjectKey, StorageClass};
 use drover_common::labels;
 use drover_common::requirement::{Operator, Requirement};
 
+use super::matching::current_key;
 use super::rules::{Alternatives, normalized};
 use crate::view::{PodShape, ShapeVolume, View};
 
@@ -75,16 +76,13 @@ fn class_rules(
     key: &ObjectKey,
     ephemeral: bool,
 ) -> Result<Alternatives, String> {
-    let found = match class {
-        Some("") => None,
-        Some(name) => match view.storage_classes().get(name) {
-            Some(class) => Some(class),
-            None => return Err(format!("StorageClass {name} of {key} does not exist")),
-        },
-        None => view.storage_classes().values().find(|class| is_default(class)),
-    };
-    let Some(class) = found else {
-        return Err(format!("PersistentVolumeClaim {key} is unbound and has no StorageClass"));
+    let Some(class) = class_of(view, class) else {
+        return Err(match class {
+            Some(name) if !name.is_empty() => {
+                format!("StorageClass {name} of {key} does not exist")
+            }
+            _ => format!("PersistentVolumeClaim {key} is unbound and has no StorageClass"),
+        });
     };
     let waits = class.volume_binding_mode.as_deref() == Some("WaitForFirstConsumer");
     if !waits && !ephemeral {
@@ -98,7 +96,7 @@ fn class_rules(
         .iter()
         .map(|term| {
             let each = term.match_label_expressions.iter().map(|expression| Requirement {
-                key: zone_key(&expression.key),
+                key: current_key(&expression.key).to_owned(),
                 operator: Operator::In,
                 values: expression.values.clone(),
                 min_values: None,
@@ -108,11 +106,11 @@ fn class_rules(
         .collect())
 }
 
-/// The EBS driver's own zone label means the zone.
-fn zone_key(key: &str) -> String {
-    match key {
-        "topology.ebs.csi.aws.com/zone" => labels::ZONE.to_owned(),
-        other => super::matching::current_key(other).to_owned(),
+/// The class by name, or the default one.
+pub(super) fn class_of<'v>(view: &'v View, name: Option<&str>) -> Option<&'v StorageClass> {
+    match name {
+        Some(name) => view.storage_classes().get(name).map(AsRef::as_ref),
+        None => view.storage_classes().values().map(AsRef::as_ref).find(|class| is_default(class)),
     }
 }
 

@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use drover_common::cluster::{
-    CsiNode, DaemonSet, Namespace, Node, ObjectKey, PersistentVolume, PersistentVolumeClaim, Pod,
-    PodDisruptionBudget, ReplicaSet, StatefulSet, StorageClass, VolumeAttachment,
+    CsiNode, DaemonSet, NamedPodTemplate, Namespace, Node, ObjectKey, PersistentVolume,
+    PersistentVolumeClaim, Pod, PodDisruptionBudget, ReplicaSet, StatefulSet, StorageClass,
+    VolumeAttachment,
 };
-use drover_common::crd::{Ec2NodeClass, NodeClaim, NodePool};
+use drover_common::crd::{CapacityBuffer, Ec2NodeClass, NodeClaim, NodeOverlay, NodePool};
 use drover_common::id::{InstanceId, NodeClaimName, NodeName, NodePoolName};
 
 use super::{NodePods, PodEntry, PodShape, ShapeId, View};
@@ -81,6 +82,21 @@ impl View {
     /// All EC2NodeClasses.
     pub fn classes(&self) -> &BTreeMap<String, Arc<Ec2NodeClass>> {
         &self.classes
+    }
+
+    /// All NodeOverlays.
+    pub fn overlays(&self) -> &BTreeMap<String, Arc<NodeOverlay>> {
+        &self.overlays
+    }
+
+    /// All CapacityBuffers.
+    pub fn buffers(&self) -> &BTreeMap<ObjectKey, Arc<CapacityBuffer>> {
+        &self.buffers
+    }
+
+    /// All PodTemplates.
+    pub fn pod_templates(&self) -> &BTreeMap<ObjectKey, Arc<NamedPodTemplate>> {
+        &self.pod_templates
     }
 
     /// All namespaces.

@@ -4,10 +4,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use drover_common::cluster::{
-    Affinity, Container, ContainerStatus, Pod, PodSpec, TopologySpreadConstraint,
-};
-use drover_common::resources::{ResourceName, Resources};
+use drover_common::cluster::{Affinity, Container, Pod, PodSpec, TopologySpreadConstraint};
+use drover_common::resources::Resources;
 use drover_common::taint::Toleration;
 
 /// A shape's number in the view that gave it out. Numbers are reused; their order means nothing.
@@ -78,7 +76,12 @@ impl PodShape {
     /// The shape of a pod.
     pub fn of(pod: &Pod) -> Self {
         Self {
-            requests: requests_of(&pod.spec, &pod.status.container_statuses),
+            requests: pod
+                .requests()
+                .iter()
+                .filter(|(_, amount)| *amount > 0)
+                .map(|(name, amount)| (name.clone(), amount))
+                .collect(),
             namespace: pod.metadata.namespace.clone(),
             labels: pod.metadata.labels.clone(),
             node_selector: pod.spec.node_selector.clone(),
@@ -137,76 +140,6 @@ fn volumes(spec: &PodSpec) -> Vec<ShapeVolume> {
 
 fn is_sidecar(container: &Container) -> bool {
     container.restart_policy.as_deref() == Some("Always")
-}
-
-/// What a pod takes of its node, with `pods: 1`: the larger of what runs together and what the
-/// init phase needs, or the pod-level request where there is one, plus overhead (Kubernetes'
-/// formula, sidecars included). A container being resized counts with the largest of what is
-/// asked, allocated and actual.
-pub fn requests_of(spec: &PodSpec, statuses: &[ContainerStatus]) -> Resources {
-    let mut running: Amounts = Amounts::new();
-    for container in &spec.containers {
-        add(&mut running, &container_requests(container, statuses));
-    }
-    let mut sidecars: Amounts = Amounts::new();
-    let mut peak: Amounts = Amounts::new();
-    for container in &spec.init_containers {
-        let mut own = container_requests(container, statuses);
-        if is_sidecar(container) {
-            add(&mut sidecars, &own);
-            raise(&mut peak, &sidecars);
-        } else {
-            add(&mut own, &sidecars);
-            raise(&mut peak, &own);
-        }
-    }
-    add(&mut running, &sidecars);
-    raise(&mut running, &peak);
-    if let Some(pod_level) = &spec.resources {
-        for (name, amount) in with_limits(&pod_level.requests, &pod_level.limits) {
-            running.insert(name, amount);
-        }
-    }
-    add(&mut running, &amounts(&spec.overhead));
-    running.insert(ResourceName::Pods, 1);
-    running.into_iter().filter(|(_, amount)| *amount > 0).collect()
-}
-
-type Amounts = BTreeMap<ResourceName, i64>;
-
-fn amounts(resources: &Resources) -> Amounts {
-    resources.iter().map(|(name, amount)| (name.clone(), amount)).collect()
-}
-
-fn with_limits(requests: &Resources, limits: &Resources) -> Amounts {
-    let mut all = amounts(limits);
-    all.extend(amounts(requests));
-    all
-}
-
-fn container_requests(container: &Container, statuses: &[ContainerStatus]) -> Amounts {
-    let mut own = with_limits(&container.resources.requests, &container.resources.limits);
-    if let Some(status) = statuses.iter().find(|status| status.name == container.name) {
-        raise(&mut own, &amounts(&status.allocated_resources));
-        if let Some(actual) = &status.resources {
-            raise(&mut own, &amounts(&actual.requests));
-        }
-    }
-    own
-}
-
-fn add(to: &mut Amounts, from: &Amounts) {
-    for (name, amount) in from {
-        let sum = to.entry(name.clone()).or_default();
-        *sum = sum.saturating_add(*amount);
-    }
-}
-
-fn raise(to: &mut Amounts, from: &Amounts) {
-    for (name, amount) in from {
-        let most = to.entry(name.clone()).or_default();
-        *most = (*most).max(*amount);
-    }
 }
 
 #[derive(Clone, Debug, Default)]

@@ -19,9 +19,9 @@ pub(super) struct SyncTable {
     kinds: BTreeMap<Kind, KindSync>,
 }
 
-/// Kinds that decisions read. Leases and events are never watched.
+/// Kinds that decisions can't do without.
 fn matters(kind: Kind) -> bool {
-    !matches!(kind, Kind::Lease | Kind::Event)
+    kind.is_watched() && !kind.is_optional()
 }
 
 impl SyncTable {

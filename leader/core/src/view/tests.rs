@@ -4,7 +4,7 @@ use drover_common::id::{InstanceId, NodeName};
 use drover_common::resources::ResourceName;
 use serde_json::{Value, json};
 
-use super::{ShapeVolume, View, requests_of};
+use super::{ShapeVolume, View};
 
 fn apply(view: &mut View, kind: Kind, value: Value) {
     view.apply(ClusterEvent::Applied(ClusterObject::from_json(kind, value).unwrap()));
@@ -115,7 +115,7 @@ fn requests_follow_init_containers_sidecars_and_resizes() {
             {"name": "b", "allocatedResources": {"memory": "2Gi"}}]},
     }))
     .unwrap();
-    let requests = requests_of(&pod.spec, &pod.status.container_statuses);
+    let requests = super::PodShape::of(&pod).requests;
     // The init phase needs 2 + 0.1 cpu, more than the 0.85 of the containers that run together.
     assert_eq!(requests.get(&ResourceName::Cpu), 2110);
     assert_eq!(requests.get(&ResourceName::Memory), 3 << 30);

@@ -139,6 +139,7 @@ pub fn describe(definition: &Definition, generator: &mut SchemaGenerator) {
         "" / "PersistentVolumeClaim" => core::PersistentVolumeClaim,
         "" / "PersistentVolume" => core::PersistentVolume,
         "" / "Pod" => core::Pod,
+        "" / "PodTemplate" => core::PodTemplate,
         "" / "ReplicationController" => core::ReplicationController,
         "" / "ResourceQuota" => core::ResourceQuota,
         "" / "Secret" => core::Secret,

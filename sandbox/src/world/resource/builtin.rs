@@ -16,6 +16,7 @@ const ROWS: &[Row] = &[
     ("", "persistentvolumeclaims", "PersistentVolumeClaim", &["pvc"], "ns"),
     ("", "persistentvolumes", "PersistentVolume", &["pv"], "s"),
     ("", "pods", "Pod", &["po"], "nsa"),
+    ("", "podtemplates", "PodTemplate", &[], "n"),
     ("", "replicationcontrollers", "ReplicationController", &["rc"], "nsSa"),
     ("", "resourcequotas", "ResourceQuota", &["quota"], "ns"),
     ("", "secrets", "Secret", &[], "n"),

@@ -84,7 +84,8 @@ impl World {
         world
     }
 
-    fn put(&mut self, kind: Kind, object: Value) {
+    /// A user's creation of an object.
+    pub(super) fn put(&mut self, kind: Kind, object: Value) {
         let text = |pointer: &str| {
             object.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned()
         };
@@ -143,7 +144,7 @@ impl World {
 
     /// Everything as a first list of watches would tell it.
     pub(super) fn list_events(&self) -> Vec<ClusterEvent> {
-        let kinds = Kind::ALL.into_iter().filter(|k| !matches!(k, Kind::Lease | Kind::Event));
+        let kinds = Kind::ALL.into_iter().filter(|kind| kind.is_watched());
         let mut events = Vec::new();
         for kind in kinds {
             events.push(ClusterEvent::Restarted(kind));

@@ -2,18 +2,18 @@
 
 use std::collections::BTreeMap;
 
-use drover_common::cluster::{NodeSelectorTerm, ObjectKey, Pod};
+use drover_common::cluster::{NodeSelectorTerm, Pod};
+use drover_common::id::NodeName;
 use drover_common::instance_type::InstanceType;
 use drover_common::labels;
 use drover_common::requirement::{Operator, Requirement, Requirements};
 use drover_common::resources::Resources;
 use drover_common::taint::{Taint, TaintEffect};
 
+use super::overlay;
+use super::requests::{Port, ports_of, requests};
+use super::volume::{self, Attached};
 use crate::planner::{InFlightNode, Launch, PlacementTarget, PlanInput};
-use crate::view::requests_of;
-
-/// Address, protocol and port.
-pub(super) type Port = (String, String, i32);
 
 /// A place for pods.
 #[derive(Clone, Debug)]
@@ -23,32 +23,19 @@ pub(super) struct Host {
     pub taints: Vec<Taint>,
     pub free: Resources,
     pub ports: Vec<Port>,
+    /// The Node, if it is there.
+    pub node: Option<NodeName>,
+    pub attached: Attached,
 }
 
-pub(super) fn ports_of(pod: &Pod) -> Vec<Port> {
-    let mut ports = Vec::new();
-    for container in &pod.spec.containers {
-        for port in container.ports.iter().filter(|port| port.host_port != 0) {
-            let protocol = if port.protocol.is_empty() { "TCP" } else { &port.protocol };
-            ports.push((port.host_ip.clone(), protocol.to_owned(), port.host_port));
-        }
-    }
-    ports
-}
-
-pub(super) fn same_port(a: &Port, b: &Port) -> bool {
-    let wide = |address: &str| address.is_empty() || address == "0.0.0.0" || address == "::";
-    a.2 == b.2 && a.1 == b.1 && (a.0 == b.0 || wide(&a.0) || wide(&b.0))
-}
-
-fn matches(requirements: &[Requirement], labels: &BTreeMap<String, String>) -> bool {
+pub(super) fn matches(requirements: &[Requirement], labels: &BTreeMap<String, String>) -> bool {
     requirements.iter().all(|requirement| {
         Requirements::from_requirements(std::slice::from_ref(requirement))
             .is_ok_and(|parsed| parsed.matches_labels(labels))
     })
 }
 
-fn any_term(terms: &[NodeSelectorTerm], labels: &BTreeMap<String, String>) -> bool {
+pub(super) fn any_term(terms: &[NodeSelectorTerm], labels: &BTreeMap<String, String>) -> bool {
     terms.iter().any(|term| {
         !term.match_expressions.is_empty()
             && term.match_fields.is_empty()
@@ -56,111 +43,135 @@ fn any_term(terms: &[NodeSelectorTerm], labels: &BTreeMap<String, String>) -> bo
     })
 }
 
+/// Node selector and required node affinity.
+pub(super) fn selects_node(pod: &Pod, labels: &BTreeMap<String, String>) -> Result<(), String> {
+    for (key, value) in &pod.spec.node_selector {
+        if labels.get(labels::stable_name(key)) != Some(value) {
+            return Err(format!("node selector {key}={value} does not hold"));
+        }
+    }
+    let required = pod.spec.affinity.node_affinity.as_ref().and_then(|a| a.required.as_ref());
+    match required {
+        Some(selector) if !any_term(&selector.node_selector_terms, labels) => {
+            Err("required node affinity does not hold".to_owned())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The first taint that keeps the pod away.
+pub(super) fn tolerates(pod: &Pod, taints: &[Taint]) -> Result<(), String> {
+    let hard = taints.iter().filter(|taint| taint.effect != TaintEffect::PreferNoSchedule);
+    let mut untolerated =
+        hard.filter(|taint| !pod.spec.tolerations.iter().any(|t| t.tolerates(taint)));
+    match untolerated.next() {
+        Some(taint) => Err(format!("taint {} is not tolerated", taint.key)),
+        None => Ok(()),
+    }
+}
+
 impl Host {
     /// Node selector, required node affinity, taints and volumes.
     pub(super) fn admits(&self, input: &PlanInput<'_>, pod: &Pod) -> Result<(), String> {
-        for (key, value) in &pod.spec.node_selector {
-            if self.labels.get(key) != Some(value) {
-                return Err(format!("node selector {key}={value} does not hold"));
-            }
-        }
-        let required = pod.spec.affinity.node_affinity.as_ref().and_then(|a| a.required.as_ref());
-        if let Some(selector) = required
-            && !any_term(&selector.node_selector_terms, &self.labels)
-        {
-            return Err("required node affinity does not hold".to_owned());
-        }
-        for taint in &self.taints {
-            let soft = taint.effect == TaintEffect::PreferNoSchedule;
-            if !soft && !pod.spec.tolerations.iter().any(|t| t.tolerates(taint)) {
-                return Err(format!("taint {} is not tolerated", taint.key));
-            }
-        }
-        self.admits_volumes(input, pod)
+        selects_node(pod, &self.labels)?;
+        tolerates(pod, &self.taints)?;
+        volume::admit(input, pod, &self.labels)
     }
 
-    fn admits_volumes(&self, input: &PlanInput<'_>, pod: &Pod) -> Result<(), String> {
-        for volume in &pod.spec.volumes {
-            let name = match (&volume.persistent_volume_claim, &volume.ephemeral) {
-                (Some(claim), _) => claim.claim_name.clone(),
-                (None, Some(_)) => format!("{}-{}", pod.metadata.name, volume.name),
-                (None, None) => continue,
-            };
-            let key = ObjectKey { namespace: pod.metadata.namespace.clone(), name };
-            let bound = input
-                .view
-                .volume_claims()
-                .get(&key)
-                .and_then(|claim| input.view.volumes().get(&claim.spec.volume_name));
-            let Some(required) =
-                bound.and_then(|v| v.spec.node_affinity.as_ref()).and_then(|a| a.required.as_ref())
-            else {
-                continue;
-            };
-            let mut labels = self.labels.clone();
-            for term in &required.node_selector_terms {
-                for expression in &term.match_expressions {
-                    if expression.key == labels::HOSTNAME
-                        && expression.operator == Operator::In
-                        && let Some(host) = expression.values.first()
-                    {
-                        labels.insert(expression.key.clone(), host.clone());
-                    }
-                }
-            }
-            if !any_term(&required.node_selector_terms, &labels) {
-                return Err(format!("volume claim {key} can't be attached"));
-            }
+    fn hold(&mut self, input: &PlanInput<'_>, node: &NodeName) {
+        for pod in input.view.pods_on(node).filter(|pod| !pod.is_terminal()) {
+            self.free.subtract(&requests(pod));
+            self.ports.extend(ports_of(pod));
+            volume::attach(input, pod, &mut self.attached);
         }
-        Ok(())
     }
 }
 
-/// The host of a placement, if it takes pods at all.
-pub(super) fn host_of_target(input: &PlanInput<'_>, target: &PlacementTarget) -> Option<Host> {
+/// The hosts that a placement may be on: one, unless what the node will be is still open. None if
+/// it takes no pods at all.
+pub(super) fn hosts_of_target(input: &PlanInput<'_>, target: &PlacementTarget) -> Vec<Host> {
     match target {
         PlacementTarget::Claim(name) => {
-            let node = input.in_flight.iter().find(|node| node.claim == *name)?;
-            Some(in_flight_host(input, node))
+            let node = input.in_flight.iter().find(|node| node.claim == *name);
+            node.map(|node| in_flight_hosts(input, node)).unwrap_or_default()
         }
         PlacementTarget::Node(name) => {
-            let node = input.view.nodes().get(name)?;
-            if input.leaving.contains(name) || node.spec.unschedulable || !node.is_ready() {
-                return None;
-            }
-            let mut free = node.status.allocatable.clone();
-            let mut ports = Vec::new();
-            for pod in input.view.pods_on(name).filter(|pod| !pod.is_terminal()) {
-                free.subtract(&requests_of(&pod.spec, &pod.status.container_statuses));
-                ports.extend(ports_of(pod));
-            }
-            Some(Host {
+            let node = input.view.nodes().get(name).filter(|node| {
+                !input.leaving.contains(name)
+                    && !node.spec.unschedulable
+                    && node.is_ready()
+                    && node.metadata.deletion_timestamp.is_none()
+            });
+            let Some(node) = node else { return Vec::new() };
+            let mut host = Host {
                 name: name.to_string(),
                 labels: node.metadata.labels.clone(),
                 taints: node.spec.taints.clone(),
-                free,
-                ports,
-            })
+                free: node.status.allocatable.clone(),
+                ports: Vec::new(),
+                node: Some(name.clone()),
+                attached: Attached::new(),
+            };
+            subtract_daemons(input, &mut host);
+            host.hold(input, name);
+            vec![host]
         }
     }
 }
 
-fn in_flight_host(input: &PlanInput<'_>, node: &InFlightNode) -> Host {
+/// One host as far as it is known, and one for each value that is still open.
+fn in_flight_hosts(input: &PlanInput<'_>, node: &InFlightNode) -> Vec<Host> {
     let mut labels = node.labels.clone();
+    let mut open = Vec::new();
     for requirement in node.requirements.to_requirements() {
-        if let (Operator::In, Some(value)) = (requirement.operator, requirement.values.first()) {
-            labels.entry(requirement.key).or_insert_with(|| value.clone());
+        if requirement.operator == Operator::In && !labels.contains_key(&requirement.key) {
+            if let Some(first) = requirement.values.first() {
+                labels.insert(requirement.key.clone(), first.clone());
+            }
+            open.extend(
+                requirement.values.into_iter().skip(1).map(|v| (requirement.key.clone(), v)),
+            );
         }
     }
-    let mut host = Host {
+    let base = Host {
         name: node.claim.to_string(),
         labels,
         taints: node.taints.clone(),
         free: node.allocatable.clone(),
         ports: Vec::new(),
+        node: node.node.clone(),
+        attached: Attached::new(),
     };
-    subtract_daemons(input, &mut host);
-    host
+    let undecided = open.iter().any(|(key, _)| key == labels::INSTANCE_TYPE);
+    let mut hosts = vec![base.clone()];
+    for (key, value) in open {
+        let mut host = base.clone();
+        host.labels.insert(key, value);
+        hosts.push(host);
+    }
+    // What is not known of the node follows from its type.
+    let class = input.view.pools().get(&node.nodepool);
+    let class = class.map(|pool| pool.spec.template.spec.node_class_ref.name.clone());
+    let catalog = class.and_then(|class| input.catalogs.get(&class));
+    for host in &mut hosts {
+        let name = host.labels.get(labels::INSTANCE_TYPE);
+        let kind = catalog
+            .and_then(|catalog| catalog.instance_types.iter().find(|t| Some(&t.name) == name));
+        let Some(kind) = kind else { continue };
+        for (key, value) in &kind.labels {
+            host.labels.entry(key.clone()).or_insert_with(|| value.clone());
+        }
+        for (name, amount) in kind.allocatable.iter().filter(|_| undecided) {
+            host.free.set(name.clone(), amount);
+        }
+    }
+    for host in &mut hosts {
+        subtract_daemons(input, host);
+        if let Some(name) = &node.node {
+            host.hold(input, name);
+        }
+    }
+    hosts
 }
 
 /// One host for every type and zone that a launch lists: each must hold all its pods.
@@ -189,7 +200,12 @@ pub(super) fn hosts_of_launch(
         let sold = found.offerings.iter().any(|o| {
             o.zone == offering.zone && o.capacity_type == launch.capacity_type && o.available
         });
-        if !sold {
+        let gone = input.unavailable.keys().any(|gone| {
+            gone.capacity_type == launch.capacity_type
+                && gone.instance_type.as_ref().is_none_or(|name| *name == found.name)
+                && gone.zone.as_ref().is_none_or(|zone| *zone == offering.zone)
+        });
+        if !sold || gone {
             return Err(format!("{} is not sold in {}", found.name, offering.zone));
         }
         if !types.iter().any(|known| known.name == found.name) {
@@ -208,12 +224,16 @@ pub(super) fn hosts_of_launch(
             if !matches(&pool.spec.template.spec.requirements, &labels) {
                 return Err(format!("{} is not of the NodePool", instance_type.name));
             }
+            let mut free = instance_type.allocatable.clone();
+            free.add(&overlay::added(input, &labels));
             let mut host = Host {
                 name: format!("launch {number} as {} in {zone}", instance_type.name),
                 labels,
                 taints: pool.spec.template.spec.taints.clone(),
-                free: instance_type.allocatable.clone(),
+                free,
                 ports: Vec::new(),
+                node: None,
+                attached: Attached::new(),
             };
             subtract_daemons(input, &mut host);
             hosts.push(host);
@@ -222,12 +242,18 @@ pub(super) fn hosts_of_launch(
     Ok(hosts)
 }
 
-/// Takes off what the cluster's DaemonSets will take.
+/// Takes off what the cluster's DaemonSets will take and do not take yet.
 fn subtract_daemons(input: &PlanInput<'_>, host: &mut Host) {
-    for set in input.view.daemon_sets().values() {
+    for (key, set) in input.view.daemon_sets() {
+        let runs = host.node.iter().flat_map(|node| input.view.pods_on(node)).any(|pod| {
+            let owner = pod.metadata.controller();
+            !pod.is_terminal()
+                && pod.metadata.namespace == key.namespace
+                && owner.is_some_and(|o| o.kind == "DaemonSet" && o.name == key.name)
+        });
         let pod = Pod { spec: set.spec.template.spec.clone(), ..Pod::default() };
-        if host.admits(input, &pod).is_ok() {
-            host.free.subtract(&requests_of(&pod.spec, &[]));
+        if !runs && host.admits(input, &pod).is_ok() {
+            host.free.subtract(&requests(&pod));
             host.ports.extend(ports_of(&pod));
         }
     }

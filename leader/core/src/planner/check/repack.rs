@@ -9,7 +9,7 @@ use drover_common::drain::has_active_do_not_disrupt;
 use drover_common::id::NodeName;
 use drover_common::labels;
 
-use super::{Violation, check, violation};
+use super::{Violation, check_places, violation};
 use crate::planner::{
     Batch, Launch, MoveTarget, Placement, PlacementTarget, Plan, PlanInput, RepackInput, RepackPlan,
 };
@@ -120,7 +120,7 @@ fn check_plan(
         ..Plan::default()
     };
     let input = PlanInput { leaving: &leaving, ..input.plan };
-    let found = check(&input, &plan).into_iter();
+    let found = check_places(&input, &plan).into_iter();
     violations
         .extend(found.map(|found| violation(format!("{subject}, {}", found.subject), found.rule)));
 }

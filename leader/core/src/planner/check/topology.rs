@@ -1,39 +1,72 @@
 //! Spread, affinity and anti-affinity over everything that runs and everything planned.
 //!
-//! Judged by the final state: anti-affinity must hold for every pair, affinity must find a mate, and
-//! no domain that the plan added to may exceed the emptiest one by more than the skew.
+//! Judged by the final state: anti-affinity must hold for every pair, affinity must find its mates in
+//! some order of arrival, and no domain that the plan added to may exceed the emptiest one by more
+//! than the skew. A node that may still be in one of several domains counts for all of them where
+//! that forbids, and for none where it permits.
+
+mod spread;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use drover_common::cluster::{LabelSelector, Pod, PodAffinityTerm};
+use drover_common::cluster::{LabelSelector, ObjectKey, Pod, PodAffinityTerm};
 use drover_common::labels;
+use drover_common::taint::Taint;
 
-use super::host::{Host, host_of_target, hosts_of_launch};
-use super::{Violation, pods_of, violation};
-use crate::planner::{Plan, PlanInput};
+use super::host::{Host, hosts_of_launch, hosts_of_target};
+use super::{Violation, pod_of, violation};
+use crate::planner::{PlacementTarget, Plan, PlanInput};
+
+/// Every value that each label may have.
+type Labels = BTreeMap<String, BTreeSet<String>>;
+
+/// A node, there or planned.
+struct Place {
+    labels: Labels,
+    taints: Vec<Taint>,
+}
+
+impl Place {
+    /// Its domain, if it is decided.
+    fn domain(&self, key: &str) -> Option<&str> {
+        let mut values = self.labels.get(labels::stable_name(key))?.iter();
+        let first = values.next()?;
+        values.next().is_none().then_some(first)
+    }
+
+    /// Whether it may be in one domain with another.
+    fn may_share(&self, other: &Place, key: &str) -> bool {
+        let key = labels::stable_name(key);
+        let both = self.labels.get(key).zip(other.labels.get(key));
+        both.is_some_and(|(own, others)| !own.is_disjoint(others))
+    }
+}
 
 /// A pod and where it is.
 struct Located<'v> {
     pod: &'v Pod,
-    /// Labels of its node, the host name always among them. Labels that a launch leaves open are
-    /// absent.
-    node: usize,
+    place: usize,
     new: bool,
 }
 
+/// All places and pods of the cluster once the plan is carried out.
+struct Picture<'v> {
+    places: Vec<Place>,
+    pods: Vec<Located<'v>>,
+}
+
 pub(super) fn check(input: &PlanInput<'_>, plan: &Plan, violations: &mut Vec<Violation>) {
-    let (nodes, pods) = locate(input, plan);
-    if !pods.iter().any(|located| has_topology(located.pod)) {
+    let picture = Picture::of(input, plan);
+    if !picture.pods.iter().any(|located| has_topology(located.pod)) {
         return;
     }
-    for located in &pods {
-        let Some(labels) = nodes.get(located.node) else { continue };
-        check_anti_affinity(input, located, labels, &nodes, &pods, violations);
+    for located in &picture.pods {
+        check_anti_affinity(input, located, &picture, violations);
         if located.new {
-            check_affinity(input, located, labels, &nodes, &pods, violations);
-            check_spread(located, labels, &nodes, &pods, violations);
+            spread::check(located, &picture, violations);
         }
     }
+    check_affinity(input, &picture, violations);
 }
 
 fn has_topology(pod: &Pod) -> bool {
@@ -42,61 +75,91 @@ fn has_topology(pod: &Pod) -> bool {
         || pod.spec.affinity.pod_anti_affinity.is_some()
 }
 
-type Labels = BTreeMap<String, String>;
+impl<'v> Picture<'v> {
+    fn of(input: &PlanInput<'v>, plan: &Plan) -> Self {
+        let mut picture = Self { places: Vec::new(), pods: Vec::new() };
+        let planned: BTreeSet<&ObjectKey> = plan
+            .placements
+            .iter()
+            .flat_map(|placement| &placement.pods)
+            .chain(plan.launches.iter().flat_map(|launch| &launch.pods))
+            .collect();
+        let mut numbers = BTreeMap::new();
+        for (name, node) in input.view.nodes() {
+            numbers.insert(name.to_string(), picture.places.len());
+            let mut labels = single(&node.metadata.labels);
+            labels
+                .entry(labels::HOSTNAME.to_owned())
+                .or_insert_with(|| BTreeSet::from([name.to_string()]));
+            picture.places.push(Place { labels, taints: node.spec.taints.clone() });
+        }
+        for (key, entry) in input.view.pods() {
+            if let Some(place) = numbers.get(&entry.pod.spec.node_name)
+                && !entry.pod.is_terminal()
+                && !planned.contains(key)
+            {
+                picture.pods.push(Located { pod: &entry.pod, place: *place, new: false });
+            }
+        }
+        for flying in input.in_flight {
+            let target = PlacementTarget::Claim(flying.claim.clone());
+            let pods = plan.placements.iter().find(|p| p.node_or_claim == target);
+            let keys = pods.map(|p| p.pods.as_slice()).unwrap_or_default();
+            let joined = flying.node.as_ref().and_then(|node| numbers.get(node.as_str()));
+            let hosts = hosts_of_target(input, &target);
+            match joined {
+                Some(place) => picture.add_pods(input, *place, keys),
+                None => picture.add(input, &hosts, &flying.claim.0, keys),
+            }
+        }
+        for placement in &plan.placements {
+            if let PlacementTarget::Node(name) = &placement.node_or_claim
+                && let Some(place) = numbers.get(name.as_str())
+            {
+                picture.add_pods(input, *place, &placement.pods);
+            }
+        }
+        for (number, launch) in plan.launches.iter().enumerate() {
+            let hosts = hosts_of_launch(input, number, launch).unwrap_or_default();
+            picture.add(input, &hosts, &format!("launch {number}"), &launch.pods);
+        }
+        picture
+    }
 
-/// Node labels, and every pod with the number of its node.
-fn locate<'v>(input: &PlanInput<'v>, plan: &Plan) -> (Vec<Labels>, Vec<Located<'v>>) {
-    let mut nodes: Vec<Labels> = Vec::new();
-    let mut pods = Vec::new();
-    let planned: BTreeSet<_> = plan
-        .placements
-        .iter()
-        .flat_map(|placement| &placement.pods)
-        .chain(plan.launches.iter().flat_map(|launch| &launch.pods))
-        .collect();
-    let mut numbers = BTreeMap::new();
-    for (name, node) in input.view.nodes() {
-        let mut labels = node.metadata.labels.clone();
-        labels.entry(labels::HOSTNAME.to_owned()).or_insert_with(|| name.to_string());
-        numbers.insert(name.to_string(), nodes.len());
-        nodes.push(labels);
-    }
-    for (key, entry) in input.view.pods() {
-        if let Some(node) = numbers.get(&entry.pod.spec.node_name)
-            && !entry.pod.is_terminal()
-            && !planned.contains(key)
-        {
-            pods.push(Located { pod: &entry.pod, node: *node, new: false });
+    /// Adds a node that may be any of some hosts, with its pods.
+    fn add(&mut self, input: &PlanInput<'v>, hosts: &[Host], name: &str, pods: &[ObjectKey]) {
+        let mut labels = Labels::new();
+        for host in hosts {
+            for (key, value) in &host.labels {
+                labels.entry(key.clone()).or_default().insert(value.clone());
+            }
         }
+        labels
+            .entry(labels::HOSTNAME.to_owned())
+            .or_insert_with(|| BTreeSet::from([format!("new/{name}")]));
+        let taints = hosts.first().map(|host| host.taints.clone()).unwrap_or_default();
+        self.places.push(Place { labels, taints });
+        self.add_pods(input, self.places.len() - 1, pods);
     }
-    let mut add =
-        |host: Host, keys: &[drover_common::cluster::ObjectKey], nodes: &mut Vec<Labels>| {
-            let number = numbers.get(&host.name).copied().unwrap_or_else(|| {
-                let mut labels = host.labels.clone();
-                labels.entry(labels::HOSTNAME.to_owned()).or_insert_with(|| host.name.clone());
-                nodes.push(labels);
-                nodes.len() - 1
-            });
-            let located = pods_of(input, keys).into_iter();
-            pods.extend(located.map(|pod| Located { pod, node: number, new: true }));
-        };
-    for placement in &plan.placements {
-        if let Some(host) = host_of_target(input, &placement.node_or_claim) {
-            add(host, &placement.pods, &mut nodes);
-        }
+
+    fn add_pods(&mut self, input: &PlanInput<'v>, place: usize, keys: &[ObjectKey]) {
+        let pods = keys.iter().filter_map(|key| pod_of(input, key));
+        self.pods.extend(pods.map(|pod| Located { pod, place, new: true }));
     }
-    for (number, launch) in plan.launches.iter().enumerate() {
-        let hosts = hosts_of_launch(input, number, launch).unwrap_or_default();
-        let Some(mut host) = hosts.first().cloned() else { continue };
-        // What the launch may still become differently is not known.
-        host.labels
-            .retain(|key, value| hosts.iter().all(|other| other.labels.get(key) == Some(value)));
-        add(host, &launch.pods, &mut nodes);
+
+    fn place(&self, located: &Located<'_>) -> Option<&Place> {
+        self.places.get(located.place)
     }
-    (nodes, pods)
 }
 
-pub(super) fn selected(selector: Option<&LabelSelector>, labels: &Labels) -> bool {
+fn single(labels: &BTreeMap<String, String>) -> Labels {
+    labels.iter().map(|(key, value)| (key.clone(), BTreeSet::from([value.clone()]))).collect()
+}
+
+pub(super) fn selected(
+    selector: Option<&LabelSelector>,
+    labels: &BTreeMap<String, String>,
+) -> bool {
     let Some(selector) = selector else { return false };
     let equal = selector.match_labels.iter().all(|(key, value)| labels.get(key) == Some(value));
     equal
@@ -143,19 +206,18 @@ fn about(input: &PlanInput<'_>, owner: &Pod, term: &PodAffinityTerm, other: &Pod
 fn check_anti_affinity(
     input: &PlanInput<'_>,
     located: &Located<'_>,
-    own: &Labels,
-    nodes: &[Labels],
-    pods: &[Located<'_>],
+    picture: &Picture<'_>,
     violations: &mut Vec<Violation>,
 ) {
     let affinity = located.pod.spec.affinity.pod_anti_affinity.as_ref();
+    let Some(own) = picture.place(located) else { return };
     for term in affinity.map_or(&[][..], |affinity| &affinity.required) {
-        let Some(domain) = own.get(&term.topology_key) else { continue };
-        let clash = pods.iter().find(|other| {
+        let clash = picture.pods.iter().find(|other| {
             (located.new || other.new)
-                && !std::ptr::eq(other.pod, located.pod)
-                && nodes.get(other.node).and_then(|labels| labels.get(&term.topology_key))
-                    == Some(domain)
+                && !std::ptr::eq(*other, located)
+                && picture
+                    .place(other)
+                    .is_some_and(|place| own.may_share(place, &term.topology_key))
                 && about(input, located.pod, term, other.pod)
         });
         if let Some(other) = clash {
@@ -168,94 +230,56 @@ fn check_anti_affinity(
     }
 }
 
-fn check_affinity(
-    input: &PlanInput<'_>,
-    located: &Located<'_>,
-    own: &Labels,
-    nodes: &[Labels],
-    pods: &[Located<'_>],
-    violations: &mut Vec<Violation>,
-) {
-    let affinity = located.pod.spec.affinity.pod_affinity.as_ref();
-    for term in affinity.map_or(&[][..], |affinity| &affinity.required) {
-        let domain = own.get(&term.topology_key);
-        let mut elsewhere = false;
-        let found = pods.iter().any(|other| {
-            if std::ptr::eq(other.pod, located.pod) || !about(input, located.pod, term, other.pod) {
-                return false;
+fn affinity_of(pod: &Pod) -> &[PodAffinityTerm] {
+    pod.spec.affinity.pod_affinity.as_ref().map_or(&[], |affinity| &affinity.required)
+}
+
+/// Lets new pods arrive in any order in which each finds its mates: pods that match all its terms,
+/// one in each term's domain; or nobody anywhere, if it is of that kind itself. Who can't arrive is
+/// misplaced.
+fn check_affinity(input: &PlanInput<'_>, picture: &Picture<'_>, violations: &mut Vec<Violation>) {
+    let needy = |located: &Located<'_>| located.new && !affinity_of(located.pod).is_empty();
+    let mut there: Vec<&Located<'_>> = picture.pods.iter().filter(|pod| !needy(pod)).collect();
+    let mut waiting: Vec<&Located<'_>> = picture.pods.iter().filter(|pod| needy(pod)).collect();
+    loop {
+        let before = waiting.len();
+        waiting.retain(|located| {
+            let arrives = finds_mates(input, picture, located, &there);
+            if arrives {
+                there.push(located);
             }
-            elsewhere = true;
-            let place = nodes.get(other.node).and_then(|labels| labels.get(&term.topology_key));
-            domain.is_some() && place == domain
+            !arrives
         });
-        // The first of pods that like each other has nobody to join.
-        let first = !elsewhere && about(input, located.pod, term, located.pod);
-        if !found && !first {
-            let rule = format!("affinity over {} finds nobody", term.topology_key);
-            violations.push(violation(&located.pod.metadata.name, rule));
+        if waiting.is_empty() || waiting.len() == before {
+            break;
         }
+    }
+    for located in waiting {
+        let keys: Vec<&str> =
+            affinity_of(located.pod).iter().map(|term| term.topology_key.as_str()).collect();
+        let rule = format!("affinity over {} finds nobody", keys.join(", "));
+        violations.push(violation(&located.pod.metadata.name, rule));
     }
 }
 
-fn check_spread(
+fn finds_mates(
+    input: &PlanInput<'_>,
+    picture: &Picture<'_>,
     located: &Located<'_>,
-    own: &Labels,
-    nodes: &[Labels],
-    pods: &[Located<'_>],
-    violations: &mut Vec<Violation>,
-) {
-    let constraints = &located.pod.spec.topology_spread_constraints;
-    for constraint in constraints.iter().filter(|c| c.when_unsatisfiable != "ScheduleAnyway") {
-        let key = &constraint.topology_key;
-        let Some(domain) = own.get(key) else {
-            let rule = format!("its node has no {key} to spread over");
-            violations.push(violation(&located.pod.metadata.name, rule));
-            continue;
-        };
-        // Counted pods without the constraint may come in any order, so they only count where they
-        // relax it.
-        let counts = |strict: bool| {
-            let mut counts: BTreeMap<&String, i64> = BTreeMap::new();
-            for other in pods.iter().filter(|other| !other.pod.is_terminating()) {
-                let same_space = other.pod.metadata.namespace == located.pod.metadata.namespace;
-                let bound = !other.new || constraints_equal(other.pod, located.pod);
-                let matches = same_space
-                    && selected(constraint.label_selector.as_ref(), &other.pod.metadata.labels)
-                    && constraint.match_label_keys.iter().all(|key| {
-                        other.pod.metadata.labels.get(key) == located.pod.metadata.labels.get(key)
-                    });
-                if matches
-                    && (bound || !strict)
-                    && let Some(place) = nodes.get(other.node).and_then(|labels| labels.get(key))
-                {
-                    *counts.entry(place).or_default() += 1;
-                }
-            }
-            counts
-        };
-        let here = counts(true).get(domain).copied().unwrap_or(0);
-        let all = counts(false);
-        let least = if key == labels::HOSTNAME {
-            0
-        } else {
-            nodes
-                .iter()
-                .filter_map(|labels| labels.get(key))
-                .map(|place| all.get(place).copied().unwrap_or(0))
-                .min()
-                .unwrap_or(0)
-        };
-        let skew = i64::from(constraint.max_skew.max(1));
-        // Domains that node affinity keeps out of the count are left to the planner's own tests.
-        let filtered = located.pod.spec.affinity.node_affinity.is_some()
-            || !located.pod.spec.node_selector.is_empty();
-        if !filtered && here - least > skew {
-            let rule = format!("{here} pods in {key}={domain} against {least}, skew {skew}");
-            violations.push(violation(&located.pod.metadata.name, rule));
-        }
-    }
-}
-
-fn constraints_equal(a: &Pod, b: &Pod) -> bool {
-    a.spec.topology_spread_constraints == b.spec.topology_spread_constraints
+    there: &[&Located<'_>],
+) -> bool {
+    let terms = affinity_of(located.pod);
+    let Some(own) = picture.place(located) else { return false };
+    let is_mate = |other: &Pod| terms.iter().all(|term| about(input, located.pod, term, other));
+    let mates: Vec<&Place> = there
+        .iter()
+        .filter(|other| is_mate(other.pod))
+        .filter_map(|other| picture.place(other))
+        .collect();
+    let labelled = terms.iter().all(|term| own.domain(&term.topology_key).is_some());
+    let found = terms.iter().all(|term| {
+        let key = &term.topology_key;
+        mates.iter().any(|place| own.domain(key).is_some() && place.domain(key) == own.domain(key))
+    });
+    found || (labelled && mates.is_empty() && is_mate(located.pod))
 }

@@ -12,6 +12,7 @@ use super::room::Placed;
 use super::yard::Yard;
 use super::{Batch, LeftAlone, LeftKind, Move, MoveTarget};
 use crate::planner::market::Pool;
+use crate::planner::topology::Tracked;
 use crate::planner::{Launch, MinValuesPolicy, round};
 
 /// Batches tried at most, so that a cluster where none pays is not looked at for long.
@@ -188,7 +189,8 @@ impl Yard<'_> {
     /// Buys new nodes for the rest, under a ceiling.
     fn plan_batch(&mut self, attempt: &mut Attempt) -> Result<Vec<Launch>, String> {
         let places = std::mem::take(&mut self.board.existing);
-        round(&mut self.board);
+        let all: Vec<usize> = (0..self.board.groups.len()).collect();
+        round(&mut self.board, &all);
         self.board.existing = places;
         let stuck = self.board.groups.iter().find(|group| group.left() > 0);
         if let Some(pod) = stuck.and_then(|group| group.pods.get(group.placed)) {
@@ -308,7 +310,9 @@ impl Yard<'_> {
                 let right = allows(drover_common::labels::HOSTNAME)
                     && self.alone.keys(part).iter().all(|key| allows(key));
                 if right {
-                    self.alone.place(part, &|key| target.domain(key), 1);
+                    let market = &self.board.market;
+                    let domain = |tracked: &Tracked| target.counted_domain(market, tracked);
+                    self.alone.place(part, &domain, 1);
                     replayed.push((*group, *bin));
                 }
                 !right
@@ -321,7 +325,9 @@ impl Yard<'_> {
             if let Some((entry, target)) =
                 self.board.groups.get(group).zip(self.board.bins.get(bin))
             {
-                self.alone.place(&entry.part, &|key| target.domain(key), -1);
+                let market = &self.board.market;
+                let domain = |tracked: &Tracked| target.counted_domain(market, tracked);
+                self.alone.place(&entry.part, &domain, -1);
             }
         }
         if waiting.is_empty() {
@@ -394,9 +400,10 @@ impl Yard<'_> {
                 let part = entry.part.clone();
                 let count = -i64::try_from(pods.len()).unwrap_or(0);
                 // Host names of new nodes are used again by the next batch.
-                let domain = |key: &str| {
-                    let own = key == drover_common::labels::HOSTNAME;
-                    bin.domain(key).filter(|_| own || !done)
+                let market = &self.board.market;
+                let domain = |tracked: &Tracked| {
+                    let own = tracked.term.key == drover_common::labels::HOSTNAME;
+                    bin.counted_domain(market, tracked).filter(|_| own || !done)
                 };
                 self.board.topology.place(&part, &domain, count);
             }

@@ -4,7 +4,7 @@ use drover_common::labels;
 
 use super::yard::Yard;
 use crate::planner::dimension::{add_times, fits, times};
-use crate::planner::topology::Topology;
+use crate::planner::topology::{Topology, Tracked};
 
 /// Pods that need looking at pod by pod are tried on so many nodes at most.
 const MOST_LOOKS: usize = 512;
@@ -31,7 +31,7 @@ impl Yard<'_> {
             else {
                 continue;
             };
-            let domain = |key: &str| node.domain(key);
+            let domain = |tracked: &Tracked| node.counted_domain(tracked);
             self.board.topology.place(&group.part, &domain, count);
             self.alone.place(&group.part, &domain, count);
         }
@@ -161,14 +161,10 @@ impl Yard<'_> {
         };
         if !entry.part.is_free() {
             let node = &*node;
-            board.topology.place(&entry.part, &|key| node.domain(key), signed);
+            board.topology.place(&entry.part, &|tracked| node.counted_domain(tracked), signed);
         }
         add_times(&mut node.used, &entry.request, count);
         node.ports.extend(entry.shape.ports.iter().cloned());
-        if let Some(left) = &mut node.attachable {
-            let volumes = i64::try_from(entry.shape.volumes.len()).unwrap_or(i64::MAX);
-            *left = left.saturating_sub(volumes.saturating_mul(signed));
-        }
     }
 
     /// Takes placements back, the last first.
@@ -189,17 +185,13 @@ impl Yard<'_> {
         };
         if !entry.part.is_free() {
             let node = &*node;
-            board.topology.place(&entry.part, &|key| node.domain(key), signed);
+            board.topology.place(&entry.part, &|tracked| node.counted_domain(tracked), signed);
         }
         for (used, request) in node.used.iter_mut().zip(&entry.request) {
             *used = used.saturating_add(request.saturating_mul(signed));
         }
         let ports = node.ports.len().saturating_sub(entry.shape.ports.len());
         node.ports.truncate(ports);
-        if let Some(left) = &mut node.attachable {
-            let volumes = i64::try_from(entry.shape.volumes.len()).unwrap_or(i64::MAX);
-            *left = left.saturating_sub(volumes.saturating_mul(signed));
-        }
     }
 }
 
@@ -218,6 +210,6 @@ fn count_at(
         return;
     };
     if !entry.part.is_free() {
-        topology.place(&entry.part, &|key| node.domain(key), count);
+        topology.place(&entry.part, &|tracked| node.counted_domain(tracked), count);
     }
 }

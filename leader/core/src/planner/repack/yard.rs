@@ -6,12 +6,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use drover_common::cluster::ObjectKey;
 use drover_common::id::NodeName;
 use drover_common::instance_type::CapacityType;
+use drover_common::resources::Resources;
 
 use super::candidate::{Contents, Judged};
 use super::economy;
 use super::{LeftAlone, LeftKind, RepackInput};
+use crate::planner::attach::AttachLimits;
 use crate::planner::board::Board;
-use crate::planner::group::collect;
+use crate::planner::group::{PendingGroup, collect};
 use crate::planner::rules::{Alternatives, variants};
 use crate::planner::topology::Topology;
 use crate::planner::volume::volume_rules;
@@ -50,8 +52,8 @@ impl Lot {
 /// How every attempt begins.
 #[derive(Default)]
 struct Start {
-    /// Use, attachments and ports of each place.
-    places: Vec<(Vec<i64>, Option<i64>, Vec<HostPort>)>,
+    /// Use and ports of each place.
+    places: Vec<(Vec<i64>, Vec<HostPort>)>,
     /// What limits leave of each pool.
     pools: Vec<(Vec<Option<i64>>, Option<i64>)>,
 }
@@ -87,8 +89,9 @@ pub(super) struct Yard<'a> {
 
 impl<'a> Yard<'a> {
     pub(super) fn set(input: &'a RepackInput<'a>, plan: &PlanInput<'a>, judged: &Judged) -> Self {
-        let mut pending = collect(plan, false);
-        let (mut kinds, refused) = Kinds::of(input, judged);
+        let limits = AttachLimits::of(plan.view);
+        let mut pending = collect(plan, &limits, false);
+        let (mut kinds, refused) = Kinds::of(input, judged, &limits);
         pending.groups.append(&mut kinds.groups);
         let mut board = Board::of(plan, pending);
         kinds.find_groups(&mut board);
@@ -153,7 +156,7 @@ impl<'a> Yard<'a> {
         let places = board.existing.iter();
         let pools = board.market.pools.iter();
         self.start = Start {
-            places: places.map(|p| (p.used.clone(), p.attachable, p.ports.clone())).collect(),
+            places: places.map(|p| (p.used.clone(), p.ports.clone())).collect(),
             pools: pools.map(|p| (p.left.clone(), p.nodes_left)).collect(),
         };
         economy::appraise(&self.board, &mut self.lots);
@@ -179,8 +182,7 @@ impl<'a> Yard<'a> {
     pub(super) fn enter(&mut self, threshold: u32) {
         for (place, start) in self.board.existing.iter_mut().zip(&self.start.places) {
             place.used.clone_from(&start.0);
-            place.attachable = start.1;
-            place.ports.clone_from(&start.2);
+            place.ports.clone_from(&start.1);
         }
         for (pool, (left, nodes_left)) in self.board.market.pools.iter_mut().zip(&self.start.pools)
         {
@@ -224,14 +226,13 @@ impl<'a> Yard<'a> {
     }
 }
 
+/// The kinds of pods with volumes, by shape, by where those are, and by what attaches them.
+type ByVolumes = BTreeMap<(ShapeId, Vec<Alternatives>, Resources), usize>;
+
 /// The kinds of movable pods: one group each, found by the first of its pods.
 #[derive(Default)]
 struct Kinds {
-    groups: Vec<(
-        std::sync::Arc<crate::view::PodShape>,
-        Vec<crate::planner::rules::Variant>,
-        Vec<ObjectKey>,
-    )>,
+    groups: Vec<PendingGroup>,
     /// The kind of each pod with volumes, the kind of each shape for the others.
     by_pod: BTreeMap<ObjectKey, usize>,
     by_shape: BTreeMap<ShapeId, usize>,
@@ -241,13 +242,17 @@ struct Kinds {
 }
 
 impl Kinds {
-    fn of(input: &RepackInput<'_>, judged: &Judged) -> (Self, Vec<LeftAlone>) {
+    fn of(
+        input: &RepackInput<'_>,
+        judged: &Judged,
+        limits: &AttachLimits,
+    ) -> (Self, Vec<LeftAlone>) {
         let mut kinds = Self::default();
         let mut refused = Vec::new();
-        let mut by_volumes: BTreeMap<(ShapeId, Vec<Alternatives>), usize> = BTreeMap::new();
+        let mut by_volumes = ByVolumes::new();
         for (node, contents) in judged.occupied() {
             for key in &contents.pods {
-                if let Err(reason) = kinds.learn(input, key, &mut by_volumes) {
+                if let Err(reason) = kinds.learn(input, key, limits, &mut by_volumes) {
                     let reason = format!("Pod {key} can't move: {reason}");
                     refused.push(LeftAlone { node: node.clone(), reason, kind: LeftKind::Blocked });
                     kinds.unmovable.insert(node.clone());
@@ -262,7 +267,8 @@ impl Kinds {
         &mut self,
         input: &RepackInput<'_>,
         key: &ObjectKey,
-        by_volumes: &mut BTreeMap<(ShapeId, Vec<Alternatives>), usize>,
+        limits: &AttachLimits,
+        by_volumes: &mut ByVolumes,
     ) -> Result<(), String> {
         let view = input.plan.view;
         let Some(entry) = view.pods().get(key) else { return Ok(()) };
@@ -271,15 +277,24 @@ impl Kinds {
         }
         let Some(shape) = view.shape(entry.shape) else { return Ok(()) };
         let volumes = volume_rules(view, key, shape)?;
-        let known = by_volumes.get(&(entry.shape, volumes.clone())).copied();
+        let attached = limits.requests(view, key, shape);
+        let wanted = (entry.shape, volumes.clone(), attached.clone());
+        let known = by_volumes.get(&wanted).copied();
         let kind = match known {
             Some(kind) => kind,
             // Preferences hold nobody where he is: the scheduler weighs them when it binds.
             None => {
                 let steps = variants(shape, &volumes, PreferencePolicy::Ignore, false)?;
-                self.groups.push((shape.clone(), steps, vec![key.clone()]));
+                let mut requests = shape.requests.clone();
+                requests.add(&attached);
+                self.groups.push(PendingGroup {
+                    shape: shape.clone(),
+                    requests,
+                    variants: steps,
+                    pods: vec![key.clone()],
+                });
                 self.firsts.push(key.clone());
-                by_volumes.insert((entry.shape, volumes), self.firsts.len() - 1);
+                by_volumes.insert(wanted, self.firsts.len() - 1);
                 self.firsts.len() - 1
             }
         };
@@ -378,7 +393,7 @@ fn classes(board: &Board<'_>) -> Vec<usize> {
             let labels: Vec<Option<&String>> =
                 keys.iter().map(|key| place.labels.get(*key)).collect();
             let next = known.len();
-            *known.entry((labels, &place.taints, &place.open)).or_insert(next)
+            *known.entry((labels, &place.taints, &place.open, &place.readings)).or_insert(next)
         })
         .collect()
 }

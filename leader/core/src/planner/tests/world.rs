@@ -10,12 +10,13 @@ use drover_common::cluster::{ClusterEvent, ClusterObject, ObjectKey};
 use drover_common::id::{NodeName, NodePoolName};
 use drover_common::instance_type::{CapacityType, InstanceType, NodeSettings};
 use drover_common::resources::Resources;
+use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use crate::nodeclass::catalog::NodeClassCatalog;
 use crate::planner::{
-    InFlightNode, PlacementTarget, Plan, PlanInput, PlannerSettings, UnavailableOffering, check,
-    plan,
+    InFlightNode, PlacementTarget, Plan, PlanInput, PlannerSettings, UnavailableOffering,
+    VirtualPods, check, plan,
 };
 use crate::view::View;
 
@@ -38,9 +39,12 @@ pub(crate) struct World {
     pub catalogs: BTreeMap<String, NodeClassCatalog>,
     pub in_flight: Vec<InFlightNode>,
     pub leaving: BTreeSet<NodeName>,
-    pub unavailable: BTreeSet<UnavailableOffering>,
+    pub unavailable: BTreeMap<UnavailableOffering, Timestamp>,
+    pub virtual_pods: Vec<VirtualPods>,
     pub usage: BTreeMap<NodePoolName, Resources>,
     pub settings: PlannerSettings,
+    /// What was put in, as people read it.
+    pub told: Vec<String>,
 }
 
 impl World {
@@ -56,10 +60,36 @@ impl World {
             catalogs: BTreeMap::from([("default".to_owned(), catalog)]),
             in_flight: Vec::new(),
             leaving: BTreeSet::new(),
-            unavailable: BTreeSet::new(),
+            unavailable: BTreeMap::new(),
+            virtual_pods: Vec::new(),
             usage: BTreeMap::new(),
             settings: PlannerSettings::default(),
+            told: Vec::new(),
         }
+    }
+
+    /// A cluster with a few families, for scenarios that are read.
+    pub(crate) fn small() -> Self {
+        let families = ["c5", "m5", "r5", "m6g", "g5"];
+        let of = |t: &&InstanceType| {
+            families.contains(&t.name.split('.').next().unwrap_or_default())
+                && !t.name.contains("metal")
+        };
+        Self::with_types(all_types().iter().filter(of).cloned().collect())
+    }
+
+    fn tell(&mut self, line: String) {
+        self.told.push(line);
+    }
+
+    /// An object other than those below, told by its kind and name.
+    pub(crate) fn object(&mut self, kind: Kind, value: Value) -> &mut Self {
+        let mut shown = value.clone();
+        let name = shown["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+        shown.as_object_mut().unwrap().remove("metadata");
+        self.tell(format!("{} {name} {shown}", kind.endpoint().kind));
+        self.add(kind, value);
+        self
     }
 
     pub(crate) fn add(&mut self, kind: Kind, value: Value) {
@@ -69,6 +99,11 @@ impl World {
 
     /// A NodePool with these requirements; `extra` is merged into the spec.
     pub(crate) fn pool(&mut self, name: &str, requirements: Value, extra: Value) -> &mut Self {
+        let mut wants = requirements.to_string();
+        if extra != json!({}) {
+            write!(wants, " {extra}").unwrap();
+        }
+        self.tell(format!("NodePool {name} {wants}"));
         let mut spec = json!({"template": {"spec": {
             "requirements": requirements,
             "nodeClassRef": {"group": "karpenter.k8s.aws", "kind": "EC2NodeClass", "name": "default"},
@@ -92,6 +127,8 @@ impl World {
         requests: Value,
         extra: Value,
     ) -> &mut Self {
+        let rules = if extra == json!({}) { String::new() } else { format!(" {extra}") };
+        self.tell(format!("{count} pods {name} {requests}{rules}"));
         for number in 0..count {
             let mut pod = pod(&format!("{name}-{number}"), name, &requests);
             merge(&mut pod, extra.clone());
@@ -102,6 +139,7 @@ impl World {
 
     /// A ready node of a type of the catalogue.
     pub(crate) fn node(&mut self, name: &str, instance_type: &str, zone: &str) -> &mut Self {
+        self.tell(format!("Node {name}: {instance_type} in {zone}"));
         let found = all_types().iter().find(|t| t.name == instance_type).unwrap();
         let mut labels = found.labels.clone();
         labels.insert("topology.kubernetes.io/zone".to_owned(), zone.to_owned());
@@ -130,6 +168,7 @@ impl World {
         node: &str,
         requests: Value,
     ) -> &mut Self {
+        self.tell(format!("pod {name} of {app} runs on {node} {requests}"));
         let mut pod = pod(name, app, &requests);
         merge(
             &mut pod,
@@ -158,12 +197,23 @@ impl World {
         self
     }
 
+    /// Moves a running pod to another namespace.
+    pub(crate) fn move_pod(&mut self, name: &str, namespace: &str) {
+        let key = ObjectKey { namespace: "default".to_owned(), name: name.to_owned() };
+        let mut pod = self.view.pod(&key).unwrap().as_ref().clone();
+        self.view.apply(ClusterEvent::Deleted(Kind::Pod, key));
+        self.tell(format!("pod {name} is in namespace {namespace}"));
+        namespace.clone_into(&mut pod.metadata.namespace);
+        self.view.apply(ClusterEvent::Applied(ClusterObject::Pod(Box::new(pod))));
+    }
+
     pub(crate) fn take_offer(&mut self, capacity_type: CapacityType, zone: Option<&str>) {
-        self.unavailable.insert(UnavailableOffering {
+        let offering = UnavailableOffering {
             capacity_type,
             instance_type: None,
             zone: zone.map(str::to_owned),
-        });
+        };
+        self.unavailable.insert(offering, "2026-01-01T14:03:00Z".parse().unwrap());
     }
 
     pub(crate) fn input(&self) -> PlanInput<'_> {
@@ -173,6 +223,7 @@ impl World {
             in_flight: &self.in_flight,
             leaving: &self.leaving,
             unavailable: &self.unavailable,
+            virtual_pods: &self.virtual_pods,
             pool_usage: &self.usage,
             settings: &self.settings,
             now: "2026-01-01T00:00:00Z".parse().unwrap(),
@@ -191,6 +242,20 @@ impl World {
     /// The plan as text.
     pub(crate) fn text(&self) -> String {
         render(&self.plan())
+    }
+
+    /// The cluster and the plan as text.
+    pub(crate) fn story(&self) -> String {
+        let mut told = self.told.clone();
+        for (offering, until) in &self.unavailable {
+            told.push(format!(
+                "unavailable until {until}: {} {} in {}",
+                offering.capacity_type,
+                offering.instance_type.as_deref().unwrap_or("anything"),
+                offering.zone.as_deref().unwrap_or("every zone"),
+            ));
+        }
+        format!("{}\n---\n{}", told.join("\n"), self.text())
     }
 }
 
@@ -250,6 +315,9 @@ pub(crate) fn render(plan: &Plan) -> String {
         for (pool, reason) in &left.reasons {
             writeln!(text, "left {} [{pool}]: {reason}", left.pod.name).unwrap();
         }
+    }
+    for problem in &plan.report.problems {
+        writeln!(text, "problem: {problem}").unwrap();
     }
     writeln!(text, "total ${:.4}/h", plan.report.hourly_price_micro as f64 / 1e6).unwrap();
     text

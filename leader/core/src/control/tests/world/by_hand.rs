@@ -12,6 +12,22 @@ impl World {
         self.stamp(&name, object);
     }
 
+    /// A user's patch of an object.
+    pub(in super::super) fn change(
+        &mut self,
+        kind: Kind,
+        namespace: &str,
+        name: &str,
+        patch: &Value,
+    ) {
+        self.patch(&(kind, namespace.to_owned(), name.to_owned()), false, patch).unwrap();
+    }
+
+    /// A user's deletion of an object in a namespace.
+    pub(in super::super) fn delete_object(&mut self, kind: Kind, namespace: &str, name: &str) {
+        self.delete(&(kind, namespace.to_owned(), name.to_owned()));
+    }
+
     /// Makes the n-th Node Ready or not.
     pub(in super::super) fn set_ready(&mut self, position: usize, ready: bool) {
         let nodes: Vec<Name> =

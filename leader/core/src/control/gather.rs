@@ -1,0 +1,193 @@
+//! What plans are made from: the view, and what State tells of nodes that are not there yet.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use drover_common::crd::parse_resources;
+use drover_common::id::{NodeClaimName, NodeName, NodePoolName};
+use drover_common::labels;
+use drover_common::requirement::Requirements;
+use drover_common::resources::{ResourceName, Resources};
+use jiff::Timestamp;
+
+use super::lifecycle::not_initialized;
+use super::{Control, object};
+use crate::planner::{InFlightNode, PlanInput, UnavailableOffering, VirtualPods};
+use crate::state::{ClaimRecord, Stage, State};
+
+/// What plans are made from besides the view.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Gathered {
+    in_flight: Vec<InFlightNode>,
+    usage: BTreeMap<NodePoolName, Resources>,
+    unavailable: BTreeMap<UnavailableOffering, Timestamp>,
+    virtual_pods: Vec<VirtualPods>,
+}
+
+impl Gathered {
+    pub(super) fn input<'a>(
+        &'a self,
+        control: &'a Control,
+        leaving: &'a BTreeSet<NodeName>,
+        now: Timestamp,
+    ) -> PlanInput<'a> {
+        PlanInput {
+            view: &control.view,
+            catalogs: control.discovery.catalogs(),
+            virtual_pods: &self.virtual_pods,
+            in_flight: &self.in_flight,
+            leaving,
+            unavailable: &self.unavailable,
+            pool_usage: &self.usage,
+            settings: &control.settings.planner,
+            now,
+        }
+    }
+}
+
+impl Control {
+    /// What plans are made from besides the view.
+    pub(super) fn gather(&self, state: &State, now: Timestamp) -> Gathered {
+        let mut virtual_pods = self.siblings_to_come(now);
+        virtual_pods.extend(self.buffered_pods());
+        Gathered {
+            virtual_pods,
+            in_flight: self.in_flight_nodes(state),
+            usage: self.pool_usage(state),
+            unavailable: state
+                .unavailable
+                .iter()
+                .filter(|(_, until)| **until > now)
+                .map(|(key, until)| {
+                    let offering = UnavailableOffering {
+                        capacity_type: key.capacity_type,
+                        instance_type: Some(key.instance_type.clone()),
+                        zone: Some(key.zone.clone()),
+                    };
+                    (offering, *until)
+                })
+                .collect(),
+        }
+    }
+
+    /// Lets `make` plan from what is known now.
+    pub(super) fn plan_with<R>(
+        &self,
+        state: &State,
+        now: Timestamp,
+        make: impl FnOnce(&PlanInput<'_>) -> R,
+    ) -> R {
+        let gathered = self.gather(state, now);
+        make(&gathered.input(self, &self.leaving_nodes(state), now))
+    }
+
+    /// Nodes whose pods need another place now: draining ones, and those EC2 takes back. A voluntary
+    /// disruption that has not begun to drain has no pods to place.
+    pub(super) fn leaving_nodes(&self, state: &State) -> BTreeSet<NodeName> {
+        state
+            .claims
+            .iter()
+            .filter(|(name, claim)| {
+                claim.stage > Stage::Disrupting
+                    || state.hard_notice(name).is_some()
+                    || state.reason_of(name).is_some_and(|reason| !reason.is_voluntary())
+            })
+            .filter_map(|(_, claim)| {
+                let node = self.node_of(claim)?;
+                Some(NodeName::from(node.metadata.name.as_str()))
+            })
+            .collect()
+    }
+
+    /// Claims that will have a Node, or have one that takes no pods yet.
+    fn in_flight_nodes(&self, state: &State) -> Vec<InFlightNode> {
+        state
+            .claims
+            .iter()
+            .filter(|(_, record)| record.stage < Stage::Initialized)
+            .filter_map(|(name, record)| {
+                // A Node that still bears startup taints takes no pods yet, but will.
+                let node = self.node_of(record);
+                let claim = self.view.claims().get(name);
+                let usable = node
+                    .zip(claim)
+                    .is_some_and(|(node, claim)| not_initialized(claim, &node).is_none());
+                if usable { None } else { self.in_flight_node(name, record) }
+            })
+            .collect()
+    }
+
+    fn in_flight_node(&self, name: &NodeClaimName, record: &ClaimRecord) -> Option<InFlightNode> {
+        let nodepool = record.nodepool.clone()?;
+        let planned = record.planned.as_deref().cloned().unwrap_or_default();
+        let mut labels = planned.labels;
+        let mut allocatable = planned.allocatable;
+        if let Some(instance) = &record.instance {
+            let kind = self.discovery.instance_type(&record.nodeclass, &instance.instance_type);
+            if let Some(kind) = kind {
+                labels.extend(kind.labels.clone());
+                // What overlays add is known from the plan alone.
+                let mut known = kind.allocatable.clone();
+                for (name, amount) in
+                    allocatable.iter().filter(|(n, _)| !kind.allocatable.contains(n))
+                {
+                    known.set(name.clone(), amount);
+                }
+                allocatable = known;
+            }
+            labels.insert(labels::INSTANCE_TYPE.to_owned(), instance.instance_type.clone());
+            labels.insert(labels::ZONE.to_owned(), instance.zone.clone());
+            labels.insert(labels::CAPACITY_TYPE.to_owned(), instance.capacity_type.to_string());
+        }
+        labels.insert(labels::NODEPOOL.to_owned(), nodepool.0.clone());
+        Some(InFlightNode {
+            claim: name.clone(),
+            node: self.node_of(record).map(|node| NodeName::from(node.metadata.name.as_str())),
+            nodepool,
+            labels,
+            requirements: Requirements::from_requirements(&planned.requirements)
+                .unwrap_or_default(),
+            taints: planned.taints,
+            allocatable,
+            pods: planned.pods,
+        })
+    }
+
+    /// What each pool holds at worst: nodes as they are, launches as the largest they may become.
+    pub(super) fn pool_usage(&self, state: &State) -> BTreeMap<NodePoolName, Resources> {
+        let mut usage: BTreeMap<NodePoolName, Resources> = BTreeMap::new();
+        for (name, record) in &state.claims {
+            let Some(pool) = record.nodepool.clone().filter(|_| record.stage < Stage::Gone) else {
+                continue;
+            };
+            let mut capacity = self.capacity_of(state, name, record);
+            capacity.set(ResourceName::from("nodes"), 1);
+            usage.entry(pool).or_default().add(&capacity);
+        }
+        usage
+    }
+
+    fn capacity_of(&self, state: &State, name: &NodeClaimName, record: &ClaimRecord) -> Resources {
+        if let Some(node) = self.node_of(record).filter(|node| !node.status.capacity.is_empty()) {
+            return node.status.capacity.clone();
+        }
+        if let Some(instance) = &record.instance {
+            let kind = self.discovery.instance_type(&record.nodeclass, &instance.instance_type);
+            if let Some(kind) = kind {
+                return kind.capacity.clone();
+            }
+            let claim = self.view.claims().get(name);
+            return claim
+                .and_then(|claim| parse_resources(&object::status_of(claim).capacity).ok())
+                .unwrap_or_default();
+        }
+        let intent = record.intent.as_ref().and_then(|intent| state.intents.get(intent));
+        intent.map_or_else(Resources::default, |intent| {
+            intent
+                .request
+                .overrides
+                .iter()
+                .filter_map(|o| self.discovery.instance_type(&intent.nodeclass, &o.instance_type))
+                .fold(Resources::default(), |most, kind| most.maximum(&kind.capacity))
+        })
+    }
+}

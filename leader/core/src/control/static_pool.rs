@@ -1,0 +1,133 @@
+//! Static pools: a NodePool with `spec.replicas` keeps so many nodes, whatever the pods.
+
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use drover_common::crd::{NodePool, parse_resources};
+use drover_common::id::{NodeClaimName, NodePoolName};
+use drover_common::resources::ResourceName;
+use jiff::Timestamp;
+
+use super::Control;
+use crate::command::DisruptionReason;
+use crate::planner::plan_static;
+use crate::state::{ClaimRecord, Stage, State};
+
+/// What is remembered of static pools between steps.
+#[derive(Clone, Debug, Default)]
+pub(super) struct StaticPools {
+    /// When nodes of a pool could last not be made.
+    failed_at: BTreeMap<NodePoolName, Timestamp>,
+}
+
+impl Control {
+    /// Makes the nodes that static pools lack, and lets those go that they have too many.
+    pub(super) fn keep_static_pools(&mut self, state: &State, now: Timestamp) {
+        let pools: Vec<(NodePoolName, Arc<NodePool>)> = self
+            .view
+            .pools()
+            .iter()
+            .filter(|(_, pool)| {
+                pool.spec.replicas.is_some() && pool.metadata.deletion_timestamp.is_none()
+            })
+            .map(|(name, pool)| (name.clone(), Arc::clone(pool)))
+            .collect();
+        for (name, pool) in pools {
+            let wanted = wanted_nodes(&pool);
+            let there: Vec<(&NodeClaimName, &ClaimRecord)> = state
+                .claims
+                .iter()
+                .filter(|(_, record)| record.nodepool.as_ref() == Some(&name))
+                .filter(|(_, record)| !record.is_leaving() && record.failure.is_none())
+                .collect();
+            if there.len() < wanted {
+                self.make_static_nodes(state, &name, wanted - there.len(), now);
+            } else if there.len() > wanted {
+                self.let_static_nodes_go(state, &name, &there, wanted, now);
+            }
+        }
+    }
+
+    fn make_static_nodes(
+        &mut self,
+        state: &State,
+        pool: &NodePoolName,
+        missing: usize,
+        now: Timestamp,
+    ) {
+        let waits = self
+            .provisioning
+            .static_pools
+            .failed_at
+            .get(pool)
+            .is_some_and(|at| now.duration_since(*at) < self.settings.retry_unschedulable);
+        if waits || !self.can_plan(state, now) {
+            return;
+        }
+        let subject = format!("nodes of static NodePool {pool}");
+        let planned = self.plan_with(state, now, |input| plan_static(input, pool, missing));
+        match planned {
+            Ok(launches) => {
+                if launches.len() < missing {
+                    self.provisioning.static_pools.failed_at.insert(pool.clone(), now);
+                    let words =
+                        format!("{} of {missing} can't be made for now", missing - launches.len());
+                    self.problems.insert(subject, words);
+                } else {
+                    self.problems.remove(&subject);
+                }
+                self.propose_launches(state, launches, now);
+            }
+            Err(reason) => {
+                self.provisioning.static_pools.failed_at.insert(pool.clone(), now);
+                self.problems.insert(subject, reason);
+            }
+        }
+    }
+
+    /// Those go first that hold no pod, then those with the fewest, the youngest first.
+    fn let_static_nodes_go(
+        &mut self,
+        state: &State,
+        pool: &NodePoolName,
+        there: &[(&NodeClaimName, &ClaimRecord)],
+        wanted: usize,
+        now: Timestamp,
+    ) {
+        if self.view.is_stale() || !self.cloud.is_read() || state.is_paused(Some(pool)) {
+            return;
+        }
+        // What is being launched can't be called back; it goes once it is there.
+        let mut settled: Vec<(usize, Reverse<Timestamp>, NodeClaimName)> = there
+            .iter()
+            .filter(|(_, record)| record.stage >= Stage::Launched)
+            .map(|(name, record)| {
+                let pods = record.node.as_ref().map_or(0, |node| {
+                    self.view.pods_on(node).filter(|pod| !pod.is_node_bound()).count()
+                });
+                (pods, Reverse(record.created_at), (*name).clone())
+            })
+            .collect();
+        settled.sort();
+        let excess = there.len().saturating_sub(wanted);
+        let claims: Vec<NodeClaimName> =
+            settled.into_iter().take(excess).map(|(_, _, name)| name).collect();
+        if claims.is_empty() {
+            return;
+        }
+        let words = format!("NodePool {pool} keeps {wanted} nodes and has {}", there.len());
+        self.commit_disruption(state, claims, DisruptionReason::Deletion, words, now);
+    }
+}
+
+/// `spec.replicas`, within the limit of nodes.
+fn wanted_nodes(pool: &NodePool) -> usize {
+    let replicas = usize::try_from(pool.spec.replicas.unwrap_or(0)).unwrap_or(0);
+    let name = ResourceName::from("nodes");
+    let limit = parse_resources(&pool.spec.limits)
+        .ok()
+        .filter(|limits| limits.contains(&name))
+        .map(|limits| usize::try_from(limits.get(&name)).unwrap_or(0));
+    limit.map_or(replicas, |limit| replicas.min(limit))
+}

@@ -1,0 +1,85 @@
+//! A NodePool with replicas keeps so many nodes.
+
+use drover_common::call::Kind;
+use serde_json::{Value, json};
+
+use super::rig::*;
+
+fn fixed(replicas: u32, limits: &Value) -> Value {
+    json!({
+        "metadata": {"name": "fixed"},
+        "spec": {
+            "replicas": replicas, "limits": limits,
+            "template": {"spec": {
+                "requirements": [
+                    {"key": "karpenter.sh/capacity-type", "operator": "In", "values": ["spot"]}],
+                "nodeClassRef": {
+                    "group": "karpenter.k8s.aws", "kind": "EC2NodeClass", "name": "default"},
+            }},
+            "disruption": {"consolidateAfter": "10s", "budgets": [{"nodes": "100%"}]},
+        },
+    })
+}
+
+fn scale(rig: &mut Rig, replicas: u32) {
+    rig.world.change(Kind::NodePool, "", "fixed", &json!({"spec": {"replicas": replicas}}));
+}
+
+#[test]
+fn a_static_pool_keeps_its_nodes_whatever_the_pods() {
+    let mut rig = Rig::new();
+    rig.world.put(Kind::NodePool, fixed(2, &json!({})));
+    rig.run(10);
+    assert_eq!(rig.world.running_instances().len(), 2);
+    rig.run(180);
+    assert_eq!(rig.world.running_instances().len(), 2, "empty nodes stay");
+    rig.check_settled();
+    // Pods use them, and none is made for pods that do not fit.
+    rig.world.add_pods("web", 2, 800);
+    rig.run(10);
+    assert_eq!((rig.world.running_pods(), rig.world.running_instances().len()), (2, 2));
+}
+
+#[test]
+fn scaling_makes_nodes_and_lets_the_emptiest_go() {
+    let mut rig = Rig::new();
+    rig.world.put(Kind::NodePool, fixed(1, &json!({})));
+    rig.run(10);
+    rig.world.add_pods("web", 1, 800);
+    rig.run(5);
+    scale(&mut rig, 3);
+    rig.run(10);
+    assert_eq!(rig.world.running_instances().len(), 3);
+    scale(&mut rig, 1);
+    rig.run(120);
+    assert_eq!(rig.world.running_instances().len(), 1);
+    assert_eq!(rig.world.running_pods(), 1, "the node with the pod stayed");
+    rig.check_settled();
+    let pool = rig.world.list(Kind::NodePool);
+    let pool = pool.iter().find(|pool| pool["metadata"]["name"] == "fixed").unwrap();
+    assert_eq!(pool["status"]["nodes"], 1);
+}
+
+#[test]
+fn a_node_that_is_lost_is_made_anew_and_limits_hold() {
+    let mut rig = Rig::new();
+    rig.world.put(Kind::NodePool, fixed(3, &json!({"nodes": 2})));
+    rig.run(10);
+    assert_eq!(rig.world.running_instances().len(), 2);
+    let name = rig.state.claims.keys().next().unwrap().0.clone();
+    rig.world.delete_named(Kind::NodeClaim, &name);
+    rig.run(60);
+    assert_eq!(rig.world.running_instances().len(), 2);
+    assert!(!rig.state.claims.keys().any(|claim| claim.0 == name), "another stands in for it");
+}
+
+#[test]
+fn a_leader_that_ends_makes_no_node_too_many() {
+    for at in 1..14 {
+        let mut rig = Rig::new();
+        rig.crash = Some((rig.calls + at, Fate::Unheard));
+        rig.world.put(Kind::NodePool, fixed(2, &json!({})));
+        rig.run(30);
+        assert_eq!(rig.world.instances.len(), 2, "leader ended at call {at}");
+    }
+}

@@ -1,0 +1,133 @@
+//! Where a pod's volumes can be, and how many of them a node takes.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use drover_common::cluster::{CsiNode, NodeSelectorTerm, ObjectKey, Pod, StorageClass};
+use drover_common::labels;
+use drover_common::requirement::Requirement;
+
+use super::host::matches;
+use crate::planner::PlanInput;
+
+/// Volumes by the driver that attaches them.
+pub(super) type Attached = BTreeMap<String, BTreeSet<String>>;
+
+/// Names of the claims behind a pod's volumes, with the class that an ephemeral one will have.
+fn claims_of(pod: &Pod) -> Vec<(ObjectKey, Option<Option<String>>)> {
+    let namespace = &pod.metadata.namespace;
+    let key = |name: String| ObjectKey { namespace: namespace.clone(), name };
+    let mut claims = Vec::new();
+    for volume in &pod.spec.volumes {
+        if let Some(claim) = &volume.persistent_volume_claim {
+            claims.push((key(claim.claim_name.clone()), None));
+        } else if let Some(template) = &volume.ephemeral {
+            let class = template.pointer("/volumeClaimTemplate/spec/storageClassName");
+            let class = class.and_then(|class| class.as_str()).map(str::to_owned);
+            claims.push((key(format!("{}-{}", pod.metadata.name, volume.name)), Some(class)));
+        }
+    }
+    claims
+}
+
+fn class<'v>(input: &PlanInput<'v>, name: Option<&str>) -> Option<&'v StorageClass> {
+    let classes = input.view.storage_classes();
+    let default = |class: &&std::sync::Arc<StorageClass>| {
+        let key = "storageclass.kubernetes.io/is-default-class";
+        class.metadata.annotations.get(key).is_some_and(|value| value == "true")
+    };
+    let found = match name {
+        Some(name) => classes.get(name),
+        None => classes.values().find(default),
+    };
+    found.map(AsRef::as_ref)
+}
+
+/// Whether every volume of the pod can be used on a node with these labels.
+pub(super) fn admit(
+    input: &PlanInput<'_>,
+    pod: &Pod,
+    node: &BTreeMap<String, String>,
+) -> Result<(), String> {
+    for (key, ephemeral) in claims_of(pod) {
+        let claim = input.view.volume_claims().get(&key);
+        if claim.is_none() && ephemeral.is_none() {
+            return Err(format!("volume claim {key} does not exist"));
+        }
+        let gone = claim
+            .is_some_and(|c| c.metadata.deletion_timestamp.is_some() || c.status.phase == "Lost");
+        if gone {
+            return Err(format!("volume claim {key} is going or lost"));
+        }
+        let volume = claim.map(|claim| claim.spec.volume_name.as_str()).unwrap_or_default();
+        if !volume.is_empty() {
+            let Some(found) = input.view.volumes().get(volume) else {
+                return Err(format!("volume {volume} does not exist"));
+            };
+            let required = found.spec.node_affinity.as_ref().and_then(|a| a.required.as_ref());
+            if let Some(required) = required
+                && !required.node_selector_terms.iter().any(|term| reaches(term, node))
+            {
+                return Err(format!("volume claim {key} can't be attached"));
+            }
+            continue;
+        }
+        let name = claim
+            .and_then(|claim| claim.spec.storage_class_name.clone())
+            .or_else(|| ephemeral.clone().flatten());
+        let Some(class) = class(input, name.as_deref()) else {
+            return Err(format!("volume claim {key} has no class"));
+        };
+        let waits = class.volume_binding_mode.as_deref() == Some("WaitForFirstConsumer");
+        if !waits && ephemeral.is_none() {
+            return Err(format!("volume claim {key} is unbound and does not wait for its pod"));
+        }
+        let allowed = class.allowed_topologies.iter().any(|term| {
+            term.match_label_expressions.iter().all(|expression| {
+                let value = node.get(labels::stable_name(&expression.key));
+                value.is_some_and(|value| expression.values.contains(value))
+            })
+        });
+        if !class.allowed_topologies.is_empty() && !allowed {
+            return Err(format!("volume claim {key} can't be made there"));
+        }
+    }
+    Ok(())
+}
+
+/// Whether a volume's term holds; the host it names may be gone.
+fn reaches(term: &NodeSelectorTerm, node: &BTreeMap<String, String>) -> bool {
+    let others: Vec<Requirement> =
+        term.match_expressions.iter().filter(|e| e.key != labels::HOSTNAME).cloned().collect();
+    matches(&others, node)
+}
+
+/// Adds the volumes of a pod.
+pub(super) fn attach(input: &PlanInput<'_>, pod: &Pod, attached: &mut Attached) {
+    for (key, ephemeral) in claims_of(pod) {
+        let claim = input.view.volume_claims().get(&key);
+        let volume = claim.map(|claim| claim.spec.volume_name.clone()).unwrap_or_default();
+        let (driver, name) = if volume.is_empty() {
+            let name = claim
+                .and_then(|claim| claim.spec.storage_class_name.clone())
+                .or_else(|| ephemeral.clone().flatten());
+            (class(input, name.as_deref()).map(|c| c.provisioner.clone()), key.to_string())
+        } else {
+            let found = input.view.volumes().get(&volume);
+            (found.and_then(|v| v.spec.csi.as_ref()).map(|csi| csi.driver.clone()), volume)
+        };
+        if let Some(driver) = driver {
+            let driver = driver.replace("kubernetes.io/aws-ebs", "ebs.csi.aws.com");
+            attached.entry(driver).or_default().insert(name);
+        }
+    }
+}
+
+/// The first driver that is asked to attach more than it can.
+pub(super) fn too_many(limits: &CsiNode, attached: &Attached) -> Option<String> {
+    limits.spec.drivers.iter().find_map(|driver| {
+        let limit = driver.allocatable.as_ref()?.count?;
+        let count = attached.get(&driver.name)?.len();
+        (count as i64 > i64::from(limit))
+            .then(|| format!("{count} volumes of {}, which attaches {limit}", driver.name))
+    })
+}

@@ -1,0 +1,149 @@
+//! Nodes on their way, as places for pods: what is still open must not matter to who goes there.
+
+use std::collections::BTreeMap;
+
+use drover_common::instance_type::InstanceType;
+use drover_common::labels;
+use drover_common::requirement::Operator;
+use drover_common::resources::Resources;
+
+use super::attach::AttachLimits;
+use super::daemon::Daemon;
+use super::dimension::{Amounts, Dimensions, add_times};
+use super::existing::{ExistingNode, bound, runs_already};
+use super::{InFlightNode, PlacementTarget, PlanInput};
+use crate::view::HostPort;
+
+pub(super) fn in_flight_node(
+    input: &PlanInput<'_>,
+    dimensions: &Dimensions,
+    daemons: &[Daemon],
+    limits: &AttachLimits,
+    node: &InFlightNode,
+) -> ExistingNode {
+    let kinds = possible_types(input, node);
+    let (room, mut ports) = room_of(input, dimensions, daemons, limits, node, &kinds);
+    let mut used = vec![0; dimensions.len()];
+    let mut known = node.labels.clone();
+    if let Some(name) = &node.node {
+        let (taken, taken_ports) = bound(input.view, dimensions, name);
+        used = taken;
+        ports.extend(taken_ports);
+        let joined = input.view.nodes().get(name);
+        let host = joined.and_then(|node| node.metadata.labels.get(labels::HOSTNAME));
+        let host = host.map_or_else(|| name.to_string(), Clone::clone);
+        known.insert(labels::HOSTNAME.to_owned(), host);
+    }
+    let decided = known.contains_key(labels::INSTANCE_TYPE);
+    let readings: Vec<BTreeMap<String, String>> =
+        if decided { Vec::new() } else { kinds.iter().map(|kind| labels_of(kind)).collect() };
+    let mut open = Vec::new();
+    for requirement in node.requirements.to_requirements() {
+        let of_type = requirement.key == labels::INSTANCE_TYPE && !readings.is_empty();
+        if known.contains_key(&requirement.key) || of_type || requirement.operator != Operator::In {
+            continue;
+        }
+        match requirement.values.as_slice() {
+            [only] => drop(known.insert(requirement.key.clone(), only.clone())),
+            _ => open.push((requirement.key, requirement.values)),
+        }
+    }
+    let target = PlacementTarget::Claim(node.claim.clone());
+    ExistingNode {
+        open,
+        readings,
+        used,
+        ports,
+        meant: node.pods.clone(),
+        ..ExistingNode::new(target, known, node.taints.clone(), room)
+    }
+}
+
+fn labels_of(kind: &InstanceType) -> BTreeMap<String, String> {
+    let mut labels = kind.labels.clone();
+    labels.insert(labels::INSTANCE_TYPE.to_owned(), kind.name.clone());
+    labels
+}
+
+/// The types that a node may become; none if they are not known.
+fn possible_types<'a>(input: &PlanInput<'a>, node: &InFlightNode) -> Vec<&'a InstanceType> {
+    let class = input.view.pools().get(&node.nodepool);
+    let class = class.map(|pool| pool.spec.template.spec.node_class_ref.name.as_str());
+    let Some(catalog) = class.and_then(|class| input.catalogs.get(class)) else {
+        return Vec::new();
+    };
+    let decided = node.labels.get(labels::INSTANCE_TYPE);
+    let listed = node.requirements.get(labels::INSTANCE_TYPE);
+    let possible = |kind: &&InstanceType| match (decided, listed) {
+        (Some(name), _) => kind.name == *name,
+        (None, Some(listed)) => listed.contains(&kind.name),
+        (None, None) => false,
+    };
+    catalog.instance_types.iter().filter(possible).collect()
+}
+
+/// Room for pods whichever type it becomes, and ports that daemons will take. A daemon that runs on
+/// some types only takes its room there.
+fn room_of(
+    input: &PlanInput<'_>,
+    dimensions: &Dimensions,
+    daemons: &[Daemon],
+    limits: &AttachLimits,
+    node: &InFlightNode,
+    kinds: &[&InstanceType],
+) -> (Amounts, Vec<HostPort>) {
+    let mut ports = Vec::new();
+    let mut least: Option<Amounts> = None;
+    let missing: Vec<&Daemon> = daemons
+        .iter()
+        .filter(|daemon| {
+            !node.node.as_ref().is_some_and(|name| runs_already(input.view, name, daemon))
+        })
+        .collect();
+    let mut take = |allocatable: &Resources, kind: Option<&InstanceType>| {
+        let mut room = dimensions.dense(allocatable);
+        let name = kind.map(|kind| kind.name.as_str());
+        limits.set_type_room(name, dimensions, &mut room);
+        let label = |key: &str| {
+            let of_kind = kind.and_then(|kind| match key {
+                labels::INSTANCE_TYPE => Some(&kind.name),
+                _ => kind.labels.get(key),
+            });
+            node.labels.get(key).or(of_kind).map(String::as_str)
+        };
+        // A type tells all labels but these.
+        let undecided = [labels::ZONE, labels::CAPACITY_TYPE, labels::HOSTNAME, labels::ZONE_ID];
+        let unknown = |key: &str| {
+            !node.labels.contains_key(key) && (kind.is_none() || undecided.contains(&key))
+        };
+        for daemon in missing.iter().filter(|d| d.runs_on(&label, &node.taints, &unknown)) {
+            let mut taken = vec![0; dimensions.len()];
+            add_times(&mut taken, &dimensions.dense(&daemon.shape.requests), 1);
+            for (room, taken) in room.iter_mut().zip(taken) {
+                *room = room.saturating_sub(taken);
+            }
+            ports.extend(daemon.shape.ports.iter().cloned());
+        }
+        least = Some(match least.take() {
+            None => room,
+            Some(known) => known.into_iter().zip(room).map(|(a, b)| a.min(b)).collect(),
+        });
+    };
+    if let [only] = kinds {
+        take(&node.allocatable, Some(only));
+    }
+    for kind in kinds.iter().filter(|_| kinds.len() > 1) {
+        // What overlays add is known from the plan alone.
+        let mut allocatable = kind.allocatable.clone();
+        for (name, amount) in node.allocatable.iter() {
+            if !allocatable.contains(name) {
+                allocatable.set(name.clone(), amount);
+            }
+        }
+        take(&allocatable, Some(kind));
+    }
+    if kinds.is_empty() {
+        take(&node.allocatable, None);
+    }
+    (least.unwrap_or_default(), ports)
+}

@@ -1,0 +1,59 @@
+//! DaemonSets: their room is kept on every node they will run on.
+
+use serde_json::{Value, json};
+
+use super::world::World;
+use drover_common::call::Kind;
+
+fn daemon(name: &str, cpu: &str, spec: Value) -> Value {
+    let mut pod = json!({"containers": [
+        {"name": "d", "resources": {"requests": {"cpu": cpu, "memory": "512Mi"}}}]});
+    super::world::merge(&mut pod, spec);
+    json!({"metadata": {"name": name, "namespace": "kube-system"},
+        "spec": {"template": {"metadata": {"labels": {"app": name}}, "spec": pod}}})
+}
+
+#[test]
+fn every_daemon_that_will_run_there_takes_its_room() {
+    let mut world = World::small();
+    world.pool("default", json!([]), json!({}));
+    world.object(Kind::DaemonSet, daemon("log", "1", json!({})));
+    let on_gpus =
+        json!({"nodeSelector": {"karpenter.k8s.aws/instance-gpu-manufacturer": "nvidia"}});
+    world.object(Kind::DaemonSet, daemon("gpu", "16", on_gpus));
+    world.pods("web", 1, json!({"cpu": "1500m", "memory": "1Gi"}), json!({}));
+    insta::assert_snapshot!(world.story());
+}
+
+#[test]
+fn a_pool_whose_taint_a_daemon_does_not_tolerate_has_none_of_it() {
+    let mut world = World::small();
+    let taint = json!({"template": {"spec": {"taints": [{"key": "own", "effect": "NoSchedule"}]}}});
+    world.pool("default", json!([]), taint);
+    world.object(Kind::DaemonSet, daemon("log", "1", json!({})));
+    let tolerant = json!({"tolerations": [{"operator": "Exists"}]});
+    world.object(Kind::DaemonSet, daemon("cni", "250m", tolerant.clone()));
+    let pod = json!({"spec": tolerant});
+    world.pods("web", 1, json!({"cpu": "1500m", "memory": "1Gi"}), pod);
+    insta::assert_snapshot!(world.story());
+}
+
+#[test]
+fn on_nodes_that_are_there_only_those_still_to_come_are_kept_room_for() {
+    let mut world = World::small();
+    world.node("n1", "m5.large", "us-east-1a");
+    world.object(Kind::DaemonSet, daemon("log", "500m", json!({})));
+    world.object(Kind::DaemonSet, daemon("cni", "500m", json!({})));
+    world.object(
+        Kind::Pod,
+        json!({
+            "metadata": {"name": "log-x", "namespace": "kube-system", "ownerReferences": [
+                {"kind": "DaemonSet", "name": "log", "controller": true}]},
+            "spec": {"nodeName": "n1", "containers": [
+                {"name": "d", "resources": {"requests": {"cpu": "500m", "memory": "512Mi"}}}]},
+            "status": {"phase": "Running"},
+        }),
+    );
+    world.pods("web", 3, json!({"cpu": "450m", "memory": "256Mi"}), json!({}));
+    insta::assert_snapshot!(world.story());
+}

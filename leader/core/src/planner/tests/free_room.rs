@@ -1,0 +1,165 @@
+//! Free room first: nodes that are there, nodes on their way, nodes that leave.
+
+use serde_json::{Value, json};
+
+use super::world::World;
+use std::collections::BTreeSet;
+
+use drover_common::id::{NodeClaimName, NodeName};
+use drover_common::requirement::Requirements;
+
+use crate::planner::{InFlightNode, Plan};
+
+fn request() -> Value {
+    json!({"cpu": "500m", "memory": "1Gi"})
+}
+
+fn launch_all(world: &mut World, plan: &Plan) {
+    for (number, launch) in plan.launches.iter().enumerate() {
+        world.in_flight.push(InFlightNode {
+            claim: NodeClaimName(format!("default-{number}")),
+            node: None,
+            nodepool: launch.nodepool.clone(),
+            labels: launch.labels.clone(),
+            requirements: Requirements::from_requirements(&launch.requirements).unwrap(),
+            taints: launch.taints.clone(),
+            allocatable: launch.allocatable.clone(),
+            pods: launch.pods.clone(),
+        });
+    }
+}
+
+#[test]
+fn of_nodes_that_are_there() {
+    let mut world = World::small();
+    world.pool("default", json!([]), json!({}));
+    world.node("n1", "m5.xlarge", "us-east-1a");
+    world.running("old", "old", "n1", json!({"cpu": "2500m"}));
+    world.pods("web", 4, request(), json!({}));
+    insta::assert_snapshot!(world.story());
+}
+
+#[test]
+fn leaving_nodes_take_nothing_and_give_up_their_pods() {
+    let mut world = World::small();
+    world.pool("default", json!([]), json!({}));
+    world.node("n1", "m5.xlarge", "us-east-1a");
+    world.running("a", "a", "n1", request());
+    world.leaving.insert(NodeName::from("n1"));
+    world.pods("web", 1, request(), json!({}));
+    insta::assert_snapshot!(world.story());
+}
+
+#[test]
+fn nodes_in_flight_keep_the_pods_they_were_launched_for() {
+    let mut world = World::small();
+    world.pool("default", json!([]), json!({}));
+    let near = json!({"spec": {"affinity": {"podAffinity": {
+        "requiredDuringSchedulingIgnoredDuringExecution": [{
+            "labelSelector": {"matchLabels": {"app": "web"}},
+            "topologyKey": "topology.kubernetes.io/zone"}]}}}});
+    world.pods("app", 5, request(), near);
+    let spread = json!({"spec": {"topologySpreadConstraints": [{"maxSkew": 1,
+        "topologyKey": "topology.kubernetes.io/zone", "whenUnsatisfiable": "DoNotSchedule",
+        "labelSelector": {"matchLabels": {"app": "spread"}}}]}});
+    world.pods("spread", 12, request(), spread);
+    world.pods("web", 40, request(), json!({}));
+    let first = world.plan();
+    assert!(!first.launches.is_empty());
+    launch_all(&mut world, &first);
+    let second = world.plan();
+    assert!(second.launches.is_empty(), "{:?}", second.launches);
+    for (placement, launch) in second.placements.iter().zip(&first.launches) {
+        assert_eq!(placement.pods, launch.pods);
+    }
+}
+
+#[test]
+fn a_node_whose_type_is_open_takes_what_every_type_it_may_become_takes() {
+    let family = |operator: &str, names: Value| {
+        json!({"spec": {"affinity": {"nodeAffinity": {
+            "requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [
+                {"matchExpressions": [{"key": "karpenter.k8s.aws/instance-family",
+                    "operator": operator, "values": names}]}]}}}}})
+    };
+    let mut world = World::small();
+    world.pool("default", json!([]), json!({}));
+    world.pods("meant", 1, json!({"cpu": "1100m"}), family("In", json!(["m5", "m6g"])));
+    let first = world.plan();
+    launch_all(&mut world, &first);
+    world.pods("in", 1, json!({"cpu": "10m"}), family("In", json!(["c5", "m5", "m6g"])));
+    world.pods("not-in", 1, json!({"cpu": "10m"}), family("NotIn", json!(["c5"])));
+    world.pods("other", 1, json!({"cpu": "10m"}), family("NotIn", json!(["m5"])));
+    insta::assert_snapshot!(world.story());
+}
+
+#[test]
+fn a_daemon_takes_room_only_on_the_types_it_runs_on() {
+    let mut world = World::small();
+    world.pool("default", json!([]), json!({}));
+    world.object(
+        drover_common::call::Kind::DaemonSet,
+        json!({
+            "metadata": {"name": "arm", "namespace": "kube-system"},
+            "spec": {"template": {"spec": {"nodeSelector": {"kubernetes.io/arch": "arm64"},
+                "containers": [{"name": "d", "resources": {"requests": {"cpu": "500m"}}}]}}},
+        }),
+    );
+    world.pods("web", 1, json!({"cpu": "1431m", "memory": "9432Mi"}), json!({}));
+    let first = world.plan();
+    launch_all(&mut world, &first);
+    let second = world.plan();
+    assert_eq!(second.launches, [], "the pod keeps its place");
+    insta::assert_snapshot!(world.story());
+}
+
+#[test]
+fn a_node_that_joined_and_is_not_ready_yet_counts_the_pods_it_has() {
+    let mut world = World::small();
+    world.pool("default", json!([]), json!({}));
+    world.pods("web", 3, request(), json!({}));
+    let first = world.plan();
+    launch_all(&mut world, &first);
+    world.node("n1", "m5.large", "us-east-1a");
+    world.running("early", "early", "n1", json!({"cpu": "1800m"}));
+    world.in_flight[0].node = Some(NodeName::from("n1"));
+    world.in_flight[0].pods.clear();
+    // What has come to the node is no longer free on the claim.
+    let second = world.plan();
+    let on_claim: usize = second.placements.iter().map(|placement| placement.pods.len()).sum();
+    assert!(on_claim < 3, "{second:?}");
+}
+
+#[test]
+fn pods_that_are_not_there_yet_are_planned_for_with_their_like() {
+    let mut world = World::small();
+    world.pool("default", json!([]), json!({}));
+    world.pods("web", 2, request(), json!({}));
+    let like = world.view.pods().values().next().unwrap().pod.clone();
+    world.virtual_pods.push(crate::planner::VirtualPods::like(&like, "web", 3));
+    let plan = world.plan();
+    let names: BTreeSet<&str> =
+        plan.launches.iter().flat_map(|l| &l.pods).map(|pod| pod.name.as_str()).collect();
+    assert_eq!(names, BTreeSet::from(["web-0", "web-1", "web#0", "web#1", "web#2"]));
+    insta::assert_snapshot!(world.story());
+}
+
+#[test]
+fn plans_do_not_depend_on_the_order_of_events() {
+    let build = |reverse: bool| {
+        let mut world = World::small();
+        world.pool("default", json!([]), json!({}));
+        let mut apps: Vec<usize> = (0..12).collect();
+        if reverse {
+            apps.reverse();
+        }
+        for app in apps {
+            let cpu = format!("{}m", 100 + app * 130);
+            let memory = format!("{}Mi", 200 + app * 300);
+            let request = json!({"cpu": cpu, "memory": memory});
+            world.pods(&format!("app{app}"), 3 + app, request, json!({}));
+        }
+        world.plan()
+    };
+    assert_eq!(build(false), build(true));
+}

@@ -1,0 +1,38 @@
+//! `minValues`: a launch stays diverse, or says that it could not.
+
+use serde_json::{Value, json};
+
+use super::world::World;
+
+fn families(least: u32) -> Value {
+    json!([
+        {"key": "karpenter.sh/capacity-type", "operator": "In", "values": ["on-demand"]},
+        {"key": "karpenter.k8s.aws/instance-family", "operator": "Exists", "minValues": least},
+    ])
+}
+
+#[test]
+fn a_launch_lists_as_many_values_as_are_wanted() {
+    let mut world = World::small();
+    world.pool("default", families(4), json!({}));
+    world.pods("web", 3, json!({"cpu": "500m", "memory": "1Gi"}), json!({}));
+    insta::assert_snapshot!(world.story());
+}
+
+#[test]
+fn strictly_too_few_are_none() {
+    let mut world = World::small();
+    world.pool("default", families(9), json!({}));
+    world.pods("web", 1, json!({"cpu": "500m", "memory": "1Gi"}), json!({}));
+    insta::assert_snapshot!(world.story());
+}
+
+#[test]
+fn with_best_effort_as_many_as_there_are_will_do() {
+    let mut world = World::small();
+    world.settings.min_values_policy = crate::planner::MinValuesPolicy::BestEffort;
+    world.pool("default", families(9), json!({}));
+    world.pods("web", 1, json!({"cpu": "500m", "memory": "1Gi"}), json!({}));
+    assert!(world.plan().launches[0].min_values_relaxed);
+    insta::assert_snapshot!(world.story());
+}

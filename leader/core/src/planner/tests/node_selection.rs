@@ -1,0 +1,73 @@
+//! Node selectors and required node affinity: all operators, alternatives, `matchFields`.
+
+use serde_json::{Value, json};
+
+use super::world::World;
+
+fn affinity(terms: &Value) -> Value {
+    json!({"spec": {"affinity": {"nodeAffinity": {
+        "requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}}}}})
+}
+
+fn expression(key: &str, operator: &str, values: &[&str]) -> Value {
+    json!({"key": key, "operator": operator, "values": values})
+}
+
+#[test]
+fn selectors_and_every_operator() {
+    let mut world = World::small();
+    world.pool(
+        "default",
+        json!([]),
+        json!({"template": {"metadata": {"labels": {"team": "web"}}}}),
+    );
+    let request = json!({"cpu": "500m", "memory": "1Gi"});
+    let select = |key: &str, value: &str| json!({"spec": {"nodeSelector": {key: value}}});
+    let zone = select("topology.kubernetes.io/zone", "us-east-1b");
+    world.pods("zone", 1, request.clone(), zone);
+    let beta = select("failure-domain.beta.kubernetes.io/zone", "us-east-1c");
+    world.pods("beta", 1, request.clone(), beta);
+    let family = "karpenter.k8s.aws/instance-family";
+    for (name, term) in [
+        ("in", expression(family, "In", &["r5"])),
+        ("not-in", expression(family, "NotIn", &["c5", "m5", "m6g", "r5"])),
+        ("exists", expression("karpenter.k8s.aws/instance-gpu-name", "Exists", &[])),
+        ("absent", expression("karpenter.k8s.aws/instance-gpu-name", "DoesNotExist", &[])),
+        ("more", expression("karpenter.k8s.aws/instance-cpu", "Gt", &["31"])),
+        ("less", expression("karpenter.k8s.aws/instance-memory", "Lt", &["4097"])),
+    ] {
+        world.pods(name, 1, request.clone(), affinity(&json!([{"matchExpressions": [term]}])));
+    }
+    insta::assert_snapshot!(world.story());
+}
+
+#[test]
+fn one_of_the_alternatives_must_hold() {
+    let mut world = World::small();
+    world.pool("default", json!([]), json!({}));
+    let here = expression("topology.kubernetes.io/zone", "In", &["us-east-1c"]);
+    let arm = expression("kubernetes.io/arch", "In", &["arm64"]);
+    let nowhere = expression("topology.kubernetes.io/zone", "In", &["moon-1a"]);
+    let request = json!({"cpu": "1", "memory": "2Gi"});
+    let first_impossible = affinity(&json!([
+        {"matchExpressions": [nowhere]}, {"matchExpressions": [here, arm]}]));
+    world.pods("either", 1, request.clone(), first_impossible);
+    // Kubernetes: a term without expressions matches nothing.
+    world.pods("empty", 1, request, affinity(&json!([{}])));
+    insta::assert_snapshot!(world.story());
+}
+
+#[test]
+fn what_names_one_node_is_refused() {
+    let mut world = World::small();
+    world.pool("default", json!([]), json!({}));
+    let request = json!({"cpu": "1"});
+    let field = json!([{"matchFields": [
+        {"key": "metadata.name", "operator": "In", "values": ["n1"]}]}]);
+    world.pods("field", 1, request.clone(), affinity(&field));
+    let host = json!({"spec": {"nodeSelector": {"kubernetes.io/hostname": "n7"}}});
+    world.pods("host", 1, request.clone(), host);
+    let outside = expression("karpenter.sh/nodepool", "DoesNotExist", &[]);
+    world.pods("outside", 1, request, affinity(&json!([{"matchExpressions": [outside]}])));
+    insta::assert_snapshot!(world.story());
+}

@@ -1,0 +1,69 @@
+//! Requirements of pools: all operators, labels left open, what is restricted.
+
+use serde_json::{Value, json};
+
+use super::world::World;
+
+fn request() -> Value {
+    json!({"cpu": "500m", "memory": "1Gi"})
+}
+
+#[test]
+fn every_operator_narrows_the_types() {
+    let rows = [
+        json!({"key": "karpenter.k8s.aws/instance-family", "operator": "In", "values": ["r5"]}),
+        json!({"key": "karpenter.k8s.aws/instance-family", "operator": "NotIn", "values": ["c5", "m6g"]}),
+        json!({"key": "karpenter.k8s.aws/instance-gpu-count", "operator": "Exists"}),
+        json!({"key": "karpenter.k8s.aws/instance-gpu-count", "operator": "DoesNotExist"}),
+        json!({"key": "karpenter.k8s.aws/instance-cpu", "operator": "Gt", "values": ["4"]}),
+        json!({"key": "karpenter.k8s.aws/instance-cpu", "operator": "Gte", "values": ["4"]}),
+        json!({"key": "karpenter.k8s.aws/instance-memory", "operator": "Lt", "values": ["4096"]}),
+        json!({"key": "karpenter.k8s.aws/instance-memory", "operator": "Lte", "values": ["4096"]}),
+        json!({"key": "beta.kubernetes.io/arch", "operator": "In", "values": ["arm64"]}),
+    ];
+    let mut text = Vec::new();
+    for requirement in rows {
+        let mut world = World::small();
+        world.pool("default", json!([requirement]), json!({}));
+        world.pods("web", 1, request(), json!({}));
+        text.push(world.story());
+    }
+    insta::assert_snapshot!(text.join("\n"));
+}
+
+#[test]
+fn an_open_label_is_fixed_by_the_pods_that_ask() {
+    let mut world = World::small();
+    let team = json!([{"key": "team", "operator": "In", "values": ["red", "blue"]}]);
+    world.pool("default", team, json!({}));
+    let team = |name: &str| json!({"spec": {"nodeSelector": {"team": name}}});
+    world.pods("a", 1, request(), team("red"));
+    world.pods("b", 1, request(), team("blue"));
+    world.pods("c", 1, request(), team("green"));
+    let plan = world.plan();
+    let mut teams: Vec<&str> = plan.launches.iter().map(|l| l.labels["team"].as_str()).collect();
+    teams.sort_unstable();
+    assert_eq!(teams, ["blue", "red"]);
+    insta::assert_snapshot!(world.story());
+}
+
+#[test]
+fn pools_that_can_make_no_node_say_why() {
+    let mut world = World::small();
+    let own = json!([{"key": "karpenter.sh/nodepool", "operator": "In", "values": ["x"]}]);
+    world.pool("restricted", own, json!({}));
+    let contradiction = json!([{"key": "team", "operator": "In", "values": ["red"]}]);
+    let labels = json!({"template": {"metadata": {"labels": {"team": "blue"}}}});
+    world.pool("contradiction", contradiction, labels);
+    let nothing =
+        json!([{"key": "karpenter.k8s.aws/instance-family", "operator": "In", "values": ["z9"]}]);
+    world.pool("nothing", nothing, json!({}));
+    let class = json!({"template": {"spec": {"nodeClassRef": {"name": "missing"}}}});
+    world.pool("no-class", json!([]), class);
+    world.pool("static", json!([]), json!({"replicas": 2}));
+    let bound =
+        json!([{"key": "karpenter.k8s.aws/instance-cpu", "operator": "Gt", "values": ["four"]}]);
+    world.pool("no-number", bound, json!({}));
+    world.pods("web", 1, request(), json!({}));
+    insta::assert_snapshot!(world.story());
+}

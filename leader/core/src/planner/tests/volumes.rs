@@ -1,0 +1,155 @@
+//! Volumes: where they are, where they can be made, and how many a node takes.
+
+use serde_json::{Value, json};
+
+use super::world::World;
+use drover_common::call::Kind;
+
+fn request() -> Value {
+    json!({"cpu": "100m", "memory": "256Mi"})
+}
+
+fn mount(claim: &str) -> Value {
+    json!({"spec": {"volumes": [{"name": "data", "persistentVolumeClaim": {"claimName": claim}}]}})
+}
+
+fn volume(world: &mut World, name: &str, key: &str, zone: &str) {
+    world.object(
+        Kind::PersistentVolume,
+        json!({
+            "metadata": {"name": format!("pv-{name}")},
+            "spec": {"csi": {"driver": "ebs.csi.aws.com"}, "nodeAffinity": {"required": {
+                "nodeSelectorTerms": [{"matchExpressions": [
+                    {"key": key, "operator": "In", "values": [zone]}]}]}}},
+        }),
+    );
+    world.object(
+        Kind::PersistentVolumeClaim,
+        json!({
+            "metadata": {"name": name, "namespace": "default"},
+            "spec": {"volumeName": format!("pv-{name}")}, "status": {"phase": "Bound"},
+        }),
+    );
+}
+
+fn class(world: &mut World, name: &str, mode: &str, more: Value) {
+    let mut class = json!({"metadata": {"name": name}, "provisioner": "ebs.csi.aws.com",
+        "volumeBindingMode": mode});
+    super::world::merge(&mut class, more);
+    world.object(Kind::StorageClass, class);
+}
+
+fn claim(world: &mut World, name: &str, class: &str) {
+    world.object(
+        Kind::PersistentVolumeClaim,
+        json!({
+            "metadata": {"name": name, "namespace": "default"},
+            "spec": {"storageClassName": class}, "status": {"phase": "Pending"},
+        }),
+    );
+}
+
+#[test]
+fn a_bound_volume_ties_its_pod_to_a_zone() {
+    let mut world = World::small();
+    world.pool("default", json!([]), json!({}));
+    volume(&mut world, "new", "topology.kubernetes.io/zone", "us-east-1b");
+    volume(&mut world, "old", "topology.ebs.csi.aws.com/zone", "us-east-1c");
+    world.pods("new", 1, request(), mount("new"));
+    world.pods("old", 1, request(), mount("old"));
+    insta::assert_snapshot!(world.story());
+}
+
+#[test]
+fn a_local_volume_ties_its_pod_to_a_zone_and_not_to_a_host_that_may_be_gone() {
+    let mut world = World::small();
+    world.pool("default", json!([]), json!({}));
+    volume(&mut world, "local", "kubernetes.io/hostname", "n-gone");
+    world.pods("local", 1, request(), mount("local"));
+    insta::assert_snapshot!(world.story());
+}
+
+#[test]
+fn volumes_to_be_made_go_where_their_class_allows() {
+    let mut world = World::small();
+    world.pool("default", json!([]), json!({}));
+    let zones = json!({"allowedTopologies": [{"matchLabelExpressions": [
+        {"key": "topology.kubernetes.io/zone", "values": ["us-east-1d"]}]}]});
+    class(&mut world, "zonal", "WaitForFirstConsumer", zones);
+    class(&mut world, "now", "Immediate", json!({}));
+    let default = json!({"metadata": {"annotations":
+        {"storageclass.kubernetes.io/is-default-class": "true"}}});
+    class(&mut world, "default", "WaitForFirstConsumer", default);
+    claim(&mut world, "zonal", "zonal");
+    claim(&mut world, "now", "now");
+    claim(&mut world, "dangling", "nothing");
+    world.pods("zonal", 1, request(), mount("zonal"));
+    world.pods("now", 1, request(), mount("now"));
+    world.pods("dangling", 1, request(), mount("dangling"));
+    world.pods("missing", 1, request(), mount("missing"));
+    let ephemeral = json!({"spec": {"volumes": [{"name": "scratch", "ephemeral":
+        {"volumeClaimTemplate": {"spec": {"storageClassName": "zonal"}}}}]}});
+    world.pods("ephemeral", 1, request(), ephemeral);
+    insta::assert_snapshot!(world.story());
+}
+
+#[test]
+fn two_volumes_must_be_reachable_at_once() {
+    let mut world = World::small();
+    world.pool("default", json!([]), json!({}));
+    volume(&mut world, "a", "topology.kubernetes.io/zone", "us-east-1a");
+    volume(&mut world, "b", "topology.kubernetes.io/zone", "us-east-1b");
+    let both = json!({"spec": {"volumes": [
+        {"name": "a", "persistentVolumeClaim": {"claimName": "a"}},
+        {"name": "b", "persistentVolumeClaim": {"claimName": "b"}}]}});
+    world.pods("torn", 1, request(), both);
+    insta::assert_snapshot!(world.story());
+}
+
+#[test]
+fn a_driver_attaches_so_many_and_new_nodes_are_like_those_of_their_type() {
+    let mut world = World::small();
+    let types = json!([{"key": "node.kubernetes.io/instance-type", "operator": "In",
+        "values": ["m5.xlarge"]}]);
+    world.pool("default", types, json!({}));
+    world.node("n1", "m5.xlarge", "us-east-1a");
+    world.object(
+        Kind::CsiNode,
+        json!({"metadata": {"name": "n1"}, "spec": {"drivers": [
+        {"name": "ebs.csi.aws.com", "allocatable": {"count": 3}}]}}),
+    );
+    class(&mut world, "gp3", "WaitForFirstConsumer", json!({}));
+    volume(&mut world, "held", "topology.kubernetes.io/zone", "us-east-1a");
+    let mut old = json!({"metadata": {"name": "old", "namespace": "default"},
+        "spec": {"nodeName": "n1"}, "status": {"phase": "Running"}});
+    super::world::merge(&mut old, mount("held"));
+    world.object(Kind::Pod, old);
+    for number in 0..6 {
+        claim(&mut world, &format!("data-{number}"), "gp3");
+        world.pods(&format!("db-{number}"), 1, request(), mount(&format!("data-{number}")));
+    }
+    insta::assert_snapshot!(world.story());
+}
+
+#[test]
+fn more_volumes_than_any_type_attaches_are_told() {
+    let mut world = World::small();
+    let types = json!([{"key": "node.kubernetes.io/instance-type", "operator": "In",
+        "values": ["m5.xlarge"]}]);
+    world.pool("default", types, json!({}));
+    world.node("n1", "m5.xlarge", "us-east-1a");
+    world.object(
+        Kind::CsiNode,
+        json!({"metadata": {"name": "n1"}, "spec": {"drivers": [
+        {"name": "ebs.csi.aws.com", "allocatable": {"count": 2}}]}}),
+    );
+    class(&mut world, "gp3", "WaitForFirstConsumer", json!({}));
+    let mut volumes = Vec::new();
+    for number in 0..3 {
+        let name = format!("v{number}");
+        claim(&mut world, &name, "gp3");
+        volumes.push(json!({"name": name, "persistentVolumeClaim": {"claimName": name}}));
+    }
+    world.pods("greedy", 1, request(), json!({"spec": {"volumes": volumes}}));
+    insta::assert_snapshot!(world.story());
+}
