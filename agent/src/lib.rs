@@ -10,6 +10,7 @@ mod imds;
 mod leaders;
 mod measure;
 mod poll;
+mod power;
 mod process;
 mod pulse;
 mod run;

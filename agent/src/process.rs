@@ -11,7 +11,8 @@ use crate::pulse::Pulse;
 use crate::run::run_with;
 use crate::{Args, Config, systemd};
 
-/// Runs an agent until SIGINT or SIGTERM; a second signal ends it at once. Logs go to standard error; `RUST_LOG` filters them.
+/// Runs an agent until SIGINT or SIGTERM; a second signal ends it at once. Logs go to standard error;
+/// `RUST_LOG` filters them.
 ///
 /// # Errors
 /// A setting that can't be used, or a state folder that can't be written.

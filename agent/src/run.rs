@@ -27,7 +27,7 @@ use crate::disk::{self, StateDir};
 use crate::imds::Imds;
 use crate::leaders::{Leaders, LeadersError};
 use crate::pulse::Pulse;
-use crate::{measure, poll};
+use crate::{measure, poll, power};
 
 /// Between two looks at the state while something is under way, and while nothing is.
 const BUSY_TICK: Duration = Duration::from_millis(200);
@@ -105,10 +105,14 @@ pub(crate) async fn run_with(
     let agent =
         Agent::new(identity, saved, report_interval).cordoning_on_problem(config.cordon_on_problem);
     let stop_grace = config.stop_grace;
+    let host_root = config.host_root.clone();
+    let (power_off_command, power_off_grace) = config.power_off.clone().unzip();
     tasks.spawn(follow_cluster(config, client, events));
     let mut shell = Shell {
         agent,
         stop_grace,
+        host_root,
+        power_off_command: power_off_command.unwrap_or_default(),
         pulse,
         clock: Clock::new(),
         disk,
@@ -119,6 +123,10 @@ pub(crate) async fn run_with(
         instance,
         tasks,
     };
+    if let Some(grace) = power_off_grace {
+        let grace = SignedDuration::try_from(grace).unwrap_or(SignedDuration::MAX);
+        shell.take(Input::PowerOff(Some(grace))).await;
+    }
     shell.run(received, received_events, shutdown).await;
     tracing::info!("Agent stopped.");
     Ok(())
@@ -156,6 +164,8 @@ async fn follow_cluster(
 struct Shell {
     agent: Agent,
     stop_grace: Duration,
+    host_root: PathBuf,
+    power_off_command: String,
     pulse: Pulse,
     clock: Clock,
     disk: StateDir,
@@ -183,7 +193,7 @@ impl Shell {
                 biased;
                 () = shutdown.cancelled(), if stop_at.is_none() => {
                     stop_at = Some(Instant::now() + self.stop_grace);
-                    Input::Tick
+                    self.asked_to_stop().await
                 }
                 Some(input) = inputs.recv() => input,
                 Some(event) = events.recv() => Input::Cluster(event),
@@ -227,12 +237,33 @@ impl Shell {
                     self.report.send_replace(Some(Arc::from(report)));
                 }
                 Effect::Save(saved) => self.unsaved = Some(saved),
-                // Nothing tells of shutdowns or of a bus to begin one by, yet.
-                Effect::PowerOff(_) | Effect::AllowShutdown => {}
+                Effect::PowerOff(attempt) => self.power_off(attempt),
+                // The loop sees that there is no drain left to stay for.
+                Effect::AllowShutdown => {}
                 Effect::Tell(fact) => tell(&fact),
             }
         }
         self.save().await;
+    }
+
+    /// What it means that the agent has to stop: that the machine does, or no more than that.
+    async fn asked_to_stop(&self) -> Input {
+        let waits = SignedDuration::try_from(self.stop_grace).unwrap_or(SignedDuration::MAX);
+        if waits.is_positive() && power::is_shutting_down(&self.host_root).await {
+            Input::Shutdown(Some(waits))
+        } else {
+            Input::Tick
+        }
+    }
+
+    fn power_off(&mut self, attempt: u32) {
+        let inputs = self.inputs.clone();
+        let command = self.power_off_command.clone();
+        self.tasks.spawn(async move {
+            let outcome = power::power_off(&command).await;
+            // Nobody listens only when the agent stops.
+            let _stopping = inputs.send(Input::PoweredOff(attempt, outcome)).await;
+        });
     }
 
     /// Writes what is not on disk yet; a disk that refuses is tried again at the next input.

@@ -107,3 +107,20 @@ async fn a_cordon_is_taken_back_when_the_notice_is_gone() {
         .await;
     agent.stop().await;
 }
+
+#[tokio::test]
+async fn a_machine_that_is_cut_off_is_powered_off_in_time() {
+    let world = World::new(&["web-0"]).await;
+    let off = world.folder().with_file_name("off");
+    world.state().power_off = Some((format!("touch {}", off.display()), Duration::from_secs(30)));
+    let agent = world.start_agent("").await;
+    world.until("the agent watches", |state| state.watches >= 2).await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    world.state().api_down = true;
+    // Its pod's grace is 5 s, and 5 s are kept in reserve.
+    world.announce("terminate", 18);
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert!(!off.exists(), "there is time yet");
+    world.until("the machine is powered off", |_| off.exists()).await;
+    agent.stop().await;
+}

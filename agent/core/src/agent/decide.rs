@@ -224,8 +224,13 @@ impl Agent {
         outcome: Result<Value, KubernetesFailure>,
         now: Timestamp,
     ) {
-        let silent =
-            |failure: &KubernetesFailure| failure.kind == KubernetesFailureKind::Unreachable;
+        // A load balancer without a server behind it answers with 5xx for it.
+        let silent = |failure: &KubernetesFailure| {
+            matches!(
+                failure.kind,
+                KubernetesFailureKind::Unreachable | KubernetesFailureKind::ServerError
+            )
+        };
         self.hear_api(now, !outcome.as_ref().is_err_and(silent));
         match (key, outcome) {
             (CallKey::Drain(key), outcome) => {

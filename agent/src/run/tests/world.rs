@@ -28,6 +28,7 @@ pub(super) struct State {
     pub(super) notice: Option<String>,
     pub(super) reports: Vec<Value>,
     pub(super) directives: Value,
+    pub(super) power_off: Option<(String, Duration)>,
 }
 
 #[derive(Clone)]
@@ -78,6 +79,7 @@ impl World {
             notice: None,
             reports: Vec::new(),
             directives: json!([]),
+            power_off: None,
         };
         let world = Self {
             state: Arc::new(Mutex::new(state)),
@@ -142,6 +144,7 @@ impl World {
             sample_interval: Duration::from_millis(500),
             report_interval: Duration::from_secs(2),
             cordon_on_problem: false,
+            power_off: self.state().power_off.clone(),
             stop_grace: Duration::ZERO,
         };
         let shutdown = CancellationToken::new();
