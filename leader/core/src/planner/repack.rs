@@ -80,7 +80,7 @@ pub fn refusal(input: &RepackInput<'_>) -> Option<LeftAlone> {
 const MOST_CHECKED_PODS: usize = 1_000;
 
 /// Clusters of up to so many candidates are planned for each threshold; of larger ones, where an
-/// estimate is good, only the most promising threshold is tried beside the first.
+/// estimate is good, only for the most promising one.
 const SMALL: usize = 64;
 
 /// The threshold worth most, evictions paid for.
@@ -93,8 +93,7 @@ fn best_attempt(yard: &mut Yard<'_>) -> Attempt {
             let done = yard.delete(*threshold);
             (yard.estimate(&done), std::cmp::Reverse(*threshold))
         };
-        let promising = THRESHOLDS.iter().copied().max_by_key(estimate).unwrap_or(0);
-        if promising == 0 { vec![0] } else { vec![0, promising] }
+        THRESHOLDS.iter().copied().max_by_key(estimate).into_iter().collect()
     };
     let mut best: Option<Attempt> = None;
     for threshold in thresholds {

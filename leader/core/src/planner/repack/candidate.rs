@@ -12,6 +12,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::{LeftAlone, LeftKind, ManagedNode, RepackInput};
 use crate::planner::group::is_reschedulable;
 use crate::planner::matching::selects;
+use crate::view::ShapeId;
 
 /// What a controller would lose by the pod's deletion, as users see it.
 const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
@@ -32,7 +33,7 @@ pub(super) struct Judged {
 /// The pods of a candidate.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Contents {
-    pub pods: Vec<ObjectKey>,
+    pub pods: Vec<(ObjectKey, ShapeId)>,
     pub eviction_cost: i64,
 }
 
@@ -153,10 +154,13 @@ fn judge_node(
     check_node(input, name, node, managed)?;
     let mut contents = Contents::default();
     let mut ending = None;
-    for key in input.plan.view.node_pods(name).into_iter().flat_map(|pods| pods.keys.iter()) {
-        let Some(pod) = input.plan.view.pod(key).filter(|pod| !pod.is_terminal()) else {
+    let pods = input.plan.view.node_pods(name);
+    for key in pods.into_iter().flat_map(|pods| pods.keys.iter()) {
+        let Some(entry) = input.plan.view.pods().get(key) else { continue };
+        let pod = &entry.pod;
+        if pod.is_terminal() {
             continue;
-        };
+        }
         if has_active_do_not_disrupt(pod, input.plan.now) {
             return Err(blocked(format!("Pod {key} has {}", labels::DO_NOT_DISRUPT)));
         }
@@ -176,7 +180,7 @@ fn judge_node(
         }
         budgets.allow(key, pod).map_err(blocked)?;
         contents.eviction_cost = contents.eviction_cost.saturating_add(eviction_cost(pod).max(0));
-        contents.pods.push(key.clone());
+        contents.pods.push((key.clone(), entry.shape));
     }
     if contents.pods.is_empty() {
         let leaving = ending.map(|key| waits(format!("Pod {key} is still leaving it")));

@@ -18,6 +18,9 @@ use crate::planner::{Launch, MinValuesPolicy, round};
 /// Batches tried at most, so that a cluster where none pays is not looked at for long.
 const MOST_TRIES: usize = 400;
 
+/// About how many batches are bought for, one by one.
+const MOST_LOTS: usize = 24;
+
 /// What a batch is made of while it is tried.
 #[derive(Default)]
 struct Attempt {
@@ -64,7 +67,8 @@ impl Yard<'_> {
 
     /// Cuts nodes into batches that their pools' budgets let begin.
     fn batches_of(&self, ranked: &[usize]) -> Vec<Vec<usize>> {
-        let most = self.input.settings.max_batch_nodes.max(1);
+        // Large clusters are bought for in larger lots; what shares no new node is parted afterwards.
+        let most = self.input.settings.max_batch_nodes.max(ranked.len() / MOST_LOTS).max(1);
         let mut batches: Vec<(Vec<usize>, BTreeMap<NodePoolName, u32>)> = Vec::new();
         for place in ranked {
             let Some(pool) = self.pool_of(*place) else { continue };

@@ -251,8 +251,8 @@ impl Kinds {
         let mut refused = Vec::new();
         let mut by_volumes = ByVolumes::new();
         for (node, contents) in judged.occupied() {
-            for key in &contents.pods {
-                if let Err(reason) = kinds.learn(input, key, limits, &mut by_volumes) {
+            for (key, shape) in &contents.pods {
+                if let Err(reason) = kinds.learn(input, key, *shape, limits, &mut by_volumes) {
                     let reason = format!("Pod {key} can't move: {reason}");
                     refused.push(LeftAlone { node: node.clone(), reason, kind: LeftKind::Blocked });
                     kinds.unmovable.insert(node.clone());
@@ -267,18 +267,18 @@ impl Kinds {
         &mut self,
         input: &RepackInput<'_>,
         key: &ObjectKey,
+        number: ShapeId,
         limits: &AttachLimits,
         by_volumes: &mut ByVolumes,
     ) -> Result<(), String> {
-        let view = input.plan.view;
-        let Some(entry) = view.pods().get(key) else { return Ok(()) };
-        if self.by_shape.contains_key(&entry.shape) {
+        if self.by_shape.contains_key(&number) {
             return Ok(());
         }
-        let Some(shape) = view.shape(entry.shape) else { return Ok(()) };
+        let view = input.plan.view;
+        let Some(shape) = view.shape(number) else { return Ok(()) };
         let volumes = volume_rules(view, key, shape)?;
         let attached = limits.requests(view, key, shape);
-        let wanted = (entry.shape, volumes.clone(), attached.clone());
+        let wanted = (number, volumes.clone(), attached.clone());
         let known = by_volumes.get(&wanted).copied();
         let kind = match known {
             Some(kind) => kind,
@@ -299,7 +299,7 @@ impl Kinds {
             }
         };
         if shape.volumes.is_empty() {
-            self.by_shape.insert(entry.shape, kind);
+            self.by_shape.insert(number, kind);
         } else {
             self.by_pod.insert(key.clone(), kind);
         }
@@ -326,8 +326,7 @@ impl Kinds {
             .collect();
     }
 
-    fn group(&self, input: &RepackInput<'_>, key: &ObjectKey) -> Option<usize> {
-        let shape = input.plan.view.pods().get(key)?.shape;
+    fn group(&self, key: &ObjectKey, shape: ShapeId) -> Option<usize> {
         let kind = self.by_shape.get(&shape).or_else(|| self.by_pod.get(key))?;
         self.group_of.get(*kind).copied().filter(|group| *group != usize::MAX)
     }
@@ -364,8 +363,8 @@ fn lot(input: &RepackInput<'_>, judged: &Judged, kinds: &Kinds, name: &NodeName)
     lot.eviction_cost = *eviction_cost;
     lot.candidate = !kinds.unmovable.contains(name);
     let mut contents: BTreeMap<usize, Vec<ObjectKey>> = BTreeMap::new();
-    for key in pods {
-        match kinds.group(input, key) {
+    for (key, shape) in pods {
+        match kinds.group(key, *shape) {
             Some(group) => contents.entry(group).or_default().push(key.clone()),
             None => lot.candidate = false,
         }
