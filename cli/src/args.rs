@@ -58,6 +58,10 @@ pub(crate) struct SimulateArgs {
     /// Instance types and prices; by default the built-in table of us-east-1.
     #[arg(long, value_name = "FILE")]
     pub(crate) catalog: Option<PathBuf>,
+    /// After the plan for waiting pods, plan which managed nodes would be taken down and where their
+    /// pods would go, as if every wait had passed.
+    #[arg(long)]
+    pub(crate) consolidate: bool,
     /// The time that ages and windows are judged by; by default the newest one in the input.
     #[arg(long, value_name = "RFC3339")]
     pub(crate) now: Option<jiff::Timestamp>,

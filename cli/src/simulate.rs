@@ -1,5 +1,6 @@
 //! `drover simulate`: what a leader would do with a cluster, from a dump of it.
 
+mod disruptions;
 mod document;
 mod error;
 #[cfg(test)]
@@ -23,7 +24,7 @@ use std::time::Instant;
 use anyhow::Context;
 use drover_common::catalog;
 use drover_core::offline::{Answer, Fleet, InstanceTypes, OfflineCluster};
-use drover_core::planner::{Plan, PlannerSettings, plan};
+use drover_core::planner::{Plan, PlannerSettings, RepackPlan, plan};
 
 use crate::args::{OutputFormat, SimulateArgs};
 use crate::narration::note;
@@ -84,12 +85,15 @@ fn answer(args: &SimulateArgs) -> Result<(), Failure> {
         note(&format!("warning: {warning}"));
     }
     let started = Instant::now();
-    let plan = plan(&cluster.plan_input(&PlannerSettings::default()));
+    let settings = PlannerSettings::default();
+    let plan = plan(&cluster.plan_input(&settings));
+    let repack = args.consolidate.then(|| cluster.repack(&settings, &plan));
     let seconds_to_plan = started.elapsed().as_secs_f64();
-    for problem in &plan.report.problems {
+    let problems = repack.iter().flat_map(|repack| &repack.report.problems);
+    for problem in plan.report.problems.iter().chain(problems) {
         note(&format!("warning: {problem}"));
     }
-    let text = render(args.output, &cluster, &plan, seconds_to_plan)?;
+    let text = render(args.output, &cluster, &plan, repack.as_ref(), seconds_to_plan)?;
     std::io::stdout().lock().write_all(text.as_bytes()).context("cannot write the answer")?;
     note(&format!(
         "read {:.1} MB in {seconds_to_read:.2} s, planned in {seconds_to_plan:.3} s, peak memory {}",
@@ -103,9 +107,10 @@ fn render(
     output: OutputFormat,
     cluster: &OfflineCluster,
     plan: &Plan,
+    repack: Option<&RepackPlan>,
     plan_seconds: f64,
 ) -> anyhow::Result<String> {
-    let answer = Answer::of(cluster, plan, plan_seconds);
+    let answer = Answer::of(cluster, plan, repack, plan_seconds);
     Ok(match output {
         OutputFormat::Json => {
             let mut text = serde_json::to_string_pretty(&answer).context("cannot write JSON")?;
@@ -113,7 +118,15 @@ fn render(
             text
         }
         OutputFormat::Yaml => serde_saphyr::to_string(&answer).context("cannot write YAML")?,
-        OutputFormat::Table => table::table(&Fleet::of(cluster, plan), &answer),
+        OutputFormat::Table => match repack {
+            None => table::table(&Fleet::of(cluster, plan), &answer),
+            Some(repack) => {
+                let fleet = Fleet::repacked(cluster, plan, repack);
+                let mut text = table::table(&fleet, &answer);
+                text.push_str(&disruptions::text(repack));
+                text
+            }
+        },
     })
 }
 

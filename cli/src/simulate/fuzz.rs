@@ -183,7 +183,10 @@ fn try_input(text: &[u8], types: &InstanceTypes) -> Result<(), TestCaseError> {
         let plan = plan(&asked);
         let violations = check::check(&asked, &plan);
         prop_assert!(violations.is_empty(), "{violations:#?}");
-        let answer = Answer::of(&cluster, &plan, 0.0);
+        let repack = cluster.repack(&settings, &plan);
+        let problems = &repack.report.problems;
+        prop_assert!(problems.is_empty(), "{problems:#?}");
+        let answer = Answer::of(&cluster, &plan, Some(&repack), 0.0);
         prop_assert!(answer.summary.pods >= waiting, "{} of {waiting}", answer.summary.pods);
         prop_assert!(answer.unschedulable.iter().all(|left| !left.reasons.is_empty()));
         serde_json::to_string(&answer).unwrap();

@@ -10,6 +10,7 @@ mod claims;
 mod dump;
 mod fleet;
 mod pods;
+mod repack;
 #[cfg(test)]
 mod tests;
 

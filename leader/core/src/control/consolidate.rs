@@ -129,6 +129,7 @@ impl Control {
             plan: gathered.input(self, &leaving, now),
             nodes: &managed.nodes,
             pools: &pools,
+            seats: &[],
             settings: &self.settings.repack,
         });
         self.follow_repack(state, &managed, made, now);
@@ -153,6 +154,7 @@ impl Control {
             plan: gathered.input(self, &leaving, now),
             nodes: &managed.nodes,
             pools: &pools,
+            seats: &[],
             settings: &self.settings.repack,
         });
         let mut by_pool: BTreeMap<NodePoolName, Vec<NodeClaimName>> = BTreeMap::new();

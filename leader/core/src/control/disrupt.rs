@@ -372,6 +372,7 @@ impl Control {
             plan: gathered.input(self, &leaving, now),
             nodes: &managed,
             pools: &pools,
+            seats: &[],
             settings: &settings,
         };
         refusal(&input).map_or(Ok(()), |left| Err(format!("Node {}: {}", left.node, left.reason)))

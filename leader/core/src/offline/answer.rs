@@ -7,7 +7,7 @@ use drover_common::resources::Resources;
 use serde::Serialize;
 
 use super::OfflineCluster;
-use crate::planner::{Launch, PlacementTarget, Plan, Unschedulable};
+use crate::planner::{Launch, PlacementTarget, Plan, RepackPlan, Unschedulable};
 
 /// What a leader would do.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -159,7 +159,12 @@ fn unschedulable(entry: &Unschedulable) -> AnsweredUnschedulable {
 
 impl Answer {
     /// The answer that a plan for the cluster is.
-    pub fn of(cluster: &OfflineCluster, plan: &Plan, plan_seconds: f64) -> Self {
+    pub fn of(
+        cluster: &OfflineCluster,
+        plan: &Plan,
+        repack: Option<&RepackPlan>,
+        plan_seconds: f64,
+    ) -> Self {
         let launches: Vec<AnsweredLaunch> = plan.launches.iter().map(AnsweredLaunch::of).collect();
         let placements: Vec<AnsweredPlacement> = plan
             .placements
@@ -192,7 +197,8 @@ impl Answer {
             launches,
             placements,
             unschedulable: left.into_iter().map(unschedulable).collect(),
-            disruptions: None,
+            disruptions: repack
+                .map(|repack| repack.batches.iter().map(AnsweredDisruption::of).collect()),
         }
     }
 }

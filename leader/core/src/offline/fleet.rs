@@ -9,7 +9,8 @@ use drover_common::labels;
 use drover_common::resources::Resources;
 
 use super::OfflineCluster;
-use crate::planner::{Launch, PlacementTarget, Plan};
+use super::repack::{carried_out, key_of};
+use crate::planner::{Launch, PlacementTarget, Plan, RepackPlan};
 
 /// Nodes that cost and look the same.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -53,6 +54,17 @@ pub struct Fleet {
 impl Fleet {
     /// What a plan makes of the cluster's nodes. Nodes that are being deleted are gone afterwards.
     pub fn of(cluster: &OfflineCluster, plan: &Plan) -> Self {
+        Self::with(cluster, plan, &cluster.leaving)
+    }
+
+    /// The same, with a repack carried out after the plan.
+    pub fn repacked(cluster: &OfflineCluster, plan: &Plan, repack: &RepackPlan) -> Self {
+        let (mut leaving, plan) = carried_out(plan, repack);
+        leaving.extend(cluster.leaving.iter().cloned());
+        Self::with(cluster, &plan, &leaving)
+    }
+
+    fn with(cluster: &OfflineCluster, plan: &Plan, leaving: &BTreeSet<NodeName>) -> Self {
         let mut fleet = Self::default();
         let placed: BTreeMap<&NodeName, &[ObjectKey]> = plan
             .placements
@@ -65,7 +77,7 @@ impl Fleet {
         let types = types_by_name(cluster);
         for (name, node) in cluster.view.nodes() {
             let new = placed.get(name).copied().unwrap_or_default();
-            fleet.add_node(cluster, &types, name, node, new);
+            fleet.add_node(cluster, &types, leaving, node, new);
         }
         for launch in &plan.launches {
             fleet.add_launch(launch, &types);
@@ -77,29 +89,26 @@ impl Fleet {
         &mut self,
         cluster: &OfflineCluster,
         types: &BTreeMap<&str, &InstanceType>,
-        name: &NodeName,
+        leaving: &BTreeSet<NodeName>,
         node: &Node,
         new_pods: &[ObjectKey],
     ) {
-        let label = |key: &str| node.metadata.labels.get(key).cloned().unwrap_or_default();
-        let key = FleetKey {
-            nodepool: label(labels::NODEPOOL),
-            instance_type: label(labels::INSTANCE_TYPE),
-            capacity_type: label(labels::CAPACITY_TYPE),
-        };
-        let price = price_of_node(types, &key, &label(labels::ZONE));
+        let name = NodeName::from(node.metadata.name.as_str());
+        let key = key_of(node);
+        let zone = node.metadata.labels.get(labels::ZONE).cloned().unwrap_or_default();
+        let price = price_of_node(types, &key, &zone);
         let row = self.rows.entry(key).or_default();
         row.nodes_now += 1;
         row.unpriced += usize::from(price.is_none());
         row.price_now = row.price_now.saturating_add(price.unwrap_or(0));
-        if cluster.leaving.contains(name) {
+        if leaving.contains(&name) {
             return;
         }
         row.nodes_after += 1;
         row.price_after = row.price_after.saturating_add(price.unwrap_or(0));
         row.allocatable_after.add(&node.status.allocatable);
         let view = &cluster.view;
-        if let Some(pods) = view.node_pods(name) {
+        if let Some(pods) = view.node_pods(&name) {
             for (shape, count) in &pods.shapes {
                 let Some(shape) = view.shape(*shape) else { continue };
                 row.pods_after += *count as usize;
@@ -147,7 +156,7 @@ impl Fleet {
     }
 }
 
-fn types_by_name(cluster: &OfflineCluster) -> BTreeMap<&str, &InstanceType> {
+pub(super) fn types_by_name(cluster: &OfflineCluster) -> BTreeMap<&str, &InstanceType> {
     let all = cluster.catalogs.values().flat_map(|catalog| &catalog.instance_types);
     let mut names = BTreeSet::new();
     all.filter(|kind| names.insert(kind.name.as_str()))
@@ -156,7 +165,11 @@ fn types_by_name(cluster: &OfflineCluster) -> BTreeMap<&str, &InstanceType> {
 }
 
 /// What the catalogue asks for a node like this; reserved capacity is paid for already.
-fn price_of_node(types: &BTreeMap<&str, &InstanceType>, key: &FleetKey, zone: &str) -> Option<u64> {
+pub(super) fn price_of_node(
+    types: &BTreeMap<&str, &InstanceType>,
+    key: &FleetKey,
+    zone: &str,
+) -> Option<u64> {
     if key.capacity_type == CapacityType::Reserved.as_str() {
         return Some(0);
     }

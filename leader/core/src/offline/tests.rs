@@ -40,7 +40,7 @@ fn answer(cluster: &OfflineCluster) -> Answer {
     let input = cluster.plan_input(&settings);
     let plan = plan(&input);
     assert_eq!(crate::planner::check::check(&input, &plan), []);
-    Answer::of(cluster, &plan, 0.0)
+    Answer::of(cluster, &plan, None, 0.0)
 }
 
 fn pool(name: &str) -> Value {
@@ -302,4 +302,35 @@ fn a_pool_that_contradicts_itself_is_refused_by_field() {
         reason.reason,
         "the NodePool is not valid: spec.template.spec.taints[1]: a:NoSchedule is given more than once"
     );
+}
+
+#[test]
+fn a_repack_moves_pods_that_tell_no_owner_and_leaves_nodes_that_waiting_pods_need() {
+    let managed = json!({"karpenter.sh/nodepool": "default",
+        "node.kubernetes.io/instance-type": "x.large",
+        "karpenter.sh/capacity-type": "on-demand", "topology.kubernetes.io/zone": "us-east-1a"});
+    let free = json!({"budgets": [{"nodes": "100%"}]});
+    let bound = |name: &str, node: &str| with(pod(name, "1"), "/spec/nodeName", json!(node));
+    let all = [
+        with(pool("default"), "/spec/disruption", free),
+        node("n1", managed.clone()),
+        node("n2", managed.clone()),
+        node("n3", managed),
+        bound("a", "n1"),
+        bound("b", "n2"),
+    ];
+    let settings = PlannerSettings::default();
+    let told = |cluster: &OfflineCluster| {
+        let made = plan(&cluster.plan_input(&settings));
+        let repack = cluster.repack(&settings, &made);
+        assert_eq!(repack.report.problems, Vec::<String>::new());
+        let answer = Answer::of(cluster, &made, Some(&repack), 0.0);
+        let (now, after) = Fleet::repacked(cluster, &made, &repack).prices();
+        let disruptions = serde_json::to_string(&answer.disruptions).unwrap();
+        format!("{now} -> {after}\n{disruptions}")
+    };
+    let mut busy = all.to_vec();
+    busy.push(pod("waits", "3500m"));
+    let both = format!("{}\n\n{}", told(&cluster(&all)), told(&cluster(&busy)));
+    insta::assert_snapshot!(both);
 }

@@ -57,7 +57,8 @@ fn check_moves(input: &RepackInput<'_>, batch: &Batch, violations: &mut Vec<Viol
 }
 
 fn comes_back(pod: &Pod) -> bool {
-    let daemon = pod.metadata.owner_references.iter().any(|o| o.kind == "DaemonSet");
+    let owners = &pod.metadata.owner_references;
+    let daemon = owners.iter().any(|o| o.kind == "DaemonSet" || o.kind == "Node");
     let ended = matches!(pod.status.phase.as_str(), "Succeeded" | "Failed");
     !daemon && !ended && !pod.is_mirror() && pod.metadata.deletion_timestamp.is_none()
 }

@@ -1,6 +1,6 @@
 //! Which nodes may be taken down, and what forbids it for the others.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use drover_common::cluster::{Node, ObjectKey, Pod, PodDisruptionBudget};
 use drover_common::crd::{ConsolidationPolicy, DisruptionReason, NodePool, allowed_disruptions};
@@ -10,6 +10,7 @@ use drover_common::labels;
 use jiff::{SignedDuration, Timestamp};
 
 use super::{LeftAlone, LeftKind, ManagedNode, RepackInput};
+use crate::planner::PlacementTarget;
 use crate::planner::group::is_reschedulable;
 use crate::planner::matching::selects;
 use crate::view::ShapeId;
@@ -59,11 +60,24 @@ fn waits(reason: impl Into<String>) -> Refusal {
 pub(super) fn judge(input: &RepackInput<'_>, only_empty: bool) -> Judged {
     let mut judged = Judged::default();
     let budgets = PodBudgets::new(input);
+    let seated: BTreeSet<&NodeName> = input
+        .seats
+        .iter()
+        .filter_map(|seat| match &seat.node_or_claim {
+            PlacementTarget::Node(name) => Some(name),
+            PlacementTarget::Claim(_) => None,
+        })
+        .collect();
     let mut pools: BTreeMap<&NodePoolName, PoolRule> = BTreeMap::new();
     for (name, managed) in input.nodes {
         let rule = pools
             .entry(&managed.nodepool)
             .or_insert_with(|| PoolRule::of(input, &managed.nodepool));
+        if seated.contains(name) {
+            let reason = "pods that wait are to come to it".to_owned();
+            judged.left.push(LeftAlone { node: name.clone(), reason, kind: LeftKind::Waits });
+            continue;
+        }
         match judge_node(input, &budgets, rule, only_empty, name, managed) {
             Ok(contents) if contents.pods.is_empty() => judged.empty.push(name.clone()),
             Ok(contents) => drop(judged.movable.insert(name.clone(), contents)),
@@ -174,7 +188,8 @@ fn judge_node(
         if only_empty {
             return Err(waits("pods would have to move"));
         }
-        if !is_reschedulable(pod) {
+        let bare = pod.metadata.controller().is_none();
+        if !is_reschedulable(pod) && !(bare && input.settings.moves_bare_pods) {
             let reason = format!("Pod {key} has no controller that would make it anew");
             return Err(blocked(reason));
         }

@@ -7,7 +7,7 @@ use drover_common::instance_type::CapacityType;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use crate::planner::PlanInput;
+use crate::planner::{Placement, PlanInput};
 
 /// Everything [`super::repack`] reads. Equal inputs give equal plans.
 #[derive(Clone, Copy, Debug)]
@@ -17,6 +17,8 @@ pub struct RepackInput<'a> {
     pub plan: PlanInput<'a>,
     /// The nodes that may be taken down, by name; all others stay, and take pods.
     pub nodes: &'a BTreeMap<NodeName, ManagedNode>,
+    /// Where pods that wait were planned; those that are not named are given a place first.
+    pub seats: &'a [Placement],
     /// The nodes of each pool, counted for its disruption budgets.
     pub pools: &'a BTreeMap<NodePoolName, PoolNodes>,
     /// Settings.
@@ -74,6 +76,8 @@ pub struct RepackSettings {
     pub eviction_micro: u64,
     /// Most nodes of one batch.
     pub max_batch_nodes: usize,
+    /// Whether pods without a controller are taken to come back; if not, they hold their nodes.
+    pub moves_bare_pods: bool,
     /// Take every wait (`consolidateAfter`, node age) as passed.
     pub skip_waits: bool,
 }
@@ -87,6 +91,7 @@ impl Default for RepackSettings {
             min_spot_types: 15,
             eviction_micro: 200,
             max_batch_nodes: 32,
+            moves_bare_pods: false,
             skip_waits: false,
         }
     }

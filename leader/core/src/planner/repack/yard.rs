@@ -127,6 +127,13 @@ impl<'a> Yard<'a> {
                 self.board.enter_step(plan.view, group, last);
             }
         }
+        let seats: BTreeMap<&PlacementTarget, &Vec<ObjectKey>> =
+            self.input.seats.iter().map(|seat| (&seat.node_or_claim, &seat.pods)).collect();
+        for place in &mut self.board.existing {
+            if let Some(pods) = seats.get(&place.target) {
+                place.meant.extend(pods.iter().cloned());
+            }
+        }
         self.board.keep_meant();
         for group in 0..self.board.groups.len() {
             if self.board.groups.get(group).is_some_and(|group| group.left() > 0) {
@@ -137,7 +144,16 @@ impl<'a> Yard<'a> {
             group.pods.clear();
             group.placed = 0;
         }
-        for place in &mut self.board.existing {
+        for (place, lot) in self.board.existing.iter_mut().zip(&mut self.lots) {
+            if let PlacementTarget::Node(node) = &place.target
+                && lot.candidate
+                && !place.pods.is_empty()
+            {
+                lot.candidate = false;
+                let reason = "pods that wait are to come to it".to_owned();
+                let node = node.clone();
+                self.refused.push(LeftAlone { node, reason, kind: LeftKind::Waits });
+            }
             place.pods.clear();
         }
         self.alone = self.board.topology.clone();

@@ -118,6 +118,7 @@ impl Cluster {
             plan: self.world.input(),
             nodes: &self.nodes,
             pools: &self.pools,
+            seats: &[],
             settings: &self.settings,
         };
         let plan = repack(&input);

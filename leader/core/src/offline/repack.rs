@@ -1,0 +1,138 @@
+//! The repack of a dumped cluster, as if every wait had passed.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use drover_common::cluster::Node;
+use drover_common::id::{NodeName, NodePoolName};
+use drover_common::instance_type::CapacityType;
+use drover_common::labels;
+use jiff::Timestamp;
+
+use super::answer::{AnsweredDisruption, AnsweredLaunch, AnsweredMove, dollars};
+use super::fleet::{price_of_node, types_by_name};
+use super::{FleetKey, OfflineCluster};
+use crate::planner::{
+    Batch, ManagedNode, MoveTarget, Placement, PlacementTarget, Plan, PlannerSettings, PoolNodes,
+    RepackInput, RepackPlan, RepackSettings, repack,
+};
+
+impl OfflineCluster {
+    /// Which of the managed nodes a leader would take down after a plan is carried out, budgets respected wave by wave. Pods
+    /// without a controller are taken to come back, because a dump need not tell owners.
+    pub fn repack(&self, settings: &PlannerSettings, plan: &Plan) -> RepackPlan {
+        let (nodes, pools) = self.managed();
+        let settings_of_repack =
+            RepackSettings { skip_waits: true, moves_bare_pods: true, ..RepackSettings::default() };
+        repack(&RepackInput {
+            plan: self.plan_input(settings),
+            nodes: &nodes,
+            pools: &pools,
+            seats: &plan.placements,
+            settings: &settings_of_repack,
+        })
+    }
+
+    fn managed(&self) -> (BTreeMap<NodeName, ManagedNode>, BTreeMap<NodePoolName, PoolNodes>) {
+        let types = types_by_name(self);
+        let flying: BTreeSet<&str> =
+            self.in_flight.iter().map(|node| node.claim.as_str()).collect();
+        let mut nodes = BTreeMap::new();
+        let mut pools: BTreeMap<NodePoolName, PoolNodes> = BTreeMap::new();
+        for (name, node) in self.view.nodes() {
+            let Some(pool) = node.metadata.labels.get(labels::NODEPOOL) else { continue };
+            let claim = self.view.claim_of_node(node);
+            let claim_name = claim.and_then(|claim| claim.metadata.name.as_deref());
+            let initialized = !claim_name.is_some_and(|name| flying.contains(name));
+            let pool = NodePoolName(pool.clone());
+            if initialized {
+                let count = pools.entry(pool.clone()).or_default();
+                count.initialized = count.initialized.saturating_add(1);
+                let leaving = self.leaving.contains(name);
+                count.disrupting = count.disrupting.saturating_add(u32::from(leaving));
+                let unwell = !leaving && !node.is_ready();
+                count.unwell = count.unwell.saturating_add(u32::from(unwell));
+            }
+            let protected = claim
+                .and_then(|claim| claim.metadata.annotations.as_ref()?.get(labels::DO_NOT_DISRUPT))
+                .is_some_and(|value| value == "true");
+            let key = key_of(node);
+            let zone = node.metadata.labels.get(labels::ZONE).cloned().unwrap_or_default();
+            let one = ManagedNode {
+                nodepool: pool,
+                capacity_type: capacity_type(&key.capacity_type),
+                price_micro: price_of_node(&types, &key, &zone).unwrap_or(0),
+                initialized_at: initialized.then_some(Timestamp::UNIX_EPOCH),
+                quiet: true,
+                held: protected.then(|| format!("its NodeClaim has {}", labels::DO_NOT_DISRUPT)),
+            };
+            nodes.insert(name.clone(), one);
+        }
+        (nodes, pools)
+    }
+}
+
+/// What a node is counted by.
+pub(super) fn key_of(node: &Node) -> FleetKey {
+    let label = |key: &str| node.metadata.labels.get(key).cloned().unwrap_or_default();
+    FleetKey {
+        nodepool: label(labels::NODEPOOL),
+        instance_type: label(labels::INSTANCE_TYPE),
+        capacity_type: label(labels::CAPACITY_TYPE),
+    }
+}
+
+fn capacity_type(text: &str) -> CapacityType {
+    [CapacityType::Reserved, CapacityType::Spot]
+        .into_iter()
+        .find(|kind| kind.as_str() == text)
+        .unwrap_or(CapacityType::OnDemand)
+}
+
+impl AnsweredDisruption {
+    /// A batch of a repack.
+    pub fn of(batch: &Batch) -> Self {
+        let moves = batch.moves.iter().map(|one| AnsweredMove {
+            pod: one.pod.to_string(),
+            to: match &one.to {
+                MoveTarget::Node(name) => name.0.clone(),
+                MoveTarget::Replacement(number) => format!("replacement/{number}"),
+            },
+        });
+        let saving = u64::try_from(batch.saving_micro).unwrap_or(0);
+        Self {
+            reason: format!("{:?}", batch.reason),
+            nodes: batch.nodes.iter().map(|name| name.0.clone()).collect(),
+            replacements: batch.replacements.iter().map(AnsweredLaunch::of).collect(),
+            savings_per_hour: dollars(saving),
+            moves: moves.collect(),
+        }
+    }
+}
+
+/// A plan with a repack carried out after it: the nodes that leave, and where all pods go.
+pub(super) fn carried_out(plan: &Plan, repack: &RepackPlan) -> (BTreeSet<NodeName>, Plan) {
+    let mut leaving = BTreeSet::new();
+    let mut done = plan.clone();
+    let mut moved: BTreeMap<&NodeName, Vec<_>> = BTreeMap::new();
+    for batch in &repack.batches {
+        leaving.extend(batch.nodes.iter().cloned());
+        done.launches.extend(batch.replacements.iter().cloned());
+        for one in &batch.moves {
+            if let MoveTarget::Node(node) = &one.to {
+                moved.entry(node).or_default().push(one.pod.clone());
+            }
+        }
+    }
+    for placement in &mut done.placements {
+        if let PlacementTarget::Node(name) = &placement.node_or_claim
+            && let Some(more) = moved.remove(name)
+        {
+            placement.pods.extend(more);
+        }
+    }
+    let rest = moved
+        .into_iter()
+        .map(|(name, pods)| Placement { node_or_claim: PlacementTarget::Node(name.clone()), pods });
+    done.placements.extend(rest);
+    (leaving, done)
+}
