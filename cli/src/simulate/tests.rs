@@ -49,7 +49,7 @@ fn answered(text: &str, output: OutputFormat) -> String {
     assert_eq!(errors, Vec::<String>::new());
     let cluster = input.dump.into_cluster(&types(), None);
     let plan = plan(&cluster.plan_input(&PlannerSettings::default()));
-    render(output, &cluster, &plan, 0.0).unwrap()
+    render(output, &cluster, &plan, None, 0.0).unwrap()
 }
 
 fn small() -> String {

@@ -166,7 +166,7 @@ pub(crate) fn is_provisionable(pod: &Pod) -> bool {
 }
 
 /// Whether a bound pod will come back elsewhere once its node is gone.
-pub(super) fn is_reschedulable(pod: &Pod) -> bool {
+fn is_reschedulable(pod: &Pod) -> bool {
     !pod.is_node_bound()
         && !pod.is_mirror()
         && !pod.is_terminating()

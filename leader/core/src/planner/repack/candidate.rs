@@ -11,7 +11,6 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::{LeftAlone, LeftKind, ManagedNode, RepackInput};
 use crate::planner::PlacementTarget;
-use crate::planner::group::is_reschedulable;
 use crate::planner::matching::selects;
 use crate::view::ShapeId;
 
@@ -188,8 +187,8 @@ fn judge_node(
         if only_empty {
             return Err(waits("pods would have to move"));
         }
-        let bare = pod.metadata.controller().is_none();
-        if !is_reschedulable(pod) && !(bare && input.settings.moves_bare_pods) {
+        let comes_back = pod.metadata.controller().is_some() || input.settings.moves_bare_pods;
+        if !comes_back {
             let reason = format!("Pod {key} has no controller that would make it anew");
             return Err(blocked(reason));
         }
