@@ -182,9 +182,9 @@ impl<'a> Yard<'a> {
         // Price by eviction cost, descending, in integers; the cost of one more pod keeps nodes with
         // next to nothing on them comparable.
         order.sort_by_cached_key(|place| {
-            let lot = lots.get(*place).cloned().unwrap_or_default();
-            let cost = u128::try_from(1_000 + lot.eviction_cost).unwrap_or(1);
-            (std::cmp::Reverse(u128::from(lot.price) * 1_000_000 / cost.max(1)), *place)
+            let (price, cost) = lots.get(*place).map_or((0, 0), |l| (l.price, l.eviction_cost));
+            let cost = u128::try_from(1_000 + cost).unwrap_or(1);
+            (std::cmp::Reverse(u128::from(price) * 1_000_000 / cost.max(1)), *place)
         });
         for (position, place) in order.iter().enumerate() {
             if let Some(rank) = self.rank.get_mut(*place) {
