@@ -126,7 +126,7 @@ impl TryFrom<Args> for Config {
             kubernetes_rate: kubernetes_rate(&args)?,
             aws: aws(&args)?,
             control: control(&args)?,
-            logging: Logging { filter: args.log_level.clone(), json: args.log_json },
+            logging: Logging { filter: log_filter(&args.log_level), json: args.log_json },
         })
     }
 }
@@ -171,6 +171,18 @@ fn timings(args: &Args) -> Result<Timings, ConfigError> {
             .error("it must be at least twice --raft-election-max"));
     }
     Ok(timings)
+}
+
+/// A level is one for our own words: kube logs every failed request by itself, which would tell each
+/// outage many times over, and openraft tells every vote. Directives are taken as they are.
+fn log_filter(text: &str) -> String {
+    match text.trim().to_lowercase().as_str() {
+        level @ ("error" | "warn" | "info") => {
+            let raft = if level == "error" { "error" } else { "warn" };
+            format!("{level},openraft={raft},kube_client::client::builder=off")
+        }
+        _ => text.to_owned(),
+    }
 }
 
 fn kubernetes_rate(args: &Args) -> Result<(u32, u32), ConfigError> {

@@ -12,6 +12,7 @@ mod run;
 pub mod tls;
 mod validate;
 
+use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use tokio::signal::unix::{SignalKind, signal};
@@ -56,7 +57,10 @@ pub fn main_with(args: Args) -> anyhow::Result<ExitCode> {
 fn start_logging(logging: &config::Logging) -> anyhow::Result<()> {
     let filter = EnvFilter::try_new(&logging.filter)
         .map_err(|error| anyhow::anyhow!("--log-level (LOG_LEVEL): {error}"))?;
-    let format = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let format = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal());
     let started = if logging.json { format.json().try_init() } else { format.try_init() };
     // Whoever set up logging before, such as a program that runs more than this, decides.
     if let Err(error) = started {

@@ -59,6 +59,19 @@ fn settings_are_taken_over() {
 }
 
 #[test]
+fn a_log_level_is_one_for_our_own_words_and_directives_are_kept() {
+    for (given, filter) in [
+        ("INFO", "info,openraft=warn,kube_client::client::builder=off"),
+        ("error", "error,openraft=error,kube_client::client::builder=off"),
+        ("debug", "debug"),
+        ("info,openraft=debug", "info,openraft=debug"),
+    ] {
+        let config = config(&[&format!("--log-level={given}")]).unwrap();
+        assert_eq!(config.logging.filter, filter);
+    }
+}
+
+#[test]
 fn bad_settings_are_named_with_their_reason() {
     for (flag, variable, reason) in [
         ("--node-id=0", "DROVER_NODE_ID", "above 0"),
