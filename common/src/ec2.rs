@@ -32,6 +32,8 @@ pub enum Ec2Call {
     CreateLaunchTemplate(LaunchTemplateRequest),
     /// `DeleteLaunchTemplate` by name.
     DeleteLaunchTemplate(String),
+    /// `DescribeLaunchTemplates` with these tags (`*` for any value).
+    DescribeLaunchTemplates(Tags),
     /// `DescribeInstanceTypes`, all of them.
     DescribeInstanceTypes,
     /// `DescribeInstanceTypeOfferings` by availability zone.
@@ -62,6 +64,7 @@ impl Ec2Call {
             Ec2Call::CreateTags { .. } => "CreateTags",
             Ec2Call::CreateLaunchTemplate(_) => "CreateLaunchTemplate",
             Ec2Call::DeleteLaunchTemplate(_) => "DeleteLaunchTemplate",
+            Ec2Call::DescribeLaunchTemplates(_) => "DescribeLaunchTemplates",
             Ec2Call::DescribeInstanceTypes => "DescribeInstanceTypes",
             Ec2Call::DescribeInstanceTypeOfferings => "DescribeInstanceTypeOfferings",
             Ec2Call::DescribeSpotPriceHistory => "DescribeSpotPriceHistory",
@@ -84,6 +87,8 @@ pub enum Ec2Answer {
     Instances(Vec<Instance>),
     /// To `CreateLaunchTemplate`: the template's id.
     LaunchTemplate(String),
+    /// To `DescribeLaunchTemplates`.
+    LaunchTemplates(Vec<LaunchTemplate>),
     /// To calls that return nothing of use.
     Done,
     /// To `DescribeInstanceTypes`.
@@ -359,6 +364,17 @@ pub struct LaunchTemplateRequest {
     /// Public address; the subnet's default if `None`.
     pub associate_public_ip: Option<bool>,
     /// Tags of the template and of volumes and interfaces.
+    pub tags: Tags,
+}
+
+/// A launch template as `DescribeLaunchTemplates` shows it: not what is in it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LaunchTemplate {
+    /// Its name.
+    pub name: String,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// Its tags.
     pub tags: Tags,
 }
 

@@ -19,6 +19,7 @@ mod answer;
 mod batch;
 mod binding;
 mod buffer;
+mod by_hand;
 mod calls;
 mod claim_status;
 mod class;
@@ -43,6 +44,7 @@ mod provisioning;
 mod settings;
 mod static_pool;
 mod status;
+mod templates;
 mod volumes;
 
 #[cfg(test)]
@@ -130,6 +132,7 @@ pub struct Control {
     activity: lifecycle::PodActivity,
     consolidation: consolidate::Consolidation,
     suspicions: garbage::Suspicions,
+    templates: templates::Templates,
     events: events::Recorder,
     problems: BTreeMap<String, String>,
     dirty_since: Option<Timestamp>,
@@ -153,6 +156,7 @@ impl Control {
             activity: lifecycle::PodActivity::default(),
             consolidation: consolidate::Consolidation::default(),
             suspicions: garbage::Suspicions::default(),
+            templates: templates::Templates::default(),
             events: events::Recorder::default(),
             problems: BTreeMap::new(),
             dirty_since: None,
@@ -233,6 +237,7 @@ impl Control {
         self.provisioning = provisioning::Provisioning::default();
         self.consolidation = consolidate::Consolidation::default();
         self.suspicions = garbage::Suspicions::default();
+        self.templates = templates::Templates::default();
         self.discovery.forget_calls();
         self.problems.clear();
     }
@@ -249,12 +254,14 @@ impl Control {
             return;
         }
         self.adopt_claims(state, now);
+        self.launch_claims_by_hand(state, now);
         self.execute_launches(state, now);
         self.follow_claims(state, now);
         self.lead_out(state, now);
         self.drain_for_silent_agents(state, now);
         self.collect_garbage(state, now);
         self.keep_static_pools(state, now);
+        self.sweep_templates(state, now);
         self.provision(state, now);
         self.consolidate(state, now);
         self.report_pools(state, now);

@@ -17,7 +17,9 @@ pub use hash::{HASH_VERSION, node_class_hash, node_pool_hash};
 pub use image::ResolvedImage;
 pub use resolve::{ResolvedClass, resolve};
 pub use selection::{ClassAnswers, class_calls};
-pub use template::{ClusterSettings, NodeRegistration, launch_template, resource_tags};
+pub use template::{
+    ClusterSettings, NodeRegistration, TEMPLATE_PREFIX, launch_template, resource_tags,
+};
 pub use user_data::UserDataError;
 
 #[cfg(test)]

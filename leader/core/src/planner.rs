@@ -10,6 +10,7 @@ mod bin;
 mod board;
 mod bulk;
 pub mod check;
+mod claim;
 mod daemon;
 mod dimension;
 mod exact;
@@ -41,6 +42,7 @@ use drover_common::id::NodePoolName;
 
 use crate::view::View;
 
+pub use claim::launch_of_claim;
 pub(crate) use group::is_provisionable;
 pub use input::*;
 pub use output::*;

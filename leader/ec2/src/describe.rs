@@ -179,7 +179,7 @@ fn filters_of(
 }
 
 /// Tag filters; `*` asks for the key alone.
-fn tag_filters(tags: &Tags) -> Vec<Filter> {
+pub(crate) fn tag_filters(tags: &Tags) -> Vec<Filter> {
     tags.iter()
         .map(|(key, value)| match value.as_str() {
             "*" => Filter::builder().name("tag-key").values(key).build(),

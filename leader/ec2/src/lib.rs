@@ -57,6 +57,9 @@ impl Ec2 {
                 self.delete_launch_template(name).await?;
                 Ec2Answer::Done
             }
+            Ec2Call::DescribeLaunchTemplates(tags) => {
+                Ec2Answer::LaunchTemplates(self.describe_launch_templates(tags).await?)
+            }
             Ec2Call::DescribeInstanceTypes => {
                 Ec2Answer::InstanceTypes(self.describe_instance_types().await?)
             }

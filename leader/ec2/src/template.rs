@@ -7,13 +7,17 @@ use aws_sdk_ec2::types::{
     LaunchTemplateInstanceMetadataProtocolIpv6,
     LaunchTemplateInstanceNetworkInterfaceSpecificationRequest,
     LaunchTemplateTagSpecificationRequest, LaunchTemplatesMonitoringRequest,
-    RequestLaunchTemplateData, ResourceType, VolumeType,
+    RequestLaunchTemplateData, ResourceType, Tag, VolumeType,
 };
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use drover_common::ec2::{BlockDevice, Ec2Failure, LaunchTemplateRequest, MetadataOptions};
+use drover_common::ec2::{
+    BlockDevice, Ec2Failure, LaunchTemplate, LaunchTemplateRequest, MetadataOptions, Tags,
+};
+use jiff::Timestamp;
 
 use crate::Ec2;
+use crate::describe::tag_filters;
 use crate::failure::{failure, incomplete};
 use crate::fleet::{sdk_tags, tag_specification};
 
@@ -61,11 +65,35 @@ impl Ec2 {
             .ok_or_else(|| incomplete("DescribeLaunchTemplates", "the template's id"))
     }
 
+    pub(crate) async fn describe_launch_templates(
+        &self,
+        tags: &Tags,
+    ) -> Result<Vec<LaunchTemplate>, Ec2Failure> {
+        let call = self.reads.describe_launch_templates().set_filters(Some(tag_filters(tags)));
+        let mut pages = call.into_paginator().items().send();
+        let mut found = Vec::new();
+        while let Some(template) = pages.next().await {
+            found.extend(shown(&template.map_err(failure)?));
+        }
+        Ok(found)
+    }
+
     pub(crate) async fn delete_launch_template(&self, name: &str) -> Result<(), Ec2Failure> {
         let call = self.writes.delete_launch_template().launch_template_name(name);
         call.send().await.map_err(failure)?;
         Ok(())
     }
+}
+
+/// A template without name or time is nothing that can be acted on.
+fn shown(template: &aws_sdk_ec2::types::LaunchTemplate) -> Option<LaunchTemplate> {
+    let created = template.create_time()?;
+    let tag = |tag: &Tag| Some((tag.key()?.to_owned(), tag.value().unwrap_or_default().to_owned()));
+    Some(LaunchTemplate {
+        name: template.launch_template_name()?.to_owned(),
+        created_at: Timestamp::new(created.secs(), 0).ok()?,
+        tags: template.tags().iter().filter_map(tag).collect(),
+    })
 }
 
 fn data(request: &LaunchTemplateRequest) -> RequestLaunchTemplateData {

@@ -79,7 +79,7 @@ fn perform(
         "CreateTags" => instance::create_tags(cloud, parameters, now),
         "CreateLaunchTemplate" => template::create(cloud, parameters, now),
         "DeleteLaunchTemplate" => template::delete(cloud, parameters, now),
-        "DescribeLaunchTemplates" => template::describe(cloud, parameters),
+        "DescribeLaunchTemplates" => template::describe(cloud, parameters, now),
         "DescribeInstanceTypes" => instance_type::describe(cloud, parameters, now),
         "DescribeInstanceTypeOfferings" => market::offerings(cloud, parameters, now),
         "DescribeSpotPriceHistory" => market::spot_prices(cloud, parameters, now),

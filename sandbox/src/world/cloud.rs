@@ -7,8 +7,7 @@
 use std::collections::BTreeMap;
 
 use drover_common::ec2::{
-    Ec2Answer, Ec2Call, Ec2Failure, Ec2FailureKind, FleetAnswer, FleetRequest, InstanceState,
-    LaunchTemplateRequest, Tags,
+    Ec2Answer, Ec2Call, Ec2Failure, Ec2FailureKind, FleetAnswer, FleetRequest, InstanceState, Tags,
 };
 use drover_common::id::InstanceId;
 use drover_common::instance_type::{CapacityType, InstanceTypeFacts};
@@ -26,6 +25,7 @@ mod instance;
 mod market;
 mod network;
 mod notice;
+mod template;
 mod throttle;
 
 #[cfg(test)]
@@ -43,6 +43,7 @@ use image::Images;
 use instance::{after, asked_for};
 use market::Market;
 use network::Network;
+use template::Templates;
 use throttle::Throttle;
 
 /// How the cloud behaves.
@@ -92,8 +93,7 @@ pub struct Cloud {
     market: Market,
     network: Network,
     images: Images,
-    /// Launch templates by name: id and content.
-    templates: BTreeMap<String, (String, LaunchTemplateRequest)>,
+    templates: Templates,
     instances: BTreeMap<InstanceId, SimulatedInstance>,
     /// What was asked and answered under each client token.
     tokens: BTreeMap<String, (FleetRequest, FleetAnswer)>,
@@ -131,7 +131,7 @@ impl Cloud {
             images,
             random: random.fork(),
             request_ids: random.fork(),
-            templates: BTreeMap::new(),
+            templates: Templates::default(),
             instances: BTreeMap::new(),
             tokens: BTreeMap::new(),
             throttle: Throttle::default(),
@@ -181,11 +181,14 @@ impl Cloud {
                 Ec2Answer::Done
             }
             Ec2Call::CreateLaunchTemplate(request) => {
-                Ec2Answer::LaunchTemplate(self.create_launch_template(request)?)
+                Ec2Answer::LaunchTemplate(self.create_launch_template(request, now)?)
             }
             Ec2Call::DeleteLaunchTemplate(name) => {
                 self.delete_launch_template(name)?;
                 Ec2Answer::Done
+            }
+            Ec2Call::DescribeLaunchTemplates(tags) => {
+                Ec2Answer::LaunchTemplates(self.matching_launch_templates(tags))
             }
             Ec2Call::GetParameter(name) => match self.images.parameter(name) {
                 Some(value) => Ec2Answer::Parameter(value.to_owned()),
@@ -263,32 +266,6 @@ impl Cloud {
             }
         }
         Ok(())
-    }
-
-    fn create_launch_template(
-        &mut self,
-        request: &LaunchTemplateRequest,
-    ) -> Result<String, Ec2Failure> {
-        if request.name.len() < 3 || request.name.len() > 128 {
-            let message = "LaunchTemplateName: must have 3 to 128 characters";
-            return Err(refuse("InvalidLaunchTemplateName.MalformedException", message));
-        }
-        if let Some((id, _)) = self.templates.get(&request.name) {
-            return Ok(id.clone());
-        }
-        let id = resource_id(&mut self.random, "lt");
-        self.templates.insert(request.name.clone(), (id.clone(), request.clone()));
-        Ok(id)
-    }
-
-    fn delete_launch_template(&mut self, name: &str) -> Result<(), Ec2Failure> {
-        match self.templates.remove(name) {
-            Some(_) => Ok(()),
-            None => Err(refuse(
-                "InvalidLaunchTemplateName.NotFoundException",
-                format!("At least one of the launch templates specified ({name}) does not exist."),
-            )),
-        }
     }
 
     /// Lets everything happen that is due at `now`.
@@ -378,12 +355,6 @@ impl Cloud {
         instances.iter().filter(|id| !self.instances.contains_key(id)).cloned().collect()
     }
 
-    /// A launch template's name.
-    pub(crate) fn launch_template_name(&self, id: &str) -> Option<&str> {
-        let found = self.templates.iter().find(|(_, (known, _))| known == id);
-        found.map(|(name, _)| name.as_str())
-    }
-
     /// The zone of a subnet.
     pub(crate) fn zone_of_subnet(&self, id: &str) -> Option<String> {
         self.network.subnets.get(id).map(|subnet| subnet.zone.name.clone())
@@ -403,11 +374,6 @@ impl Cloud {
     /// The id of the VPC.
     pub(crate) fn vpc(&self) -> &str {
         &self.network.vpc
-    }
-
-    /// A launch template's id.
-    pub(crate) fn launch_template_id(&self, name: &str) -> Option<&str> {
-        self.templates.get(name).map(|(id, _)| id.as_str())
     }
 
     /// Owner account, tags and whether it is Windows, of an image.

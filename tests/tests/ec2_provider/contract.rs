@@ -139,6 +139,19 @@ pub(crate) async fn holds(ec2: &Ec2, imitation: &Imitation) {
     assert_eq!(ec2.execute(&create).await.unwrap(), made, "a template is made once");
     let request = fleet_request(ec2, "drover-contract", "contract-1").await;
     launches(ec2, &request).await;
+    let of_pool = |name: &str| Tags::from([(labels::NODEPOOL.to_owned(), name.to_owned())]);
+    let describe = Ec2Call::DescribeLaunchTemplates(of_pool("default"));
+    let shown = ec2.execute(&describe).await.unwrap();
+    assert!(
+        matches!(&shown, Ec2Answer::LaunchTemplates(found) if found.len() == 1
+            && found[0].name == "drover-contract"
+            && found[0].tags == of_pool("default")
+            && now().duration_since(found[0].created_at).as_secs() < 300),
+        "{shown:?}"
+    );
+    let describe = Ec2Call::DescribeLaunchTemplates(of_pool("another"));
+    let shown = ec2.execute(&describe).await.unwrap();
+    assert_eq!(shown, Ec2Answer::LaunchTemplates(Vec::new()));
     let delete = Ec2Call::DeleteLaunchTemplate("drover-contract".to_owned());
     assert_eq!(ec2.execute(&delete).await.unwrap(), Ec2Answer::Done);
     let again = ec2.execute(&delete).await.unwrap_err();

@@ -27,7 +27,7 @@ impl Control {
             .view
             .claims()
             .iter()
-            .filter(|(name, claim)| !state.claims.contains_key(*name) && is_a_pools(claim))
+            .filter(|(name, claim)| !state.claims.contains_key(*name) && is_driven(claim))
             .map(|(name, claim)| (name.clone(), claim.clone()))
             .collect();
         for (name, claim) in &unknown {
@@ -45,7 +45,7 @@ impl Control {
         self.view.claims().iter().any(|(name, claim)| {
             let young = object::created_at(claim)
                 .is_none_or(|at| now.duration_since(at) <= self.settings.absence_age);
-            !state.claims.contains_key(name) && is_a_pools(claim) && young
+            !state.claims.contains_key(name) && is_driven(claim) && young
         })
     }
 
@@ -138,13 +138,14 @@ impl Control {
     }
 }
 
-/// Whether a NodePool's driver made the claim. One that a user made by hand is not launched, and not
-/// removed for having no instance either.
-fn is_a_pools(claim: &NodeClaim) -> bool {
-    pool_label(claim).is_some() || intent_of(claim).is_some()
+/// Whether a driver, this or another, made the claim or has begun its launch. Any other is one that
+/// a user made and that waits to be launched.
+pub(super) fn is_driven(claim: &NodeClaim) -> bool {
+    let launched = claim.status.as_ref().is_some_and(|status| status.provider_id.is_some());
+    pool_label(claim).is_some() || intent_of(claim).is_some() || launched
 }
 
-fn intent_of(claim: &NodeClaim) -> Option<IntentId> {
+pub(super) fn intent_of(claim: &NodeClaim) -> Option<IntentId> {
     let annotations = claim.metadata.annotations.as_ref()?;
     annotations.get(INTENT_ANNOTATION).map(|id| IntentId::from(id.as_str()))
 }

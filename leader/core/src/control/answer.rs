@@ -43,6 +43,8 @@ impl Control {
             CallKey::DescribeIntent(intent) => self.take_intent_read(intent, outcome, now),
             CallKey::CreateLaunchTemplate(intent) => self.take_template(intent, &outcome),
             CallKey::Launch(intent) => self.take_fleet(intent, outcome),
+            CallKey::DescribeLaunchTemplates => self.take_templates(outcome),
+            CallKey::DeleteLaunchTemplate(name) => self.take_template_deleted(name, &outcome),
             CallKey::TagInstance(instance) if outcome_is_ok(&outcome) => {
                 self.launches.note_tagged(instance.clone());
             }
@@ -69,6 +71,12 @@ impl Control {
         let words = match outcome {
             Outcome::Kubernetes(Ok(_)) | Outcome::Ec2(Ok(_)) => None,
             Outcome::Kubernetes(Err(failure)) if is_expected(key, call, failure) => None,
+            Outcome::Ec2(Err(failure))
+                if matches!(key, CallKey::DeleteLaunchTemplate(_))
+                    && failure.kind == Ec2FailureKind::NotFound =>
+            {
+                None
+            }
             Outcome::Ec2(Err(failure))
                 if matches!(key, CallKey::Discover(_))
                     && failure.kind == Ec2FailureKind::Unsupported =>
@@ -188,6 +196,8 @@ fn subject(key: &CallKey) -> String {
         CallKey::DescribeIntent(id) => format!("reading the instances of intent {id}"),
         CallKey::CreateLaunchTemplate(id) => format!("the launch template of intent {id}"),
         CallKey::Launch(id) => format!("the launch of intent {id}"),
+        CallKey::DescribeLaunchTemplates => "reading the cluster's launch templates".to_owned(),
+        CallKey::DeleteLaunchTemplate(name) => format!("deleting launch template {name}"),
         CallKey::TagInstance(id) => format!("tagging instance {id}"),
         CallKey::Terminate(id) => format!("terminating instance {id}"),
         CallKey::CreateClaim(name) => format!("creating NodeClaim {name}"),

@@ -38,6 +38,10 @@ pub enum CallKey {
     DescribeIntent(IntentId),
     /// The launch template of an intent.
     CreateLaunchTemplate(IntentId),
+    /// The cluster's launch templates.
+    DescribeLaunchTemplates,
+    /// The end of a launch template, by name.
+    DeleteLaunchTemplate(String),
     /// The intent's fleet.
     Launch(IntentId),
     /// The tags that name an instance's claim.

@@ -24,6 +24,8 @@ pub(super) struct Inputs<'a> {
     pub(super) claim: &'a NodeClaim,
     pub(super) node: Option<&'a Node>,
     pub(super) instance_type: Option<&'a InstanceType>,
+    /// Whether volumes of pods that leave are attached to the Node.
+    pub(super) volumes_attached: bool,
     pub(super) last_pod_event: Option<Timestamp>,
     /// `None`: never.
     pub(super) consolidate_after: Option<SignedDuration>,
@@ -118,10 +120,38 @@ fn leaving_conditions(inputs: &Inputs<'_>) -> Vec<Condition> {
             None => make("Drained", Unknown, "Draining", "Pods are leaving the Node"),
         });
     }
+    conditions.extend(volumes_detached(inputs));
     if record.stage == Stage::Terminating {
         conditions.push(make("InstanceTerminating", True, "", ""));
     }
     conditions
+}
+
+/// VolumesDetached: what came of it is settled when the instance's end is committed.
+fn volumes_detached(inputs: &Inputs<'_>) -> Option<Condition> {
+    const KIND: &str = "VolumesDetached";
+    let Inputs { record, claim, .. } = inputs;
+    inputs.node.filter(|_| record.drained_at.is_some())?;
+    let conditions = claim.status.as_ref().map_or(&[][..], |status| &status.conditions);
+    let settled = record.stage >= Stage::Terminating
+        && Condition::find(conditions, KIND).is_some_and(|c| c.status != ConditionStatus::Unknown);
+    if settled {
+        return None;
+    }
+    let (status, reason, message) = match (inputs.volumes_attached, record.stage) {
+        (false, _) => (ConditionStatus::True, "", ""),
+        (true, Stage::Terminating) => (
+            ConditionStatus::False,
+            "TerminationGracePeriodElapsed",
+            "Volumes were attached when the wait for them ended",
+        ),
+        (true, _) => (
+            ConditionStatus::Unknown,
+            "AwaitingVolumeDetachment",
+            "Volumes of pods that left are still attached",
+        ),
+    };
+    Some(condition(KIND, status, reason, message, claim.metadata.generation, inputs.now))
 }
 
 /// Consolidatable: initialized, and no pod came or went for `consolidateAfter`.

@@ -53,19 +53,7 @@ impl Control {
             virtual_pods,
             in_flight: self.in_flight_nodes(state),
             usage: self.pool_usage(state),
-            unavailable: state
-                .unavailable
-                .iter()
-                .filter(|(_, until)| **until > now)
-                .map(|(key, until)| {
-                    let offering = UnavailableOffering {
-                        capacity_type: key.capacity_type,
-                        instance_type: Some(key.instance_type.clone()),
-                        zone: Some(key.zone.clone()),
-                    };
-                    (offering, *until)
-                })
-                .collect(),
+            unavailable: unavailable_now(state, now),
         }
     }
 
@@ -111,13 +99,13 @@ impl Control {
                 let usable = node
                     .zip(claim)
                     .is_some_and(|(node, claim)| not_initialized(claim, &node).is_none());
-                if usable { None } else { self.in_flight_node(name, record) }
+                (!usable).then(|| self.in_flight_node(name, record))
             })
             .collect()
     }
 
-    fn in_flight_node(&self, name: &NodeClaimName, record: &ClaimRecord) -> Option<InFlightNode> {
-        let nodepool = record.nodepool.clone()?;
+    fn in_flight_node(&self, name: &NodeClaimName, record: &ClaimRecord) -> InFlightNode {
+        let nodepool = record.nodepool.clone().unwrap_or_default();
         let planned = record.planned.as_deref().cloned().unwrap_or_default();
         let mut labels = planned.labels;
         let mut allocatable = planned.allocatable;
@@ -138,8 +126,10 @@ impl Control {
             labels.insert(labels::ZONE.to_owned(), instance.zone.clone());
             labels.insert(labels::CAPACITY_TYPE.to_owned(), instance.capacity_type.to_string());
         }
-        labels.insert(labels::NODEPOOL.to_owned(), nodepool.0.clone());
-        Some(InFlightNode {
+        if record.nodepool.is_some() {
+            labels.insert(labels::NODEPOOL.to_owned(), nodepool.0.clone());
+        }
+        InFlightNode {
             claim: name.clone(),
             node: self.node_of(record).map(|node| NodeName::from(node.metadata.name.as_str())),
             nodepool,
@@ -149,7 +139,7 @@ impl Control {
             taints: planned.taints,
             allocatable,
             pods: planned.pods,
-        })
+        }
     }
 
     /// What each pool holds at worst: nodes as they are, launches as the largest they may become.
@@ -190,4 +180,24 @@ impl Control {
                 .fold(Resources::default(), |most, kind| most.maximum(&kind.capacity))
         })
     }
+}
+
+/// Offerings that are left alone for now, and until when.
+pub(super) fn unavailable_now(
+    state: &State,
+    now: Timestamp,
+) -> BTreeMap<UnavailableOffering, Timestamp> {
+    state
+        .unavailable
+        .iter()
+        .filter(|(_, until)| **until > now)
+        .map(|(key, until)| {
+            let offering = UnavailableOffering {
+                capacity_type: key.capacity_type,
+                instance_type: Some(key.instance_type.clone()),
+                zone: Some(key.zone.clone()),
+            };
+            (offering, *until)
+        })
+        .collect()
 }

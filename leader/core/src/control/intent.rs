@@ -1,6 +1,7 @@
 //! From a planned launch to an intent: ids, names, the NodeClaim, the exact request.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use drover_common::cluster::ObjectKey;
 use drover_common::crd::{Ec2NodeClass, NodePool, RawResources};
@@ -59,6 +60,13 @@ pub(super) enum IntentError {
     NoClusterUid,
 }
 
+/// A request to EC2 and what it is made by.
+pub(super) struct Made {
+    pub(super) request: FleetRequest,
+    pub(super) template: LaunchTemplateRequest,
+    class: Arc<Ec2NodeClass>,
+}
+
 impl Control {
     /// An intent for launches that are alike in everything but their pods. The id depends on the
     /// cluster, the term, a count and the time, so that it is new even after the log was lost.
@@ -77,44 +85,57 @@ impl Control {
             .get(&first.nodepool)
             .cloned()
             .ok_or_else(|| IntentError::NoPool(first.nodepool.0.clone()))?;
-        let not_ready = || IntentError::NoClass(first.nodeclass.clone());
-        let class = self.view.classes().get(&first.nodeclass).cloned().ok_or_else(not_ready)?;
-        let resolved = self.discovery.resolved(&first.nodeclass).cloned().ok_or_else(not_ready)?;
         let term = self.term().unwrap_or(0);
         let count = self.provisioning.next_count();
-        let parts = [uid.clone(), term.to_string(), count.to_string(), now.to_string()];
+        let parts = [uid, term.to_string(), count.to_string(), now.to_string()];
         let id = IntentId(short_hash(&parts, 16));
-
-        let mut tags = resource_tags(&class, &self.settings.cluster, Some(pool_name(&pool)));
-        tags.insert(labels::CLUSTER_UID_TAG.to_owned(), uid);
-        let (overrides, image) = self.overrides(first, &resolved);
-        let Some(image) = image else {
-            return Err(IntentError::NoOverrides { class: first.nodeclass.clone() });
-        };
-        let template = self.template_for(first, &class, &resolved, &image, &tags)?;
-        tags.insert(labels::INTENT_TAG.to_owned(), id.0.clone());
-        let claims = self.claim_plans(state, launches, &id, &pool, &class, taken);
-        let count = u32::try_from(claims.len()).unwrap_or(u32::MAX);
+        let made = self.request_for(first, &id, launches.len())?;
+        let claims = self.claim_plans(state, launches, &id, &pool, &made.class, taken);
         Ok(Some(LaunchIntent {
-            request: FleetRequest {
-                client_token: id.client_token(),
-                launch_template: template.name.clone(),
-                overrides,
-                capacity_type: first.capacity_type,
-                count,
-                tags,
-                context: class.spec.context.clone(),
-            },
+            request: made.request,
             id,
             nodepool: Some(first.nodepool.clone()),
             nodeclass: first.nodeclass.clone(),
             claims,
-            launch_template: template,
+            launch_template: made.template,
             pods: self.pod_counts(launches),
             hourly_price_micro: first.hourly_price_micro,
             created_at: now,
             reason: describe(launches),
         }))
+    }
+
+    /// The request for so many instances of a launch, and the template that it names.
+    pub(super) fn request_for(
+        &self,
+        launch: &Launch,
+        id: &IntentId,
+        count: usize,
+    ) -> Result<Made, IntentError> {
+        let uid = self.cluster_uid().ok_or(IntentError::NoClusterUid)?;
+        let not_ready = || IntentError::NoClass(launch.nodeclass.clone());
+        let class = self.view.classes().get(&launch.nodeclass).cloned().ok_or_else(not_ready)?;
+        let resolved = self.discovery.resolved(&launch.nodeclass).ok_or_else(not_ready)?;
+        // Instances are found by the tag of their pool: one of no pool bears it, too, empty.
+        let pool = launch.nodepool.as_str();
+        let mut tags = resource_tags(&class, &self.settings.cluster, Some(pool));
+        tags.insert(labels::CLUSTER_UID_TAG.to_owned(), uid);
+        let (overrides, image) = self.overrides(launch, resolved);
+        let Some(image) = image else {
+            return Err(IntentError::NoOverrides { class: launch.nodeclass.clone() });
+        };
+        let template = self.template_for(launch, &class, resolved, &image, &tags)?;
+        tags.insert(labels::INTENT_TAG.to_owned(), id.0.clone());
+        let request = FleetRequest {
+            client_token: id.client_token(),
+            launch_template: template.name.clone(),
+            overrides,
+            capacity_type: launch.capacity_type,
+            count: u32::try_from(count).unwrap_or(u32::MAX),
+            tags,
+            context: class.spec.context.clone(),
+        };
+        Ok(Made { request, template, class })
     }
 
     fn claim_plans(
@@ -228,10 +249,6 @@ impl Control {
     }
 }
 
-fn pool_name(pool: &NodePool) -> &str {
-    pool.metadata.name.as_deref().unwrap_or_default()
-}
-
 fn describe(launches: &[Launch]) -> String {
     let pods: usize = launches.iter().map(|launch| launch.pods.len()).sum();
     let cheapest = launches.first().and_then(|launch| launch.offerings.first());
@@ -245,7 +262,7 @@ fn describe(launches: &[Launch]) -> String {
     )
 }
 
-fn planned_node(launch: &Launch) -> PlannedNode {
+pub(super) fn planned_node(launch: &Launch) -> PlannedNode {
     PlannedNode {
         labels: launch.labels.clone(),
         requirements: launch.requirements.clone(),

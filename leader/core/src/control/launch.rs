@@ -17,6 +17,7 @@ use drover_common::labels;
 use jiff::Timestamp;
 
 use super::Control;
+use super::by_hand::Mark;
 use super::calls::CallKey;
 use super::intent::intent_tags;
 use crate::command::{Change, ClaimInstance, ClaimLaunch, LaunchIntent, UnavailableOffering};
@@ -80,6 +81,10 @@ impl Launches {
 enum Step {
     Describe,
     CreateClaims(Vec<usize>),
+    /// Mark a claim made by hand as launched by this intent.
+    MarkClaim(serde_json::Value),
+    /// The claim made by hand is gone or going: nothing is launched for it.
+    GiveUp,
     CreateTemplate,
     Launch,
     Record(FleetAnswer),
@@ -96,6 +101,20 @@ impl Control {
                     self.calls.call(CallKey::DescribeIntent(id.clone()), call, now);
                 }
                 Step::CreateClaims(missing) => self.create_claims(intent, &missing, now),
+                Step::MarkClaim(patch) => {
+                    if let Some(name) = intent.claims.first().map(|plan| &plan.name) {
+                        let key = CallKey::PatchClaim(name.clone());
+                        self.patch_claim(name, key, false, patch, now);
+                    }
+                }
+                Step::GiveUp => {
+                    self.launches.of(id).refused = Some(FleetError {
+                        code: "NodeClaimDeleted".to_owned(),
+                        message: "the NodeClaim was deleted before its launch".to_owned(),
+                        instance_type: None,
+                        zone: None,
+                    });
+                }
                 Step::CreateTemplate => {
                     let template = intent.launch_template.clone();
                     let call = Call::Ec2(Ec2Call::CreateLaunchTemplate(template));
@@ -124,12 +143,7 @@ impl Control {
         let replay_ends =
             intent.created_at.checked_add(self.settings.replay_for).unwrap_or(Timestamp::MAX);
         let proof = self.settings.absence_interval;
-        let missing: Vec<usize> = (0..intent.claims.len())
-            .filter(|position| {
-                let plan = intent.claims.get(*position);
-                plan.is_some_and(|plan| !self.view.claims().contains_key(&plan.name))
-            })
-            .collect();
+        let claims_first = self.claims_first(intent);
         let progress = self.launches.of(&intent.id);
         if let Some(answer) = &progress.answer {
             return Step::Record(answer.clone());
@@ -161,10 +175,28 @@ impl Control {
             let waited = progress.described_at.is_none_or(|at| now.duration_since(at) >= proof);
             return if waited { Step::Describe } else { Step::Wait };
         }
-        if !missing.is_empty() {
-            return Step::CreateClaims(missing);
+        if let Some(step) = claims_first {
+            return step;
         }
         if progress.template_ready { Step::Launch } else { Step::CreateTemplate }
+    }
+
+    /// What the NodeClaims need before EC2 is asked.
+    fn claims_first(&self, intent: &LaunchIntent) -> Option<Step> {
+        if intent.nodepool.is_none() {
+            return match self.mark_of(intent) {
+                Mark::Made => None,
+                Mark::Missing(patch) => Some(Step::MarkClaim(patch)),
+                Mark::Void => Some(Step::GiveUp),
+            };
+        }
+        let missing: Vec<usize> = (0..intent.claims.len())
+            .filter(|position| {
+                let plan = intent.claims.get(*position);
+                plan.is_some_and(|plan| !self.view.claims().contains_key(&plan.name))
+            })
+            .collect();
+        (!missing.is_empty()).then_some(Step::CreateClaims(missing))
     }
 
     fn create_claims(&mut self, intent: &LaunchIntent, missing: &[usize], now: Timestamp) {

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!   CommitDisruption → (taint, replacements, checks) → StartDrain → objects deleted, pods leave
-//!     → RecordDrained → CommitTermination → TerminateInstances → RecordTerminated
+//!     → RecordDrained → (volumes come off) → CommitTermination → TerminateInstances
+//!     → RecordTerminated
 //!     → finalizers removed → ForgetClaim
 //! ```
 

@@ -116,6 +116,8 @@ impl Control {
             claim,
             node,
             instance_type,
+            volumes_attached: record.drained_at.is_some()
+                && node.is_some_and(|node| self.has_attached_volumes(node)),
             last_pod_event: node
                 .and_then(|node| self.activity.last(&NodeName::from(node.metadata.name.as_str()))),
             consolidate_after: record

@@ -30,6 +30,8 @@ pub struct Settings {
     pub replay_for: SignedDuration,
     /// How long an offering that EC2 could not give is left alone.
     pub unavailable_for: SignedDuration,
+    /// A claim made by hand that could not be launched for this long is given up.
+    pub launch_liveness: SignedDuration,
     /// A claim whose Node has not joined after this long is given up.
     pub registration_liveness: SignedDuration,
     /// An agent that has said nothing for this long is silent: the leader drains in its place.
@@ -44,6 +46,9 @@ pub struct Settings {
     pub catalog_refresh: SignedDuration,
     /// How often all instances of the cluster are read.
     pub instance_refresh: SignedDuration,
+    /// A launch template that no launch has named for this long is deleted; also how often they are
+    /// read.
+    pub template_patience: SignedDuration,
     /// How often the leader looks again at pods it found no place for.
     pub retry_unschedulable: SignedDuration,
     /// How long a node is watched under its taint before a voluntary drain begins, so that pods the
@@ -98,6 +103,7 @@ impl Default for Settings {
             reserved_enis: 0,
             replay_for: SignedDuration::from_mins(15),
             unavailable_for: SignedDuration::from_mins(3),
+            launch_liveness: SignedDuration::from_mins(5),
             registration_liveness: SignedDuration::from_mins(15),
             agent_silence: SignedDuration::from_secs(30),
             absence_age: SignedDuration::from_mins(5),
@@ -105,6 +111,7 @@ impl Default for Settings {
             class_refresh: SignedDuration::from_mins(1),
             catalog_refresh: SignedDuration::from_hours(12),
             instance_refresh: SignedDuration::from_secs(30),
+            template_patience: SignedDuration::from_mins(5),
             retry_unschedulable: SignedDuration::from_secs(10),
             taint_settles: SignedDuration::from_secs(2),
             nominated_for: SignedDuration::from_secs(20),

@@ -2,6 +2,7 @@
 
 mod batching;
 mod buffers;
+mod by_hand;
 mod consolidating;
 mod doubt;
 mod launching;

@@ -1,5 +1,5 @@
-//! Volumes of a drained node: they are detached before its instance ends, so that the pods that moved
-//! need not wait until Kubernetes detaches them by force.
+//! Volumes that have to come off a node before its instance ends: where they are still attached when
+//! it does, the pods that moved wait for minutes until they may be attached elsewhere.
 
 use std::collections::BTreeSet;
 
@@ -16,8 +16,9 @@ use crate::state::{ClaimRecord, State};
 const LONGEST_WAIT: SignedDuration = SignedDuration::from_mins(6);
 
 impl Control {
-    /// Whether volumes of pods that left are still attached to a drained node, and there is time to
-    /// wait for them.
+    /// Whether the end of a drained node's instance waits for volumes. The wait ends with the
+    /// drain's deadline, and when Kubernetes would detach by force. A kubelet that is silent unmounts nothing: there the instance's end is what
+    /// takes the volumes off.
     pub(super) fn awaits_volumes(
         &self,
         state: &State,
@@ -25,43 +26,46 @@ impl Control {
         node: Option<&Node>,
         now: Timestamp,
     ) -> bool {
-        let Some(node) = node else { return false };
-        let waited = record.drained_at.is_some_and(|at| now.duration_since(at) > LONGEST_WAIT);
+        let Some(node) = node.filter(|node| node.is_ready()) else { return false };
         let disruption = record.disruption.as_ref().and_then(|id| state.disruptions.get(id));
-        let late = disruption
-            .and_then(|disruption| disruption.disruption.deadline)
-            .is_some_and(|deadline| now >= deadline);
-        if waited || late {
+        let deadline = disruption.and_then(|record| record.disruption.deadline);
+        let waited = record.drained_at.is_some_and(|at| now.duration_since(at) > LONGEST_WAIT);
+        if waited || deadline.is_some_and(|end| now >= end) {
             return false;
         }
-        let name = NodeName::from(node.metadata.name.as_str());
-        let staying = self.volumes_of_staying_pods(&name);
-        self.view.attachments().values().any(|attachment| {
-            attachment.spec.node_name == name.as_str()
-                && attachment
-                    .spec
-                    .source
-                    .persistent_volume_name
-                    .as_ref()
-                    .is_some_and(|volume| !staying.contains(volume.as_str()))
-        })
+        // Attachments that a broken watch does not show may well be there.
+        self.view.is_stale() || self.has_attached_volumes(node)
     }
 
-    /// PersistentVolumes of pods that a drain leaves where they are.
+    /// Whether volumes are attached to the node, save those of pods that stay on it to the end.
+    pub(super) fn has_attached_volumes(&self, node: &Node) -> bool {
+        let name = &node.metadata.name;
+        let staying = self.volumes_of_staying_pods(&NodeName::from(name.as_str()));
+        self.view
+            .attachments()
+            .values()
+            .filter(|attachment| attachment.spec.node_name == *name)
+            .any(|attachment| {
+                let volume = attachment.spec.source.persistent_volume_name.as_deref();
+                volume.is_none_or(|volume| !staying.contains(volume))
+            })
+    }
+
     fn volumes_of_staying_pods(&self, node: &NodeName) -> BTreeSet<&str> {
-        let staying = self.view.pods_on(node).filter(|pod| drain::stays(pod).is_some());
-        let claims = staying.flat_map(|pod| {
-            pod.spec.volumes.iter().filter_map(|volume| {
-                let claim = volume.persistent_volume_claim.as_ref()?;
-                Some(ObjectKey {
-                    namespace: pod.metadata.namespace.clone(),
-                    name: claim.claim_name.clone(),
+        self.view
+            .pods_on(node)
+            .filter(|pod| drain::stays(pod).is_some() && !pod.is_terminal())
+            .flat_map(|pod| {
+                pod.spec.volumes.iter().filter_map(|volume| {
+                    let name = match (&volume.persistent_volume_claim, &volume.ephemeral) {
+                        (Some(claim), _) => claim.claim_name.clone(),
+                        (None, Some(_)) => format!("{}-{}", pod.metadata.name, volume.name),
+                        (None, None) => return None,
+                    };
+                    Some(ObjectKey { namespace: pod.metadata.namespace.clone(), name })
                 })
             })
-        });
-        claims
-            .filter_map(|key| self.view.volume_claims().get(&key))
-            .map(|claim| claim.spec.volume_name.as_str())
+            .filter_map(|key| Some(self.view.volume_claims().get(&key)?.spec.volume_name.as_str()))
             .collect()
     }
 }

@@ -13,8 +13,8 @@ use super::catalog::size_gib;
 use super::resolve::ResolvedClass;
 use super::user_data::{UserDataError, user_data};
 
-/// Karpenter's prefix of template names.
-const NAME_PREFIX: &str = "karpenter.k8s.aws/";
+/// Karpenter's prefix of launch templates' names.
+pub const TEMPLATE_PREFIX: &str = "karpenter.k8s.aws/";
 /// Bytes of the content's hash that go into a template's name.
 const NAME_BYTES: usize = 12;
 
@@ -154,7 +154,7 @@ pub fn launch_template(
 fn name(request: &LaunchTemplateRequest) -> String {
     let content = serde_json::to_vec(request).expect("a request has text keys alone");
     let hash = Sha256::digest(&content);
-    let mut name = NAME_PREFIX.to_owned();
+    let mut name = TEMPLATE_PREFIX.to_owned();
     for byte in hash.iter().take(NAME_BYTES) {
         // Writing to a String can't fail.
         let _ = write!(name, "{byte:02x}");

@@ -365,7 +365,6 @@ fn node_kind<'a>(
     for (room, taken) in room.iter_mut().zip(&daemons) {
         *room = room.saturating_sub(*taken);
     }
-    let has = |key: &str| instance_type.labels.get(key).is_some_and(|count| count != "0");
     NodeKind {
         template,
         instance_type,
@@ -375,13 +374,20 @@ fn node_kind<'a>(
         capacity: with_added(&instance_type.capacity),
         daemons,
         daemon_ports,
-        exotic: has("karpenter.k8s.aws/instance-gpu-count")
-            || has("karpenter.k8s.aws/instance-accelerator-count")
-            || instance_type.name.contains(".metal"),
+        exotic: is_exotic(instance_type),
     }
 }
 
-fn type_label<'t>(instance_type: &'t InstanceType, key: &str) -> Option<&'t str> {
+/// GPUs, accelerators or bare metal: dear, and taken only for those who need them.
+pub(super) fn is_exotic(instance_type: &InstanceType) -> bool {
+    let has = |key: &str| instance_type.labels.get(key).is_some_and(|count| count != "0");
+    has("karpenter.k8s.aws/instance-gpu-count")
+        || has("karpenter.k8s.aws/instance-accelerator-count")
+        || instance_type.name.contains(".metal")
+}
+
+/// The value of a label that follows from the type.
+pub(super) fn type_label<'t>(instance_type: &'t InstanceType, key: &str) -> Option<&'t str> {
     if key == labels::INSTANCE_TYPE {
         return Some(&instance_type.name);
     }
@@ -389,12 +395,12 @@ fn type_label<'t>(instance_type: &'t InstanceType, key: &str) -> Option<&'t str>
 }
 
 /// Keys whose value follows from the offering, not from the type.
-fn is_offer_key(key: &str) -> bool {
+pub(super) fn is_offer_key(key: &str) -> bool {
     matches!(key, labels::ZONE | labels::CAPACITY_TYPE)
 }
 
 /// Keys that type or offering decide; any other is the pool's to choose.
-fn determined_keys(types: &[InstanceType]) -> BTreeSet<&str> {
+pub(super) fn determined_keys(types: &[InstanceType]) -> BTreeSet<&str> {
     let mut keys: BTreeSet<&str> =
         types.iter().flat_map(|t| t.labels.keys().map(String::as_str)).collect();
     keys.extend([
@@ -417,7 +423,7 @@ fn pool_requirements(pool: &NodePool) -> Vec<Requirement> {
 }
 
 /// Until when an offering is left alone, if it is.
-fn unavailable_until(
+pub(super) fn unavailable_until(
     unavailable: &BTreeMap<UnavailableOffering, Timestamp>,
     instance_type: &str,
     offering: &drover_common::instance_type::Offering,

@@ -4,6 +4,7 @@
 mod world;
 
 mod anti_affinity;
+mod claim;
 mod daemons;
 mod examples;
 mod free_room;

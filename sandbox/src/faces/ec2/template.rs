@@ -3,11 +3,13 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use drover_common::ec2::{
-    BlockDevice, Ec2Answer, Ec2Call, Ec2Failure, LaunchTemplateRequest, MetadataOptions,
+    BlockDevice, Ec2Answer, Ec2Call, Ec2Failure, LaunchTemplate, LaunchTemplateRequest,
+    MetadataOptions,
 };
 use jiff::Timestamp;
 
-use super::parameters::Parameters;
+use super::page::page;
+use super::parameters::{Parameters, tag_filters, unknown_filter};
 use super::xml::Xml;
 use crate::world::cloud::{Cloud, refuse};
 
@@ -22,12 +24,18 @@ pub(super) fn create(
         return Err(refuse("InvalidLaunchTemplateName.AlreadyExistsException", message));
     }
     let name = request.name.clone();
-    match cloud.apply(&Ec2Call::CreateLaunchTemplate(request), now)? {
-        Ec2Answer::LaunchTemplate(id) => {
-            Ok(Xml::of(|xml| xml.wrap("launchTemplate", |xml| encode(xml, &id, &name))))
+    cloud.apply(&Ec2Call::CreateLaunchTemplate(request), now)?;
+    let id = cloud.launch_template_id(&name).unwrap_or_default().to_owned();
+    Ok(answer(&id, cloud.launch_template(&name)))
+}
+
+/// One template as an answer shows it.
+fn answer(id: &str, template: Option<LaunchTemplate>) -> Xml {
+    Xml::of(|xml| {
+        if let Some(template) = template {
+            xml.wrap("launchTemplate", |xml| encode(xml, id, &template));
         }
-        _ => Ok(Xml::default()),
-    }
+    })
 }
 
 pub(super) fn delete(
@@ -36,34 +44,49 @@ pub(super) fn delete(
     now: Timestamp,
 ) -> Result<Xml, Ec2Failure> {
     let name = parameters.required("LaunchTemplateName")?;
+    let template = cloud.launch_template(name);
     let id = cloud.launch_template_id(name).unwrap_or_default().to_owned();
     cloud.apply(&Ec2Call::DeleteLaunchTemplate(name.to_owned()), now)?;
-    Ok(Xml::of(|xml| xml.wrap("launchTemplate", |xml| encode(xml, &id, name))))
+    Ok(answer(&id, template))
 }
 
-pub(super) fn describe(cloud: &mut Cloud, parameters: &Parameters) -> Result<Xml, Ec2Failure> {
-    let mut found = Vec::new();
-    for name in parameters.texts("LaunchTemplateName") {
-        match cloud.launch_template_id(&name) {
-            Some(id) => found.push((id.to_owned(), name)),
-            None => {
-                return Err(refuse(
-                    "InvalidLaunchTemplateName.NotFoundException",
-                    format!("launch template {name} does not exist"),
-                ));
-            }
-        }
+pub(super) fn describe(
+    cloud: &mut Cloud,
+    parameters: &Parameters,
+    now: Timestamp,
+) -> Result<Xml, Ec2Failure> {
+    let (tags, filters) = tag_filters(parameters.filters());
+    if let Some((name, _)) = filters.first() {
+        return Err(unknown_filter(name));
     }
+    let names = parameters.texts("LaunchTemplateName");
+    if let Some(missing) = names.iter().find(|name| cloud.launch_template_id(name).is_none()) {
+        return Err(refuse(
+            "InvalidLaunchTemplateName.NotFoundException",
+            format!("launch template {missing} does not exist"),
+        ));
+    }
+    let shown = match cloud.apply(&Ec2Call::DescribeLaunchTemplates(tags), now)? {
+        Ec2Answer::LaunchTemplates(shown) => shown,
+        _ => Vec::new(),
+    };
+    let asked = shown.into_iter().filter(|one| names.is_empty() || names.contains(&one.name));
+    let page = page(asked.collect(), parameters, 200)?;
     Ok(Xml::of(|xml| {
-        xml.list("launchTemplates", found, |xml, (id, name)| encode(xml, &id, &name));
+        xml.list("launchTemplates", page.items, |xml, one| {
+            encode(xml, cloud.launch_template_id(&one.name).unwrap_or_default(), &one);
+        });
+        xml.optional("nextToken", page.next);
     }))
 }
 
-fn encode(xml: &mut Xml, id: &str, name: &str) {
+fn encode(xml: &mut Xml, id: &str, template: &LaunchTemplate) {
     xml.text("launchTemplateId", id);
-    xml.text("launchTemplateName", name);
+    xml.text("launchTemplateName", &template.name);
+    xml.text("createTime", template.created_at.strftime("%Y-%m-%dT%H:%M:%S.000Z"));
     xml.text("defaultVersionNumber", 1);
     xml.text("latestVersionNumber", 1);
+    xml.tags(&template.tags);
 }
 
 fn decode(parameters: &Parameters) -> Result<LaunchTemplateRequest, Ec2Failure> {

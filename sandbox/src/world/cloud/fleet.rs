@@ -70,7 +70,7 @@ impl Cloud {
             return Err(refuse("InvalidParameterValue", "more than 300 launch template overrides"));
         }
         match self.templates.get(&request.launch_template) {
-            Some((_, template)) => Ok(template.clone()),
+            Some(stored) => Ok(stored.content.clone()),
             None => Err(refuse(
                 "InvalidLaunchTemplateName.NotFoundException",
                 format!("launch template {} does not exist", request.launch_template),

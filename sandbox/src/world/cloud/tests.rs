@@ -1,6 +1,8 @@
 //! The cloud's behaviours, as a driver meets them.
 
-use drover_common::ec2::{FleetOverride, InstanceQuery, MetadataOptions, SelectorTerm};
+use drover_common::ec2::{
+    FleetOverride, InstanceQuery, LaunchTemplateRequest, MetadataOptions, SelectorTerm,
+};
 use drover_common::instance_type::InstanceTypeFacts;
 use drover_common::labels;
 

@@ -139,17 +139,6 @@ fn a_node_that_never_joins_is_given_up_and_its_pool_backs_off() {
 }
 
 #[test]
-fn a_claim_made_by_hand_is_left_alone_and_stops_nothing() {
-    let mut rig = Rig::new();
-    rig.world.add_claim_by_hand("mine");
-    rig.world.add_pods("web", 1, 800);
-    rig.run(10);
-    assert_eq!(rig.world.running_pods(), 1);
-    rig.run(600);
-    assert_eq!(rig.world.list(Kind::NodeClaim).len(), 2);
-}
-
-#[test]
 fn pods_that_come_while_a_node_warms_up_are_planned_onto_it() {
     let mut rig = Rig::new();
     rig.world.warms_up = false;

@@ -2,6 +2,7 @@
 
 use drover_common::call::Kind;
 use drover_common::cluster::{ClusterEvent, ClusterObject, ObjectKey};
+use drover_common::ec2::Tags;
 use drover_common::protocol::NoticeKind;
 use jiff::SignedDuration;
 use serde_json::json;
@@ -166,4 +167,117 @@ fn an_instance_that_ec2_ends_takes_its_claim_and_node_with_it() {
     rig.run(90);
     rig.check_settled();
     assert!(rig.world.terminated.len() <= 1, "only what replaced it: {:?}", rig.world.terminated);
+}
+
+#[test]
+fn launch_templates_that_no_launch_names_any_more_are_deleted() {
+    let mut rig = Rig::new();
+    let other = || Tags::from([("drover.dev/cluster-uid".to_owned(), "another".to_owned())]);
+    rig.world.add_template("karpenter.k8s.aws/other-cluster", other());
+    rig.world.add_template("karpenter.k8s.aws/karpenter's", Tags::new());
+    let kept = rig.world.templates.len();
+    rig.world.add_pods("web", 2, 800);
+    rig.run(280);
+    assert_eq!(rig.world.templates.len(), kept + 1, "it is young");
+    rig.run(600);
+    assert_eq!(rig.world.templates.len(), kept, "only ours goes");
+    // The next launch makes it anew.
+    rig.world.add_pods("more", 2, 800);
+    rig.run(10);
+    assert_eq!((rig.world.running_pods(), rig.world.templates.len()), (4, kept + 1));
+    rig.check_settled();
+    let status = rig.control.status(&rig.state, rig.world.now);
+    assert!(!status.problems.keys().any(|key| key.contains("template")), "{:?}", status.problems);
+}
+
+#[test]
+fn a_template_that_is_swept_while_it_is_needed_is_made_again() {
+    let mut rig = Rig::new();
+    rig.world.add_pods("web", 2, 800);
+    // Gone between its creation and the fleet that names it.
+    rig.sweep_before_fleet = true;
+    rig.run(10);
+    assert_eq!(rig.world.running_pods(), 2);
+    rig.check_settled();
+}
+
+/// A node with one pod that leaves and a volume that stays attached; its NodeClaim is deleted.
+fn with_an_attached_volume(prepare: impl FnOnce(&mut Rig, &str)) -> (Rig, String) {
+    let mut rig = Rig::new();
+    rig.world.add_pods("web", 1, 800);
+    rig.run(10);
+    let node = rig.world.list(Kind::Node)[0]["metadata"]["name"].as_str().unwrap().to_owned();
+    prepare(&mut rig, &node);
+    rig.run(1);
+    let claim = rig.world.list(Kind::NodeClaim)[0]["metadata"]["name"].as_str().unwrap().to_owned();
+    assert!(rig.world.delete_named(Kind::NodeClaim, &claim));
+    rig.run(120);
+    (rig, claim)
+}
+
+/// Status and reason of the claim's VolumesDetached.
+fn volumes_detached(rig: &Rig, claim: &str) -> Option<(String, String)> {
+    let claims = rig.world.list(Kind::NodeClaim);
+    let claim = claims.iter().find(|object| object["metadata"]["name"] == claim)?;
+    let found = claim["status"]["conditions"].as_array()?;
+    let found = found.iter().find(|condition| condition["type"] == "VolumesDetached")?;
+    let text = |field: &str| found[field].as_str().unwrap().to_owned();
+    Some((text("status"), text("reason")))
+}
+
+#[test]
+fn an_instance_ends_only_when_its_volumes_are_off() {
+    let (mut rig, claim) = with_an_attached_volume(|rig, node| {
+        rig.world.attach_volume("data", node, Some("web-0"));
+    });
+    let waits = ("Unknown".to_owned(), "AwaitingVolumeDetachment".to_owned());
+    assert_eq!(volumes_detached(&rig, &claim), Some(waits));
+    assert_eq!(rig.world.terminated, []);
+    assert!(rig.stages().contains(&Stage::Draining), "{:?}", rig.stages());
+    assert!(rig.world.delete_named(Kind::VolumeAttachment, "attach-data"));
+    rig.run(1);
+    assert_eq!(rig.world.terminated.len(), 1);
+    rig.run(20);
+    assert_eq!(volumes_detached(&rig, &claim), None, "the claim is gone");
+    rig.check_settled();
+}
+
+#[test]
+fn volumes_of_pods_that_stay_hold_nothing_up() {
+    let (rig, _) = with_an_attached_volume(|rig, node| {
+        rig.world.add_pods("log", 1, 100);
+        rig.world.bind("log-0", node);
+        rig.world.tolerate_all("log-0");
+        rig.world.attach_volume("log", node, Some("log-0"));
+        rig.world.attach_volume("elsewhere", "another-node", None);
+    });
+    assert_eq!(rig.world.terminated.len(), 1);
+}
+
+#[test]
+fn a_kubelet_that_is_silent_is_not_waited_for_with_its_volumes() {
+    let (rig, _) = with_an_attached_volume(|rig, node| {
+        rig.world.attach_volume("data", node, Some("web-0"));
+        rig.world.set_ready(0, false);
+    });
+    assert_eq!(rig.world.terminated.len(), 1);
+}
+
+#[test]
+fn the_wait_for_volumes_ends_with_the_termination_grace_period() {
+    let (mut rig, claim) = with_an_attached_volume(|rig, node| {
+        rig.world.attach_volume("data", node, None);
+        rig.world.set_termination_grace("300s");
+    });
+    assert_eq!(rig.world.terminated, []);
+    rig.run(175);
+    assert_eq!(rig.world.terminated, []);
+    while rig.world.terminated.is_empty() {
+        rig.world.now += SignedDuration::from_millis(250);
+        rig.step(Input::Tick);
+    }
+    let late = ("False".to_owned(), "TerminationGracePeriodElapsed".to_owned());
+    assert_eq!(volumes_detached(&rig, &claim), Some(late));
+    rig.run(20);
+    rig.check_settled();
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use drover_common::call::{Call, Kind, KubernetesFailure, KubernetesFailureKind, Outcome};
-use drover_common::ec2::{Ec2Failure, Ec2FailureKind};
+use drover_common::ec2::{Ec2Call, Ec2Failure, Ec2FailureKind};
 use drover_common::id::{InstanceId, NodeName};
 use drover_common::protocol::{Notice, NoticeKind, PROTOCOL_VERSION, Report};
 use jiff::SignedDuration;
@@ -36,6 +36,8 @@ pub(super) struct Rig {
     pub(super) boots: bool,
     pub(super) rejected: Vec<String>,
     pub(super) fail: Option<fn(&Call) -> bool>,
+    /// Delete every launch template just before the next fleet.
+    pub(super) sweep_before_fleet: bool,
 }
 
 pub(super) fn settings() -> Settings {
@@ -71,6 +73,7 @@ impl Rig {
             boots: true,
             rejected: Vec::new(),
             fail: None,
+            sweep_before_fleet: false,
         };
         rig.lead();
         rig
@@ -114,6 +117,10 @@ impl Rig {
 
     /// Carries a call out, or fails it after it was carried out.
     pub(super) fn execute(&mut self, call: &Call) -> Outcome {
+        if matches!(call, Call::Ec2(Ec2Call::CreateFleet(_))) && self.sweep_before_fleet {
+            self.sweep_before_fleet = false;
+            self.world.templates.clear();
+        }
         let outcome = self.world.execute(call);
         if !self.fail.is_some_and(|fails| fails(call)) {
             return outcome;

@@ -13,7 +13,7 @@ use drover_common::call::{
 use drover_common::cluster::{ClusterEvent, ClusterObject, ObjectKey};
 use drover_common::ec2::{
     Ec2Answer, Ec2Call, Ec2Failure, Ec2FailureKind, FleetAnswer, FleetError, FleetRequest,
-    Instance, InstanceQuery, InstanceState, LaunchedInstance,
+    Instance, InstanceQuery, InstanceState, LaunchTemplate, LaunchedInstance, Tags,
 };
 use drover_common::id::{InstanceId, provider_id};
 use drover_common::labels;
@@ -32,7 +32,7 @@ pub(super) struct World {
     pub(super) events: VecDeque<ClusterEvent>,
     pub(super) instances: BTreeMap<InstanceId, Instance>,
     fleets: BTreeMap<String, (FleetRequest, FleetAnswer)>,
-    templates: BTreeSet<String>,
+    pub(super) templates: BTreeMap<String, LaunchTemplate>,
     /// Types EC2 has none of.
     pub(super) sold_out: BTreeSet<String>,
     /// Terminate calls, by instance.
@@ -293,9 +293,24 @@ impl World {
                 Ec2Answer::Done
             }
             Ec2Call::CreateLaunchTemplate(template) => {
-                self.templates.insert(template.name.clone());
+                self.add_template(&template.name, template.tags.clone());
                 Ec2Answer::LaunchTemplate("lt-1".to_owned())
             }
+            Ec2Call::DescribeLaunchTemplates(tags) => {
+                let mut found: Vec<LaunchTemplate> = self.templates.values().cloned().collect();
+                found.retain(|one| tags.iter().all(|(key, tag)| one.tags.get(key) == Some(tag)));
+                Ec2Answer::LaunchTemplates(found)
+            }
+            Ec2Call::DeleteLaunchTemplate(name) => match self.templates.remove(name) {
+                Some(_) => Ec2Answer::Done,
+                None => {
+                    return Err(Ec2Failure {
+                        kind: Ec2FailureKind::NotFound,
+                        code: "InvalidLaunchTemplateName.NotFoundException".to_owned(),
+                        message: "no such template".to_owned(),
+                    });
+                }
+            },
             Ec2Call::GetOnDemandPrices => {
                 return Err(Ec2Failure {
                     kind: Ec2FailureKind::Unsupported,
@@ -305,6 +320,12 @@ impl World {
             }
             other => describe_region(other),
         })
+    }
+
+    /// A launch template, if there is none of that name.
+    pub(super) fn add_template(&mut self, name: &str, tags: Tags) {
+        let made = LaunchTemplate { name: name.to_owned(), created_at: self.now, tags };
+        self.templates.entry(name.to_owned()).or_insert(made);
     }
 
     fn create_fleet(&mut self, request: &FleetRequest) -> Result<FleetAnswer, Ec2Failure> {
@@ -317,7 +338,7 @@ impl World {
             }
             return Ok(answer.clone());
         }
-        if !self.templates.contains(&request.launch_template) {
+        if !self.templates.contains_key(&request.launch_template) {
             return refuse(Ec2FailureKind::NotFound, "InvalidLaunchTemplateName.NotFoundException");
         }
         let mut answer = FleetAnswer::default();

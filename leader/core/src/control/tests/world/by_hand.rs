@@ -66,17 +66,110 @@ impl World {
         );
     }
 
-    /// A NodeClaim without a pool.
-    pub(in super::super) fn add_claim_by_hand(&mut self, name: &str) {
-        self.put(
-            Kind::NodeClaim,
-            json!({
-                "metadata": {"name": name},
-                "spec": {"requirements": [], "nodeClassRef": {
+    /// A NodeClaim without a pool; `spec` is merged into one that asks for a CPU.
+    pub(in super::super) fn add_claim_by_hand(&mut self, name: &str, spec: &Value) {
+        let mut claim = json!({
+            "metadata": {"name": name, "labels": {"team": "own"}},
+            "spec": {
+                "requirements": [],
+                "resources": {"requests": {"cpu": "1", "memory": "1Gi"}},
+                "nodeClassRef": {
                     "group": "karpenter.k8s.aws", "kind": "EC2NodeClass", "name": "default",
-                }},
+                },
+            },
+        });
+        merge(&mut claim["spec"], spec);
+        self.put(Kind::NodeClaim, claim);
+    }
+
+    /// Another program's finalizer on a NodeClaim.
+    pub(in super::super) fn hold(&mut self, claim: &str, finalizer: &str) {
+        let name = (Kind::NodeClaim, String::new(), claim.to_owned());
+        let patch = json!({"metadata": {"finalizers": [finalizer]}});
+        self.patch(&name, false, &patch).unwrap();
+    }
+
+    /// Takes every finalizer off a NodeClaim.
+    pub(in super::super) fn release(&mut self, claim: &str) {
+        let name = (Kind::NodeClaim, String::new(), claim.to_owned());
+        self.patch(&name, false, &json!({"metadata": {"finalizers": []}})).unwrap();
+    }
+
+    /// Another driver's launch of a claim: its instance and the claim's status.
+    pub(in super::super) fn launched_elsewhere(&mut self, claim: &str, id: &str) {
+        let id = InstanceId(id.to_owned());
+        self.instances.insert(
+            id.clone(),
+            Instance {
+                instance: id.clone(),
+                instance_type: "m5.large".to_owned(),
+                zone: "us-east-1a".to_owned(),
+                state: InstanceState::Running,
+                capacity_type: drover_common::instance_type::CapacityType::OnDemand,
+                image: "ami-1".to_owned(),
+                subnet: "subnet-1".to_owned(),
+                private_dns_name: format!("{id}.ec2.internal"),
+                launch_time: self.now,
+                tags: Tags::from([
+                    (labels::NODEPOOL.to_owned(), String::new()),
+                    (labels::CLUSTER_NAME_TAG.to_owned(), "test".to_owned()),
+                    (labels::NODECLAIM_TAG.to_owned(), claim.to_owned()),
+                ]),
+            },
+        );
+        let name = (Kind::NodeClaim, String::new(), claim.to_owned());
+        let mut object = self.objects[&name].clone();
+        object["metadata"]["finalizers"] = json!([labels::TERMINATION_FINALIZER]);
+        object["status"] = json!({"providerID": provider_id("us-east-1a", &id)});
+        self.stamp(&name, object);
+    }
+
+    /// A volume is attached to a Node, for the pod that claims it if one is named.
+    pub(in super::super) fn attach_volume(&mut self, volume: &str, node: &str, pod: Option<&str>) {
+        self.put(Kind::PersistentVolume, json!({"metadata": {"name": volume}}));
+        self.put(
+            Kind::VolumeAttachment,
+            json!({
+                "metadata": {"name": format!("attach-{volume}")},
+                "spec": {
+                    "attacher": "ebs.csi.aws.com",
+                    "nodeName": node,
+                    "source": {"persistentVolumeName": volume},
+                },
             }),
         );
+        let Some(pod) = pod else { return };
+        self.put(
+            Kind::PersistentVolumeClaim,
+            json!({
+                "metadata": {"name": volume, "namespace": "default"},
+                "spec": {"volumeName": volume},
+            }),
+        );
+        let name = (Kind::Pod, "default".to_owned(), pod.to_owned());
+        let mut object = self.objects[&name].clone();
+        object["spec"]["volumes"] =
+            json!([{"name": "data", "persistentVolumeClaim": {"claimName": volume}}]);
+        self.stamp(&name, object);
+    }
+
+    /// Gives every NodeClaim a terminationGracePeriod, as its pool would have.
+    pub(in super::super) fn set_termination_grace(&mut self, period: &str) {
+        let claims: Vec<Name> =
+            self.objects.keys().filter(|(kind, ..)| *kind == Kind::NodeClaim).cloned().collect();
+        for name in claims {
+            let mut claim = self.objects[&name].clone();
+            claim["spec"]["terminationGracePeriod"] = json!(period);
+            self.stamp(&name, claim);
+        }
+    }
+
+    /// Lets a pod tolerate everything.
+    pub(in super::super) fn tolerate_all(&mut self, pod: &str) {
+        let name = (Kind::Pod, "default".to_owned(), pod.to_owned());
+        let mut object = self.objects[&name].clone();
+        object["spec"]["tolerations"] = json!([{"operator": "Exists"}]);
+        self.stamp(&name, object);
     }
 
     /// Another tool takes the lease.
