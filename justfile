@@ -20,6 +20,10 @@ test:
 tour *ARGS:
     cargo run -- sandbox --exit {{ARGS}}
 
+# Leaders and agents against a genuine API server and moto.
+kubeapi *ARGS:
+    tests/kubeapi/run {{ARGS}}
+
 # Writes deploy/crds from the Rust types.
 crds:
     cargo run -- crds --write deploy/crds

@@ -1,0 +1,7 @@
+"""The steps, in order."""
+
+import begin
+import disturb
+import leave
+
+ALL = [*begin.STEPS, *disturb.STEPS, *leave.STEPS]
