@@ -58,6 +58,7 @@ pub async fn watch(
         sender,
         synced: false,
         failures: 0,
+        told: false,
         unreadable: BTreeMap::new(),
     };
     tokio::select! {
@@ -85,6 +86,8 @@ struct Watch {
     /// Whether the receiver's picture is complete, that is `Synced` was sent after the last `Stale`.
     synced: bool,
     failures: u32,
+    /// Whether it was told that the watch is broken.
+    told: bool,
     /// The version of each unreadable object that was logged, by UID.
     unreadable: BTreeMap<String, String>,
 }
@@ -144,7 +147,7 @@ impl Watch {
             let token = page.metadata.r#continue;
             page = self.page(&token).await?;
         }
-        if self.failures > 0 {
+        if std::mem::take(&mut self.told) {
             tracing::info!(kind = ?self.kind, "Watch works again.");
         }
         self.synced = true;
@@ -276,6 +279,7 @@ impl Watch {
     async fn mark_stale(&mut self, reason: &str) {
         if self.synced {
             self.synced = false;
+            self.told = true;
             tracing::warn!(kind = ?self.kind, %reason, "Watch is broken; retrying.");
             self.emit(ClusterEvent::Stale(self.kind)).await;
         } else if self.failures == 0 {
