@@ -1,3 +1,5 @@
+mod bad_input;
+
 use drover_common::catalog;
 use serde_json::{Value, json};
 

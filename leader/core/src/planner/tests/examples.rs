@@ -1,8 +1,9 @@
 //! The worked examples: what a newcomer tries first, on the repository's own catalogue.
 
+use drover_common::instance_type::{CapacityType, Offering};
 use serde_json::json;
 
-use super::world::World;
+use super::world::{World, all_types};
 
 const ON_DEMAND: &str =
     r#"[{"key": "karpenter.sh/capacity-type", "operator": "In", "values": ["on-demand"]}]"#;
@@ -35,6 +36,7 @@ fn one_core_on_amd64() {
 }
 
 /// The guide this example is from buys c5.xlarge and r5.large: 6 vCPU and 24 GiB, $0.296 an hour.
+/// One t4g.xlarge is 55 % cheaper.
 #[test]
 fn three_workloads_together() {
     let mut world = World::new();
@@ -43,11 +45,15 @@ fn three_workloads_together() {
     world.pods("b", 1, json!({"cpu": "2", "memory": "4Gi"}), json!({}));
     world.pods("c", 1, json!({"cpu": "250m", "memory": "8Gi"}), json!({}));
     let plan = world.plan();
-    assert!(
-        plan.report.hourly_price_micro < 170_000 + 126_000,
-        "{}",
-        plan.report.hourly_price_micro
-    );
+    let price_of = |name: &str| {
+        let found = all_types().iter().find(|kind| kind.name == name).unwrap();
+        let on_demand = |offer: &&Offering| offer.capacity_type == CapacityType::OnDemand;
+        found.offerings.iter().find(on_demand).unwrap().price.unwrap()
+    };
+    let guide = price_of("c5.xlarge") + price_of("r5.large");
+    assert_eq!(guide, 296_000);
+    let cheaper = 100 - plan.report.hourly_price_micro * 100 / guide;
+    assert!(cheaper >= 50, "only {cheaper} % cheaper than the guide");
     insta::assert_snapshot!(world.text());
 }
 
@@ -74,6 +80,30 @@ fn a_gpu_on_demand() {
 }
 
 #[test]
+fn every_gpu_family_is_a_candidate() {
+    for family in ["p3dn", "p4d", "g4dn", "g5"] {
+        let mut world = World::new();
+        world.pool(
+            "gpu",
+            json!([
+                {"key": "karpenter.sh/capacity-type", "operator": "In", "values": ["on-demand"]},
+                {"key": "karpenter.k8s.aws/instance-family", "operator": "In", "values": [family]},
+            ]),
+            json!({}),
+        );
+        world.pods("train", 1, json!({"cpu": "1", "nvidia.com/gpu": "1"}), json!({}));
+        let plan = world.plan();
+        let types: Vec<&str> = plan
+            .launches
+            .iter()
+            .flat_map(|launch| launch.offerings.iter().map(|offer| offer.instance_type.as_str()))
+            .collect();
+        assert!(!types.is_empty(), "{family}: {:?}", plan.unschedulable);
+        assert!(types.iter().all(|name| name.split('.').next() == Some(family)), "{types:?}");
+    }
+}
+
+#[test]
 fn much_memory_behind_a_taint() {
     let mut world = World::new();
     world.pool(
@@ -93,6 +123,11 @@ fn much_memory_behind_a_taint() {
         json!({"spec": {"tolerations": [
             {"key": "memory", "operator": "Equal", "value": "high", "effect": "NoSchedule"}]}}),
     );
+    let plan = world.plan();
+    for family in ["r5.", "r6i.", "x1e."] {
+        let mut offered = plan.launches.iter().flat_map(|launch| &launch.offerings);
+        assert!(offered.any(|offer| offer.instance_type.starts_with(family)), "{family}");
+    }
     insta::assert_snapshot!(world.text());
 }
 

@@ -1,0 +1,126 @@
+//! Input that makes no sense gets a reason.
+
+use serde_json::{Value, json};
+
+use super::{answer, cluster, cluster_with, pod, pool, with};
+use crate::offline::InstanceTypes;
+
+fn affinity(expressions: Value) -> Value {
+    json!({"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution":
+        {"nodeSelectorTerms": [{"matchExpressions": expressions}]}}})
+}
+
+fn requirement(key: &str, operator: &str, values: &[&str]) -> Value {
+    json!({"key": key, "operator": operator, "values": values})
+}
+
+/// The reasons for one pod in a cluster of one pool.
+fn reasons(pool: Value, pod: Value, others: &[Value]) -> String {
+    let mut objects = vec![pool, pod];
+    objects.extend_from_slice(others);
+    let answer = answer(&cluster(&objects));
+    let left: Vec<String> = answer
+        .unschedulable
+        .iter()
+        .flat_map(|left| left.reasons.iter().map(|r| format!("[{}] {}", r.node_pool, r.reason)))
+        .collect();
+    left.join("; ")
+}
+
+#[test]
+fn what_contradicts_itself_is_named() {
+    let both = affinity(json!([
+        requirement("kubernetes.io/arch", "In", &["amd64"]),
+        requirement("kubernetes.io/arch", "NotIn", &["amd64"]),
+    ]));
+    let comparison = affinity(json!([requirement("kubernetes.io/arch", "Gt", &["many"])]));
+    let nothing = json!({"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution":
+        {"nodeSelectorTerms": []}}});
+    let fields = json!({"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution":
+        {"nodeSelectorTerms": [{"matchFields": [requirement("metadata.name", "In", &["n1"])]}]}}});
+    let impossible = |requirements: Value| {
+        with(pool("default"), "/spec/template/spec/requirements", requirements)
+    };
+    let plain = || pool("default");
+    let claimed = json!([{"name": "v", "persistentVolumeClaim": {"claimName": "gone"}}]);
+    let cases = [
+        ("both of two", plain(), with(pod("a", "1"), "/spec/affinity", both)),
+        ("no number", plain(), with(pod("a", "1"), "/spec/affinity", comparison)),
+        ("no term", plain(), with(pod("a", "1"), "/spec/affinity", nothing)),
+        ("fields", plain(), with(pod("a", "1"), "/spec/affinity", fields)),
+        ("dangling claim", plain(), with(pod("a", "1"), "/spec/volumes", claimed)),
+        ("huge", plain(), pod("a", "9000000000000")),
+        (
+            "pool of nothing",
+            impossible(json!([
+                requirement("kubernetes.io/arch", "In", &["amd64"]),
+                requirement("kubernetes.io/arch", "In", &["arm64"]),
+            ])),
+            pod("a", "1"),
+        ),
+        (
+            "pool without values",
+            impossible(json!([requirement("kubernetes.io/arch", "In", &[])])),
+            pod("a", "1"),
+        ),
+        ("impossible limit", with(plain(), "/spec/limits", json!({"cpu": "much"})), pod("a", "1")),
+        ("empty limit", with(plain(), "/spec/limits", json!({"cpu": "0"})), pod("a", "1")),
+    ];
+    let lines: Vec<String> = cases
+        .into_iter()
+        .map(|(name, pool, pod)| format!("{name}: {}", reasons(pool, pod, &[])))
+        .collect();
+    insta::assert_snapshot!(lines.join("\n"));
+}
+
+#[test]
+fn requests_below_nothing_ask_for_nothing() {
+    assert_eq!(reasons(pool("default"), pod("a", "-5"), &[]), "");
+    assert_eq!(reasons(pool("default"), pod("a", "0"), &[]), "");
+}
+
+#[test]
+fn without_pools_or_types_there_is_a_reason() {
+    let none = answer(&cluster(&[pod("a", "1")]));
+    assert!(!none.unschedulable[0].reasons[0].reason.is_empty());
+    let empty = drover_common::catalog::parse(r#"{"instanceTypes": []}"#).unwrap();
+    let nothing =
+        answer(&cluster_with(&[pool("default"), pod("a", "1")], &InstanceTypes::File(empty)));
+    assert_eq!(
+        nothing.unschedulable[0].reasons[0].reason,
+        "no instance type fulfils the NodePool's own requirements"
+    );
+}
+
+#[test]
+fn pods_that_wait_for_each_other_are_told_so() {
+    let near = |name: &str, other: &str| {
+        let mut pod = with(pod(name, "1"), "/metadata/labels", json!({"app": name}));
+        pod["spec"]["affinity"] = json!({"podAffinity":
+            {"requiredDuringSchedulingIgnoredDuringExecution": [
+                {"topologyKey": "kubernetes.io/hostname",
+                    "labelSelector": {"matchLabels": {"app": other}}}]}});
+        pod
+    };
+    let found = answer(&cluster(&[pool("default"), near("a", "b"), near("b", "a")]));
+    assert_eq!(found.summary.pods, 2);
+    assert!(found.unschedulable.iter().all(|left| !left.reasons.is_empty()));
+}
+
+#[test]
+fn a_selector_of_everything_and_many_shapes_leave_no_pod_out() {
+    let everything = json!({"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [
+        {"topologyKey": "kubernetes.io/hostname", "labelSelector": {}}]}});
+    let mut objects = vec![pool("default")];
+    for number in 0..40 {
+        let lonely = pod(&format!("lonely-{number}"), &format!("{}m", 100 + number));
+        objects.push(with(lonely, "/spec/affinity", everything.clone()));
+        objects.push(pod(&format!("other-{number}"), &format!("{}m", 500 + number)));
+    }
+    let found = answer(&cluster(&objects));
+    assert_eq!((found.summary.pods, found.summary.unschedulable), (80, 0));
+    let shared = found.launches.iter().filter(|launch| {
+        launch.pods.len() > 1 && launch.pods.iter().any(|pod| pod.contains("lonely"))
+    });
+    assert_eq!(shared.count(), 0);
+}
