@@ -93,6 +93,8 @@ pub(crate) enum BenchArgs {
     Dump(DumpArgs),
     /// From a spot notice in IMDS to the cordon, the first eviction and the replacement's launch.
     Notice(NoticeArgs),
+    /// Time and cost of plans: pods a second, and how far above a lower bound.
+    Plan(PlanBenchArgs),
 }
 
 /// `drover bench dump`.
@@ -123,6 +125,34 @@ pub(crate) enum DumpFormat {
     Json,
     /// As `kubectl get -o yaml` does.
     Yaml,
+}
+
+/// `drover bench plan`. Every mix with every number of pods, nodes and way of billing named is one
+/// row.
+#[derive(Debug, clap::Args)]
+pub(crate) struct PlanBenchArgs {
+    /// What the pods are like: karpenter, generic, realistic, gpu, constrained.
+    #[arg(
+        long,
+        value_delimiter = ',',
+        default_value = "karpenter,generic,realistic,gpu,constrained"
+    )]
+    pub(crate) mix: Vec<drover_bench::Mix>,
+    /// How many pods wait.
+    #[arg(long, value_delimiter = ',', default_value = "1000,10000,100000")]
+    pub(crate) pods: Vec<usize>,
+    /// How many nodes are there, with about 12 pods each.
+    #[arg(long, value_delimiter = ',', default_value = "0,5000")]
+    pub(crate) nodes: Vec<usize>,
+    /// How nodes may be bought: on-demand, spot (or on demand).
+    #[arg(long, value_delimiter = ',', default_value = "on-demand,spot")]
+    pub(crate) billing: Vec<drover_bench::Billing>,
+    /// Plan so often and report the fastest.
+    #[arg(long, default_value_t = 3)]
+    pub(crate) runs: usize,
+    /// Let the independent checker look at each plan; it goes pod by pod and is slow on large ones.
+    #[arg(long)]
+    pub(crate) check: bool,
 }
 
 /// `drover bench memory`.

@@ -4,6 +4,7 @@ mod agent;
 mod dump;
 mod memory;
 mod notice;
+mod plan;
 
 use std::process::ExitCode;
 
@@ -18,5 +19,6 @@ pub(crate) fn run(args: BenchArgs) -> anyhow::Result<ExitCode> {
         BenchArgs::Memory(args) => memory::run(&args),
         BenchArgs::Dump(args) => dump::run(&args),
         BenchArgs::Notice(args) => notice::run(&args),
+        BenchArgs::Plan(args) => plan::run(&args),
     }
 }

@@ -1,0 +1,116 @@
+//! One case, planned and measured.
+
+use std::time::Instant;
+
+use cpu_time::ProcessTime;
+use drover_core::planner::{check, draft};
+
+use crate::bound::{BoundError, lower_bound};
+use crate::workload::{Case, Workload};
+
+/// What one case measured.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Figures {
+    /// The case.
+    pub case: Case,
+    /// Distinct shapes among the pods.
+    pub shapes: usize,
+    /// Nodes planned.
+    pub nodes: usize,
+    /// Pods without a place.
+    pub left: usize,
+    /// Least wall time of the runs, microseconds.
+    pub wall_micros: u128,
+    /// Least processor time of the runs over all threads, microseconds.
+    pub cpu_micros: u128,
+    /// The plan, micro-dollars an hour.
+    pub price: u64,
+    /// Plain grouped first fit, micro-dollars an hour; what it could not place is not in it.
+    pub first_fit: u64,
+    /// The lower bound, micro-dollars an hour.
+    pub bound: u64,
+    /// The most memory that was resident while planning, beyond what was before, KiB.
+    pub memory_kib: Option<u64>,
+    /// What the independent checker found; `None` if it was not asked.
+    pub violations: Option<usize>,
+}
+
+impl Figures {
+    /// Pods planned a second of processor time.
+    pub fn pods_per_second(&self) -> u128 {
+        self.case.pods as u128 * 1_000_000 / self.cpu_micros.max(1)
+    }
+
+    /// How much dearer than the bound, in percent.
+    pub fn over_bound(&self) -> f64 {
+        percent_over(self.price, self.bound)
+    }
+
+    /// How much dearer than the bound first fit is, in percent.
+    pub fn first_fit_over_bound(&self) -> f64 {
+        percent_over(self.first_fit, self.bound)
+    }
+}
+
+fn percent_over(price: u64, bound: u64) -> f64 {
+    // Micro-dollars an hour of any cluster are exact in a double.
+    if bound == 0 { 0.0 } else { (price as f64 / bound as f64 - 1.0) * 100.0 }
+}
+
+/// Plans a case `runs` times.
+///
+/// # Errors
+/// There is no bound to compare with.
+pub fn measure(case: Case, runs: usize, checked: bool) -> Result<Figures, BoundError> {
+    measure_workload(&Workload::new(case), runs, checked)
+}
+
+/// The same of a workload whose settings may have been changed.
+///
+/// # Errors
+/// There is no bound to compare with.
+pub fn measure_workload(
+    workload: &Workload,
+    runs: usize,
+    checked: bool,
+) -> Result<Figures, BoundError> {
+    let before = forget_peak();
+    let mut made = None;
+    let (mut wall_micros, mut cpu_micros) = (u128::MAX, u128::MAX);
+    for _ in 0..runs.max(1) {
+        drop(made.take());
+        let (started, processor) = (Instant::now(), ProcessTime::now());
+        made = Some(draft(&workload.input()));
+        cpu_micros = cpu_micros.min(processor.elapsed().as_micros());
+        wall_micros = wall_micros.min(started.elapsed().as_micros());
+    }
+    let memory_kib = peak().zip(before).map(|(peak, before)| peak.saturating_sub(before));
+    let made = made.unwrap_or_default();
+    let violations = checked.then(|| check::check(&workload.input(), &made).len());
+    Ok(Figures {
+        case: workload.case,
+        shapes: made.report.shapes,
+        nodes: made.launches.len(),
+        left: made.unschedulable.len(),
+        wall_micros,
+        cpu_micros,
+        price: made.report.hourly_price_micro,
+        first_fit: made.report.first_fit_price_micro,
+        bound: lower_bound(workload)?,
+        memory_kib,
+        violations,
+    })
+}
+
+/// Resets the peak of this process' resident memory, and returns what is resident now.
+fn forget_peak() -> Option<u64> {
+    std::fs::write("/proc/self/clear_refs", "5").ok()?;
+    peak()
+}
+
+/// The peak of this process' resident memory, KiB (`VmHWM`).
+fn peak() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    line.split_whitespace().next()?.parse().ok()
+}
