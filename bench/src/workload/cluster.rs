@@ -89,6 +89,9 @@ pub(super) fn add_pool(view: &mut View, case: Case) {
     let mut pool = NodePool::new(POOL, drover_common::crd::NodePoolSpec::default());
     let spec = &mut pool.spec.template.spec;
     spec.node_class_ref.name = CLASS.to_owned();
+    spec.node_class_ref.group = "karpenter.k8s.aws".to_owned();
+    spec.node_class_ref.kind = "EC2NodeClass".to_owned();
+    spec.expire_after = "720h".to_owned();
     if case.mix != Mix::Karpenter {
         let values = match case.billing {
             Billing::OnDemand => vec!["on-demand".to_owned()],
