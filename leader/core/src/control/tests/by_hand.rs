@@ -112,12 +112,12 @@ fn what_leaves_no_type_is_told_and_given_up_after_five_minutes() {
             "spec.requirements: kubernetes.io/arch In [arm64] leaves no type of the EC2NodeClass",
         ),
         (
-            json!({"resources": {"requests": {"cpu": "3"}}}),
-            "spec.resources.requests: no allowed type has room for cpu: 3, memory: 1Gi",
+            json!({"resources": {"requests": {"cpu": "64"}}}),
+            "spec.resources.requests: no allowed type has room for cpu: 64, memory: 1Gi",
         ),
         (
             json!({"requirements": many}),
-            "spec.requirements: minValues of node.kubernetes.io/instance-type is 9, and only 3 can be had",
+            "spec.requirements: minValues of node.kubernetes.io/instance-type is 9, and only 4 can be had",
         ),
         (json!({"nodeClassRef": other}), "EC2NodeClass other is not ready"),
     ] {
