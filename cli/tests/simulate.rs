@@ -1,0 +1,196 @@
+//! `drover simulate` as a user runs it: on what kubectl dumps from a sandbox, and on bad input.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::print_stdout, reason = "a skip says what is missing")]
+
+use std::io::Write;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+use std::time::Duration;
+
+use drover_sandbox::{Options, Sandbox};
+use serde_json::Value;
+
+const KINDS: &str = "pods,nodes,nodepools,nodeclaims,ec2nodeclasses,poddisruptionbudgets,daemonsets,\
+                     replicasets,statefulsets,persistentvolumeclaims,persistentvolumes,\
+                     storageclasses,csinodes,namespaces,configmaps";
+
+const MANIFESTS: &str = r#"
+apiVersion: karpenter.sh/v1
+kind: NodePool
+metadata: {name: default}
+spec:
+  template:
+    spec:
+      nodeClassRef: {group: karpenter.k8s.aws, kind: EC2NodeClass, name: default}
+      requirements:
+      - {key: karpenter.sh/capacity-type, operator: In, values: [on-demand]}
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: web, namespace: default}
+spec:
+  replicas: 12
+  selector: {matchLabels: {app: web}}
+  template:
+    metadata: {labels: {app: web}}
+    spec:
+      containers: [{name: c, image: i, resources: {requests: {cpu: "1", memory: 2Gi}}}]
+      topologySpreadConstraints:
+      - maxSkew: 1
+        topologyKey: topology.kubernetes.io/zone
+        whenUnsatisfiable: DoNotSchedule
+        labelSelector: {matchLabels: {app: web}}
+---
+apiVersion: apps/v1
+kind: DaemonSet
+metadata: {name: agent, namespace: kube-system}
+spec:
+  selector: {matchLabels: {app: agent}}
+  template:
+    metadata: {labels: {app: agent}}
+    spec:
+      containers: [{name: c, image: i, resources: {requests: {cpu: 100m, memory: 128Mi}}}]
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: huge, namespace: default}
+spec:
+  containers: [{name: c, image: i, resources: {requests: {cpu: "2000"}}}]
+"#;
+
+fn simulate(arguments: &[&str], input: Option<&[u8]>) -> Output {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_drover"))
+        .arg("simulate")
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    if let Some(bytes) = input {
+        stdin.write_all(bytes).unwrap();
+    }
+    drop(stdin);
+    child.wait_with_output().unwrap()
+}
+
+/// The answer without the time it took.
+fn answer(output: &Output) -> Value {
+    let complaints = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{complaints}");
+    let mut answer: Value = serde_json::from_slice(&output.stdout).unwrap();
+    answer["summary"]["planSeconds"] = Value::Null;
+    answer
+}
+
+fn kubectl(kubeconfig: &Path, arguments: &[&str], input: &str) -> Result<String, String> {
+    let mut child = Command::new("kubectl")
+        .env("KUBECONFIG", kubeconfig)
+        .env("HOME", kubeconfig.parent().unwrap())
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(|error| error.to_string())?;
+    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
+}
+
+/// Dumps the sandbox once the controllers have made every pod.
+fn dump_when_settled(kubeconfig: &Path) -> (String, String) {
+    for _ in 0..200 {
+        let pods = kubectl(kubeconfig, &["get", "pods", "-A", "-o", "name"], "").unwrap();
+        if pods.lines().count() == 13 {
+            let dump =
+                |format| kubectl(kubeconfig, &["get", KINDS, "-A", "-o", format], "").unwrap();
+            return (dump("json"), dump("yaml"));
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    panic!("the pods never came");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_kubectl_dumps_is_planned_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let kubeconfig = folder.path().join("kubeconfig");
+    if let Err(error) = kubectl(&kubeconfig, &["version", "--client"], "") {
+        println!("SKIPPED what_kubectl_dumps_is_planned_for: kubectl is missing: {error}");
+        return;
+    }
+    let sandbox = Sandbox::start(Options::default()).await.unwrap();
+    std::fs::write(&kubeconfig, sandbox.kubeconfig()).unwrap();
+    let crds = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/crds");
+    let at = kubeconfig.clone();
+    let (json, yaml) = tokio::task::spawn_blocking(move || {
+        kubectl(&at, &["apply", "-f", crds], "").unwrap();
+        kubectl(&at, &["apply", "-f", "-"], MANIFESTS).unwrap();
+        dump_when_settled(&at)
+    })
+    .await
+    .unwrap();
+    sandbox.shutdown().await;
+
+    let file = folder.path().join("dump.json");
+    std::fs::write(&file, &json).unwrap();
+    let path = file.to_str().unwrap();
+    let first = answer(&simulate(&["-f", path, "-o", "json"], None));
+    let summary = &first["summary"];
+    assert_eq!(summary["pods"], 13, "{first:#}");
+    assert_eq!((&summary["onNew"], &summary["unschedulable"]), (&12.into(), &1.into()));
+    assert_eq!(first["unschedulable"][0]["pod"], "default/huge");
+    let launches = first["launches"].as_array().unwrap();
+    assert!(launches.iter().all(|launch| launch["zones"].as_array().unwrap().len() == 1));
+    let again = answer(&simulate(&["-f", path, "-o", "json"], None));
+    assert_eq!(first, again);
+
+    let from_yaml = simulate(&["-f", "-", "-o", "json"], Some(yaml.as_bytes()));
+    assert_eq!(answer(&from_yaml), first);
+    let mut packer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    packer.write_all(json.as_bytes()).unwrap();
+    let packed = packer.finish().unwrap();
+    assert_eq!(answer(&simulate(&["-f", "-", "-o", "json"], Some(&packed))), first);
+
+    let table = simulate(&["-f", path], None);
+    let text = String::from_utf8_lossy(&table.stdout);
+    assert!(text.starts_with("13 pods waiting: 0 on nodes that are there"), "{text}");
+    let notes = String::from_utf8_lossy(&table.stderr);
+    assert!(notes.contains("peak memory"), "{notes}");
+}
+
+#[test]
+fn the_status_tells_what_went_wrong() {
+    let broken = simulate(
+        &["-f", "-"],
+        Some(
+            br#"{"kind": "Pod", "apiVersion": "v1", "metadata":
+        {"name": "a"}, "spec": {"containers": 7}}"#,
+        ),
+    );
+    assert_eq!(broken.status.code(), Some(2));
+    assert!(broken.stdout.is_empty());
+    assert_eq!(
+        String::from_utf8_lossy(&broken.stderr),
+        "error: -, document 1: Pod a: field spec.containers: invalid type: integer `7`, expected a sequence\n"
+    );
+    let missing = simulate(&["-f", "/nowhere/at/all.json"], None);
+    assert_eq!(missing.status.code(), Some(2));
+    let catalog = simulate(&["-f", "-", "--catalog", "/nowhere/at/all.json"], Some(b"{}"));
+    assert_eq!(catalog.status.code(), Some(2));
+    let nothing = simulate(&["-f", "-"], Some(b""));
+    assert_eq!(nothing.status.code(), Some(0));
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let unwritable = Command::new(env!("CARGO_BIN_EXE_drover"))
+        .args(["simulate", "-f", "-"])
+        .stdin(Stdio::null())
+        .stdout(full)
+        .stderr(Stdio::piped())
+        .output()
+        .unwrap();
+    assert_eq!(unwritable.status.code(), Some(1));
+}
