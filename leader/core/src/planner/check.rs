@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 use super::{Launch, PlacementTarget, Plan, PlanInput};
 use crate::planner::MinValuesPolicy;
 use host::{Host, hosts_of_launch, hosts_of_target};
-pub use repack::check_repack;
+pub use repack::{check_repack, parted};
 use requests::{ports_of, requests, same_port};
 
 /// A rule that a plan breaks.

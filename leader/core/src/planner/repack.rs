@@ -15,6 +15,7 @@
 //! it. Batches are cut to disruption budgets as waves.
 
 mod candidate;
+mod company;
 mod delete;
 mod economy;
 mod input;
@@ -52,6 +53,7 @@ pub fn repack(input: &RepackInput<'_>) -> RepackPlan {
         left.append(&mut yard.refused);
     }
     let mut plan = RepackPlan { batches, left, report: RepackReport::default() };
+    company::keep(input, &mut plan);
     wave::cut(input, &mut plan);
     plan.report = report(input, &judged, &plan);
     if cfg!(debug_assertions) && input.plan.view.pods().len() <= MOST_CHECKED_PODS {

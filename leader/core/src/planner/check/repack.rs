@@ -90,13 +90,28 @@ fn check_price(
     }
 }
 
-/// The batches as one plan for pods of leaving nodes.
+/// Moved pods whose required pod affinity finds nobody once all these batches are done, for example
+/// because another batch moves away whom they were moved to.
+pub fn parted(input: &RepackInput<'_>, batches: &[Batch]) -> BTreeSet<ObjectKey> {
+    let (plan, leaving) = as_plan(input, &batches.iter().collect::<Vec<_>>());
+    super::topology::without_mates(&PlanInput { leaving: &leaving, ..input.plan }, &plan)
+}
+
 fn check_plan(
     input: &RepackInput<'_>,
     batches: &[&Batch],
     subject: &str,
     violations: &mut Vec<Violation>,
 ) {
+    let (plan, leaving) = as_plan(input, batches);
+    let input = PlanInput { leaving: &leaving, ..input.plan };
+    let found = check_places(&input, &plan).into_iter();
+    violations
+        .extend(found.map(|found| violation(format!("{subject}, {}", found.subject), found.rule)));
+}
+
+/// The batches as one plan for pods of leaving nodes, and those nodes.
+fn as_plan(input: &RepackInput<'_>, batches: &[&Batch]) -> (Plan, BTreeSet<NodeName>) {
     let mut placements: BTreeMap<&NodeName, Vec<ObjectKey>> = BTreeMap::new();
     let mut launches: Vec<Launch> = Vec::new();
     let mut leaving = input.plan.leaving.clone();
@@ -109,21 +124,11 @@ fn check_plan(
             }
         }
     }
-    let plan = Plan {
-        launches,
-        placements: placements
-            .into_iter()
-            .map(|(node, pods)| Placement {
-                node_or_claim: PlacementTarget::Node(node.clone()),
-                pods,
-            })
-            .collect(),
-        ..Plan::default()
-    };
-    let input = PlanInput { leaving: &leaving, ..input.plan };
-    let found = check_places(&input, &plan).into_iter();
-    violations
-        .extend(found.map(|found| violation(format!("{subject}, {}", found.subject), found.rule)));
+    let placements = placements
+        .into_iter()
+        .map(|(node, pods)| Placement { node_or_claim: PlacementTarget::Node(node.clone()), pods });
+    let plan = Plan { launches, placements: placements.collect(), ..Plan::default() };
+    (plan, leaving)
 }
 
 fn check_node(input: &RepackInput<'_>, name: &NodeName, violations: &mut Vec<Violation>) {

@@ -234,10 +234,26 @@ fn affinity_of(pod: &Pod) -> &[PodAffinityTerm] {
     pod.spec.affinity.pod_affinity.as_ref().map_or(&[], |affinity| &affinity.required)
 }
 
+fn check_affinity(input: &PlanInput<'_>, picture: &Picture<'_>, violations: &mut Vec<Violation>) {
+    for located in lonely(input, picture) {
+        let keys: Vec<&str> =
+            affinity_of(located.pod).iter().map(|term| term.topology_key.as_str()).collect();
+        let rule = format!("affinity over {} finds nobody", keys.join(", "));
+        violations.push(violation(&located.pod.metadata.name, rule));
+    }
+}
+
+/// Pods of a plan whose required pod affinity finds nobody where they go.
+pub(super) fn without_mates(input: &PlanInput<'_>, plan: &Plan) -> BTreeSet<ObjectKey> {
+    let picture = Picture::of(input, plan);
+    let lonely = lonely(input, &picture);
+    lonely.into_iter().map(|located| ObjectKey::from(&located.pod.metadata)).collect()
+}
+
 /// Lets new pods arrive in any order in which each finds its mates: pods that match all its terms,
 /// one in each term's domain; or nobody anywhere, if it is of that kind itself. Who can't arrive is
 /// misplaced.
-fn check_affinity(input: &PlanInput<'_>, picture: &Picture<'_>, violations: &mut Vec<Violation>) {
+fn lonely<'p, 'v>(input: &PlanInput<'_>, picture: &'p Picture<'v>) -> Vec<&'p Located<'v>> {
     let needy = |located: &Located<'_>| located.new && !affinity_of(located.pod).is_empty();
     let mut there: Vec<&Located<'_>> = picture.pods.iter().filter(|pod| !needy(pod)).collect();
     let mut waiting: Vec<&Located<'_>> = picture.pods.iter().filter(|pod| needy(pod)).collect();
@@ -251,14 +267,8 @@ fn check_affinity(input: &PlanInput<'_>, picture: &Picture<'_>, violations: &mut
             !arrives
         });
         if waiting.is_empty() || waiting.len() == before {
-            break;
+            return waiting;
         }
-    }
-    for located in waiting {
-        let keys: Vec<&str> =
-            affinity_of(located.pod).iter().map(|term| term.topology_key.as_str()).collect();
-        let rule = format!("affinity over {} finds nobody", keys.join(", "));
-        violations.push(violation(&located.pod.metadata.name, rule));
     }
 }
 
