@@ -2,6 +2,7 @@
 
 use drover_common::instance_type::CapacityType;
 use proptest::prelude::*;
+use proptest::test_runner::RngSeed;
 use serde_json::json;
 
 use super::super::random::constraint;
@@ -64,7 +65,12 @@ fn cluster(
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+    // The seed is fixed so that equal code gives equal answers; other seeds are for long runs.
+    #![proptest_config(ProptestConfig {
+        cases: 48,
+        rng_seed: RngSeed::Fixed(11),
+        ..ProptestConfig::default()
+    })]
 
     #[test]
     fn a_repack_loses_nobody_and_breaks_no_rule(
