@@ -12,7 +12,7 @@ use drover_common::instance_type::CapacityType;
 use drover_common::labels;
 use drover_common::requirement::Requirements;
 use proptest::prelude::*;
-use proptest::test_runner::RngSeed;
+use proptest::test_runner::{RngSeed, TestCaseError};
 use serde_json::json;
 
 use super::world::{World, all_types, merge};
@@ -325,9 +325,27 @@ fn addable(world: &World, plan: &Plan) -> Option<(ObjectKey, String)> {
     None
 }
 
+/// Plans, carries the plan out, and plans again, twice.
+fn holds(case: &Case) -> Result<(), TestCaseError> {
+    let mut world = build(case);
+    let plan = world.plan();
+    prop_assert_eq!(addable(&world, &plan), None);
+    prop_assert!(plan.report.problems.is_empty(), "{:?}", plan.report.problems);
+    carry_out(&mut world, &plan);
+    let kept = world.plan();
+    // Equal pods may change places with each other and with those on nodes that are there.
+    let seated: BTreeSet<&ObjectKey> = kept.placements.iter().flat_map(|p| &p.pods).collect();
+    for pod in plan.launches.iter().flat_map(|launch| &launch.pods) {
+        prop_assert!(seated.contains(pod), "{pod} was planned for twice");
+    }
+    add_apps(&mut world, "late", &case.late);
+    world.plan();
+    Ok(())
+}
+
 proptest! {
-    // The seed is fixed so that equal code gives equal answers. Seeds 1 and 3 still find mistakes:
-    // see the changelog's "Not yet".
+    // Not a free choice: of the seeds 1, 2, 3 and 11 this is the one that passes. The next test has
+    // what the others find.
     #![proptest_config(ProptestConfig {
         cases: 32,
         rng_seed: RngSeed::Fixed(2),
@@ -336,18 +354,22 @@ proptest! {
 
     #[test]
     fn plans_break_no_rule_and_leave_nothing_that_one_more_node_would_hold(case in case()) {
-        let mut world = build(&case);
-        let plan = world.plan();
-        prop_assert_eq!(addable(&world, &plan), None);
-        prop_assert!(plan.report.problems.is_empty(), "{:?}", plan.report.problems);
-        carry_out(&mut world, &plan);
-        let kept = world.plan();
-        // Equal pods may change places with each other and with those on nodes that are there.
-        let seated: BTreeSet<&ObjectKey> = kept.placements.iter().flat_map(|p| &p.pods).collect();
-        for pod in plan.launches.iter().flat_map(|launch| &launch.pods) {
-            prop_assert!(seated.contains(pod), "{pod} was planned for twice");
-        }
-        add_apps(&mut world, "late", &case.late);
-        world.plan();
+        holds(&case)?;
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig {
+        cases: 32,
+        rng_seed: RngSeed::Fixed(1),
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
+
+    #[test]
+    #[ignore = "fails: a pod is planned for twice beside a node in flight (seeds 1 and 11); with seed 3 \
+                a pod is left that one more node would hold"]
+    fn plans_hold_with_other_seeds(case in case()) {
+        holds(&case)?;
     }
 }
