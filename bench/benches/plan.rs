@@ -1,40 +1,37 @@
-//! `cargo bench -p drover-bench`: the planner on the cases of record.
+//! `cargo bench -p drover-bench`: the planner on the cases of record, as the table that
+//! `drover bench plan` prints.
+//!
+//! A plain command and no framework: what counts is the processor's time, the cost over the bound and
+//! the memory, which no benchmark library prints together, and a library's features would be unified
+//! into every build of the workspace.
 
-#![allow(missing_docs, reason = "criterion's macros make public items without documentation")]
+#![allow(clippy::print_stdout, reason = "a benchmark prints its figures")]
 
-use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use drover_bench::{Billing, Case, Mix, Workload};
-use drover_core::planner::draft;
+use drover_bench::{Billing, BoundError, Case, Mix, header, line, measure};
 
-fn plans(criterion: &mut Criterion) {
-    let mut group = criterion.benchmark_group("plan");
-    group.sample_size(10);
+const RUNS: usize = 5;
+
+fn main() -> Result<(), BoundError> {
+    print!("{}", header());
+    for case in cases() {
+        print!("{}", line(&measure(case, RUNS, false)?));
+    }
+    Ok(())
+}
+
+fn cases() -> Vec<Case> {
+    let mut cases = Vec::new();
     for mix in Mix::ALL {
         for pods in [1_000, 10_000, 100_000] {
             for nodes in [0, 5_000] {
-                bench(&mut group, Case { mix, pods, nodes, billing: Billing::OnDemand });
+                cases.push(Case { mix, pods, nodes, billing: Billing::OnDemand });
             }
         }
     }
-    for (pods, nodes) in [(10_000, 0), (100_000, 0)] {
-        bench(&mut group, Case { mix: Mix::Realistic, pods, nodes, billing: Billing::Spot });
+    for pods in [10_000, 100_000] {
+        cases.push(Case { mix: Mix::Realistic, pods, nodes: 0, billing: Billing::Spot });
     }
     // What a batch costs in a cluster that runs.
-    bench(
-        &mut group,
-        Case { mix: Mix::Realistic, pods: 50, nodes: 5_000, billing: Billing::OnDemand },
-    );
+    cases.push(Case { mix: Mix::Realistic, pods: 50, nodes: 5_000, billing: Billing::OnDemand });
+    cases
 }
-
-type Group<'c> = criterion::BenchmarkGroup<'c, criterion::measurement::WallTime>;
-
-fn bench(group: &mut Group<'_>, case: Case) {
-    let workload = Workload::new(case);
-    group.throughput(Throughput::Elements(case.pods as u64));
-    group.bench_function(BenchmarkId::from_parameter(case), |bencher| {
-        bencher.iter(|| draft(&workload.input()));
-    });
-}
-
-criterion_group!(benches, plans);
-criterion_main!(benches);
