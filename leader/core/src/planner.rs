@@ -22,10 +22,12 @@ mod in_flight;
 mod input;
 mod market;
 mod matching;
+mod narrow;
 mod open_label;
 mod output;
 mod overlay;
 mod pack;
+mod profile;
 mod reason;
 mod repack;
 mod rules;
@@ -49,7 +51,7 @@ pub use output::*;
 pub use repack::*;
 pub use static_pool::{OverlayFault, overlay_faults, plan_static};
 
-/// Plans for the pods that wait.
+/// Plans for the pods that wait. Debug builds check the plan and report what they find.
 pub fn plan(input: &PlanInput<'_>) -> Plan {
     let mut plan = draft(input);
     // Told rather than asserted: a leader that runs must not fall over a plan it can still report.
@@ -80,7 +82,7 @@ enum Order {
 
 fn plan_in(input: &PlanInput<'_>, order: Order) -> Plan {
     let mut board = Board::set(input);
-    board.keep_meant();
+    board.keep_meant(input.view);
     let all: Vec<usize> = (0..board.groups.len()).collect();
     let bands: Vec<Vec<usize>> = match order {
         Order::AllAtOnce => vec![all],
@@ -94,11 +96,13 @@ fn plan_in(input: &PlanInput<'_>, order: Order) -> Plan {
     for band in bands {
         loop {
             first_fit_price = first_fit_price.saturating_add(round(&mut board, &band));
+            board.place_on_avoided(input.view, &band);
             if !relax(&mut board, input.view, &band) {
                 break;
             }
         }
     }
+    board.place_over_domains_in_use(input.view);
     finish(board, first_fit_price)
 }
 

@@ -21,6 +21,7 @@ use drover_common::crd::{CapacityBuffer, Ec2NodeClass, NodeClaim, NodeOverlay, N
 use drover_common::id::{
     InstanceId, NodeClaimName, NodeName, NodePoolName, instance_of_provider_id,
 };
+use drover_common::resources::Resources;
 
 pub(crate) use shape::ShapeTable;
 pub use shape::{HostPort, PodShape, ShapeId, ShapeVolume};
@@ -46,31 +47,39 @@ pub struct NodePods {
     pub ending: BTreeMap<ShapeId, u32>,
     /// How many pods of each DaemonSet take room.
     pub daemons: BTreeMap<ObjectKey, u32>,
+    /// What pods that take room request together.
+    pub requests: Resources,
+    /// How many of those have host ports or volumes.
+    pub specials: u32,
 }
 
 impl NodePods {
-    fn enter(&mut self, key: ObjectKey, pod: &Pod, shape: ShapeId) {
+    fn enter(&mut self, key: ObjectKey, pod: &Pod, id: ShapeId, shape: &PodShape) {
         self.keys.insert(key);
         if pod.is_terminal() {
             return;
         }
-        *self.shapes.entry(shape).or_default() += 1;
+        self.requests.add(&shape.requests);
+        self.specials += u32::from(shape.is_special());
+        *self.shapes.entry(id).or_default() += 1;
         if pod.is_terminating() {
-            *self.ending.entry(shape).or_default() += 1;
+            *self.ending.entry(id).or_default() += 1;
         }
         if let Some(daemon) = daemon_of(pod) {
             *self.daemons.entry(daemon).or_default() += 1;
         }
     }
 
-    fn leave(&mut self, key: &ObjectKey, pod: &Pod, shape: ShapeId) {
+    fn leave(&mut self, key: &ObjectKey, pod: &Pod, id: ShapeId, shape: &PodShape) {
         self.keys.remove(key);
         if pod.is_terminal() {
             return;
         }
-        decrease(&mut self.shapes, &shape);
+        self.requests.subtract(&shape.requests);
+        self.specials = self.specials.saturating_sub(u32::from(shape.is_special()));
+        decrease(&mut self.shapes, &id);
         if pod.is_terminating() {
-            decrease(&mut self.ending, &shape);
+            decrease(&mut self.ending, &id);
         }
         if let Some(daemon) = daemon_of(pod) {
             decrease(&mut self.daemons, &daemon);
@@ -270,9 +279,11 @@ impl View {
         if pod.is_unschedulable() && !pod.is_terminating() && !pod.is_terminal() {
             self.unschedulable.insert(key.clone());
         }
-        if !pod.spec.node_name.is_empty() {
+        if !pod.spec.node_name.is_empty()
+            && let Some(content) = self.shapes.get(shape)
+        {
             let node = NodeName::from(pod.spec.node_name.as_str());
-            self.pods_by_node.entry(node).or_default().enter(key.clone(), &pod, shape);
+            self.pods_by_node.entry(node).or_default().enter(key.clone(), &pod, shape, content);
         }
         self.pods.insert(key, PodEntry { pod: Arc::new(pod), shape });
     }
@@ -280,10 +291,11 @@ impl View {
     fn forget_pod(&mut self, key: &ObjectKey) {
         let Some(entry) = self.pods.remove(key) else { return };
         self.unschedulable.remove(key);
+        let shape = self.shapes.get(entry.shape).cloned();
         self.shapes.release(entry.shape);
         let node = NodeName::from(entry.pod.spec.node_name.as_str());
-        let Some(pods) = self.pods_by_node.get_mut(&node) else { return };
-        pods.leave(key, &entry.pod, entry.shape);
+        let Some((pods, shape)) = self.pods_by_node.get_mut(&node).zip(shape) else { return };
+        pods.leave(key, &entry.pod, entry.shape, &shape);
         if pods.keys.is_empty() {
             self.pods_by_node.remove(&node);
         }

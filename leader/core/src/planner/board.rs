@@ -16,6 +16,7 @@ use super::existing::{ExistingNode, existing_nodes};
 use super::group::{Group, Pending, PendingGroup, collect};
 use super::market::{Market, Stock};
 use super::open_label::LabelUses;
+use super::profile::Profiles;
 use super::rules::{KeyIndex, Variant, note_uses};
 use super::topology::{Part, TermKind, Topology, anti_affinity_term, terms_of};
 use super::{PlanInput, PlannerSettings};
@@ -30,6 +31,7 @@ pub(super) struct Board<'a> {
     pub topology: Topology,
     pub groups: Vec<Group>,
     pub existing: Vec<ExistingNode>,
+    pub profiles: Profiles,
     pub bins: Vec<Bin>,
     /// What the exact path opens nodes from: offers that no other dominates.
     pub scope: FixedBitSet,
@@ -81,6 +83,7 @@ impl<'a> Board<'a> {
         }
         let market = Market::build(input, &dimensions, &daemons, &uses, limits, stock);
         let existing = existing_nodes(input, &dimensions, &daemons, limits);
+        let profiles = Profiles::of(&existing, &uses);
         let mut board = Board {
             settings: input.settings,
             dimensions,
@@ -89,6 +92,7 @@ impl<'a> Board<'a> {
             topology: Topology::default(),
             groups: Vec::new(),
             existing,
+            profiles,
             bins: Vec::new(),
             scope: FixedBitSet::new(),
             refused: pending.refused.clone(),
@@ -199,24 +203,8 @@ impl<'a> Board<'a> {
     /// Drops offers of kinds without room for `request`.
     pub(super) fn keep_fitting(&self, offers: &mut FixedBitSet, request: &[i64]) {
         let nothing = vec![0; self.dimensions.len()];
-        let mut fitting: Option<(usize, bool)> = None;
-        let set: Vec<usize> = offers.ones().collect();
-        for offer in set {
-            let Some(kind) = self.market.offers.get(offer).map(|offer| offer.kind) else {
-                continue;
-            };
-            let fit = match fitting {
-                Some((known, fit)) if known == kind => fit,
-                _ => self
-                    .market
-                    .kinds
-                    .get(kind)
-                    .is_some_and(|kind| fits(request, &nothing, &kind.room)),
-            };
-            fitting = Some((kind, fit));
-            if !fit {
-                offers.remove(offer);
-            }
+        for kind in self.market.kinds.iter().filter(|kind| !fits(request, &nothing, &kind.room)) {
+            offers.remove_range(kind.offers.clone());
         }
     }
 
@@ -225,27 +213,23 @@ impl<'a> Board<'a> {
     pub(super) fn worth_buying(&self, possible: &FixedBitSet) -> FixedBitSet {
         let mut offers = possible.clone();
         offers.intersect_with(&self.market.available);
-        let kind = |offer: usize| self.market.kind_of(offer);
-        let cap = self.settings.max_node_vcpus;
-        self.prefer(&mut offers, |offer| kind(offer).is_some_and(|kind| !kind.exotic));
-        self.prefer(&mut offers, |offer| kind(offer).is_some_and(|kind| kind.vcpus <= cap));
-        self.prefer(&mut offers, |offer| {
-            self.market.offers.get(offer).is_some_and(|offer| offer.price.is_some())
-        });
+        self.prefer(&mut offers, &self.market.plain);
+        self.prefer(&mut offers, &self.market.capped);
+        self.prefer(&mut offers, &self.market.priced);
         offers
     }
 
     /// Keeps those that satisfy a preference, pool by pool, unless a pool has none.
-    fn prefer(&self, offers: &mut FixedBitSet, wanted: impl Fn(usize) -> bool) {
+    fn prefer(&self, offers: &mut FixedBitSet, wanted: &FixedBitSet) {
+        let mut kept = FixedBitSet::with_capacity(offers.len());
         for pool in &self.market.pools {
-            let of_pool: Vec<usize> =
-                pool.offers.clone().filter(|offer| offers.contains(*offer)).collect();
-            if of_pool.iter().any(|offer| wanted(*offer)) {
-                for offer in of_pool.into_iter().filter(|offer| !wanted(*offer)) {
-                    offers.remove(offer);
-                }
-            }
+            let mut all = offers.clone();
+            all.intersect_with(&pool.bits);
+            let mut good = all.clone();
+            good.intersect_with(wanted);
+            kept.union_with(if good.is_clear() { &all } else { &good });
         }
+        *offers = kept;
     }
 
     /// Counts running pods into the terms.
@@ -295,11 +279,8 @@ impl<'a> Board<'a> {
     /// The domains a spread takes its minimum over: those of nodes, and those that could be bought.
     fn find_universes(&mut self, view: &View) {
         for tracked in &mut self.topology.terms {
-            let TermKind::Spread { nodes: rules, honour, .. } = &tracked.term.kind else {
-                continue;
-            };
             let key = tracked.term.key.clone();
-            if key == labels::HOSTNAME {
+            if key == labels::HOSTNAME || !matches!(tracked.term.kind, TermKind::Spread { .. }) {
                 continue;
             }
             let mut universe = BTreeSet::new();
@@ -312,17 +293,10 @@ impl<'a> Board<'a> {
                 }
             }
             for node in &self.existing {
-                universe.extend(node.counted_domain(tracked));
+                universe.extend(node.possible_domains(tracked));
             }
-            let mut offers = self.market.available.clone();
-            for pool in self.market.pools.iter().filter(|_| honour.taints) {
-                if rules.repelled_by(&pool.taints).is_some() {
-                    offers.remove_range(pool.offers.clone());
-                }
-            }
-            if honour.affinity {
-                offers.intersect_with(&rules.offers(&self.market, &mut self.index));
-            }
+            tracked.there.clone_from(&universe);
+            let offers = tracked.counted_offers(&self.market, &mut self.index);
             for (value, bits) in self.index.values(&self.market, &key) {
                 if !bits.is_disjoint(&offers) {
                     universe.insert(value.clone());

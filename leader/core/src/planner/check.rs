@@ -5,6 +5,7 @@
 //! repeated in the other. Used in tests, in debug builds and in shadow mode.
 
 mod host;
+mod listing;
 mod overlay;
 mod repack;
 mod requests;
@@ -43,6 +44,7 @@ impl fmt::Display for Violation {
 pub fn check(input: &PlanInput<'_>, plan: &Plan) -> Vec<Violation> {
     let mut violations = check_places(input, plan);
     check_completeness(input, plan, &mut violations);
+    listing::check(input, plan, &mut violations);
     violations
 }
 
@@ -151,7 +153,8 @@ fn waits(input: &PlanInput<'_>, pod: &Pod) -> Result<(), &'static str> {
     Ok(())
 }
 
-fn check_launch(
+/// What is wrong with a launch as such, whatever the rest of the plan.
+pub(super) fn check_launch(
     input: &PlanInput<'_>,
     number: usize,
     launch: &Launch,

@@ -7,7 +7,7 @@ use drover_common::cluster::{DaemonSet, ObjectKey};
 use drover_common::instance_type::InstanceType;
 use drover_common::labels;
 use drover_common::requirement::Requirement;
-use drover_common::taint::{Taint, TaintEffect, Toleration};
+use drover_common::taint::{Taint, Toleration};
 
 use super::dimension::{Amounts, Dimensions, add_times};
 use super::matching::{current_key, fulfils, repelling};
@@ -56,12 +56,7 @@ impl Daemon {
         taints: &[Taint],
         unknown: &dyn Fn(&str) -> bool,
     ) -> bool {
-        let hard: Vec<Taint> = taints
-            .iter()
-            .filter(|taint| taint.effect != TaintEffect::PreferNoSchedule)
-            .cloned()
-            .collect();
-        if repelling(&hard, &self.shape.tolerations, false).is_some() {
+        if repelling(taints, &self.shape.tolerations, false).is_some() {
             return false;
         }
         let holds = |requirement: &Requirement| {

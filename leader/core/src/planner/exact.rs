@@ -1,29 +1,57 @@
 //! The exact path: pod by pod, first fit over nodes, planned nodes, and a new node. It knows every
 //! constraint; it is for pods whose place depends on where others are, and for what is left over.
 
+use std::collections::BTreeMap;
+
 use drover_common::cluster::ObjectKey;
 use drover_common::labels;
 use fixedbitset::FixedBitSet;
 
-use super::bin::most_room;
+use super::bin::{Bin, most_room};
 use super::board::Board;
 use super::dimension::{fits, times};
+use crate::view::View;
+
+/// A pod's group, the place that was made for the pod, and its name.
+type Meant = (usize, usize, ObjectKey);
 
 impl Board<'_> {
-    /// Gives pods in-flight nodes were launched for their place there, as far as it still holds.
-    pub(super) fn keep_meant(&mut self) {
-        let owners: std::collections::BTreeMap<ObjectKey, usize> = self
+    /// Gives pods in-flight nodes were launched for their place there, as far as it still holds:
+    /// first those whose preferences are met, then those that were placed without.
+    pub(super) fn keep_meant(&mut self, view: &View) {
+        if self.existing.iter().all(|node| node.meant.is_empty()) {
+            return;
+        }
+        let owners: BTreeMap<ObjectKey, usize> = self
             .groups
             .iter()
             .enumerate()
             .flat_map(|(index, group)| group.pods.iter().map(move |pod| (pod.clone(), index)))
             .collect();
-        let mut waiting: Vec<(usize, usize, ObjectKey)> = Vec::new();
+        let mut waiting: Vec<Meant> = Vec::new();
         for (node, place) in self.existing.iter().enumerate() {
             let pods = place.meant.iter();
             waiting.extend(pods.filter_map(|p| Some((*owners.get(p)?, node, p.clone()))));
         }
-        // Pods may wait for each other, as when they were placed.
+        self.seat(&mut waiting);
+        let mut relaxed: BTreeMap<usize, usize> = BTreeMap::new();
+        for (group, ..) in &waiting {
+            let Some(entry) = self.groups.get(*group) else { continue };
+            let (step, last) = (entry.step, entry.variants.len().saturating_sub(1));
+            if step < last {
+                relaxed.insert(*group, step);
+                self.enter_step(view, *group, last);
+            }
+        }
+        self.seat(&mut waiting);
+        for (group, step) in relaxed {
+            self.enter_step(view, group, step);
+        }
+    }
+
+    /// Seats pods on nodes that are meant for them. Pods may wait for each other, as when they were
+    /// placed.
+    fn seat(&mut self, waiting: &mut Vec<Meant>) {
         loop {
             let before = waiting.len();
             waiting.retain(|(group, node, pod)| {
@@ -35,7 +63,7 @@ impl Board<'_> {
                 }
                 !taken
             });
-            if waiting.len() == before {
+            if waiting.is_empty() || waiting.len() == before {
                 break;
             }
         }
@@ -68,8 +96,41 @@ impl Board<'_> {
         }
     }
 
+    /// Places what is left of some groups on types that are avoided as long as others do: larger
+    /// than the cap, exotic, of unknown price.
+    pub(super) fn place_on_avoided(&mut self, view: &View, groups: &[usize]) {
+        let left: Vec<usize> =
+            groups.iter().copied().filter(|group| self.turn_to_avoided(*group)).collect();
+        self.place_all_exactly(&left);
+        for group in left {
+            self.turn_back(view, group);
+        }
+    }
+
+    /// Gives a group with pods left the offers of its step again.
+    pub(super) fn turn_back(&mut self, view: &View, group: usize) {
+        let Some(entry) = self.groups.get(group).filter(|group| group.left() > 0) else { return };
+        self.enter_step(view, group, entry.step);
+    }
+
+    /// Leaves a group with pods left only the offers that were avoided so far. False if there are
+    /// none.
+    pub(super) fn turn_to_avoided(&mut self, group: usize) -> bool {
+        let Some(entry) = self.groups.get_mut(group).filter(|group| group.left() > 0) else {
+            return false;
+        };
+        let mut avoided = entry.possible.clone();
+        avoided.intersect_with(&self.market.available);
+        avoided.difference_with(&entry.offers);
+        if avoided.is_clear() {
+            return false;
+        }
+        entry.offers = avoided;
+        true
+    }
+
     /// Gives a node of the exact path all the offers that hold what it has.
-    fn widen(&mut self, bin: usize) {
+    pub(super) fn widen(&mut self, bin: usize) {
         let Some(target) = self.bins.get(bin) else { return };
         let Some(pool) = self.market.pools.get(target.pool) else { return };
         let mut offers = FixedBitSet::with_capacity(self.market.offers.len());
@@ -107,30 +168,44 @@ impl Board<'_> {
 
     /// Places what it can of a group, pod by pod.
     pub(super) fn place_exactly(&mut self, group: usize) -> bool {
+        self.place_up_to(group, u32::MAX)
+    }
+
+    /// Places so many pods of a group, if it can, one by one. Whether it placed any.
+    pub(super) fn place_up_to(&mut self, group: usize, most: u32) -> bool {
         let Some(entry) = self.groups.get(group) else { return false };
         for key in self.topology.keys(&entry.part) {
             self.index.values(&self.market, &key);
         }
-        let admitting = self.admitting_nodes(group);
-        let mut placed = false;
-        while self.groups.get(group).is_some_and(|group| group.left() > 0) {
-            if !(self.place_on_node(group, &admitting)
-                || self.place_in_bin(group, true)
+        let mut nodes = self.admitting_nodes(group);
+        let mut bins: Vec<usize> = (0..self.bins.len()).collect();
+        let mut thrifty = bins.clone();
+        let mut known = bins.len();
+        let mut placed = 0;
+        while placed < most && self.groups.get(group).is_some_and(|group| group.left() > 0) {
+            if self.place_on_node(group, &mut nodes)
+                || self.place_in_bin(group, &mut thrifty, true)
                 || self.place_in_new_bin(group)
-                || self.place_in_bin(group, false))
+                || self.place_in_bin(group, &mut bins, false)
             {
+                // A node that was made just now is open to the next pod.
+                let opened = known..self.bins.len();
+                known = opened.end;
+                bins.extend(opened.clone());
+                thrifty.extend(opened);
+                placed += 1;
+            } else {
                 break;
             }
-            placed = true;
         }
-        placed
+        placed > 0
     }
 
     /// Places what it can of a group on existing nodes, pod by pod.
     pub(super) fn place_on_nodes(&mut self, group: usize) {
-        let admitting = self.admitting_nodes(group);
+        let mut nodes = self.admitting_nodes(group);
         while self.groups.get(group).is_some_and(|group| group.left() > 0)
-            && self.place_on_node(group, &admitting)
+            && self.place_on_node(group, &mut nodes)
         {}
     }
 
@@ -184,11 +259,23 @@ impl Board<'_> {
         let Some(variant) = self.groups.get(group).and_then(|group| group.variant()) else {
             return Vec::new();
         };
-        let nodes = self.existing.iter().enumerate();
-        nodes.filter(|(_, node)| node.admits(&variant.rules)).map(|(index, _)| index).collect()
+        self.profiles.admitting(&self.existing, &variant.rules)
     }
 
     fn node_has_room(&self, group: usize, node: usize) -> bool {
+        self.node_is_open(group, node) && self.node_is_allowed(group, node)
+    }
+
+    /// Whether resources and ports have room. Where they don't, they won't later in the run.
+    fn node_is_open(&self, group: usize, node: usize) -> bool {
+        let Some((entry, target)) = self.groups.get(group).zip(self.existing.get(node)) else {
+            return false;
+        };
+        fits(&entry.request, &target.used, &target.room) && target.has_ports_for(entry)
+    }
+
+    /// Whether spread and affinity let one more in.
+    fn node_is_allowed(&self, group: usize, node: usize) -> bool {
         let Some((entry, target)) = self.groups.get(group).zip(self.existing.get(node)) else {
             return false;
         };
@@ -200,10 +287,9 @@ impl Board<'_> {
             }
             self.topology.allows(&entry.part, key, domain.as_deref())
         };
-        fits(&entry.request, &target.used, &target.room)
-            && target.has_ports_for(entry)
-            && allows(labels::HOSTNAME)
-            && self.topology.keys(&entry.part).iter().all(|key| allows(key))
+        entry.part.is_free()
+            || (allows(labels::HOSTNAME)
+                && self.topology.keys(&entry.part).iter().all(|key| allows(key)))
     }
 
     fn book_on_node(&mut self, group: usize, node: usize, pods: Vec<ObjectKey>) {
@@ -217,39 +303,81 @@ impl Board<'_> {
         target.book(entry, pods);
     }
 
-    fn place_on_node(&mut self, group: usize, admitting: &[usize]) -> bool {
-        let Some(node) = admitting.iter().copied().find(|node| self.node_has_room(group, *node))
-        else {
-            return false;
-        };
+    /// Puts a pod on the first of some nodes that takes it. Nodes that never will again are dropped
+    /// from the list.
+    fn place_on_node(&mut self, group: usize, nodes: &mut Vec<usize>) -> bool {
+        let found = first_of(nodes, |node| {
+            if !self.node_is_open(group, node) {
+                Answer::Never
+            } else if self.node_is_allowed(group, node) {
+                Answer::Yes(())
+            } else {
+                Answer::NotNow
+            }
+        });
+        let Some((node, ())) = found else { return false };
         let pods = self.groups.get_mut(group).map(|group| group.take(1)).unwrap_or_default();
         self.book_on_node(group, node, pods);
         true
     }
 
-    /// Puts a pod into the first planned node that takes it; a `thrifty` search passes over nodes
-    /// that would grow by more than a node of the pod's own costs.
-    fn place_in_bin(&mut self, group: usize, thrifty: bool) -> bool {
-        let alone = self
-            .groups
-            .get(group)
-            .and_then(|group| self.cheapest(&group.offers))
-            .map_or(0, |offer| self.cost(offer));
-        for bin in 0..self.bins.len() {
-            let Some(target) = self.bins.get(bin) else { return false };
-            let most =
-                if thrifty { self.cost(target.cheapest).saturating_add(alone) } else { u64::MAX };
-            if self.least_cost(group, target).is_none_or(|least| least > most) {
-                continue;
+    /// Puts a pod into the first of some planned nodes that takes it; a `thrifty` search passes over
+    /// nodes that would grow by more than a node of the pod's own costs. Nodes that never will take
+    /// one again are dropped from the list.
+    fn place_in_bin(&mut self, group: usize, bins: &mut Vec<usize>, thrifty: bool) -> bool {
+        let Some(entry) = self.groups.get(group).filter(|_| !bins.is_empty()) else { return false };
+        let alone = self.cheapest(&entry.offers).map_or(0, |offer| self.cost(offer));
+        let domains = self.allowed_domains(group);
+        let found = first_of(bins, |bin| {
+            let Some(target) = self.bins.get(bin) else { return Answer::Never };
+            if !self.bin_is_open(group, target) {
+                return Answer::Never;
             }
-            if let Some(narrowed) = self.narrow(group, target, Some(target.cheapest))
-                && self.cost(narrowed.cheapest) <= most
-            {
-                self.fill(group, bin, narrowed, 1);
-                return true;
+            if !domains.iter().all(|(key, allowed)| {
+                target.pinned.get(key).is_none_or(|domain| allowed.contains(&domain.as_str()))
+            }) {
+                return Answer::NotNow;
             }
-        }
-        false
+            let grown = self.cost(target.cheapest).saturating_add(alone);
+            let most = if thrifty { grown } else { u64::MAX };
+            match self.least_cost(group, target) {
+                None => return Answer::Never,
+                Some(least) if least > most => return Answer::Never,
+                Some(_) => {}
+            }
+            match self.narrow(group, target, Some(target.cheapest)) {
+                Some(narrowed) if self.cost(narrowed.cheapest) <= most => Answer::Yes(narrowed),
+                _ => Answer::NotNow,
+            }
+        });
+        let Some((bin, narrowed)) = found else { return false };
+        self.fill(group, bin, narrowed, 1);
+        true
+    }
+
+    /// Whether a planned node has room, ports and offers for one more. Once it has not, it never has
+    /// again; a host that affinity does not favour yet may be favoured later.
+    fn bin_is_open(&self, group: usize, bin: &Bin) -> bool {
+        let Some(entry) = self.groups.get(group) else { return false };
+        let ports = || !entry.shape.ports.iter().any(|p| bin.ports.iter().any(|q| p.conflicts(q)));
+        fits(&entry.request, &bin.used, &bin.most)
+            && !bin.offers.is_disjoint(&entry.offers)
+            && (entry.shape.ports.is_empty() || ports())
+            && (entry.part.own.iter().any(|term| self.topology.is_affinity(*term))
+                || self.topology.allows(&entry.part, labels::HOSTNAME, Some(&bin.host)))
+    }
+
+    /// By key of the group's terms, host names aside: domains that may take one more pod now.
+    fn allowed_domains(&self, group: usize) -> Vec<(String, Vec<&str>)> {
+        let Some(entry) = self.groups.get(group) else { return Vec::new() };
+        let keys = self.topology.keys(&entry.part).into_iter();
+        keys.map(|key| {
+            let values = self.index.known(&key).into_iter().flat_map(|values| values.keys());
+            let allows = |value: &&String| self.topology.allows(&entry.part, &key, Some(value));
+            let allowed = values.filter(allows).map(String::as_str).collect();
+            (key, allowed)
+        })
+        .collect()
     }
 
     fn cost(&self, offer: usize) -> u64 {
@@ -287,4 +415,39 @@ impl Board<'_> {
         }
         tiers.into_iter().map(|(_, pools)| pools).collect()
     }
+}
+
+/// What a place says to one more pod.
+enum Answer<T> {
+    /// It takes it.
+    Yes(T),
+    /// Not as things stand.
+    NotNow,
+    /// Not any more in this run.
+    Never,
+}
+
+/// The first place that says yes. Those passed on the way that say never are dropped.
+fn first_of<T>(
+    places: &mut Vec<usize>,
+    mut ask: impl FnMut(usize) -> Answer<T>,
+) -> Option<(usize, T)> {
+    let mut found = None;
+    let (mut kept, mut passed) = (0, 0);
+    while found.is_none()
+        && let Some(place) = places.get(passed).copied()
+    {
+        passed += 1;
+        match ask(place) {
+            Answer::Never => continue,
+            Answer::NotNow => {}
+            Answer::Yes(answer) => found = Some((place, answer)),
+        }
+        if let Some(slot) = places.get_mut(kept) {
+            *slot = place;
+        }
+        kept += 1;
+    }
+    places.drain(kept..passed);
+    found
 }

@@ -1,6 +1,8 @@
 //! Nodes that are there or on their way, as places for pods.
 
 use std::collections::BTreeMap;
+use std::ops::Deref;
+use std::sync::Arc;
 
 use drover_common::cluster::{Node, ObjectKey};
 use drover_common::id::{NodeClaimName, NodeName};
@@ -17,11 +19,29 @@ use super::topology::Tracked;
 use super::{PlacementTarget, PlanInput};
 use crate::view::{HostPort, View};
 
+/// A node's labels: those of the Node itself, or what is known of one that is yet to come.
+#[derive(Clone, Debug)]
+pub(super) enum NodeLabels {
+    Node(Arc<Node>),
+    Known(BTreeMap<String, String>),
+}
+
+impl Deref for NodeLabels {
+    type Target = BTreeMap<String, String>;
+
+    fn deref(&self) -> &Self::Target {
+        match self {
+            NodeLabels::Node(node) => &node.metadata.labels,
+            NodeLabels::Known(labels) => labels,
+        }
+    }
+}
+
 /// A place that costs nothing more.
 #[derive(Clone, Debug)]
 pub(super) struct ExistingNode {
     pub target: PlacementTarget,
-    pub labels: BTreeMap<String, String>,
+    pub labels: NodeLabels,
     /// Labels whose value is not decided yet, with all it may be.
     pub open: Vec<(String, Vec<String>)>,
     /// What its labels will be besides, for each type that it may become.
@@ -52,6 +72,24 @@ impl ExistingNode {
         let label = |key: &str| self.labels.get(key).map(String::as_str);
         let domain = self.domain(&tracked.term.key)?;
         tracked.counts_node(&label, &self.taints).then_some(domain)
+    }
+
+    /// The domains of a term that the node may be in where its pods count for the term.
+    pub(super) fn possible_domains(&self, tracked: &Tracked) -> Vec<String> {
+        let key = tracked.term.key.as_str();
+        if !self.is_open(key) {
+            return self.counted_domain(tracked).into_iter().collect();
+        }
+        let open = self.open.iter().filter(|(open, _)| open == key).flat_map(|(_, all)| all);
+        let read = self.readings.iter().filter_map(|reading| reading.get(key));
+        let counts = |value: &&String| {
+            let label = |asked: &str| {
+                let known = if asked == key { Some(*value) } else { self.labels.get(asked) };
+                known.map(String::as_str)
+            };
+            tracked.counts_node(&label, &self.taints)
+        };
+        open.chain(read).filter(counts).cloned().collect()
     }
 
     /// Whether labels and taints let a group in, whatever the open labels turn out to be.
@@ -123,7 +161,7 @@ impl ExistingNode {
     /// A place without pods to come, all its labels known.
     pub(super) fn new(
         target: PlacementTarget,
-        labels: BTreeMap<String, String>,
+        labels: NodeLabels,
         taints: Vec<Taint>,
         room: Amounts,
     ) -> Self {
@@ -155,8 +193,8 @@ pub(super) fn existing_nodes(
         input.in_flight.iter().map(|node| &node.claim).collect();
     let mut places = Vec::new();
     for (name, node) in view.nodes() {
-        let in_flight =
-            claim_name(view, node).is_some_and(|claim| flying.contains(&NodeClaimName(claim)));
+        let in_flight = !flying.is_empty()
+            && claim_name(view, node).is_some_and(|claim| flying.contains(&NodeClaimName(claim)));
         if !in_flight && takes_pods(input, name, node) {
             places.push(existing_node(view, dimensions, daemons, limits, name, node));
         }
@@ -183,12 +221,14 @@ pub(super) fn bound(
     dimensions: &Dimensions,
     name: &NodeName,
 ) -> (Amounts, Vec<HostPort>) {
-    let mut used = vec![0; dimensions.len()];
+    let Some(pods) = view.node_pods(name) else {
+        return (vec![0; dimensions.len()], Vec::new());
+    };
+    let used = dimensions.dense(&pods.requests);
     let mut ports = Vec::new();
-    let pods = view.node_pods(name);
-    for (shape, count) in pods.into_iter().flat_map(|pods| &pods.shapes) {
+    // Few nodes have more to add up than that.
+    for shape in pods.shapes.keys().filter(|_| pods.specials > 0) {
         let Some(shape) = view.shape(*shape) else { continue };
-        add_times(&mut used, &dimensions.dense(&shape.requests), *count);
         ports.extend(shape.ports.iter().cloned());
     }
     (used, ports)
@@ -205,7 +245,7 @@ fn existing_node(
     daemons: &[Daemon],
     limits: &AttachLimits,
     name: &NodeName,
-    node: &Node,
+    node: &Arc<Node>,
 ) -> ExistingNode {
     let label = |key: &str| node.metadata.labels.get(key).map(String::as_str);
     let (mut used, mut ports) = bound(view, dimensions, name);
@@ -221,7 +261,7 @@ fn existing_node(
     let mut room = dimensions.dense(&node.status.allocatable);
     limits.set_node_room(name, dimensions, &mut room);
     let target = PlacementTarget::Node(name.clone());
-    let labels = node.metadata.labels.clone();
+    let labels = NodeLabels::Node(Arc::clone(node));
     let taints = lasting_taints(node);
     ExistingNode { used, ports, ..ExistingNode::new(target, labels, taints, room) }
 }

@@ -145,36 +145,76 @@ impl Board<'_> {
                 None => return Vec::new(),
             }
         }
-        let mut by_kind: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
-        for offer in range {
-            let entry = self.market.offers.get(offer);
-            if let Some(entry) = entry.filter(|entry| entry.capacity_type == capacity_type) {
-                by_kind.entry(entry.kind).or_default().push(offer);
-            }
-        }
         let zone = |offer: usize| self.market.offers.get(offer).map(|offer| offer.zone);
-        let base = self.market.offers.get(bin.cheapest).map(|offer| offer.kind);
+        let billed = |offer: &usize| {
+            let entry = self.market.offers.get(*offer);
+            range.contains(offer) && entry.is_some_and(|e| e.capacity_type == capacity_type)
+        };
+        let base = self.market.kind_of(bin.cheapest).map(|kind| kind.offers.clone());
         let zones: BTreeSet<&str> = base
-            .and_then(|kind| by_kind.get(&kind))
             .into_iter()
             .flatten()
-            .filter(|offer| bin.offers.contains(**offer))
-            .filter_map(|offer| zone(*offer))
+            .filter(|offer| billed(offer) && bin.offers.contains(*offer))
+            .filter_map(zone)
             .collect();
-        let mut options: Vec<Choice> = by_kind
-            .into_iter()
-            .filter_map(|(kind, offers)| {
-                let in_zones =
-                    offers.iter().filter(|o| zone(**o).is_some_and(|z| zones.contains(z)));
-                let sound = in_zones.clone().all(|offer| admitted.contains(*offer));
-                let mut offers: Vec<usize> =
-                    in_zones.copied().filter(|offer| bin.offers.contains(*offer)).collect();
+        let in_zones = |offer: &usize| zone(*offer).is_some_and(|zone| zones.contains(zone));
+        let mut options: Vec<Choice> = Vec::new();
+        let mut seen = FixedBitSet::with_capacity(self.market.kinds.len());
+        let enough = self.enough_options(bin, capacity_type);
+        for offer in self.market.by_rank.iter().filter(|o| bin.offers.contains(**o)) {
+            let Some(kind) = self.market.offers.get(*offer).map(|offer| offer.kind) else {
+                continue;
+            };
+            if seen.contains(kind) || !billed(offer) || !in_zones(offer) {
+                continue;
+            }
+            if enough(&options, *offer) {
+                break;
+            }
+            seen.insert(kind);
+            let Some(kind_offers) = self.market.kinds.get(kind).map(|kind| kind.offers.clone())
+            else {
+                continue;
+            };
+            let mut offers: Vec<usize> = kind_offers.filter(|o| billed(o) && in_zones(o)).collect();
+            if offers.iter().all(|offer| admitted.contains(*offer)) {
+                offers.retain(|offer| bin.offers.contains(*offer));
                 offers.sort_by_key(|offer| self.market.rank(*offer));
-                (sound && !offers.is_empty()).then_some(Choice { kind, offers })
-            })
-            .collect();
-        options.sort_by_key(|option| option.offers.first().map(|offer| self.market.rank(*offer)));
+                options.push(Choice { kind, offers });
+            }
+        }
         options
+    }
+
+    /// Tells when no further type can make it onto the list: there are as many as a launch may have,
+    /// or as it must have and the rest is too dear. Limits and `minValues` may need more to choose
+    /// from.
+    fn enough_options(
+        &self,
+        bin: &Bin,
+        capacity_type: CapacityType,
+    ) -> impl Fn(&[Choice], usize) -> bool {
+        let pool = self.market.pools.get(bin.pool);
+        let choosy = pool.is_none_or(|pool| {
+            pool.is_limited() || pool.requirements.iter().any(|r| r.min_values.is_some())
+        });
+        let least = self.least_types(capacity_type);
+        move |options, next| {
+            let cost = |offer: usize| self.market.offers.get(offer).map_or(0, |offer| offer.cost());
+            let lowest = options.first().and_then(|option| option.offers.first());
+            let ceiling = lowest.map_or(u64::MAX, |offer| price_ceiling(cost(*offer)));
+            let dear = options.len() >= least && cost(next) > ceiling;
+            !choosy && (dear || options.len() >= self.settings.max_instance_types)
+        }
+    }
+
+    /// Types that a launch lists even where they are dear.
+    fn least_types(&self, capacity_type: CapacityType) -> usize {
+        if capacity_type == CapacityType::Spot {
+            self.settings.min_spot_types.max(LEAST_TYPES)
+        } else {
+            LEAST_TYPES
+        }
     }
 
     /// Keeps types that the pool's limits still allow in place of the one already counted, and
@@ -218,7 +258,7 @@ impl Board<'_> {
             offer.map_or(u64::MAX, |offer| offer.cost())
         };
         let lowest = options.first().map_or(0, cost);
-        let ceiling = lowest.saturating_mul(PRICE_CEILING_PERCENT) / 100;
+        let ceiling = price_ceiling(lowest);
         let hard = self
             .ceiling_percent
             .map_or(u64::MAX, |percent| (u128::from(lowest) * u128::from(percent) / 100) as u64);
@@ -226,11 +266,7 @@ impl Board<'_> {
             let offers = option.offers.iter().filter_map(|offer| self.market.offers.get(*offer));
             offers.map(|offer| offer.cost()).max().unwrap_or(u64::MAX)
         };
-        let least = if capacity_type == CapacityType::Spot {
-            self.settings.min_spot_types.max(LEAST_TYPES)
-        } else {
-            LEAST_TYPES
-        };
+        let least = self.least_types(capacity_type);
         // Spot that is dearer than the on-demand node one could have instead is no bargain.
         let on_demand = if capacity_type == CapacityType::Spot {
             self.cheapest_on_demand(bin).unwrap_or(u64::MAX)
@@ -381,6 +417,11 @@ impl Board<'_> {
             least.iter().map(|(name, own)| (name.clone(), own.min(other.get(name)))).collect()
         })
     }
+}
+
+/// The most that a type may cost beside one of this price.
+pub(super) fn price_ceiling(lowest: u64) -> u64 {
+    lowest.saturating_mul(PRICE_CEILING_PERCENT) / 100
 }
 
 fn least_values(requirements: &[Requirement], key: &str) -> Option<u32> {

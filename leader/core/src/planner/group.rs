@@ -14,7 +14,7 @@ use super::dimension::{Amounts, CPU, MEMORY};
 use super::rules::{Alternatives, Variant, variants};
 use super::topology::Part;
 use super::volume::volume_rules;
-use crate::view::PodShape;
+use crate::view::{PodShape, ShapeId};
 
 /// Equal pods.
 #[derive(Clone, Debug)]
@@ -110,6 +110,8 @@ type GroupKey = (Reverse<i32>, Arc<PodShape>, Vec<Alternatives>, Resources);
 pub(super) fn collect(input: &PlanInput<'_>, limits: &AttachLimits, soft_taints: bool) -> Pending {
     let mut pending = Pending { groups: Vec::new(), refused: Vec::new(), moving: BTreeSet::new() };
     let mut keyed: BTreeMap<GroupKey, Vec<ObjectKey>> = BTreeMap::new();
+    // Pods without volumes are equal where their shapes are, so that contents need no comparing.
+    let mut simple: BTreeMap<ShapeId, Vec<ObjectKey>> = BTreeMap::new();
     let view = input.view;
     let unschedulable = view.unschedulable_pods().iter();
     let leaving = input.leaving.iter().filter_map(|node| view.node_pods(node));
@@ -124,6 +126,10 @@ pub(super) fn collect(input: &PlanInput<'_>, limits: &AttachLimits, soft_taints:
         if on_node {
             pending.moving.insert(key.clone());
         }
+        if shape.volumes.is_empty() {
+            simple.entry(entry.shape).or_default().push(key.clone());
+            continue;
+        }
         match volume_rules(view, key, shape) {
             Ok(volumes) => {
                 let attached = limits.requests(view, key, shape);
@@ -132,6 +138,11 @@ pub(super) fn collect(input: &PlanInput<'_>, limits: &AttachLimits, soft_taints:
             }
             Err(reason) => pending.refused.push((key.clone(), reason)),
         }
+    }
+    for (id, pods) in simple {
+        let Some(shape) = view.shape(id) else { continue };
+        let key = (Reverse(shape.priority), Arc::clone(shape), Vec::new(), Resources::new());
+        keyed.entry(key).or_default().extend(pods);
     }
     for virtual_pods in input.virtual_pods {
         let shape = PodShape::of(&virtual_pods.pod);

@@ -10,7 +10,7 @@ use drover_common::resources::Resources;
 use super::attach::AttachLimits;
 use super::daemon::Daemon;
 use super::dimension::{Amounts, Dimensions, add_times};
-use super::existing::{ExistingNode, bound, runs_already};
+use super::existing::{ExistingNode, NodeLabels, bound, runs_already};
 use super::{InFlightNode, PlacementTarget, PlanInput};
 use crate::view::HostPort;
 
@@ -55,7 +55,7 @@ pub(super) fn in_flight_node(
         used,
         ports,
         meant: node.pods.clone(),
-        ..ExistingNode::new(target, known, node.taints.clone(), room)
+        ..ExistingNode::new(target, NodeLabels::Known(known), node.taints.clone(), room)
     }
 }
 

@@ -1,6 +1,8 @@
 //! What can be bought: NodePools with their open labels fixed, the node kinds they allow, and the
 //! offerings of those.
 
+mod left;
+
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -9,20 +11,23 @@ use drover_common::crd::{NodePool, validate_node_pool};
 use drover_common::id::NodePoolName;
 use drover_common::instance_type::{CapacityType, InstanceType};
 use drover_common::labels;
-use drover_common::requirement::{Operator, Requirement};
+use drover_common::requirement::Requirement;
 use drover_common::resources::{ResourceName, Resources};
 use drover_common::taint::Taint;
 use fixedbitset::FixedBitSet;
 use jiff::Timestamp;
 
+use super::PlanInput;
 use super::attach::AttachLimits;
 use super::daemon::{Daemon, load_of};
 use super::dimension::{Amounts, Dimensions};
 use super::matching::{current_key, fulfils};
 use super::open_label::{LabelUses, open_labels};
 use super::overlay::{Overlays, common};
-use super::{PlanInput, UnavailableOffering};
 use crate::view::HostPort;
+
+use left::{limits_left, pool_requirements};
+pub(super) use left::{single_values, unavailable_until};
 
 /// What nodes are planned for.
 #[derive(Clone, Copy, Debug)]
@@ -55,6 +60,8 @@ pub(super) struct Pool {
     /// Nodes that may still be added.
     pub nodes_left: Option<i64>,
     pub offers: Range<usize>,
+    /// The same as a set.
+    pub bits: FixedBitSet,
 }
 
 impl Pool {
@@ -68,6 +75,7 @@ impl Pool {
 #[derive(Clone, Debug)]
 pub(super) struct NodeKind<'a> {
     pub template: usize,
+    pub offers: Range<usize>,
     pub instance_type: &'a InstanceType,
     /// What overlays add to the type's resources.
     pub added: Resources,
@@ -114,8 +122,16 @@ pub(super) struct Market<'a> {
     pub offers: Vec<Offer<'a>>,
     /// Each offer's place in the order that offers are bought in.
     pub ranks: Vec<usize>,
+    /// All offers in that order.
+    pub by_rank: Vec<usize>,
     /// Offers that EC2 is thought to have.
     pub available: FixedBitSet,
+    /// Offers that are nothing special: no GPU, no accelerator, no bare metal.
+    pub plain: FixedBitSet,
+    /// Offers not larger than nodes should be.
+    pub capped: FixedBitSet,
+    /// Offers of known price.
+    pub priced: FixedBitSet,
     /// Why a pool is not planned for.
     pub refused: Vec<(NodePoolName, String)>,
     /// Things that were skipped.
@@ -146,19 +162,45 @@ impl<'a> Market<'a> {
                 market.refused.push((name.clone(), reason));
             }
         }
-        market.available = FixedBitSet::with_capacity(market.offers.len());
-        for (index, offer) in market.offers.iter().enumerate() {
-            market.available.set(index, offer.available);
+        market.mark(input.settings.max_node_vcpus);
+        market.rank_offers();
+        market
+    }
+
+    /// Fills the sets that rules are made of.
+    fn mark(&mut self, max_vcpus: u32) {
+        let count = self.offers.len();
+        let set = |wanted: &dyn Fn(&Offer<'_>, &NodeKind<'_>) -> bool| {
+            let mut bits = FixedBitSet::with_capacity(count);
+            for (index, offer) in self.offers.iter().enumerate() {
+                let kind = self.kinds.get(offer.kind);
+                bits.set(index, kind.is_some_and(|kind| wanted(offer, kind)));
+            }
+            bits
+        };
+        let available = set(&|offer, _| offer.available);
+        let plain = set(&|_, kind| !kind.exotic);
+        let capped = set(&|_, kind| kind.vcpus <= max_vcpus);
+        let priced = set(&|offer, _| offer.price.is_some());
+        (self.available, self.plain, self.capped, self.priced) = (available, plain, capped, priced);
+        for pool in &mut self.pools {
+            pool.bits = FixedBitSet::with_capacity(count);
+            pool.bits.insert_range(pool.offers.clone());
         }
-        let mut order: Vec<usize> = (0..market.offers.len()).collect();
-        order.sort_by(|a, b| market.price_order(*a).cmp(&market.price_order(*b)));
-        market.ranks = vec![usize::MAX; market.offers.len()];
-        for (rank, offer) in order.into_iter().enumerate() {
-            if let Some(slot) = market.ranks.get_mut(offer) {
+    }
+
+    fn rank_offers(&mut self) {
+        let mut order: Vec<_> =
+            (0..self.offers.len()).map(|offer| (self.price_order(offer), offer)).collect();
+        order.sort_unstable();
+        let by_rank: Vec<usize> = order.into_iter().map(|(_, offer)| offer).collect();
+        let mut ranks = vec![usize::MAX; by_rank.len()];
+        for (rank, offer) in by_rank.iter().enumerate() {
+            if let Some(slot) = ranks.get_mut(*offer) {
                 *slot = rank;
             }
         }
-        market
+        (self.ranks, self.by_rank) = (ranks, by_rank);
     }
 
     #[allow(clippy::too_many_arguments, reason = "one step of a pipeline, called once")]
@@ -229,6 +271,7 @@ impl<'a> Market<'a> {
             left,
             nodes_left,
             offers: first_offer..self.offers.len(),
+            bits: FixedBitSet::new(),
         });
         Ok(())
     }
@@ -265,6 +308,7 @@ impl<'a> Market<'a> {
             })
         };
         let kind = self.kinds.len();
+        let first = self.offers.len();
         let mut added: Option<Resources> = None;
         let fixed = self.templates.get(template).map(|t| t.labels.clone()).unwrap_or_default();
         for offering in &instance_type.offerings {
@@ -292,9 +336,11 @@ impl<'a> Market<'a> {
                 });
             }
         }
+        let offers = first..self.offers.len();
         if let Some(added) = added {
             let load = load_of(daemons, instance_type, Some(&fixed), taints, dimensions);
-            self.kinds.push(node_kind(template, instance_type, added, dimensions, limits, load));
+            let kind = node_kind(template, offers, instance_type, added, dimensions, limits, load);
+            self.kinds.push(kind);
         }
     }
 
@@ -348,6 +394,7 @@ impl<'a> Market<'a> {
 
 fn node_kind<'a>(
     template: usize,
+    offers: Range<usize>,
     instance_type: &'a InstanceType,
     added: Resources,
     dimensions: &Dimensions,
@@ -367,6 +414,7 @@ fn node_kind<'a>(
     }
     NodeKind {
         template,
+        offers,
         instance_type,
         added: added.clone(),
         vcpus: u32::try_from(instance_type.capacity.get(&ResourceName::Cpu) / 1000).unwrap_or(0),
@@ -401,8 +449,15 @@ pub(super) fn is_offer_key(key: &str) -> bool {
 
 /// Keys that type or offering decide; any other is the pool's to choose.
 pub(super) fn determined_keys(types: &[InstanceType]) -> BTreeSet<&str> {
-    let mut keys: BTreeSet<&str> =
-        types.iter().flat_map(|t| t.labels.keys().map(String::as_str)).collect();
+    let mut keys: BTreeSet<&str> = BTreeSet::new();
+    // Neighbours mostly have the same keys.
+    let mut last: Option<&InstanceType> = None;
+    for instance_type in types {
+        if !last.is_some_and(|last| last.labels.keys().eq(instance_type.labels.keys())) {
+            keys.extend(instance_type.labels.keys().map(String::as_str));
+        }
+        last = Some(instance_type);
+    }
     keys.extend([
         labels::ZONE,
         labels::CAPACITY_TYPE,
@@ -412,83 +467,4 @@ pub(super) fn determined_keys(types: &[InstanceType]) -> BTreeSet<&str> {
         labels::HOSTNAME,
     ]);
     keys
-}
-
-fn pool_requirements(pool: &NodePool) -> Vec<Requirement> {
-    let mut requirements = pool.spec.template.spec.requirements.clone();
-    for requirement in &mut requirements {
-        requirement.key = current_key(&requirement.key).to_owned();
-    }
-    requirements
-}
-
-/// Until when an offering is left alone, if it is.
-pub(super) fn unavailable_until(
-    unavailable: &BTreeMap<UnavailableOffering, Timestamp>,
-    instance_type: &str,
-    offering: &drover_common::instance_type::Offering,
-) -> Option<Timestamp> {
-    if unavailable.is_empty() {
-        return None;
-    }
-    let names = [None, Some(instance_type.to_owned())];
-    let zones = [None, Some(offering.zone.clone())];
-    let keys = names.iter().flat_map(|name| zones.iter().map(move |zone| (name, zone)));
-    keys.filter_map(|(name, zone)| {
-        unavailable.get(&UnavailableOffering {
-            capacity_type: offering.capacity_type,
-            instance_type: name.clone(),
-            zone: zone.clone(),
-        })
-    })
-    .max()
-    .copied()
-}
-
-/// What the pool's limits leave, and how many nodes.
-fn limits_left(
-    input: &PlanInput<'_>,
-    dimensions: &Dimensions,
-    name: &NodePoolName,
-    pool: &NodePool,
-    problems: &mut Vec<String>,
-) -> (Vec<Option<i64>>, Option<i64>) {
-    let none = Resources::default();
-    let usage = input.pool_usage.get(name).unwrap_or(&none);
-    let mut left = vec![None; dimensions.len()];
-    let mut nodes_left = None;
-    for (key, quantity) in &pool.spec.limits {
-        let text = quantity.to_string();
-        let parsed = Resources::from_quantities([(key.as_str(), text.as_str())]);
-        let resource = ResourceName::from(key.as_str());
-        // A limit that can't be read must not read as "unlimited".
-        let limit = match parsed {
-            Ok(parsed) => parsed.get(&resource),
-            Err(error) => {
-                problems.push(format!("NodePool {name} spec.limits.{key}: {error}"));
-                0
-            }
-        };
-        let remaining = limit.saturating_sub(usage.get(&resource));
-        if key == "nodes" {
-            nodes_left = Some(remaining);
-        } else if let Some(slot) = dimensions
-            .names()
-            .iter()
-            .position(|known| *known == resource)
-            .and_then(|index| left.get_mut(index))
-        {
-            *slot = Some(remaining);
-        }
-    }
-    (left, nodes_left)
-}
-
-/// Requirements with one possible value, as labels.
-pub(super) fn single_values(requirements: &[Requirement]) -> BTreeMap<String, String> {
-    requirements
-        .iter()
-        .filter(|r| r.operator == Operator::In && r.values.len() == 1)
-        .filter_map(|r| Some((r.key.clone(), r.values.first()?.clone())))
-        .collect()
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use drover_common::cluster::{NodeSelectorTerm, PodAffinityTerm, TopologySpreadConstraint};
+use drover_common::labels;
 use drover_common::requirement::{Operator, Requirement};
 use drover_common::taint::{Taint, Toleration};
 use fixedbitset::FixedBitSet;
@@ -84,16 +85,23 @@ impl KeyIndex {
     ) -> &BTreeMap<String, FixedBitSet> {
         if !self.values.contains_key(key) {
             let mut values: BTreeMap<String, FixedBitSet> = BTreeMap::new();
-            for offer in 0..market.offers.len() {
-                if let Some(value) = market.label(offer, key) {
-                    match values.get_mut(value) {
-                        Some(bits) => bits.insert(offer),
-                        None => {
-                            let mut bits = FixedBitSet::with_capacity(market.offers.len());
-                            bits.insert(offer);
-                            values.insert(value.to_owned(), bits);
-                        }
+            let mut note = |offers: std::ops::Range<usize>, value: Option<&str>| {
+                let Some(value) = value else { return };
+                if let Some(bits) = values.get_mut(value) {
+                    bits.insert_range(offers);
+                } else {
+                    let mut bits = FixedBitSet::with_capacity(market.offers.len());
+                    bits.insert_range(offers);
+                    values.insert(value.to_owned(), bits);
+                }
+            };
+            for kind in &market.kinds {
+                if matches!(key, labels::ZONE | labels::CAPACITY_TYPE) {
+                    for offer in kind.offers.clone() {
+                        note(offer..offer + 1, market.label(offer, key));
                     }
+                } else {
+                    note(kind.offers.clone(), market.label(kind.offers.start, key));
                 }
             }
             self.values.insert(key.to_owned(), values);

@@ -16,6 +16,7 @@ mod overlays;
 mod pod_affinity;
 mod pool_requirements;
 mod preferences;
+mod price;
 mod priority;
 mod random;
 mod repack;

@@ -7,9 +7,11 @@ use drover_common::cluster::{
 };
 use drover_common::labels;
 use drover_common::taint::Taint;
+use fixedbitset::FixedBitSet;
 
+use super::market::Market;
 use super::matching::{current_key, selects};
-use super::rules::{NodeRules, Variant};
+use super::rules::{KeyIndex, NodeRules, Variant};
 use crate::view::{PodShape, View};
 
 /// What a term demands of the domain a pod goes to.
@@ -73,6 +75,8 @@ pub(super) struct Tracked {
     pub owning: BTreeMap<String, i64>,
     /// Domains that a spread takes its minimum over.
     pub universe: BTreeSet<String>,
+    /// Those of nodes that are there or on their way.
+    pub there: BTreeSet<String>,
 }
 
 /// All terms that a plan must watch.
@@ -110,8 +114,14 @@ impl Topology {
             matching: BTreeMap::new(),
             owning: BTreeMap::new(),
             universe: BTreeSet::new(),
+            there: BTreeSet::new(),
         });
         index
+    }
+
+    /// The number of a term, if it is watched.
+    pub(super) fn position(&self, term: &Term) -> Option<usize> {
+        self.index.get(term).copied()
     }
 
     /// Terms whose selector matches the shape.
@@ -146,6 +156,11 @@ impl Topology {
                 *tracked.owning.entry(value).or_default() += count;
             }
         }
+    }
+
+    /// Whether a term asks for company.
+    pub(super) fn is_affinity(&self, term: usize) -> bool {
+        self.terms.get(term).is_some_and(|tracked| tracked.term.kind == TermKind::Affinity)
     }
 
     /// Keys other than the host name whose value decides for such a pod.
@@ -228,6 +243,21 @@ impl Tracked {
         }
         let count = |domain: &String| self.matching.get(domain).copied().unwrap_or(0);
         self.universe.iter().map(count).min().unwrap_or(0)
+    }
+
+    /// Offers of nodes whose pods the term counts.
+    pub(super) fn counted_offers(&self, market: &Market<'_>, index: &mut KeyIndex) -> FixedBitSet {
+        let mut offers = market.available.clone();
+        let TermKind::Spread { nodes, honour, .. } = &self.term.kind else { return offers };
+        for pool in market.pools.iter().filter(|_| honour.taints) {
+            if nodes.repelled_by(&pool.taints).is_some() {
+                offers.remove_range(pool.offers.clone());
+            }
+        }
+        if honour.affinity {
+            offers.intersect_with(&nodes.offers(market, index));
+        }
+        offers
     }
 
     /// Whether a node is one whose pods the term counts.

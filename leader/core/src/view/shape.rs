@@ -73,6 +73,11 @@ pub struct PodShape {
 }
 
 impl PodShape {
+    /// Whether it takes more of a node than its requests: host ports, volumes.
+    pub fn is_special(&self) -> bool {
+        !self.ports.is_empty() || !self.volumes.is_empty()
+    }
+
     /// The shape of a pod.
     pub fn of(pod: &Pod) -> Self {
         Self {

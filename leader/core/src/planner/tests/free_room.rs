@@ -114,6 +114,33 @@ fn a_daemon_takes_room_only_on_the_types_it_runs_on() {
 }
 
 #[test]
+fn pods_placed_without_a_preference_keep_their_nodes_too() {
+    let mut world = World::small();
+    let zone = "topology.kubernetes.io/zone";
+    let zones = json!([{"key": zone, "operator": "In", "values": ["us-east-1a"]}]);
+    world.pool("default", zones, json!({}));
+    // A zone that no pod can reach: the second of them is placed without the spread.
+    world.node("full", "m5.large", "us-east-1c");
+    world.running("old", "old", "full", json!({"cpu": "1900m"}));
+    let large = json!({"cpu": "1500m", "memory": "1Gi"});
+    let apart = json!({"matchLabels": {"app": "soft"}});
+    let soft = json!({"spec": {
+        "topologySpreadConstraints": [{"maxSkew": 1, "topologyKey": zone,
+            "whenUnsatisfiable": "ScheduleAnyway", "labelSelector": apart}],
+        "affinity": {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [
+            {"labelSelector": apart, "topologyKey": "kubernetes.io/hostname"}]}}}});
+    world.pods("soft", 3, large.clone(), soft);
+    let first = world.plan();
+    assert_eq!(first.launches.len(), 3);
+    launch_all(&mut world, &first);
+    world.pods("late", 1, large, json!({"spec": {"priority": 10}}));
+    let second = world.plan();
+    let launched: Vec<&str> =
+        second.launches.iter().flat_map(|l| &l.pods).map(|pod| pod.name.as_str()).collect();
+    assert_eq!(launched, ["late-0"], "the others have their nodes");
+}
+
+#[test]
 fn a_node_that_joined_and_is_not_ready_yet_counts_the_pods_it_has() {
     let mut world = World::small();
     world.pool("default", json!([]), json!({}));

@@ -290,12 +290,10 @@ fn addable(world: &World, plan: &Plan) -> Option<(ObjectKey, String)> {
         }
         for kind in &world.catalogs["default"].instance_types {
             for offering in kind.offerings.iter().filter(|o| ZONES.contains(&o.zone.as_str())) {
-                let mut more = plan.clone();
-                more.unschedulable.remove(position);
                 let mut labels = kind.labels.clone();
                 labels.insert(labels::NODEPOOL.to_owned(), "default".to_owned());
                 labels.insert(labels::NODECLASS.to_owned(), "default".to_owned());
-                more.launches.push(Launch {
+                let launch = Launch {
                     nodepool: NodePoolName::from("default"),
                     nodeclass: "default".to_owned(),
                     capacity_type: offering.capacity_type,
@@ -314,7 +312,16 @@ fn addable(world: &World, plan: &Plan) -> Option<(ObjectKey, String)> {
                     pods: vec![left.pod.clone()],
                     hourly_price_micro: offering.price.unwrap_or(0),
                     allocatable: kind.allocatable.clone(),
-                });
+                };
+                // Most types are ruled out by themselves, without a look at the whole plan.
+                let mut alone = Vec::new();
+                check::check_launch(&input, plan.launches.len(), &launch, &mut alone);
+                if !alone.is_empty() {
+                    continue;
+                }
+                let mut more = plan.clone();
+                more.unschedulable.remove(position);
+                more.launches.push(launch);
                 if check::check(&input, &more).is_empty() {
                     let place = format!("{} in {}", kind.name, offering.zone);
                     return Some((left.pod.clone(), place));
@@ -343,33 +350,24 @@ fn holds(case: &Case) -> Result<(), TestCaseError> {
     Ok(())
 }
 
-proptest! {
-    // Not a free choice: of the seeds 1, 2, 3 and 11 this is the one that passes. The next test has
-    // what the others find.
-    #![proptest_config(ProptestConfig {
-        cases: 32,
-        rng_seed: RngSeed::Fixed(2),
-        ..ProptestConfig::default()
-    })]
-
-    #[test]
-    fn plans_break_no_rule_and_leave_nothing_that_one_more_node_would_hold(case in case()) {
-        holds(&case)?;
+/// More cases and other seeds on demand: `PROPTEST_CASES` and `PROPTEST_RNG_SEED`.
+fn config() -> ProptestConfig {
+    let is_set = |name: &str| std::env::var_os(name).is_some();
+    let mut config = ProptestConfig::default();
+    if !is_set("PROPTEST_CASES") {
+        config.cases = 96;
     }
+    if !is_set("PROPTEST_RNG_SEED") {
+        config.rng_seed = RngSeed::Fixed(1);
+    }
+    config
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig {
-        cases: 32,
-        rng_seed: RngSeed::Fixed(1),
-        failure_persistence: None,
-        ..ProptestConfig::default()
-    })]
+    #![proptest_config(config())]
 
     #[test]
-    #[ignore = "fails: a pod is planned for twice beside a node in flight (seeds 1 and 11); with seed 3 \
-                a pod is left that one more node would hold"]
-    fn plans_hold_with_other_seeds(case in case()) {
+    fn plans_break_no_rule_and_leave_nothing_that_one_more_node_would_hold(case in case()) {
         holds(&case)?;
     }
 }

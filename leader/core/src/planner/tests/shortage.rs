@@ -2,8 +2,9 @@
 
 use serde_json::{Value, json};
 
-use super::world::World;
+use super::world::{World, all_types};
 use drover_common::instance_type::CapacityType::{OnDemand, Spot};
+use drover_common::instance_type::InstanceType;
 
 use crate::planner::UnavailableOffering;
 
@@ -59,4 +60,26 @@ fn every_reason_says_what_to_change() {
     let arm: Value = json!({"spec": {"nodeSelector": {"kubernetes.io/arch": "arm64"}}});
     world.pods("arm", 1, json!({"cpu": "500m"}), arm);
     insta::assert_snapshot!(world.story());
+}
+
+#[test]
+fn types_above_the_cap_are_taken_where_nothing_smaller_is_sold() {
+    let near = json!({"spec": {"affinity": {"podAffinity": {
+        "requiredDuringSchedulingIgnoredDuringExecution": [
+            {"labelSelector": {"matchLabels": {"app": "anchor"}},
+                "topologyKey": "topology.kubernetes.io/zone"}]}}}});
+    let named = |name: &&InstanceType| matches!(name.name.as_str(), "m5.large" | "m5.12xlarge");
+    let mut types: Vec<InstanceType> = all_types().iter().filter(named).cloned().collect();
+    for kind in types.iter_mut().filter(|kind| kind.name == "m5.large") {
+        kind.offerings.retain(|offering| offering.zone == "us-east-1a");
+    }
+    let mut world = World::with_types(types);
+    world.pool("default", json!([]), json!({}));
+    let there = json!({"spec": {"nodeSelector": {"topology.kubernetes.io/zone": "us-east-1b"}}});
+    world.pods("anchor", 1, json!({"cpu": "47"}), there);
+    world.pods("near", 1, json!({"cpu": "1"}), near);
+    let plan = world.plan();
+    assert_eq!(plan.unschedulable, []);
+    let zones: Vec<&[String]> = plan.launches.iter().map(|l| l.zones.as_slice()).collect();
+    assert_eq!(zones, [["us-east-1b"], ["us-east-1b"]]);
 }

@@ -83,6 +83,8 @@ fn node_affinity_narrows_the_domains_unless_it_is_ignored() {
         super::world::merge(&mut rules, here.clone());
         rules
     };
+    world.node("full", "m5.large", "us-east-1c");
+    world.running("old", "old", "full", json!({"cpu": "1900m"}));
     world.pods("honour", 4, request(), with("honour", json!({})));
     world.pods("ignore", 4, request(), with("ignore", json!({"nodeAffinityPolicy": "Ignore"})));
     insta::assert_snapshot!(world.story());
@@ -123,6 +125,8 @@ fn a_rollout_is_spread_by_itself_with_match_label_keys() {
 fn a_volume_narrows_the_node_but_not_the_count() {
     let mut world = World::small();
     three_zones(&mut world);
+    world.node("full", "m5.large", "us-east-1c");
+    world.running("old", "old", "full", json!({"cpu": "1900m"}));
     world.object(
         drover_common::call::Kind::StorageClass,
         json!({
@@ -164,4 +168,26 @@ fn a_spread_that_limits_cut_short_is_kept_even() {
         *counts.entry(launch.zones.clone()).or_insert(0) += launch.pods.len();
     }
     assert!(counts.values().all(|count| *count == 1), "{counts:?}");
+}
+
+#[test]
+fn where_pods_must_stay_together_only_zones_with_nodes_count() {
+    let mut world = World::small();
+    world.pool("default", json!([]), json!({}));
+    let own = json!({"matchLabels": {"app": "pair"}});
+    let zone = "topology.kubernetes.io/zone";
+    let both = json!({"spec": {
+        "topologySpreadConstraints": [{"maxSkew": 1, "topologyKey": zone,
+            "whenUnsatisfiable": "DoNotSchedule", "labelSelector": own}],
+        "affinity": {"podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [
+            {"labelSelector": own, "topologyKey": zone}]}}}});
+    world.pods("pair", 2, json!({"cpu": "500m", "memory": "1Gi"}), both);
+    let plan = world.plan();
+    assert_eq!(plan.unschedulable, []);
+    // A node elsewhere is a zone that the scheduler would count.
+    let first = plan.launches.first().and_then(|launch| launch.zones.first()).unwrap().clone();
+    let elsewhere = ["us-east-1a", "us-east-1b"].into_iter().find(|z| *z != first).unwrap();
+    world.node("n1", "m5.large", elsewhere);
+    world.running("old", "old", "n1", json!({"cpu": "1900m"}));
+    assert_eq!(world.plan().unschedulable.len(), 1);
 }

@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use crate::nodeclass::catalog::NodeClassCatalog;
 use crate::planner::{
     InFlightNode, PlacementTarget, Plan, PlanInput, PlannerSettings, UnavailableOffering,
-    VirtualPods, check, plan,
+    VirtualPods, check, draft,
 };
 use crate::view::View;
 
@@ -233,7 +233,7 @@ impl World {
     /// Plans, and checks the plan.
     pub(crate) fn plan(&self) -> Plan {
         let input = self.input();
-        let plan = plan(&input);
+        let plan = draft(&input);
         let violations = check::check(&input, &plan);
         assert!(violations.is_empty(), "{violations:#?}");
         plan

@@ -57,7 +57,8 @@ fn count_in(
     i64::try_from(pods.count()).unwrap_or(i64::MAX)
 }
 
-/// The emptiest domain's count once all pods are there. A new host is always empty.
+/// The emptiest domain's count once all pods are there. A new host is always empty; a node that is
+/// not decided yet may be in any of its domains.
 fn least(
     picture: &Picture<'_>,
     pod: &Pod,
@@ -67,8 +68,14 @@ fn least(
     let domains: BTreeSet<&str> = picture
         .places
         .iter()
-        .filter(|place| counts(place, pod, constraint, Sure::Certainly))
-        .filter_map(|place| place.domain(key))
+        .flat_map(|place| place.labels.get(key).into_iter().flatten().map(move |d| (place, d)))
+        .filter(|(place, domain)| {
+            let mut labels = place.labels.clone();
+            labels.insert(key.to_owned(), BTreeSet::from([(*domain).clone()]));
+            let decided = Place { labels, taints: place.taints.clone() };
+            counts(&decided, pod, constraint, Sure::Possibly)
+        })
+        .map(|(_, domain)| domain.as_str())
         .collect();
     let too_few = constraint.min_domains.is_some_and(|least| (domains.len() as i64) < least.into());
     if key == labels::HOSTNAME || too_few {

@@ -1,0 +1,93 @@
+//! What NodePools and shortages leave: requirements, limits, offerings that are left alone.
+
+use std::collections::BTreeMap;
+
+use drover_common::crd::NodePool;
+use drover_common::id::NodePoolName;
+use drover_common::requirement::{Operator, Requirement};
+use drover_common::resources::{ResourceName, Resources};
+use jiff::Timestamp;
+
+use crate::planner::dimension::Dimensions;
+use crate::planner::matching::current_key;
+use crate::planner::{PlanInput, UnavailableOffering};
+
+/// Until when an offering is left alone, if it is.
+pub(in crate::planner) fn unavailable_until(
+    unavailable: &BTreeMap<UnavailableOffering, Timestamp>,
+    instance_type: &str,
+    offering: &drover_common::instance_type::Offering,
+) -> Option<Timestamp> {
+    if unavailable.is_empty() {
+        return None;
+    }
+    let names = [None, Some(instance_type.to_owned())];
+    let zones = [None, Some(offering.zone.clone())];
+    let keys = names.iter().flat_map(|name| zones.iter().map(move |zone| (name, zone)));
+    keys.filter_map(|(name, zone)| {
+        unavailable.get(&UnavailableOffering {
+            capacity_type: offering.capacity_type,
+            instance_type: name.clone(),
+            zone: zone.clone(),
+        })
+    })
+    .max()
+    .copied()
+}
+
+/// What the pool's limits leave, and how many nodes.
+pub(super) fn limits_left(
+    input: &PlanInput<'_>,
+    dimensions: &Dimensions,
+    name: &NodePoolName,
+    pool: &NodePool,
+    problems: &mut Vec<String>,
+) -> (Vec<Option<i64>>, Option<i64>) {
+    let none = Resources::default();
+    let usage = input.pool_usage.get(name).unwrap_or(&none);
+    let mut left = vec![None; dimensions.len()];
+    let mut nodes_left = None;
+    for (key, quantity) in &pool.spec.limits {
+        let text = quantity.to_string();
+        let parsed = Resources::from_quantities([(key.as_str(), text.as_str())]);
+        let resource = ResourceName::from(key.as_str());
+        // A limit that can't be read must not read as "unlimited".
+        let limit = match parsed {
+            Ok(parsed) => parsed.get(&resource),
+            Err(error) => {
+                problems.push(format!("NodePool {name} spec.limits.{key}: {error}"));
+                0
+            }
+        };
+        let remaining = limit.saturating_sub(usage.get(&resource));
+        if key == "nodes" {
+            nodes_left = Some(remaining);
+        } else if let Some(slot) = dimensions
+            .names()
+            .iter()
+            .position(|known| *known == resource)
+            .and_then(|index| left.get_mut(index))
+        {
+            *slot = Some(remaining);
+        }
+    }
+    (left, nodes_left)
+}
+
+/// A pool's requirements under today's label keys.
+pub(super) fn pool_requirements(pool: &NodePool) -> Vec<Requirement> {
+    let mut requirements = pool.spec.template.spec.requirements.clone();
+    for requirement in &mut requirements {
+        requirement.key = current_key(&requirement.key).to_owned();
+    }
+    requirements
+}
+
+/// Requirements with one possible value, as labels.
+pub(in crate::planner) fn single_values(requirements: &[Requirement]) -> BTreeMap<String, String> {
+    requirements
+        .iter()
+        .filter(|r| r.operator == Operator::In && r.values.len() == 1)
+        .filter_map(|r| Some((r.key.clone(), r.values.first()?.clone())))
+        .collect()
+}

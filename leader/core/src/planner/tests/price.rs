@@ -1,0 +1,64 @@
+//! What plans cost, whatever the pods.
+
+use proptest::prelude::*;
+use serde_json::json;
+
+use super::world::{World, all_types};
+
+/// A few families, so that many plans can be made.
+fn small_catalog() -> World {
+    let families = ["c5", "m5", "r5", "m6g"];
+    let listed = |name: &str| families.contains(&name.split('.').next().unwrap_or_default());
+    World::with_types(all_types().iter().filter(|t| listed(&t.name)).cloned().collect())
+}
+
+fn world(apps: &[(u32, u32, usize)], capacity_types: &[&str]) -> World {
+    let mut world = small_catalog();
+    let billing =
+        json!([{"key": "karpenter.sh/capacity-type", "operator": "In", "values": capacity_types}]);
+    world.pool("default", billing, json!({}));
+    for (number, (cpu, memory, count)) in apps.iter().enumerate() {
+        let request = json!({"cpu": format!("{cpu}m"), "memory": format!("{memory}Mi")});
+        world.pods(&format!("app{number}"), *count, request, json!({}));
+    }
+    world
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+
+    #[test]
+    fn no_plan_is_dearer_than_first_fit_or_larger_than_the_cap(
+        apps in prop::collection::vec((50_u32..8000, 100_u32..30_000, 1_usize..30), 1..10),
+    ) {
+        let world = world(&apps, &["on-demand"]);
+        let plan = world.plan();
+        prop_assert!(plan.unschedulable.is_empty());
+        prop_assert!(plan.report.hourly_price_micro <= plan.report.first_fit_price_micro);
+        for offering in plan.launches.iter().flat_map(|launch| &launch.offerings) {
+            let found = all_types().iter().find(|t| t.name == offering.instance_type).unwrap();
+            prop_assert!(found.capacity.get(&"cpu".into()) <= 32_000, "{offering:?}");
+        }
+        prop_assert_eq!(&plan, &world.plan());
+    }
+
+    #[test]
+    fn spot_is_diverse_and_under_a_ceiling(
+        apps in prop::collection::vec((50_u32..4000, 100_u32..8_000, 1_usize..20), 1..6),
+    ) {
+        let plan = world(&apps, &["spot", "on-demand"]).plan();
+        for launch in &plan.launches {
+            let mut types: Vec<&str> = Vec::new();
+            for offering in &launch.offerings {
+                // The first of a type is its cheapest.
+                let known = types.contains(&offering.instance_type.as_str());
+                let ceiling = launch.hourly_price_micro * 3 / 2;
+                prop_assert!(known || types.len() < 15 || offering.price_micro <= Some(ceiling));
+                if !known {
+                    types.push(&offering.instance_type);
+                }
+            }
+            prop_assert!(types.len() <= 60);
+        }
+    }
+}
