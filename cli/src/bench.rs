@@ -2,6 +2,7 @@
 
 mod agent;
 mod dump;
+mod filler;
 mod memory;
 mod notice;
 mod plan;
@@ -9,8 +10,6 @@ mod plan;
 use std::process::ExitCode;
 
 use crate::args::BenchArgs;
-
-pub(crate) use memory::resident_kilobytes;
 
 /// Runs one benchmark and prints its figures.
 pub(crate) fn run(args: BenchArgs) -> anyhow::Result<ExitCode> {

@@ -7,10 +7,8 @@ mod cloud;
 mod cluster;
 mod identities;
 mod leaders;
-mod manifests;
-mod measure;
+pub(crate) mod manifests;
 mod member;
-mod notice;
 mod state_dir;
 mod tour;
 
@@ -20,7 +18,7 @@ use std::sync::Arc;
 use anyhow::Context;
 use drover_sandbox::world::WorldOptions;
 
-use crate::args::{MemoryArgs, NoticeArgs, SandboxArgs};
+use crate::args::SandboxArgs;
 use crate::narration::Narrator;
 use crate::role::shutdown_on_signals;
 use agents::Agents;
@@ -29,6 +27,8 @@ use cluster::Cluster;
 use identities::LeaderFiles;
 use leaders::Leaders;
 use state_dir::StateDir;
+
+pub(crate) use tour::{Progress, Waited, wait};
 
 /// The name of the simulated cluster; its subnets and security groups are tagged with it.
 pub(crate) const CLUSTER_NAME: &str = "drover-sandbox";
@@ -91,33 +91,18 @@ async fn run_on(args: SandboxArgs) -> anyhow::Result<ExitCode> {
     Ok(code)
 }
 
-/// Measures the memory of leaders and agents; see [`measure`].
-pub(crate) async fn measure_memory(
+/// Raises everything, lets `act` act on it, and takes it down again.
+pub(crate) async fn on_stage(
     args: &SandboxArgs,
-    memory: &MemoryArgs,
-    settle: std::time::Duration,
+    act: impl AsyncFnOnce(&Stage) -> anyhow::Result<bool>,
 ) -> anyhow::Result<bool> {
     drover_kubernetes::install_crypto_provider();
     let state_dir = StateDir::open(None)?;
     state_dir.log_to_file()?;
     let stage = raise(args, &state_dir).await?;
-    let measured = measure::run(&stage, memory, settle).await;
+    let acted = act(&stage).await;
     stage.strike().await;
-    measured
-}
-
-/// Measures how soon notices are acted on; see [`notice`].
-pub(crate) async fn measure_notice(
-    args: &SandboxArgs,
-    notice: &NoticeArgs,
-) -> anyhow::Result<bool> {
-    drover_kubernetes::install_crypto_provider();
-    let state_dir = StateDir::open(None)?;
-    state_dir.log_to_file()?;
-    let stage = raise(args, &state_dir).await?;
-    let measured = notice::run(&stage, notice).await;
-    stage.strike().await;
-    measured
+    acted
 }
 
 async fn perform(args: &SandboxArgs, stage: &Stage) -> anyhow::Result<bool> {
@@ -167,6 +152,11 @@ async fn raise(args: &SandboxArgs, state_dir: &StateDir) -> anyhow::Result<Stage
 }
 
 impl Stage {
+    /// The simulated world.
+    pub(crate) fn world(&self) -> &drover_sandbox::SharedWorld {
+        self.sandbox.world()
+    }
+
     /// Stops agents, then leaders, then the world they live in.
     async fn strike(self) {
         self.agents.stop().await;

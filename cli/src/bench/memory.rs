@@ -3,10 +3,9 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::Context;
-
-use crate::args::{MemoryArgs, SandboxArgs};
-use crate::sandbox::measure_memory;
+use super::filler::{Filler, on_stage};
+use crate::args::MemoryArgs;
+use crate::sandbox::Stage;
 
 /// How long everything may idle before it is measured.
 const SETTLE: Duration = Duration::from_secs(15);
@@ -14,25 +13,48 @@ const SETTLE: Duration = Duration::from_secs(15);
 /// Starts a sandbox with leaders and agents as processes, fills it, lets it idle, and prints the
 /// resident memory of each kind of process.
 pub(crate) fn run(args: &MemoryArgs) -> anyhow::Result<ExitCode> {
-    let sandbox = SandboxArgs {
-        exit: true,
-        processes: true,
-        leaders: 3,
-        boot_delay: Duration::from_secs(2),
-        speed: 4.0,
-        seed: 1,
-        ..SandboxArgs::default()
+    // Small nodes, of which pods fill about one for thirty.
+    let filler = Filler {
+        requirements: "[
+        {key: node.kubernetes.io/instance-type, operator: In, values: [m5.xlarge, m6i.xlarge]},
+        {key: karpenter.sh/capacity-type, operator: In, values: [on-demand]}]",
+        disruption: "{}",
+        pods: args.pods,
+        requests: "{cpu: 125m, memory: 128Mi}",
+        grace: 30,
     };
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .context("cannot start the runtime")?;
-    let ready = runtime.block_on(measure_memory(&sandbox, args, SETTLE))?;
-    Ok(if ready { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    on_stage(3, true, async |stage| measure(stage, &filler).await)
+}
+
+async fn measure(stage: &Stage, filler: &Filler) -> anyhow::Result<bool> {
+    let filled = filler.fill(stage, Duration::from_secs(300)).await?;
+    stage.narrator.tell(&format!("idle for {} s", SETTLE.as_secs()));
+    tokio::time::sleep(SETTLE).await;
+    let nodes = filled.snapshot.managed_nodes().count();
+    let (pods, _) = filled.snapshot.readiness();
+    stage.narrator.print(&format!("\n{pods} pods, {nodes} nodes"));
+    report(stage, "leader", &stage.leaders.pids().await);
+    report(stage, "agent", &stage.agents.pids().await);
+    Ok(filled.reached.is_some())
+}
+
+fn report(stage: &Stage, name: &str, pids: &[u32]) {
+    let mut sizes: Vec<u64> = pids.iter().filter_map(|pid| resident_kilobytes(*pid)).collect();
+    sizes.sort_unstable();
+    let (Some(least), Some(most)) = (sizes.first(), sizes.last()) else { return };
+    let median = sizes.get(sizes.len() / 2).copied().unwrap_or_default();
+    let mib = |kilobytes: u64| kilobytes as f64 / 1024.0;
+    stage.narrator.print(&format!(
+        "{name:<8} {:>4} processes, RSS MiB: min {:.1}, median {:.1}, max {:.1}",
+        sizes.len(),
+        mib(*least),
+        mib(median),
+        mib(*most)
+    ));
 }
 
 /// Resident kilobytes of a process, from `/proc/<pid>/status` (field `VmRSS`).
-pub(crate) fn resident_kilobytes(pid: u32) -> Option<u64> {
+fn resident_kilobytes(pid: u32) -> Option<u64> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
     line.split_whitespace().next()?.parse().ok()

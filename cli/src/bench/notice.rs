@@ -1,28 +1,138 @@
-//! How soon a spot notice is acted on.
+//! How soon a spot notice is acted on: from the moment IMDS answers with it to what shows at the API
+//! server and at EC2. Looked at inside the simulated world, where both are, so that no client's
+//! polling adds to the figures.
 
+mod seen;
+
+use std::collections::BTreeSet;
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anyhow::Context;
+use drover_common::id::InstanceId;
+use drover_sandbox::world::faults::{Face, Fault, FaultEffect};
+use drover_sandbox::world::resource::Resource;
+use jiff::SignedDuration;
 
-use crate::args::{NoticeArgs, SandboxArgs};
-use crate::sandbox::measure_notice;
+use super::filler::{Filler, on_stage};
+use crate::args::NoticeArgs;
+use crate::sandbox::Stage;
+use seen::Figures;
+
+/// What EC2 promises.
+const LEAD: SignedDuration = SignedDuration::from_secs(120);
+/// Replacements join in this time; waiting for it keeps one node's news apart from the next one's.
+const LULL: Duration = Duration::from_millis(700);
+
+const PODS: Resource = Resource::new("", "pods");
 
 /// Starts a sandbox with an agent on each of many spot nodes, interrupts them, and prints how long it
-/// took until that showed.
+/// took until that showed. Fails if a node was not cordoned.
 pub(crate) fn run(args: &NoticeArgs) -> anyhow::Result<ExitCode> {
-    let sandbox = SandboxArgs {
-        exit: true,
-        leaders: args.leaders,
-        boot_delay: Duration::from_secs(2),
-        speed: 4.0,
-        seed: 1,
-        ..SandboxArgs::default()
+    // Spot nodes of one size, and pods of which three fill a node.
+    let filler = Filler {
+        requirements: "[
+        {key: karpenter.k8s.aws/instance-cpu, operator: In, values: ['4']},
+        {key: karpenter.k8s.aws/instance-category, operator: In, values: [c, m, r]},
+        {key: karpenter.sh/capacity-type, operator: In, values: [spot]}]",
+        disruption: "{consolidationPolicy: WhenEmpty, consolidateAfter: Never}",
+        pods: args.nodes.saturating_mul(3),
+        requests: "{cpu: 1100m, memory: 256Mi}",
+        grace: 5,
     };
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .context("cannot start the runtime")?;
-    let all = runtime.block_on(measure_notice(&sandbox, args))?;
-    Ok(if all { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    on_stage(args.leaders, false, async |stage| measure(stage, &filler, args).await)
+}
+
+async fn measure(stage: &Stage, filler: &Filler, args: &NoticeArgs) -> anyhow::Result<bool> {
+    filler.fill(stage, Duration::from_secs(900)).await?;
+    // Agents start a little after their nodes.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let victims = victims(stage, args.nodes as usize);
+    anyhow::ensure!(!victims.is_empty(), "there is no spot node with pods");
+    stage.narrator.print(&format!("\n{} nodes, one agent each", victims.len()));
+    if args.without_leaders {
+        stage.leaders.stop().await;
+        stage.narrator.print("every leader is stopped");
+    }
+    let figures = match args.api_down {
+        None => one_by_one(stage, &victims, !args.without_leaders).await?,
+        Some(down) => all_at_once(stage, &victims, down).await?,
+    };
+    for line in figures.lines(victims.len()) {
+        stage.narrator.print(&line);
+    }
+    Ok(figures.cordons() == victims.len())
+}
+
+/// Interrupts node after node.
+async fn one_by_one(
+    stage: &Stage,
+    victims: &[(InstanceId, String)],
+    wants_fleet: bool,
+) -> anyhow::Result<Figures> {
+    let mut figures = Figures::default();
+    for (index, (instance, node)) in victims.iter().enumerate() {
+        let world = stage.world();
+        let fleets = world.with(|world, _| seen::fleets(world));
+        let start = announce(stage, instance)?;
+        figures.add(seen::follow(world, node, start, fleets, wants_fleet).await);
+        stage.narrator.progress(&format!("{} of {}", index + 1, victims.len()));
+        // The polls of the next node are met at any point of their period.
+        let apart = Duration::from_millis(u64::try_from(index * 137 % 500).unwrap_or(0));
+        tokio::time::sleep(LULL + apart).await;
+    }
+    Ok(figures)
+}
+
+/// Interrupts all nodes while the API server is down.
+async fn all_at_once(
+    stage: &Stage,
+    victims: &[(InstanceId, String)],
+    down: Duration,
+) -> anyhow::Result<Figures> {
+    let id = stage.world().with(|world, _| {
+        let effect = FaultEffect::Error {
+            status: 503,
+            code: "ServiceUnavailable".to_owned(),
+            message: "down for the benchmark".to_owned(),
+        };
+        let (probability, remaining) = (1.0, None);
+        let (face, operation) = (Face::Kubernetes, String::new());
+        world.faults.add(Fault { face, operation, effect, probability, remaining })
+    });
+    let mut nodes = Vec::new();
+    for (instance, node) in victims {
+        announce(stage, instance)?;
+        nodes.push(node.clone());
+    }
+    tokio::time::sleep(down).await;
+    stage.world().with(|world, _| world.faults.remove(id));
+    Ok(seen::follow_all(stage.world(), &nodes).await)
+}
+
+/// Spot nodes with pods that would move, and their instances.
+fn victims(stage: &Stage, most: usize) -> Vec<(InstanceId, String)> {
+    stage.world().with(|world, _| {
+        let busy: BTreeSet<String> = world
+            .store
+            .iter(&PODS)
+            .filter_map(|(_, pod)| Some(pod.pointer("/spec/nodeName")?.as_str()?.to_owned()))
+            .collect();
+        world
+            .cloud
+            .instances()
+            .filter(|instance| !instance.state.is_gone())
+            .map(|instance| (instance.id.clone(), instance.private_dns_name()))
+            .filter(|(_, node)| busy.contains(node))
+            .take(most)
+            .collect()
+    })
+}
+
+fn announce(stage: &Stage, instance: &InstanceId) -> anyhow::Result<Instant> {
+    let told = stage.world().with(|world, now| {
+        let told = world.cloud.interrupt(instance, now, LEAD);
+        (told, Instant::now())
+    });
+    told.0?;
+    Ok(told.1)
 }
