@@ -116,7 +116,8 @@ struct Brain {
     board: watch::Sender<Arc<Board>>,
     term: Option<u64>,
     last_tick: Instant,
-    tick_took: Duration,
+    /// How long the last two looks took.
+    ticks_took: [Duration; 2],
     state_changed: bool,
 }
 
@@ -142,7 +143,7 @@ pub(super) fn start(
         board,
         term: None,
         last_tick: Instant::now(),
-        tick_took: Duration::ZERO,
+        ticks_took: [Duration::ZERO; 2],
         state_changed: false,
     };
     let stop = stop.clone();
@@ -150,6 +151,12 @@ pub(super) fn start(
         stop.run_until_cancelled(brain.live(asked, returned, events)).await;
     });
     (BrainHandle { questions, board: shown }, task)
+}
+
+/// Until the next look, where one is due. Looks that take long are followed by longer pauses. One that
+/// planned is an exception, and what it decided is not kept waiting for it.
+fn pause_after(ticks_took: [Duration; 2]) -> Duration {
+    SHORTEST_TICK.max(ticks_took[0].min(ticks_took[1]) * 2)
 }
 
 impl Brain {
@@ -212,11 +219,10 @@ impl Brain {
         }
     }
 
-    /// When everything is looked at next. A look that takes long is followed by a longer pause.
+    /// When everything is looked at next.
     fn next_tick(&self) -> Instant {
         let due = self.state_changed || self.control.next_wakeup().is_some();
-        let pause = if due { SHORTEST_TICK.max(self.tick_took * 2) } else { USUAL_TICK };
-        self.last_tick + pause
+        self.last_tick + if due { pause_after(self.ticks_took) } else { USUAL_TICK }
     }
 
     async fn tick(&mut self) {
@@ -224,7 +230,7 @@ impl Brain {
         let begun = Instant::now();
         self.step(vec![Input::Tick]).await;
         self.last_tick = Instant::now();
-        self.tick_took = self.last_tick - begun;
+        self.ticks_took = [self.last_tick - begun, self.ticks_took[0]];
         let board = board_of(&self.control, &self.group.state());
         self.board.send_if_modified(|shown| {
             let modified = **shown != board;
@@ -324,4 +330,19 @@ fn board_of(control: &Control, state: &State) -> Board {
             Some((node.clone(), (instance, directives)))
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_single_long_look_delays_nothing_and_many_do() {
+        let after = |last, before| {
+            pause_after([Duration::from_millis(last), Duration::from_millis(before)]).as_millis()
+        };
+        assert_eq!(after(600, 1), 5, "it planned");
+        assert_eq!(after(1, 600), 5);
+        assert_eq!(after(600, 500), 1_000);
+    }
 }

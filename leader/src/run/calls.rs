@@ -14,6 +14,10 @@ use super::counters::Counters;
 use super::rate::RateLimit;
 
 const KUBERNETES_AT_ONCE: usize = 64;
+/// Events only tell: however many there are, what they tell of does not wait for them.
+const EVENTS_AT_ONCE: usize = 4;
+/// Which share of the allowed requests events may take, one of so many.
+const EVENTS_SHARE: u32 = 4;
 const EC2_AT_ONCE: usize = 16;
 const KUBERNETES_TIMEOUT: Duration = Duration::from_secs(10);
 /// Above what the EC2 clients allow themselves for the slowest paginated read.
@@ -25,8 +29,10 @@ pub(super) struct Caller {
     kubernetes: Client,
     ec2: Ec2,
     kubernetes_slots: Arc<Semaphore>,
+    event_slots: Arc<Semaphore>,
     ec2_slots: Arc<Semaphore>,
     rate: Arc<RateLimit>,
+    event_rate: Arc<RateLimit>,
     counters: Arc<Counters>,
 }
 
@@ -41,8 +47,10 @@ impl Caller {
             kubernetes,
             ec2,
             kubernetes_slots: Arc::new(Semaphore::new(KUBERNETES_AT_ONCE)),
+            event_slots: Arc::new(Semaphore::new(EVENTS_AT_ONCE)),
             ec2_slots: Arc::new(Semaphore::new(EC2_AT_ONCE)),
             rate: Arc::new(RateLimit::new(per_second, burst)),
+            event_rate: Arc::new(RateLimit::new(per_second / EVENTS_SHARE, burst / EVENTS_SHARE)),
             counters,
         }
     }
@@ -54,11 +62,15 @@ impl Caller {
         still_wanted: impl Fn() -> bool,
     ) -> Option<Outcome> {
         let slots = match call {
+            Call::Kubernetes(call) if tells(call) => &self.event_slots,
             Call::Kubernetes(_) => &self.kubernetes_slots,
             Call::Ec2(_) => &self.ec2_slots,
         };
         let _slot = slots.acquire().await.ok()?;
-        if matches!(call, Call::Kubernetes(_)) {
+        if let Call::Kubernetes(call) = call {
+            if tells(call) {
+                self.event_rate.turn().await;
+            }
             self.rate.turn().await;
         }
         if !still_wanted() {
@@ -122,6 +134,11 @@ impl Caller {
             _ => None,
         }
     }
+}
+
+/// Whether a call makes an event.
+fn tells(call: &KubernetesCall) -> bool {
+    matches!(call, KubernetesCall::Create { target, .. } if target.kind == Kind::Event)
 }
 
 const fn kubernetes_name(call: &KubernetesCall) -> &'static str {

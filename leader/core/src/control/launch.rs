@@ -100,7 +100,11 @@ impl Control {
                     let call = Call::Ec2(Ec2Call::DescribeInstances(query));
                     self.calls.call(CallKey::DescribeIntent(id.clone()), call, now);
                 }
-                Step::CreateClaims(missing) => self.create_claims(intent, &missing, now),
+                // The template launches nothing, and EC2 takes its time to make it.
+                Step::CreateClaims(missing) => {
+                    self.create_claims(intent, &missing, now);
+                    self.create_template(intent, now);
+                }
                 Step::MarkClaim(patch) => {
                     if let Some(name) = intent.claims.first().map(|plan| &plan.name) {
                         let key = CallKey::PatchClaim(name.clone());
@@ -115,11 +119,7 @@ impl Control {
                         zone: None,
                     });
                 }
-                Step::CreateTemplate => {
-                    let template = intent.launch_template.clone();
-                    let call = Call::Ec2(Ec2Call::CreateLaunchTemplate(template));
-                    self.calls.call(CallKey::CreateLaunchTemplate(id.clone()), call, now);
-                }
+                Step::CreateTemplate => self.create_template(intent, now),
                 Step::Launch => {
                     let call = Call::Ec2(Ec2Call::CreateFleet(intent.request.clone()));
                     self.calls.call(CallKey::Launch(id.clone()), call, now);
@@ -206,6 +206,13 @@ impl Control {
                 object: plan.object.clone(),
             });
             self.calls.call(CallKey::CreateClaim(plan.name.clone()), call, now);
+        }
+    }
+
+    fn create_template(&mut self, intent: &LaunchIntent, now: Timestamp) {
+        if !self.launches.of(&intent.id).template_ready {
+            let call = Call::Ec2(Ec2Call::CreateLaunchTemplate(intent.launch_template.clone()));
+            self.calls.call(CallKey::CreateLaunchTemplate(intent.id.clone()), call, now);
         }
     }
 
