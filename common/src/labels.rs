@@ -38,6 +38,8 @@ pub const TERMINATION_TIMESTAMP: &str = "karpenter.sh/nodeclaim-termination-time
 /// Which disruption a Node is drained for (annotation). An agent starts a voluntary drain only
 /// while this bears the directive's id.
 pub const DISRUPTION: &str = "drover.dev/disruption";
+/// What a NodePool wants of a rebalance recommendation (annotation): `ignore`, `replace` or `drain`.
+pub const REBALANCE: &str = "drover.dev/rebalance";
 /// Who cordoned a node, why and until when (annotation, JSON).
 pub const CORDONED: &str = "drover.dev/cordoned";
 

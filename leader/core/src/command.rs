@@ -318,6 +318,8 @@ pub enum DisruptionReason {
     Emptiness,
     /// Its pods fit elsewhere, or on cheaper nodes.
     Consolidation,
+    /// EC2 recommends to leave the instance, and its NodePool follows.
+    Rebalance,
     /// EC2 takes the instance back or will stop it.
     Interruption,
     /// Someone deleted the NodeClaim or its Node.
@@ -331,7 +333,15 @@ pub enum DisruptionReason {
 impl DisruptionReason {
     /// Whether it can wait, be stopped by doubt and be given up.
     pub fn is_voluntary(self) -> bool {
-        matches!(self, DisruptionReason::Emptiness | DisruptionReason::Consolidation)
+        match self {
+            DisruptionReason::Emptiness
+            | DisruptionReason::Consolidation
+            | DisruptionReason::Rebalance => true,
+            DisruptionReason::Interruption
+            | DisruptionReason::Deletion
+            | DisruptionReason::Liveness
+            | DisruptionReason::Expiration => false,
+        }
     }
 
     /// The reason as Karpenter writes it.
@@ -339,6 +349,7 @@ impl DisruptionReason {
         match self {
             DisruptionReason::Emptiness => "Empty",
             DisruptionReason::Consolidation => "Underutilized",
+            DisruptionReason::Rebalance => "Rebalance",
             DisruptionReason::Interruption => "Interruption",
             DisruptionReason::Deletion => "Deletion",
             DisruptionReason::Liveness => "Liveness",

@@ -41,6 +41,8 @@ mod object;
 mod overlay;
 mod pool;
 mod provisioning;
+mod rebalance;
+mod replace;
 mod settings;
 mod static_pool;
 mod status;
@@ -131,6 +133,7 @@ pub struct Control {
     provisioning: provisioning::Provisioning,
     activity: lifecycle::PodActivity,
     consolidation: consolidate::Consolidation,
+    rebalances: rebalance::Rebalances,
     suspicions: garbage::Suspicions,
     templates: templates::Templates,
     events: events::Recorder,
@@ -155,6 +158,7 @@ impl Control {
             provisioning: provisioning::Provisioning::default(),
             activity: lifecycle::PodActivity::default(),
             consolidation: consolidate::Consolidation::default(),
+            rebalances: rebalance::Rebalances::default(),
             suspicions: garbage::Suspicions::default(),
             templates: templates::Templates::default(),
             events: events::Recorder::default(),
@@ -236,6 +240,7 @@ impl Control {
         self.drains = drain::Drains::default();
         self.provisioning = provisioning::Provisioning::default();
         self.consolidation = consolidate::Consolidation::default();
+        self.rebalances = rebalance::Rebalances::default();
         self.suspicions = garbage::Suspicions::default();
         self.templates = templates::Templates::default();
         self.discovery.forget_calls();
@@ -263,6 +268,7 @@ impl Control {
         self.keep_static_pools(state, now);
         self.sweep_templates(state, now);
         self.provision(state, now);
+        self.rebalance(state, now);
         self.consolidate(state, now);
         self.report_pools(state, now);
         self.report_overlays(state, now);

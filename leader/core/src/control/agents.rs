@@ -110,16 +110,18 @@ impl Control {
         if !concerns(state, report, notice) || is_recorded(state, notice) {
             return false;
         }
-        let instance =
-            state.claim_of_instance(&notice.instance).and_then(|(_, c)| c.instance.as_ref());
+        let claim = state.claim_of_instance(&notice.instance).map(|(_, claim)| claim);
+        let instance = claim.and_then(|claim| claim.instance.as_ref());
+        let shuns = notice.kind.passes_budgets()
+            || (notice.kind == NoticeKind::Rebalance
+                && self.follows_rebalance(claim.and_then(|claim| claim.nodepool.as_ref())));
         let until = now.checked_add(self.settings.unavailable_for).unwrap_or(now);
-        let unavailable =
-            instance.filter(|_| notice.kind.passes_budgets()).map(|instance| UnavailableOffering {
-                instance_type: instance.instance_type.clone(),
-                zone: instance.zone.clone(),
-                capacity_type: instance.capacity_type,
-                until,
-            });
+        let unavailable = instance.filter(|_| shuns).map(|instance| UnavailableOffering {
+            instance_type: instance.instance_type.clone(),
+            zone: instance.zone.clone(),
+            capacity_type: instance.capacity_type,
+            until,
+        });
         let change =
             Change::RecordNotice { node: report.node.clone(), notice: notice.clone(), unavailable };
         if notice.kind == NoticeKind::Rebalance {

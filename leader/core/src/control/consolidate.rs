@@ -4,16 +4,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use drover_common::crd::DisruptionReason as BudgetReason;
-use drover_common::id::{DisruptionId, NodeClaimName, NodeName, NodePoolName};
+use drover_common::id::{NodeClaimName, NodeName, NodePoolName};
 use jiff::{SignedDuration, Timestamp};
 
 use super::Control;
 use super::disrupt::Managed;
 use super::gather::Gathered;
-use super::intent::short_hash;
 use super::object::after;
-use super::provisioning::alike;
-use crate::command::{Change, Disruption, DisruptionReason, LaunchIntent};
+use crate::command::DisruptionReason;
 use crate::planner::{
     Batch, LeftAlone, LeftKind, MoveTarget, RepackInput, RepackPlan, RepackReport, remove_empty,
     repack,
@@ -246,65 +244,16 @@ impl Control {
         let claims: Option<Vec<NodeClaimName>> =
             batch.nodes.iter().map(|node| managed.claims.get(node).cloned()).collect();
         let Some(claims) = claims else { return };
-        let Some(intents) = self.intents_of(state, batch, taken, now) else { return };
-        let explanation = explain(batch);
-        let mut parts = vec![now.to_string(), explanation.clone()];
-        parts.extend(claims.iter().map(|claim| claim.0.clone()));
-        let word = if intents.is_empty() { "DisruptionTerminating" } else { "DisruptionLaunching" };
-        for claim in &claims {
-            let note = format!("Disrupting NodeClaim: Underutilized ({explanation})");
-            self.claim_event(claim, word, &note, false, now);
-        }
-        let reason = DisruptionReason::Consolidation;
-        let disruption = Disruption {
-            id: DisruptionId(format!("d-{}", short_hash(&parts, 10))),
-            reason,
-            deadline: self.drain_deadline(state, &claims, reason, now),
-            claims,
-            replacements: intents
-                .iter()
-                .flat_map(|intent| intent.claims.iter().map(|plan| plan.name.clone()))
-                .collect(),
-            explanation,
+        let launches = batch.replacements.clone();
+        let Some(intents) = self.replacement_intents(state, launches, &batch.nodes, taken, now)
+        else {
+            return;
         };
-        for intent in &intents {
-            self.launches.begin(&intent.id);
-            self.provisioning.expect(&intent.id, now);
-        }
         let counts = &mut self.consolidation.counts;
         let count = if intents.is_empty() { &mut counts.deleted } else { &mut counts.replaced };
         *count = count.saturating_add(1);
-        let disruption = Box::new(disruption);
-        self.propose(Change::CommitDisruption { disruption, intents }, now);
-    }
-
-    /// The launches of a batch's replacements; `None` if one can't be made now.
-    fn intents_of(
-        &mut self,
-        state: &State,
-        batch: &Batch,
-        taken: &mut BTreeSet<NodeClaimName>,
-        now: Timestamp,
-    ) -> Option<Vec<LaunchIntent>> {
-        let mut intents = Vec::new();
-        for group in alike(batch.replacements.clone()) {
-            let pool = group.first().map(|launch| launch.nodepool.clone())?;
-            if self.launches_wait(state, &pool, now).is_some() {
-                return None;
-            }
-            match self.intent_for(state, &group, taken, now) {
-                Ok(intent) => intents.extend(intent),
-                Err(error) => {
-                    let subject = format!("replacements of NodePool {pool}");
-                    self.tell_intent_error(subject, &error);
-                    return None;
-                }
-            }
-        }
-        for intent in &mut intents {
-            intent.reason = format!("replaces {}: {}", names(&batch.nodes), intent.reason);
-        }
-        Some(intents)
+        let reason = DisruptionReason::Consolidation;
+        self.commit_replacing(state, claims, intents, reason, explain(batch), now);
     }
 
     /// Tells why nodes stay, as events; a reason that was told is not told again for long.
@@ -327,13 +276,6 @@ impl Control {
             self.consolidation.told.insert(one.node.clone(), (now, one.reason.clone()));
         }
     }
-}
-
-fn names(nodes: &[NodeName]) -> String {
-    let shown: Vec<&str> = nodes.iter().take(3).map(NodeName::as_str).collect();
-    let more = nodes.len().saturating_sub(shown.len());
-    let rest = if more > 0 { format!(" and {more} more") } else { String::new() };
-    format!("{}{rest}", shown.join(", "))
 }
 
 /// A batch in words and dollars.

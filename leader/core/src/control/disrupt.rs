@@ -115,6 +115,18 @@ impl Control {
         managed
     }
 
+    /// Whether something forbids the voluntary disruption of a claim for now.
+    pub(super) fn is_held(
+        &self,
+        state: &State,
+        name: &NodeClaimName,
+        record: &ClaimRecord,
+        now: Timestamp,
+    ) -> bool {
+        let claim = self.view.claims().get(name).map(AsRef::as_ref);
+        self.held(state, name, record, claim, now).is_some()
+    }
+
     fn held(
         &self,
         state: &State,
@@ -203,7 +215,11 @@ impl Control {
             let (unwell, all) = (nodes.unwell, nodes.initialized);
             return Some(format!("{unwell} of {all} nodes of NodePool {name} are not Ready"));
         }
-        let reason = if empty { BudgetReason::Empty } else { BudgetReason::Underutilized };
+        let reason = match record.disruption.reason {
+            DisruptionReason::Emptiness => BudgetReason::Empty,
+            DisruptionReason::Rebalance => BudgetReason::Drifted,
+            _ => BudgetReason::Underutilized,
+        };
         let pool = self.view.pools().get(name)?;
         (allowed_disruptions(pool, reason, nodes.initialized, now) == 0)
             .then(|| format!("the budgets of NodePool {name} allow none by now"))

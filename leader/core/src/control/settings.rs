@@ -56,6 +56,9 @@ pub struct Settings {
     pub taint_settles: SignedDuration,
     /// A node that pods were planned onto is left alone by voluntary disruption for this long.
     pub nominated_for: SignedDuration,
+    /// A node that became ready less long ago is not left for a rebalance recommendation, and what was
+    /// tried for one is not tried again for so long.
+    pub rebalance_rest: SignedDuration,
     /// How often measured use is put into the log.
     pub usage_interval: SignedDuration,
     /// Karpenter's lease; `None` where leader election is disabled.
@@ -115,6 +118,7 @@ impl Default for Settings {
             retry_unschedulable: SignedDuration::from_secs(10),
             taint_settles: SignedDuration::from_secs(2),
             nominated_for: SignedDuration::from_secs(20),
+            rebalance_rest: SignedDuration::from_mins(30),
             usage_interval: SignedDuration::from_secs(10),
             lease: Some(LeaseSettings::default()),
         }

@@ -7,6 +7,7 @@ mod consolidating;
 mod doubt;
 mod launching;
 mod leaving;
+mod rebalancing;
 mod rig;
 mod static_pools;
 mod world;

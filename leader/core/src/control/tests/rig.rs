@@ -56,6 +56,7 @@ pub(super) fn settings() -> Settings {
             min_spot_types: 1,
             ..RepackSettings::default()
         },
+        rebalance_rest: SignedDuration::from_mins(2),
         ..Settings::default()
     }
 }
