@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 use super::{Launch, PlacementTarget, Plan, PlanInput};
 use crate::planner::MinValuesPolicy;
 use host::{Host, hosts_of_launch, hosts_of_target};
-pub use repack::{check_repack, parted};
+pub use repack::check_repack;
 use requests::{ports_of, requests, same_port};
 
 /// A rule that a plan breaks.

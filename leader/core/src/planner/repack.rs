@@ -15,10 +15,11 @@
 //! it. Batches are cut to disruption budgets as waves.
 
 mod candidate;
-mod company;
+pub(super) mod company;
 mod delete;
 mod economy;
 mod input;
+mod mates;
 mod output;
 mod parts;
 mod replace;
@@ -40,6 +41,16 @@ const THRESHOLDS: [u32; 5] = [0, 40, 55, 70, 85];
 
 /// Plans which nodes go.
 pub fn repack(input: &RepackInput<'_>) -> RepackPlan {
+    let mut plan = repack_only(input);
+    if cfg!(debug_assertions) && input.plan.view.pods().len() <= MOST_CHECKED_PODS {
+        let violations = check::check_repack(input, &plan);
+        plan.report.problems.extend(violations.iter().map(|found| format!("check: {found}")));
+    }
+    plan
+}
+
+/// [`repack`] without the check of debug builds, for those who check or measure apart.
+pub fn repack_only(input: &RepackInput<'_>) -> RepackPlan {
     let judged = candidate::judge(input, false);
     let mut left = judged.left.clone();
     let mut batches = empty_batches(input, &judged);
@@ -56,10 +67,6 @@ pub fn repack(input: &RepackInput<'_>) -> RepackPlan {
     company::keep(input, &mut plan);
     wave::cut(input, &mut plan);
     plan.report = report(input, &judged, &plan);
-    if cfg!(debug_assertions) && input.plan.view.pods().len() <= MOST_CHECKED_PODS {
-        let violations = check::check_repack(input, &plan);
-        plan.report.problems.extend(violations.iter().map(|found| format!("check: {found}")));
-    }
     plan
 }
 

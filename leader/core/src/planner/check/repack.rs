@@ -90,13 +90,6 @@ fn check_price(
     }
 }
 
-/// Moved pods whose required pod affinity finds nobody once all these batches are done, for example
-/// because another batch moves away whom they were moved to.
-pub fn parted(input: &RepackInput<'_>, batches: &[Batch]) -> BTreeSet<ObjectKey> {
-    let (plan, leaving) = as_plan(input, &batches.iter().collect::<Vec<_>>());
-    super::topology::without_mates(&PlanInput { leaving: &leaving, ..input.plan }, &plan)
-}
-
 fn check_plan(
     input: &RepackInput<'_>,
     batches: &[&Batch],

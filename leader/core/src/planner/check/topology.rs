@@ -243,13 +243,6 @@ fn check_affinity(input: &PlanInput<'_>, picture: &Picture<'_>, violations: &mut
     }
 }
 
-/// Pods of a plan whose required pod affinity finds nobody where they go.
-pub(super) fn without_mates(input: &PlanInput<'_>, plan: &Plan) -> BTreeSet<ObjectKey> {
-    let picture = Picture::of(input, plan);
-    let lonely = lonely(input, &picture);
-    lonely.into_iter().map(|located| ObjectKey::from(&located.pod.metadata)).collect()
-}
-
 /// Lets new pods arrive in any order in which each finds its mates: pods that match all its terms,
 /// one in each term's domain; or nobody anywhere, if it is of that kind itself. Who can't arrive is
 /// misplaced.

@@ -3,35 +3,38 @@
 
 use std::collections::BTreeSet;
 
-use drover_common::cluster::ObjectKey;
 use drover_common::id::NodeName;
 
+use super::mates::{Census, Passage};
 use super::{Batch, LeftAlone, LeftKind, MoveTarget, RepackInput, RepackPlan};
-use crate::planner::check;
-
-/// The most pairs of a pod that needs company and a pod that could be it that are looked at one by
-/// one; of larger clusters every batch that moves such pods is put off.
-const MOST_PAIRS: usize = 2_000_000;
 
 /// Puts off what would part pods from those they must be near.
-pub(super) fn keep(input: &RepackInput<'_>, plan: &mut RepackPlan) {
-    let needy = needy(input, &plan.batches);
-    if needy.is_empty() {
-        return;
+pub(in crate::planner) fn keep(input: &RepackInput<'_>, plan: &mut RepackPlan) {
+    let Some(mut census) = Census::of(input, &plan.batches) else { return };
+    let mut kept: Vec<(Batch, Passage)> = Vec::with_capacity(plan.batches.len());
+    for batch in plan.batches.drain(..) {
+        let passage = census.passage(&batch);
+        kept.push((batch, passage));
+    }
+    for (batch, passage) in &kept {
+        census.carry_out(batch, passage, 1);
     }
     let mut off = Vec::new();
-    if needy.len().saturating_mul(input.plan.view.pods().len()) > MOST_PAIRS {
-        off = put_off(plan, &needy);
-    } else {
-        // Each round puts off a batch at least; what is put off moves nobody's mates away.
-        loop {
-            let more = put_off(plan, &check::parted(input, &plan.batches));
-            if more.is_empty() {
-                break;
-            }
-            off.extend(more);
+    // Each round puts off a batch at least; what is put off moves nobody's mates away.
+    loop {
+        let lonely = census.lonely(&kept);
+        if lonely.is_empty() {
+            break;
+        }
+        let (parted, rest): (Vec<_>, Vec<_>) =
+            kept.into_iter().enumerate().partition(|(number, _)| lonely.contains(number));
+        kept = rest.into_iter().map(|(_, one)| one).collect();
+        for (_, (batch, passage)) in parted {
+            census.carry_out(&batch, &passage, -1);
+            off.push(batch);
         }
     }
+    plan.batches = kept.into_iter().map(|(batch, _)| batch).collect();
     tell(input, plan, &off);
 }
 
@@ -54,32 +57,10 @@ fn tell(input: &RepackInput<'_>, plan: &mut RepackPlan, off: &[Batch]) {
     }
 }
 
-/// Moved pods with required pod affinity.
-fn needy(input: &RepackInput<'_>, batches: &[Batch]) -> BTreeSet<ObjectKey> {
-    let moves = batches.iter().flat_map(|batch| &batch.moves);
-    let needs_company = |pod: &ObjectKey| {
-        input.plan.view.pod(pod).is_some_and(|pod| {
-            let affinity = pod.spec.affinity.pod_affinity.as_ref();
-            affinity.is_some_and(|affinity| !affinity.required.is_empty())
-        })
-    };
-    moves.map(|one| &one.pod).filter(|pod| needs_company(pod)).cloned().collect()
-}
-
 /// Nodes that stay and take moved pods.
 fn targets(batches: &[Batch]) -> impl Iterator<Item = &NodeName> {
     batches.iter().flat_map(|batch| &batch.moves).filter_map(|one| match &one.to {
         MoveTarget::Node(node) => Some(node),
         MoveTarget::Replacement(_) => None,
     })
-}
-
-/// Takes out the batches that move one of these pods.
-fn put_off(plan: &mut RepackPlan, pods: &BTreeSet<ObjectKey>) -> Vec<Batch> {
-    let batches = std::mem::take(&mut plan.batches);
-    let (off, kept) = batches
-        .into_iter()
-        .partition(|batch| batch.moves.iter().any(|one| pods.contains(&one.pod)));
-    plan.batches = kept;
-    off
 }

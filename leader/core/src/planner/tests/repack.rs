@@ -1,6 +1,7 @@
 //! Repacks: scenarios, and random clusters against the check.
 
 mod cluster;
+mod company;
 mod property;
 
 use drover_common::call::Kind;
