@@ -6,6 +6,7 @@
 
 pub mod command;
 pub mod control;
+mod expected;
 pub mod journal;
 pub mod nodeclass;
 pub mod offline;

@@ -16,13 +16,14 @@ mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use drover_common::cluster::ObjectKey;
 use drover_common::id::{NodeName, NodePoolName};
 use drover_common::resources::Resources;
 use jiff::Timestamp;
 
 use crate::nodeclass::catalog::NodeClassCatalog;
 use crate::planner::{
-    InFlightNode, PlanInput, PlannerSettings, UnavailableOffering, Unschedulable,
+    InFlightNode, PlanInput, PlannerSettings, UnavailableOffering, Unschedulable, VirtualPods,
 };
 use crate::view::View;
 
@@ -47,6 +48,9 @@ pub struct OfflineCluster {
     pub leaving: BTreeSet<NodeName>,
     /// Capacity in use by NodePool.
     pub pool_usage: BTreeMap<NodePoolName, Resources>,
+    /// Pods that are not there and are planned for all the same: replicas that their owner is yet to
+    /// make, and room that CapacityBuffers keep free.
+    pub expected: Vec<VirtualPods>,
     /// Pods without a node for which no leader would plan, and why not.
     pub set_aside: Vec<Unschedulable>,
     /// What was odd about the input, one sentence each.
@@ -62,7 +66,7 @@ impl OfflineCluster {
         PlanInput {
             view: &self.view,
             catalogs: &self.catalogs,
-            virtual_pods: &[],
+            virtual_pods: &self.expected,
             in_flight: &self.in_flight,
             leaving: &self.leaving,
             unavailable: &self.unavailable,
@@ -70,5 +74,14 @@ impl OfflineCluster {
             settings,
             now: self.now,
         }
+    }
+
+    /// What a pod asks for, be it there or expected.
+    fn requests_of(&self, pod: &ObjectKey) -> Option<Resources> {
+        if let Some(entry) = self.view.pods().get(pod) {
+            return Some(self.view.shape(entry.shape)?.requests.clone());
+        }
+        let expected = self.expected.iter().find(|pods| pods.keys.binary_search(pod).is_ok())?;
+        Some(expected.pod.requests())
     }
 }

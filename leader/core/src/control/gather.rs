@@ -11,6 +11,7 @@ use jiff::Timestamp;
 
 use super::lifecycle::not_initialized;
 use super::{Control, object};
+use crate::expected::expected_pods;
 use crate::planner::{InFlightNode, PlanInput, UnavailableOffering, VirtualPods};
 use crate::state::{ClaimRecord, Stage, State};
 
@@ -47,10 +48,8 @@ impl Gathered {
 impl Control {
     /// What plans are made from besides the view.
     pub(super) fn gather(&self, state: &State, now: Timestamp) -> Gathered {
-        let mut virtual_pods = self.siblings_to_come(now);
-        virtual_pods.extend(self.buffered_pods());
         Gathered {
-            virtual_pods,
+            virtual_pods: expected_pods(&self.view, now),
             in_flight: self.in_flight_nodes(state),
             usage: self.pool_usage(state),
             unavailable: unavailable_now(state, now),

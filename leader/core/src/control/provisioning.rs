@@ -9,12 +9,13 @@ use jiff::{SignedDuration, Timestamp};
 use super::Control;
 use super::batch::Batches;
 use super::binding::Bindings;
-use super::buffer::{Buffers, is_buffered};
+use super::buffer::Buffers;
 use super::intent::{IntentError, MOST_CLAIMS};
 use super::object::after;
 use super::overlay::OverlayGround;
 use super::static_pool::StaticPools;
 use crate::command::Change;
+use crate::expected::is_buffered;
 use crate::planner::{
     Launch, OverlayFault, PlacementTarget, Plan, PlanReport, Unschedulable, plan,
 };

@@ -11,6 +11,7 @@ use super::OfflineCluster;
 use super::catalogs::{InstanceTypes, catalogs};
 use super::claims::{in_flight, leaving, pool_usage};
 use super::pods::{Priorities, settle};
+use crate::expected::{expected_pods, read_buffer};
 use crate::view::View;
 
 /// Kinds that a dump is read for.
@@ -93,6 +94,9 @@ impl DumpObject {
 const TOOL_ANNOTATIONS: &str = "kubectl.kubernetes.io/";
 
 fn slim(object: &mut ClusterObject, namespaced: bool) {
+    if let ClusterObject::CapacityBuffer(buffer) = object {
+        buffer.metadata.namespace.get_or_insert_with(|| "default".to_owned());
+    }
     let Some(metadata) = object.metadata_mut() else { return };
     metadata.annotations.retain(|key, _value| !key.starts_with(TOOL_ANNOTATIONS));
     if namespaced && metadata.namespace.is_empty() {
@@ -175,7 +179,14 @@ impl Dump {
         let in_flight = in_flight(&view, &catalogs);
         let leaving = leaving(&view);
         let pool_usage = pool_usage(&view, &catalogs);
+        let now = now.or(newest).unwrap_or(Timestamp::UNIX_EPOCH);
+        let buffers = view.buffers().iter();
+        warnings.extend(buffers.filter_map(|(key, buffer)| {
+            let (_, reason) = read_buffer(&view, key, buffer).err()?;
+            Some(format!("CapacityBuffer {key} keeps no room free: {reason}"))
+        }));
         OfflineCluster {
+            expected: expected_pods(&view, now),
             view,
             catalogs,
             in_flight,
@@ -183,7 +194,7 @@ impl Dump {
             pool_usage,
             set_aside,
             warnings,
-            now: now.or(newest).unwrap_or(Timestamp::UNIX_EPOCH),
+            now,
             unavailable: BTreeMap::new(),
         }
     }

@@ -118,12 +118,9 @@ impl Fleet {
                 }
             }
         }
-        let new_shapes = new_pods.iter().filter_map(|key| view.pods().get(key));
-        for entry in new_shapes {
+        for requests in new_pods.iter().filter_map(|key| cluster.requests_of(key)) {
             row.pods_after += 1;
-            if let Some(shape) = view.shape(entry.shape) {
-                row.requested_after.add(&shape.requests);
-            }
+            row.requested_after.add(&requests);
         }
     }
 

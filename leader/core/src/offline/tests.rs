@@ -1,4 +1,5 @@
 mod bad_input;
+mod expected;
 
 use drover_common::catalog;
 use serde_json::{Value, json};
