@@ -26,6 +26,8 @@ const RETRY_AFTER: SignedDuration = SignedDuration::from_mins(1);
 const TELL_AGAIN: SignedDuration = SignedDuration::from_mins(15);
 /// Nodes told of after one repack.
 const MOST_TOLD: usize = 50;
+/// A proposed disruption that State does not show after this long is taken for lost.
+const PROPOSAL_PATIENCE: SignedDuration = SignedDuration::from_secs(5);
 /// Each node of the cluster makes repacks so much rarer: they look at all of them.
 const PER_NODE: SignedDuration = SignedDuration::from_millis(10);
 
@@ -37,6 +39,8 @@ pub(super) struct Consolidation {
     /// Nodes that the last repack would take down; `None` before the first.
     candidates: Option<BTreeSet<NodeName>>,
     given_up: BTreeMap<NodeClaimName, (Timestamp, String)>,
+    /// Claims whose disruption was proposed and does not show in State yet.
+    proposed: BTreeMap<NodeClaimName, Timestamp>,
     told: BTreeMap<NodeName, (Timestamp, String)>,
     report: Option<RepackReport>,
     left: Vec<LeftAlone>,
@@ -78,6 +82,17 @@ impl Consolidation {
         let (at, reason) = self.given_up.get(claim)?;
         (now.duration_since(*at) < RETRY_AFTER)
             .then(|| format!("its disruption was given up moments ago: {reason}"))
+    }
+
+    /// Whether the claim's disruption is on its way into the log.
+    pub(super) fn is_proposed(&self, claim: &NodeClaimName, now: Timestamp) -> bool {
+        let at = self.proposed.get(claim);
+        at.is_some_and(|at| now.duration_since(*at) < PROPOSAL_PATIENCE)
+    }
+
+    fn note_proposed(&mut self, claims: &[NodeClaimName], now: Timestamp) {
+        self.proposed.retain(|_, at| now.duration_since(*at) < PROPOSAL_PATIENCE);
+        self.proposed.extend(claims.iter().map(|claim| (claim.clone(), now)));
     }
 
     pub(super) fn note_given_up(
@@ -170,7 +185,9 @@ impl Control {
                 nodes.initialized,
                 nodes.disrupting
             );
+            let named = claims.clone();
             if self.commit_disruption(state, claims, DisruptionReason::Emptiness, words, now) {
+                self.consolidation.note_proposed(&named, now);
                 self.consolidation.counts.empty = self.consolidation.counts.empty.saturating_add(1);
             }
         }
@@ -252,6 +269,7 @@ impl Control {
         let counts = &mut self.consolidation.counts;
         let count = if intents.is_empty() { &mut counts.deleted } else { &mut counts.replaced };
         *count = count.saturating_add(1);
+        self.consolidation.note_proposed(&claims, now);
         let reason = DisruptionReason::Consolidation;
         self.commit_replacing(state, claims, intents, reason, explain(batch), now);
     }
