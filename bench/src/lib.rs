@@ -3,10 +3,12 @@
 
 mod bound;
 mod measure;
+mod repack;
 mod table;
 mod workload;
 
 pub use bound::{BoundError, lower_bound};
 pub use measure::{Figures, measure, measure_workload};
+pub use repack::{RepackFigures, measure_repack, repack_header, repack_line};
 pub use table::{header, line};
-pub use workload::{Billing, Case, Mix, UnknownName, Workload};
+pub use workload::{Billing, Case, Mix, Running, UnknownName, Workload};

@@ -103,13 +103,13 @@ pub fn measure_workload(
 }
 
 /// Resets the peak of this process' resident memory, and returns what is resident now.
-fn forget_peak() -> Option<u64> {
+pub(crate) fn forget_peak() -> Option<u64> {
     std::fs::write("/proc/self/clear_refs", "5").ok()?;
     peak()
 }
 
 /// The peak of this process' resident memory, KiB (`VmHWM`).
-fn peak() -> Option<u64> {
+pub(crate) fn peak() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
     line.split_whitespace().next()?.parse().ok()

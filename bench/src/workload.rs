@@ -5,6 +5,7 @@ mod cluster;
 mod karpenter;
 mod random;
 mod realistic;
+mod running;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -17,6 +18,7 @@ use drover_core::nodeclass::catalog::NodeClassCatalog;
 use drover_core::planner::{PlanInput, PlannerSettings};
 use drover_core::view::View;
 use jiff::Timestamp;
+pub use running::Running;
 
 /// What the pods are like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -151,17 +153,25 @@ pub struct Workload {
 impl Workload {
     /// Makes the cluster. Equal cases make equal clusters.
     pub fn new(case: Case) -> Self {
+        let mut workload = Self::empty(case);
+        let types = workload.types().to_vec();
+        let view = &mut workload.view;
+        match case.mix {
+            Mix::Karpenter => karpenter::add_pods(view, case.pods),
+            _ => realistic::add_pods(view, case),
+        }
+        cluster::add_nodes(view, case, &types);
+        workload
+    }
+
+    /// The pool, its DaemonSets and what can be bought, without a pod or a node.
+    fn empty(case: Case) -> Self {
         let mut view = View::default();
         let types = match case.mix {
             Mix::Karpenter => catalog::made_up_types(),
             _ => catalog::reference_types(),
         };
         cluster::add_pool(&mut view, case);
-        match case.mix {
-            Mix::Karpenter => karpenter::add_pods(&mut view, case.pods),
-            _ => realistic::add_pods(&mut view, case),
-        }
-        cluster::add_nodes(&mut view, case, &types);
         let catalog = NodeClassCatalog { instance_types: types, ..NodeClassCatalog::default() };
         Self {
             case,

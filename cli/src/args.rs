@@ -95,6 +95,8 @@ pub(crate) enum BenchArgs {
     Notice(NoticeArgs),
     /// Time and cost of plans: pods a second, and how far above a lower bound.
     Plan(PlanBenchArgs),
+    /// Time, savings and evictions of consolidating clusters that run half empty.
+    Repack(RepackBenchArgs),
 }
 
 /// `drover bench dump`.
@@ -151,6 +153,29 @@ pub(crate) struct PlanBenchArgs {
     #[arg(long, default_value_t = 3)]
     pub(crate) runs: usize,
     /// Let the independent checker look at each plan; it goes pod by pod and is slow on large ones.
+    #[arg(long)]
+    pub(crate) check: bool,
+}
+
+/// `drover bench repack`. Every mix with every way of billing named is one row.
+#[derive(Debug, clap::Args)]
+pub(crate) struct RepackBenchArgs {
+    /// What the pods are like: realistic, constrained.
+    #[arg(long, value_delimiter = ',', default_value = "realistic,constrained")]
+    pub(crate) mix: Vec<drover_bench::Mix>,
+    /// Nodes of 8 to 32 cores.
+    #[arg(long, default_value_t = 5000)]
+    pub(crate) nodes: usize,
+    /// Pods that run on them, of 200 deployments.
+    #[arg(long, default_value_t = 60_000)]
+    pub(crate) pods: usize,
+    /// How nodes are bought: on-demand, spot (or on demand).
+    #[arg(long, value_delimiter = ',', default_value = "on-demand,spot")]
+    pub(crate) billing: Vec<drover_bench::Billing>,
+    /// Repack so often and report the fastest.
+    #[arg(long, default_value_t = 3)]
+    pub(crate) runs: usize,
+    /// Let the independent checker look at each repack; it goes pod by pod and is slow on large ones.
     #[arg(long)]
     pub(crate) check: bool,
 }

@@ -6,6 +6,7 @@ mod filler;
 mod memory;
 mod notice;
 mod plan;
+mod repack;
 
 use std::process::ExitCode;
 
@@ -19,5 +20,6 @@ pub(crate) fn run(args: BenchArgs) -> anyhow::Result<ExitCode> {
         BenchArgs::Dump(args) => dump::run(&args),
         BenchArgs::Notice(args) => notice::run(&args),
         BenchArgs::Plan(args) => plan::run(&args),
+        BenchArgs::Repack(args) => repack::run(&args),
     }
 }

@@ -7,7 +7,7 @@ use drover_common::cluster::{
     OwnerReference, Pod, PodCondition, PodSpec,
 };
 use drover_common::crd::NodePool;
-use drover_common::instance_type::InstanceType;
+use drover_common::instance_type::{CapacityType, InstanceType};
 use drover_common::labels;
 use drover_common::requirement::{Operator, Requirement};
 use drover_common::resources::{ResourceName, Resources};
@@ -20,7 +20,7 @@ use super::{Billing, Case, Mix};
 
 /// The one node class.
 pub(super) const CLASS: &str = "default";
-const POOL: &str = "default";
+pub(super) const POOL: &str = "default";
 const MIB: i64 = 1 << 20;
 
 /// Amounts of one pod: thousandths of a core, MiB, GPUs.
@@ -77,6 +77,14 @@ pub(super) fn add_pending(view: &mut View, plan: &PodPlan) {
         reason: "Unschedulable".to_owned(),
         last_transition_time: None,
     });
+    apply(view, ClusterObject::Pod(Box::new(pod)));
+}
+
+/// Adds a pod of a ReplicaSet that runs on a node.
+pub(super) fn add_running(view: &mut View, plan: &PodPlan, owner: &str, node: &str) {
+    let mut pod = pod(plan, ("ReplicaSet", owner));
+    node.clone_into(&mut pod.spec.node_name);
+    pod.status.phase = "Running".to_owned();
     apply(view, ClusterObject::Pod(Box::new(pod)));
 }
 
@@ -141,23 +149,36 @@ pub(super) fn add_nodes(view: &mut View, case: Case, types: &[InstanceType]) {
         let wanted = pick(&mut rng, names);
         let Some(instance_type) = types.iter().find(|known| known.name == wanted) else { continue };
         let name = format!("node-{number:05}");
-        let mut node = Node::default();
-        let mut node_labels = instance_type.labels.clone();
-        node_labels.insert(labels::ZONE.to_owned(), pick(&mut rng, &zones).to_owned());
-        node_labels.insert(labels::HOSTNAME.to_owned(), name.clone());
-        node_labels.insert(labels::NODEPOOL.to_owned(), POOL.to_owned());
-        node_labels.insert(labels::CAPACITY_TYPE.to_owned(), "on-demand".to_owned());
-        node.metadata = metadata("", &name, node_labels);
-        node.status.capacity = instance_type.capacity.clone();
-        node.status.allocatable = instance_type.allocatable.clone();
-        node.status.conditions.push(NodeCondition {
-            kind: "Ready".to_owned(),
-            status: "True".to_owned(),
-            last_transition_time: None,
-        });
+        let zone = pick(&mut rng, &zones);
+        let node = node(&name, instance_type, zone, CapacityType::OnDemand);
         apply(view, ClusterObject::Node(Box::new(node)));
         fill_node(view, &mut rng, &name, instance_type, &sizes);
     }
+}
+
+/// A node that is ready.
+pub(super) fn node(
+    name: &str,
+    instance_type: &InstanceType,
+    zone: &str,
+    capacity_type: CapacityType,
+) -> Node {
+    let mut node = Node::default();
+    let mut node_labels = instance_type.labels.clone();
+    node_labels.insert(labels::INSTANCE_TYPE.to_owned(), instance_type.name.clone());
+    node_labels.insert(labels::ZONE.to_owned(), zone.to_owned());
+    node_labels.insert(labels::HOSTNAME.to_owned(), name.to_owned());
+    node_labels.insert(labels::NODEPOOL.to_owned(), POOL.to_owned());
+    node_labels.insert(labels::CAPACITY_TYPE.to_owned(), capacity_type.to_string());
+    node.metadata = metadata("", name, node_labels);
+    node.status.capacity = instance_type.capacity.clone();
+    node.status.allocatable = instance_type.allocatable.clone();
+    node.status.conditions.push(NodeCondition {
+        kind: "Ready".to_owned(),
+        status: "True".to_owned(),
+        last_transition_time: None,
+    });
+    node
 }
 
 /// Puts running pods on a node: a dozen, smaller ones where a large one does not fit, up to about
@@ -181,10 +202,7 @@ fn fill_node(
         let app = format!("run{app:03}");
         let labels = BTreeMap::from([("app".to_owned(), app.clone())]);
         let plan = PodPlan { name, labels, requests: size.clone(), spec: PodSpec::default() };
-        let mut pod = pod(&plan, ("ReplicaSet", &app));
-        node.clone_into(&mut pod.spec.node_name);
-        pod.status.phase = "Running".to_owned();
-        apply(view, ClusterObject::Pod(Box::new(pod)));
+        add_running(view, &plan, &app, node);
         placed += 1;
         if placed == 12 {
             break;

@@ -55,7 +55,7 @@ pub(super) fn deployment_size(rng: &mut Rng, gpu: bool) -> Resources {
 }
 
 /// A quarter on demand only, 8 % in one zone, 30 % spread over zones, 15 % one a host.
-fn constraints(rng: &mut Rng, app: &str, billing: Billing) -> PodSpec {
+pub(super) fn constraints(rng: &mut Rng, app: &str, billing: Billing) -> PodSpec {
     let mut spec = PodSpec::default();
     let labels = BTreeMap::from([("app".to_owned(), app.to_owned())]);
     let selector = LabelSelector { match_labels: labels, ..LabelSelector::default() };
