@@ -27,7 +27,7 @@ class Cloud:
             "Content-Type": "application/x-www-form-urlencoded",
         }
         request = urllib.request.Request(self.url, urllib.parse.urlencode(form).encode(), headers)
-        with urllib.request.urlopen(request, timeout=60) as answer:
+        with urllib.request.urlopen(request, timeout=180) as answer:
             text = answer.read().decode()
         return ElementTree.fromstring(re.sub(r' xmlns="[^"]*"', "", text, count=1))
 

@@ -63,8 +63,8 @@ def build_rig(folder, cache):
 
 
 def build_drover():
-    """Builds leader and agent; returns their folder."""
-    command = ["cargo", "build", "--locked", "--quiet", "-p", "drover-leader", "-p", "drover-agent"]
+    """Builds the three binaries, with the features that the tests' build has; returns their folder."""
+    command = ["cargo", "build", "--locked", "--quiet"]
     subprocess.run(command, cwd=CHECKOUT, check=True)
     return TARGET / "debug"
 

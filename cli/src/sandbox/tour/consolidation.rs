@@ -14,7 +14,7 @@ const CONSOLIDATION: &str = include_str!("../../../tour/3-consolidation.yaml");
 /// Replicas of `web` that are left.
 const WEB: u32 = 24;
 /// It is over when nothing was disrupted for this long.
-const QUIET: Duration = Duration::from_secs(7);
+const QUIET: Duration = Duration::from_secs(5);
 
 /// Scales `web` down, allows consolidation, and waits until nothing more is to be gained.
 pub(crate) async fn run(stage: &Stage, record: &mut Record) -> anyhow::Result<()> {
