@@ -68,14 +68,15 @@ pub struct CloudOptions {
 }
 
 impl CloudOptions {
-    /// EC2's usual timings, shortened as the world's options say.
+    /// EC2's phases, shorter than EC2's (which takes half a minute and more for either), so that a tour
+    /// fits in two minutes; shortened further as the world's options say.
     pub fn of(options: &WorldOptions) -> Self {
         Self {
             region: options.region.clone(),
             cluster: options.cluster_name.clone(),
             seed: options.seed,
             pending_for: options.scaled(SignedDuration::from_secs(6)),
-            shutting_down_for: options.scaled(SignedDuration::from_secs(12)),
+            shutting_down_for: options.scaled(SignedDuration::from_secs(6)),
             visible_after: options.scaled(SignedDuration::from_secs(2)),
             terminated_kept_for: SignedDuration::from_hours(1),
             throttle: true,

@@ -143,12 +143,12 @@ fn an_instance_is_pending_then_running_then_shutting_down_then_gone() {
     let gone = vec![launched[0].instance.clone(), InstanceId::from("i-0missing")];
     cloud.apply(&Ec2Call::TerminateInstances(gone), at(10)).unwrap();
     assert_eq!(describe(&mut cloud, at(10))[0].state, InstanceState::ShuttingDown);
-    assert_eq!(cloud.next_due(), Some(at(22)));
-    cloud.tick(at(22));
-    assert_eq!(describe(&mut cloud, at(22))[0].state, InstanceState::Terminated);
-    let cost = cloud.total_cost(at(22));
-    cloud.tick(at(22 + 3600));
-    assert!(describe(&mut cloud, at(22 + 3600)).is_empty());
+    assert_eq!(cloud.next_due(), Some(at(16)));
+    cloud.tick(at(16));
+    assert_eq!(describe(&mut cloud, at(16))[0].state, InstanceState::Terminated);
+    let cost = cloud.total_cost(at(16));
+    cloud.tick(at(16 + 3600));
+    assert!(describe(&mut cloud, at(16 + 3600)).is_empty());
     assert_eq!(cloud.total_cost(at(90_000)), cost, "billing stops, and is not forgotten");
     assert_eq!(cloud.next_due(), None);
 }
