@@ -24,12 +24,13 @@ class Gate:
         self.open.clear()
 
     def reopen(self):
-        """Cuts every connection and takes new ones."""
+        """Cuts every connection and takes new ones. It opens first: whoever is cut connects again at
+        once, and must not find it shut."""
         with self.lock:
             cut, self.connections = self.connections, set()
+            self.open.set()
         for one in cut:
             hang_up(one)
-        self.open.set()
         return len(cut)
 
     def stop(self):
