@@ -15,9 +15,12 @@ use super::dimension::{Amounts, Dimensions, add_times};
 use super::group::Group;
 use super::in_flight::in_flight_node;
 use super::rules::NodeRules;
-use super::topology::Tracked;
+use super::topology::{TermKind, Tracked};
 use super::{PlacementTarget, PlanInput};
 use crate::view::{HostPort, View};
+
+/// What is asked for a label's value.
+type Label<'a, 'l> = dyn Fn(&str) -> Option<&'l str> + 'a;
 
 /// A node's labels: those of the Node itself, or what is known of one that is yet to come.
 #[derive(Clone, Debug)]
@@ -67,14 +70,13 @@ impl ExistingNode {
         })
     }
 
-    /// The node's domain of a term, if its pods count for the term.
+    /// The node's domain of a term, if its pods count for the term or may.
     pub(super) fn counted_domain(&self, tracked: &Tracked) -> Option<String> {
-        let label = |key: &str| self.labels.get(key).map(String::as_str);
         let domain = self.domain(&tracked.term.key)?;
-        tracked.counts_node(&label, &self.taints).then_some(domain)
+        self.may_count(tracked, None).then_some(domain)
     }
 
-    /// The domains of a term that the node may be in where its pods count for the term.
+    /// The domains of a term that the node may be in where its pods count for the term, or may.
     pub(super) fn possible_domains(&self, tracked: &Tracked) -> Vec<String> {
         let key = tracked.term.key.as_str();
         if !self.is_open(key) {
@@ -82,55 +84,66 @@ impl ExistingNode {
         }
         let open = self.open.iter().filter(|(open, _)| open == key).flat_map(|(_, all)| all);
         let read = self.readings.iter().filter_map(|reading| reading.get(key));
-        let counts = |value: &&String| {
-            let label = |asked: &str| {
-                let known = if asked == key { Some(*value) } else { self.labels.get(asked) };
-                known.map(String::as_str)
-            };
-            tracked.counts_node(&label, &self.taints)
-        };
+        let counts = |value: &&String| self.may_count(tracked, Some((key, value.as_str())));
         open.chain(read).filter(counts).cloned().collect()
+    }
+
+    /// Whether a term counts the node's pods, whatever the open labels turn out to be or for some of
+    /// what they may: what is not counted could break a spread later.
+    fn may_count<'n>(&'n self, tracked: &'n Tracked, known: Option<(&'n str, &'n str)>) -> bool {
+        let TermKind::Spread { nodes, .. } = &tracked.term.kind else { return true };
+        let misses = |label: &Label<'_, 'n>| !tracked.counts_node(label, &self.taints);
+        !self.in_every_reading(nodes, known, &misses)
     }
 
     /// Whether labels and taints let a group in, whatever the open labels turn out to be.
     pub(super) fn admits(&self, rules: &NodeRules) -> bool {
-        if rules.repelled_by(&self.taints).is_some() {
-            return false;
-        }
-        let unknown = BTreeMap::new();
-        let mut readings: Vec<&BTreeMap<String, String>> = self.readings.iter().collect();
-        if readings.is_empty() {
-            readings.push(&unknown);
-        }
-        readings
-            .into_iter()
-            .all(|reading| self.admits_open(rules, reading, &mut Vec::new(), &self.open))
+        rules.repelled_by(&self.taints).is_none()
+            && self.in_every_reading(rules, None, &|label| rules.admit(label))
     }
 
-    fn admits_open<'n>(
+    /// Whether something holds whatever the open labels turn out to be that `rules` speak of.
+    fn in_every_reading<'n>(
         &'n self,
-        rules: &NodeRules,
-        reading: &BTreeMap<String, String>,
+        rules: &'n NodeRules,
+        known: Option<(&'n str, &'n str)>,
+        holds: &dyn Fn(&Label<'_, 'n>) -> bool,
+    ) -> bool {
+        let mut chosen: Vec<(&str, &str)> = known.into_iter().collect();
+        if self.readings.is_empty() {
+            return self.holds_for_open(rules, None, &mut chosen, &self.open, holds);
+        }
+        self.readings.iter().all(|reading| {
+            self.holds_for_open(rules, Some(reading), &mut chosen, &self.open, holds)
+        })
+    }
+
+    fn holds_for_open<'n>(
+        &'n self,
+        rules: &'n NodeRules,
+        reading: Option<&'n BTreeMap<String, String>>,
         chosen: &mut Vec<(&'n str, &'n str)>,
         open: &'n [(String, Vec<String>)],
+        holds: &dyn Fn(&Label<'_, 'n>) -> bool,
     ) -> bool {
         let Some(((key, values), rest)) = open.split_first() else {
-            return rules.admit(&|key| {
+            return holds(&|key| {
                 let decided = chosen.iter().find(|(own, _)| *own == key).map(|(_, value)| *value);
-                let known = self.labels.get(key).or_else(|| reading.get(key));
-                decided.or(known.map(String::as_str))
+                let known = || self.labels.get(key).or_else(|| reading?.get(key));
+                decided.or_else(|| known().map(String::as_str))
             });
         };
-        // Only keys that the rules speak of can matter.
-        let spoken = rules.all.iter().chain(rules.any.iter().flatten().flatten());
-        if !spoken.into_iter().any(|requirement| requirement.key == *key) {
-            return self.admits_open(rules, reading, chosen, rest);
+        // Only keys that the rules speak of can matter, and that are not decided yet.
+        let mut spoken = rules.all.iter().chain(rules.any.iter().flatten().flatten());
+        let decided = chosen.iter().any(|(own, _)| own == key);
+        if decided || !spoken.any(|requirement| requirement.key == *key) {
+            return self.holds_for_open(rules, reading, chosen, rest, holds);
         }
         values.iter().all(|value| {
             chosen.push((key, value));
-            let admitted = self.admits_open(rules, reading, chosen, rest);
+            let held = self.holds_for_open(rules, reading, chosen, rest, holds);
             chosen.pop();
-            admitted
+            held
         })
     }
 

@@ -190,3 +190,32 @@ fn plans_do_not_depend_on_the_order_of_events() {
     };
     assert_eq!(build(false), build(true));
 }
+
+#[test]
+fn pods_on_nodes_in_flight_count_whatever_type_those_become() {
+    let mut world = World::small();
+    let zones = json!([{"key": "topology.kubernetes.io/zone", "operator": "In",
+        "values": ["us-east-1a", "us-east-1c"]}]);
+    world.pool("default", zones, json!({}));
+    let rules = json!({"spec": {
+        "topologySpreadConstraints": [{"maxSkew": 1, "topologyKey": "topology.kubernetes.io/zone",
+            "whenUnsatisfiable": "DoNotSchedule", "labelSelector": {"matchLabels": {"app": "web"}}}],
+        "affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {
+            "nodeSelectorTerms": [{"matchExpressions": [
+                {"key": "karpenter.k8s.aws/instance-cpu", "operator": "Gt", "values": ["1"]}]}]}}}}});
+    world.pods("web", 2, json!({"cpu": "300m"}), rules.clone());
+    let plan = world.plan();
+    let kinds = |launch: &crate::planner::Launch| {
+        launch.offerings.iter().map(|o| o.instance_type.clone()).collect::<BTreeSet<_>>().len()
+    };
+    assert!(plan.launches.iter().all(|launch| kinds(launch) > 1), "a type that is not decided");
+    launch_all(&mut world, &plan);
+    world.pods("web-more", 4, json!({"cpu": "300m"}), {
+        let mut rules = rules;
+        rules["metadata"] = json!({"labels": {"app": "web"}});
+        rules
+    });
+    let more = world.plan();
+    let counts: Vec<usize> = more.placements.iter().map(|placed| placed.pods.len()).collect();
+    assert_eq!((counts, more.launches.len()), (vec![3, 3], 0));
+}
