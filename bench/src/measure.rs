@@ -74,18 +74,8 @@ pub fn measure_workload(
     runs: usize,
     checked: bool,
 ) -> Result<Figures, BoundError> {
-    let before = forget_peak();
-    let mut made = None;
-    let (mut wall_micros, mut cpu_micros) = (u128::MAX, u128::MAX);
-    for _ in 0..runs.max(1) {
-        drop(made.take());
-        let (started, processor) = (Instant::now(), ProcessTime::now());
-        made = Some(draft(&workload.input()));
-        cpu_micros = cpu_micros.min(processor.elapsed().as_micros());
-        wall_micros = wall_micros.min(started.elapsed().as_micros());
-    }
-    let memory_kib = peak().zip(before).map(|(peak, before)| peak.saturating_sub(before));
-    let made = made.unwrap_or_default();
+    let Timed { made, wall_micros, cpu_micros, memory_kib } =
+        timed(runs, || draft(&workload.input()));
     let violations = checked.then(|| check::check(&workload.input(), &made).len());
     Ok(Figures {
         case: workload.case,
@@ -102,14 +92,41 @@ pub fn measure_workload(
     })
 }
 
+/// What some work gave, and the least that a run of it took.
+pub(crate) struct Timed<T> {
+    pub(crate) made: T,
+    pub(crate) wall_micros: u128,
+    pub(crate) cpu_micros: u128,
+    pub(crate) memory_kib: Option<u64>,
+}
+
+/// Works `runs` times, at least once.
+pub(crate) fn timed<T>(runs: usize, work: impl Fn() -> T) -> Timed<T> {
+    let before = forget_peak();
+    let run = || {
+        let (started, processor) = (Instant::now(), ProcessTime::now());
+        let made = work();
+        (made, started.elapsed().as_micros(), processor.elapsed().as_micros())
+    };
+    let (mut made, mut wall_micros, mut cpu_micros) = run();
+    for _ in 1..runs {
+        // Two results at once would count twice in the memory.
+        drop(made);
+        let (again, wall, cpu) = run();
+        (made, wall_micros, cpu_micros) = (again, wall_micros.min(wall), cpu_micros.min(cpu));
+    }
+    let memory_kib = peak().zip(before).map(|(peak, before)| peak.saturating_sub(before));
+    Timed { made, wall_micros, cpu_micros, memory_kib }
+}
+
 /// Resets the peak of this process' resident memory, and returns what is resident now.
-pub(crate) fn forget_peak() -> Option<u64> {
+fn forget_peak() -> Option<u64> {
     std::fs::write("/proc/self/clear_refs", "5").ok()?;
     peak()
 }
 
 /// The peak of this process' resident memory, KiB (`VmHWM`).
-pub(crate) fn peak() -> Option<u64> {
+fn peak() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
     line.split_whitespace().next()?.parse().ok()

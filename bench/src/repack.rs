@@ -2,13 +2,12 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
-use std::time::Instant;
 
-use cpu_time::ProcessTime;
 use drover_core::planner::{check, repack_only};
 
 use crate::bound::{BoundError, lower_bound};
-use crate::measure::{forget_peak, peak};
+use crate::measure::{Timed, timed};
+use crate::table::{head, milliseconds, shown};
 use crate::workload::{Case, Running};
 
 /// What one repack measured.
@@ -64,18 +63,8 @@ pub fn measure_repack(
     runs: usize,
     checked: bool,
 ) -> Result<RepackFigures, BoundError> {
-    let before = forget_peak();
-    let mut made = None;
-    let (mut wall_micros, mut cpu_micros) = (u128::MAX, u128::MAX);
-    for _ in 0..runs.max(1) {
-        drop(made.take());
-        let (started, processor) = (Instant::now(), ProcessTime::now());
-        made = Some(repack_only(&running.input()));
-        cpu_micros = cpu_micros.min(processor.elapsed().as_micros());
-        wall_micros = wall_micros.min(started.elapsed().as_micros());
-    }
-    let memory_kib = peak().zip(before).map(|(peak, before)| peak.saturating_sub(before));
-    let made = made.unwrap_or_default();
+    let Timed { made, wall_micros, cpu_micros, memory_kib } =
+        timed(runs, || repack_only(&running.input()));
     let view = &running.workload.view;
     let gone: BTreeSet<_> = made.batches.iter().flat_map(|batch| &batch.nodes).collect();
     let price = running.price();
@@ -120,16 +109,12 @@ pub fn repack_header() -> String {
         "memory MiB",
         "violations",
     ];
-    format!("| {} |\n|{}\n", columns.join(" | "), "---|".repeat(columns.len()))
+    head(&columns)
 }
 
 /// One row of it.
 pub fn repack_line(row: &RepackFigures) -> String {
-    let milliseconds = |micros: u128| micros as f64 / 1000.0;
     let percent = |part: f64| part * 100.0 / row.price.max(1) as f64;
-    let shown = |number: Option<f64>, digits: usize| {
-        number.map_or_else(|| "-".to_owned(), |number| format!("{number:.digits$}"))
-    };
     let mut text = String::new();
     // Writing to a String can't fail.
     let _ = writeln!(

@@ -23,16 +23,25 @@ pub fn header() -> String {
         "memory MiB",
         "violations",
     ];
+    head(&columns)
+}
+
+pub(crate) fn head(columns: &[&str]) -> String {
     format!("| {} |\n|{}\n", columns.join(" | "), "---|".repeat(columns.len()))
+}
+
+pub(crate) fn milliseconds(micros: u128) -> f64 {
+    micros as f64 / 1000.0
+}
+
+/// A number that may not have been taken.
+pub(crate) fn shown(number: Option<f64>, digits: usize) -> String {
+    number.map_or_else(|| "-".to_owned(), |number| format!("{number:.digits$}"))
 }
 
 /// One row of it.
 pub fn line(row: &Figures) -> String {
     let mut text = String::new();
-    let milliseconds = |micros: u128| micros as f64 / 1000.0;
-    let shown = |number: Option<f64>, digits: usize| {
-        number.map_or_else(|| "-".to_owned(), |number| format!("{number:.digits$}"))
-    };
     // Writing to a String can't fail.
     let _ = writeln!(
         text,
