@@ -65,14 +65,11 @@ pub struct Args {
     /// ReadonlyFilesystem, …). Otherwise that is only reported.
     #[arg(long, env = "DROVER_CORDON_ON_PROBLEM")]
     cordon_on_problem: bool,
-    /// The command that powers the machine off, such as `systemctl poweroff`. It's run when a spot loss
-    /// is near, the API server is out of reach and only the pods' grace is left: the kubelet then ends
-    /// them in good order, if its graceful shutdown is on.
-    #[arg(long, env = "DROVER_POWER_OFF_COMMAND", default_value = "", value_name = "COMMAND")]
-    power_off_command: String,
-    /// How long the kubelet's graceful shutdown gives pods (its shutdownGracePeriod).
-    #[arg(long, env = "DROVER_POWER_OFF_GRACE", default_value = "30s", value_parser = parse_duration)]
-    power_off_grace: Duration,
+    /// Never power the machine off. Otherwise that is done, by logind, when a spot loss is near, the
+    /// API server is out of reach and only the pods' grace is left: the kubelet then ends them in good
+    /// order, if its graceful shutdown is on. The system bus is looked for below --host-root.
+    #[arg(long, env = "DROVER_NO_POWER_OFF")]
+    no_power_off: bool,
     /// How long a drain for an interruption may go on when the agent is asked to stop; 0s for not at
     /// all: the next agent then goes on with it.
     #[arg(long, env = "DROVER_STOP_GRACE", default_value = "0s", value_parser = parse_pause)]
@@ -108,8 +105,8 @@ pub struct Config {
     pub report_interval: Duration,
     /// Whether a Node that says it is broken is cordoned.
     pub cordon_on_problem: bool,
-    /// The command that powers the machine off, if it may be, and how long its pods are then given.
-    pub power_off: Option<(String, Duration)>,
+    /// Whether the machine may be powered off when the agent is cut off.
+    pub may_power_off: bool,
     /// For how long an interruption's drain is finished before the agent stops.
     pub stop_grace: Duration,
 }
@@ -158,9 +155,7 @@ impl TryFrom<Args> for Config {
             sample_interval: args.sample_interval,
             report_interval: args.report_interval,
             cordon_on_problem: args.cordon_on_problem,
-            power_off: Some(args.power_off_command.trim())
-                .filter(|command| !command.is_empty())
-                .map(|command| (command.to_owned(), args.power_off_grace)),
+            may_power_off: !args.no_power_off,
             stop_grace: args.stop_grace,
         })
     }

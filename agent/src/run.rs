@@ -26,8 +26,9 @@ use crate::config::Config;
 use crate::disk::{self, StateDir};
 use crate::imds::Imds;
 use crate::leaders::{Leaders, LeadersError};
+use crate::power::{self, Power};
 use crate::pulse::Pulse;
-use crate::{measure, poll, power};
+use crate::{measure, poll};
 
 /// Between two looks at the state while something is under way, and while nothing is.
 const BUSY_TICK: Duration = Duration::from_millis(200);
@@ -105,14 +106,18 @@ pub(crate) async fn run_with(
     let agent =
         Agent::new(identity, saved, report_interval).cordoning_on_problem(config.cordon_on_problem);
     let stop_grace = config.stop_grace;
-    let host_root = config.host_root.clone();
-    let (power_off_command, power_off_grace) = config.power_off.clone().unzip();
+    let (power, asked) = Power::new();
+    let settings = power::Settings {
+        socket: config.host_root.join(power::SOCKET),
+        may_power_off: config.may_power_off,
+        stop_grace,
+    };
+    tasks.spawn(power::follow(settings, inputs.clone(), asked));
     tasks.spawn(follow_cluster(config, client, events));
     let mut shell = Shell {
         agent,
         stop_grace,
-        host_root,
-        power_off_command: power_off_command.unwrap_or_default(),
+        power,
         pulse,
         clock: Clock::new(),
         disk,
@@ -123,10 +128,6 @@ pub(crate) async fn run_with(
         instance,
         tasks,
     };
-    if let Some(grace) = power_off_grace {
-        let grace = SignedDuration::try_from(grace).unwrap_or(SignedDuration::MAX);
-        shell.take(Input::PowerOff(Some(grace))).await;
-    }
     shell.run(received, received_events, shutdown).await;
     tracing::info!("Agent stopped.");
     Ok(())
@@ -164,8 +165,7 @@ async fn follow_cluster(
 struct Shell {
     agent: Agent,
     stop_grace: Duration,
-    host_root: PathBuf,
-    power_off_command: String,
+    power: Power,
     pulse: Pulse,
     clock: Clock,
     disk: StateDir,
@@ -238,8 +238,8 @@ impl Shell {
                 }
                 Effect::Save(saved) => self.unsaved = Some(saved),
                 Effect::PowerOff(attempt) => self.power_off(attempt),
-                // The loop sees that there is no drain left to stay for.
-                Effect::AllowShutdown => {}
+                // Where the agent itself is being stopped the loop sees that nothing is left to stay for.
+                Effect::AllowShutdown => self.power.allow_shutdown(),
                 Effect::Tell(fact) => tell(&fact),
             }
         }
@@ -249,7 +249,7 @@ impl Shell {
     /// What it means that the agent has to stop: that the machine does, or no more than that.
     async fn asked_to_stop(&self) -> Input {
         let waits = SignedDuration::try_from(self.stop_grace).unwrap_or(SignedDuration::MAX);
-        if waits.is_positive() && power::is_shutting_down(&self.host_root).await {
+        if waits.is_positive() && self.power.is_shutting_down().await {
             Input::Shutdown(Some(waits))
         } else {
             Input::Tick
@@ -257,12 +257,11 @@ impl Shell {
     }
 
     fn power_off(&mut self, attempt: u32) {
+        let Err(reason) = self.power.power_off(attempt) else { return };
         let inputs = self.inputs.clone();
-        let command = self.power_off_command.clone();
         self.tasks.spawn(async move {
-            let outcome = power::power_off(&command).await;
             // Nobody listens only when the agent stops.
-            let _stopping = inputs.send(Input::PoweredOff(attempt, outcome)).await;
+            let _stopping = inputs.send(Input::PoweredOff(attempt, Err(reason))).await;
         });
     }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 use drover_common::labels;
 use serde_json::json;
 
+use crate::power::tests::FakeMachine;
 use world::World;
 
 #[tokio::test]
@@ -111,8 +112,7 @@ async fn a_cordon_is_taken_back_when_the_notice_is_gone() {
 #[tokio::test]
 async fn a_machine_that_is_cut_off_is_powered_off_in_time() {
     let world = World::new(&["web-0"]).await;
-    let off = world.folder().with_file_name("off");
-    world.state().power_off = Some((format!("touch {}", off.display()), Duration::from_secs(30)));
+    let machine = FakeMachine::start(&world.host());
     let agent = world.start_agent("").await;
     world.until("the agent watches", |state| state.watches >= 2).await;
     tokio::time::sleep(Duration::from_millis(300)).await;
@@ -120,7 +120,29 @@ async fn a_machine_that_is_cut_off_is_powered_off_in_time() {
     // Its pod's grace is 5 s, and 5 s are kept in reserve.
     world.announce("terminate", 18);
     tokio::time::sleep(Duration::from_secs(3)).await;
-    assert!(!off.exists(), "there is time yet");
-    world.until("the machine is powered off", |_| off.exists()).await;
+    assert_eq!(machine.powered_off(), 0, "there is time yet");
+    world.until("the machine is powered off", |_| machine.powered_off() > 0).await;
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn a_shutdown_of_the_machine_waits_for_the_drain() {
+    let world = World::new(&["web-0", "web-1"]).await;
+    let machine = FakeMachine::start(&world.host());
+    let agent = world.start_agent("").await;
+    world
+        .until("the agent watches and delays", |state| state.watches >= 2 && machine.locks() == 1)
+        .await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    machine.shut_down(true).await;
+    world.until("both pods are evicted", |state| state.evicted.len() == 2).await;
+    assert_eq!(world.state().node["spec"]["unschedulable"], true);
+    world.until("the shutdown may go on", |_| machine.locks() == 0).await;
+    machine.shut_down(false).await;
+    world
+        .until("the machine stays, and the cordon is gone", |state| {
+            state.node["spec"].get("unschedulable").is_none() && machine.locks() == 1
+        })
+        .await;
     agent.stop().await;
 }

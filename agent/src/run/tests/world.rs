@@ -28,7 +28,6 @@ pub(super) struct State {
     pub(super) notice: Option<String>,
     pub(super) reports: Vec<Value>,
     pub(super) directives: Value,
-    pub(super) power_off: Option<(String, Duration)>,
 }
 
 #[derive(Clone)]
@@ -79,7 +78,6 @@ impl World {
             notice: None,
             reports: Vec::new(),
             directives: json!([]),
-            power_off: None,
         };
         let world = Self {
             state: Arc::new(Mutex::new(state)),
@@ -102,6 +100,11 @@ impl World {
 
     pub(super) fn folder(&self) -> PathBuf {
         self.folder.path().join("state")
+    }
+
+    /// The `/` of the agent's machine.
+    pub(super) fn host(&self) -> PathBuf {
+        self.folder.path().join("host")
     }
 
     pub(super) fn announce(&self, action: &str, seconds: i64) {
@@ -128,7 +131,7 @@ impl World {
             "users": [{"name": "u", "user": {}}],
         });
         std::fs::write(&kubeconfig, text.to_string()).unwrap();
-        let host = self.folder.path().join("host");
+        let host = self.host();
         write_host(&host);
         let config = Config {
             node: "n".into(),
@@ -144,7 +147,7 @@ impl World {
             sample_interval: Duration::from_millis(500),
             report_interval: Duration::from_secs(2),
             cordon_on_problem: false,
-            power_off: self.state().power_off.clone(),
+            may_power_off: true,
             stop_grace: Duration::ZERO,
         };
         let shutdown = CancellationToken::new();
