@@ -22,6 +22,7 @@ mod in_flight;
 mod input;
 mod market;
 mod matching;
+mod meant;
 mod narrow;
 mod open_label;
 mod output;
@@ -82,7 +83,8 @@ enum Order {
 
 fn plan_in(input: &PlanInput<'_>, order: Order) -> Plan {
     let mut board = Board::set(input);
-    board.keep_meant(input.view);
+    let waiting = board.keep_meant(input.view);
+    board.hold(waiting);
     let all: Vec<usize> = (0..board.groups.len()).collect();
     let bands: Vec<Vec<usize>> = match order {
         Order::AllAtOnce => vec![all],
@@ -92,18 +94,35 @@ fn plan_in(input: &PlanInput<'_>, order: Order) -> Plan {
             .map(<[usize]>::to_vec)
             .collect(),
     };
+    let mut first_fit_price = place_bands(&mut board, input.view, &bands);
+    if !board.held.is_empty() {
+        let waiting = board.let_go(input.view);
+        board.hold(waiting);
+        // Who waited for those seated has its turn now.
+        let more = place_bands(&mut board, input.view, &bands);
+        first_fit_price = first_fit_price.saturating_add(more);
+    }
+    if !board.held.is_empty() {
+        board.narrow_universes();
+        drop(board.let_go(input.view));
+    }
+    board.place_over_domains_in_use(input.view);
+    finish(board, first_fit_price)
+}
+
+/// Places what can be placed, preferences first; returns the price of plain first fit.
+fn place_bands(board: &mut Board<'_>, view: &View, bands: &[Vec<usize>]) -> u64 {
     let mut first_fit_price = 0_u64;
     for band in bands {
         loop {
-            first_fit_price = first_fit_price.saturating_add(round(&mut board, &band));
-            board.place_on_avoided(input.view, &band);
-            if !relax(&mut board, input.view, &band) {
+            first_fit_price = first_fit_price.saturating_add(round(board, band));
+            board.place_on_avoided(view, band);
+            if !relax(board, view, band) {
                 break;
             }
         }
     }
-    board.place_over_domains_in_use(input.view);
-    finish(board, first_fit_price)
+    first_fit_price
 }
 
 /// Whether a pod is left though a pod of lower priority got what is limited: a new node, where

@@ -15,6 +15,7 @@ use super::dimension::{Amounts, Dimensions, fits};
 use super::existing::{ExistingNode, existing_nodes};
 use super::group::{Group, Pending, PendingGroup, collect};
 use super::market::{Market, Stock};
+use super::meant::Meant;
 use super::open_label::LabelUses;
 use super::profile::Profiles;
 use super::rules::{KeyIndex, Variant, note_uses};
@@ -33,6 +34,8 @@ pub(super) struct Board<'a> {
     pub existing: Vec<ExistingNode>,
     pub profiles: Profiles,
     pub bins: Vec<Bin>,
+    /// Pods set aside for whose places on nodes in flight room is held.
+    pub held: Vec<Meant>,
     /// What the exact path opens nodes from: offers that no other dominates.
     pub scope: FixedBitSet,
     pub refused: Vec<(ObjectKey, String)>,
@@ -94,6 +97,7 @@ impl<'a> Board<'a> {
             existing,
             profiles,
             bins: Vec::new(),
+            held: Vec::new(),
             scope: FixedBitSet::new(),
             refused: pending.refused.clone(),
             shapes: pending.groups.len(),

@@ -1,8 +1,6 @@
 //! The exact path: pod by pod, first fit over nodes, planned nodes, and a new node. It knows every
 //! constraint; it is for pods whose place depends on where others are, and for what is left over.
 
-use std::collections::BTreeMap;
-
 use drover_common::cluster::ObjectKey;
 use drover_common::labels;
 use fixedbitset::FixedBitSet;
@@ -12,63 +10,7 @@ use super::board::Board;
 use super::dimension::{fits, times};
 use crate::view::View;
 
-/// A pod's group, the place that was made for the pod, and its name.
-type Meant = (usize, usize, ObjectKey);
-
 impl Board<'_> {
-    /// Gives pods in-flight nodes were launched for their place there, as far as it still holds:
-    /// first those whose preferences are met, then those that were placed without.
-    pub(super) fn keep_meant(&mut self, view: &View) {
-        if self.existing.iter().all(|node| node.meant.is_empty()) {
-            return;
-        }
-        let owners: BTreeMap<ObjectKey, usize> = self
-            .groups
-            .iter()
-            .enumerate()
-            .flat_map(|(index, group)| group.pods.iter().map(move |pod| (pod.clone(), index)))
-            .collect();
-        let mut waiting: Vec<Meant> = Vec::new();
-        for (node, place) in self.existing.iter().enumerate() {
-            let pods = place.meant.iter();
-            waiting.extend(pods.filter_map(|p| Some((*owners.get(p)?, node, p.clone()))));
-        }
-        self.seat(&mut waiting);
-        let mut relaxed: BTreeMap<usize, usize> = BTreeMap::new();
-        for (group, ..) in &waiting {
-            let Some(entry) = self.groups.get(*group) else { continue };
-            let (step, last) = (entry.step, entry.variants.len().saturating_sub(1));
-            if step < last {
-                relaxed.insert(*group, step);
-                self.enter_step(view, *group, last);
-            }
-        }
-        self.seat(&mut waiting);
-        for (group, step) in relaxed {
-            self.enter_step(view, group, step);
-        }
-    }
-
-    /// Seats pods on nodes that are meant for them. Pods may wait for each other, as when they were
-    /// placed.
-    fn seat(&mut self, waiting: &mut Vec<Meant>) {
-        loop {
-            let before = waiting.len();
-            waiting.retain(|(group, node, pod)| {
-                // Its rules on labels held for all that the node may become when it was planned.
-                let taken = self.node_has_room(*group, *node)
-                    && self.groups.get_mut(*group).is_some_and(|group| group.take_named(pod));
-                if taken {
-                    self.book_on_node(*group, *node, vec![pod.clone()]);
-                }
-                !taken
-            });
-            if waiting.is_empty() || waiting.len() == before {
-                break;
-            }
-        }
-    }
-
     /// Places what it can of some groups. Pods may wait for each other (affinity, spread), so as
     /// long as one finds a place, all try again.
     pub(super) fn place_all_exactly(&mut self, groups: &[usize]) {
@@ -85,6 +27,8 @@ impl Board<'_> {
         loop {
             let mut placed = false;
             for group in &waiting {
+                // Before others of their kind, to whose places theirs matter.
+                placed |= self.seat_held();
                 placed |= self.place_exactly(*group);
             }
             if !placed {
@@ -262,12 +206,12 @@ impl Board<'_> {
         self.profiles.admitting(&self.existing, &variant.rules)
     }
 
-    fn node_has_room(&self, group: usize, node: usize) -> bool {
+    pub(super) fn node_has_room(&self, group: usize, node: usize) -> bool {
         self.node_is_open(group, node) && self.node_is_allowed(group, node)
     }
 
     /// Whether resources and ports have room. Where they don't, they won't later in the run.
-    fn node_is_open(&self, group: usize, node: usize) -> bool {
+    pub(super) fn node_is_open(&self, group: usize, node: usize) -> bool {
         let Some((entry, target)) = self.groups.get(group).zip(self.existing.get(node)) else {
             return false;
         };
@@ -292,7 +236,7 @@ impl Board<'_> {
                 && self.topology.keys(&entry.part).iter().all(|key| allows(key)))
     }
 
-    fn book_on_node(&mut self, group: usize, node: usize, pods: Vec<ObjectKey>) {
+    pub(super) fn book_on_node(&mut self, group: usize, node: usize, pods: Vec<ObjectKey>) {
         let Some((entry, target)) = self.groups.get(group).zip(self.existing.get_mut(node)) else {
             return;
         };

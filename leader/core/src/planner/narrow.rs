@@ -89,7 +89,7 @@ impl Board<'_> {
     }
 
     /// Takes every spread's minimum over the domains of nodes, there or planned.
-    fn narrow_universes(&mut self) {
+    pub(super) fn narrow_universes(&mut self) {
         let mut universes = Vec::with_capacity(self.topology.terms.len());
         for tracked in &self.topology.terms {
             let mut universe = tracked.there.clone();

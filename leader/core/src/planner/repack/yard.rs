@@ -134,7 +134,8 @@ impl<'a> Yard<'a> {
                 place.meant.extend(pods.iter().cloned());
             }
         }
-        self.board.keep_meant(plan.view);
+        // Whoever can't sit yet looks for a place like the others.
+        drop(self.board.keep_meant(plan.view));
         for group in 0..self.board.groups.len() {
             if self.board.groups.get(group).is_some_and(|group| group.left() > 0) {
                 self.board.place_on_nodes(group);
