@@ -110,19 +110,31 @@ fn plan_in(input: &PlanInput<'_>, order: Order) -> Plan {
     finish(board, first_fit_price)
 }
 
-/// Places what can be placed, preferences first; returns the price of plain first fit.
+/// Places what can be placed, preferences first; returns the price of plain first fit. A pod may
+/// depend on pods of lower priority, so as long as that places some, all bands have another turn.
 fn place_bands(board: &mut Board<'_>, view: &View, bands: &[Vec<usize>]) -> u64 {
     let mut first_fit_price = 0_u64;
-    for band in bands {
-        loop {
-            first_fit_price = first_fit_price.saturating_add(round(board, band));
-            board.place_on_avoided(view, band);
-            if !relax(board, view, band) {
-                break;
-            }
+    let mut left = board.left();
+    loop {
+        for band in bands {
+            first_fit_price = first_fit_price.saturating_add(place_band(board, view, band));
+        }
+        let before = std::mem::replace(&mut left, board.left());
+        if bands.len() < 2 || left == 0 || left == before {
+            return first_fit_price;
         }
     }
-    first_fit_price
+}
+
+fn place_band(board: &mut Board<'_>, view: &View, band: &[usize]) -> u64 {
+    let mut first_fit_price = 0_u64;
+    loop {
+        first_fit_price = first_fit_price.saturating_add(round(board, band));
+        board.place_on_avoided(view, band);
+        if !relax(board, view, band) {
+            return first_fit_price;
+        }
+    }
 }
 
 /// Whether a pod is left though a pod of lower priority got what is limited: a new node, where

@@ -158,7 +158,9 @@ impl Control {
         if record.initialized_at.is_some_and(young) {
             return Some("it became ready moments ago".to_owned());
         }
-        self.consolidation.given_up(name, now)
+        // An empty node goes on another ground than what was given up.
+        let holds_pods = record.node.as_ref().is_none_or(|node| self.has_pods_to_move(node, now));
+        self.consolidation.given_up(name, now).filter(|_| holds_pods)
     }
 
     /// Checks a committed voluntary disruption before its drain begins: the taint keeps new pods

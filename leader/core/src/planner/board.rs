@@ -52,6 +52,11 @@ impl<'a> Board<'a> {
         Self::for_stock(input, pending, &limits, Stock::Pods)
     }
 
+    /// How many pods have no place yet.
+    pub(super) fn left(&self) -> u64 {
+        self.groups.iter().map(|group| u64::from(group.left())).sum()
+    }
+
     /// A board for these pods.
     pub(super) fn of(input: &PlanInput<'a>, pending: Pending) -> Self {
         Self::for_stock(input, pending, &AttachLimits::of(input.view), Stock::Pods)

@@ -185,6 +185,20 @@ fn what_does_not_hold_any_more_is_given_up_with_a_reason() {
 }
 
 #[test]
+fn what_was_given_up_goes_as_soon_as_it_is_empty() {
+    let mut rig = oversized();
+    rig.boots = true;
+    assert!(run_until(&mut rig, 180, consolidates));
+    rig.world.annotate_pod("web-0", "karpenter.sh/do-not-disrupt", "true");
+    assert!(run_until(&mut rig, 40, |rig| !consolidates(rig)));
+    rig.world.remove_pods("web");
+    // consolidateAfter has passed then; the minute that what was given up is left alone has not.
+    rig.run(40);
+    let stays = |claim: &crate::state::ClaimRecord| claim.hourly_price_micro == 400_000;
+    assert!(rig.state.claims.values().filter(|claim| stays(claim)).all(|claim| claim.is_leaving()));
+}
+
+#[test]
 fn a_replacement_that_ec2_can_not_give_leaves_all_as_it_was() {
     let mut rig = oversized();
     for kind in ["m5.large", "m5a.large", "m6i.large"] {
