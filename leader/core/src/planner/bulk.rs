@@ -74,7 +74,7 @@ impl Board<'_> {
     }
 
     fn prune(&self, mut all: Vec<Candidate>) -> Vec<Candidate> {
-        all.sort_by_key(|candidate| self.market.rank(candidate.offer));
+        all.sort_by_key(|candidate| (candidate.price, self.market.rank(candidate.offer)));
         let mut kept: Vec<Candidate> = Vec::new();
         for candidate in all {
             let dominated = kept.iter().any(|better| {

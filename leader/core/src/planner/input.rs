@@ -146,7 +146,7 @@ impl Default for PlannerSettings {
             min_spot_types: 15,
             preference_policy: PreferencePolicy::Respect,
             min_values_policy: MinValuesPolicy::Strict,
-            packing_passes: 4,
+            packing_passes: 12,
         }
     }
 }
