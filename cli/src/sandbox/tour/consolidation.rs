@@ -89,8 +89,8 @@ impl Watch {
             .managed_nodes()
             .filter(|node| node.spec.taints.iter().any(|t| t.key == labels::DISRUPTED_TAINT))
             .count();
-        // The budget of web allows a tenth, rounded up, to be unavailable.
-        let least = WEB as usize - (WEB as usize).div_ceil(10);
+        // The budget of web allows a fifth, rounded up, to be unavailable.
+        let least = WEB as usize - (WEB as usize).div_ceil(5);
         let web = snapshot.app("web").filter(|pod| pod.is_ready()).count();
         self.kept_budget &= web >= least;
         if nodes == self.nodes && disrupted == self.disrupted {
