@@ -9,6 +9,7 @@ mod attach;
 mod bin;
 mod board;
 mod bulk;
+mod candidate;
 pub mod check;
 mod claim;
 mod daemon;

@@ -1,5 +1,4 @@
-//! Plain groups into new nodes: offers are pruned to those worth a look, packed, and turned into
-//! planned nodes.
+//! Plain groups into new nodes: packed into what is worth buying, and turned into planned nodes.
 
 use std::collections::BTreeMap;
 
@@ -58,105 +57,6 @@ impl Board<'_> {
         first_fit_price
     }
 
-    /// Offers of a tier worth a look: dropped where another of the pool is no dearer, no smaller
-    /// and lets everyone in whom it does.
-    fn candidates(&self, tier: &[usize], pieces: &[Piece]) -> Vec<Candidate> {
-        let mut all = Vec::new();
-        for pool_index in tier {
-            let Some(pool) = self.market.pools.get(*pool_index) else { continue };
-            for offer in pool.offers.clone() {
-                if let Some(candidate) = self.candidate(*pool_index, offer, pieces) {
-                    all.push(candidate);
-                }
-            }
-        }
-        self.prune(all)
-    }
-
-    fn prune(&self, mut all: Vec<Candidate>) -> Vec<Candidate> {
-        all.sort_by_key(|candidate| (candidate.price, self.market.rank(candidate.offer)));
-        let mut kept: Vec<Candidate> = Vec::new();
-        for candidate in all {
-            let dominated = kept.iter().any(|better| {
-                better.pool == candidate.pool
-                    && better.room.iter().zip(&candidate.room).all(|(b, c)| b >= c)
-                    && better.capacity_within(&candidate, &self.market.pools)
-                    && candidate.admits.is_subset(&better.admits)
-            });
-            if !dominated {
-                kept.push(candidate);
-            }
-        }
-        kept
-    }
-
-    /// The offers that the exact path opens nodes from, for some groups. Domains of their terms are
-    /// kept apart, and pools with `minValues` are kept whole.
-    pub(super) fn undominated(&self, groups: &[usize]) -> FixedBitSet {
-        let mut scope = FixedBitSet::with_capacity(self.market.offers.len());
-        let keys: std::collections::BTreeSet<String> = groups
-            .iter()
-            .filter_map(|group| self.groups.get(*group))
-            .flat_map(|group| self.topology.keys(&group.part))
-            .collect();
-        for (number, pool) in self.market.pools.iter().enumerate() {
-            if pool.requirements.iter().any(|requirement| requirement.min_values.is_some()) {
-                scope.insert_range(pool.offers.clone());
-                continue;
-            }
-            let mut domains: BTreeMap<Vec<Option<&str>>, Vec<usize>> = BTreeMap::new();
-            for offer in pool.offers.clone() {
-                let domain = keys.iter().map(|key| self.market.label(offer, key)).collect();
-                domains.entry(domain).or_default().push(offer);
-            }
-            for offers in domains.values() {
-                let all = offers.iter().filter_map(|offer| {
-                    self.candidate_of(number, *offer, groups.len(), |item| {
-                        groups
-                            .get(item)
-                            .and_then(|group| self.groups.get(*group))
-                            .is_some_and(|group| group.offers.contains(*offer))
-                    })
-                });
-                for candidate in self.prune(all.collect()) {
-                    scope.insert(candidate.offer);
-                }
-            }
-        }
-        scope
-    }
-
-    fn candidate(&self, pool: usize, offer: usize, pieces: &[Piece]) -> Option<Candidate> {
-        let admitted =
-            |item: usize| pieces.get(item).is_some_and(|piece| piece.offers.contains(offer));
-        self.candidate_of(pool, offer, pieces.len(), admitted)
-    }
-
-    fn candidate_of(
-        &self,
-        pool: usize,
-        offer: usize,
-        items: usize,
-        admitted: impl Fn(usize) -> bool,
-    ) -> Option<Candidate> {
-        let kind = self.market.kind_of(offer)?;
-        let mut admits = FixedBitSet::with_capacity(items);
-        for item in (0..items).filter(|item| admitted(*item)) {
-            admits.insert(item);
-        }
-        if admits.is_clear() {
-            return None;
-        }
-        Some(Candidate {
-            offer,
-            price: self.market.offers.get(offer)?.cost(),
-            room: kind.room.clone(),
-            admits,
-            pool,
-            capacity: kind.capacity.clone(),
-        })
-    }
-
     /// Turns packed nodes into bins. Nodes whose types would not meet `minValues` are left out;
     /// their pods go the exact way.
     fn open_packed(&mut self, pieces: &mut [Piece], candidates: &[Candidate], packed: &Packed) {
@@ -209,16 +109,5 @@ impl Board<'_> {
             };
             self.open(bin, &narrowed);
         }
-    }
-}
-
-impl Candidate {
-    /// Whether this one uses no more of what its pool limits than another does.
-    fn capacity_within(&self, other: &Candidate, pools: &[super::market::Pool]) -> bool {
-        let Some(pool) = pools.get(self.pool) else { return false };
-        pool.left
-            .iter()
-            .zip(self.capacity.iter().zip(&other.capacity))
-            .all(|(left, (own, others))| left.is_none() || own <= others)
     }
 }

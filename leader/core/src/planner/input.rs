@@ -130,6 +130,9 @@ pub struct PlannerSettings {
     pub max_instance_types: usize,
     /// Fewest types of a spot launch, where that many fit.
     pub min_spot_types: usize,
+    /// Spot nodes are planned at the price of the n-th cheapest type of their launch: EC2 seldom
+    /// gives the cheapest one.
+    pub spot_price_rank: usize,
     /// Preferences.
     pub preference_policy: PreferencePolicy,
     /// `minValues`.
@@ -144,6 +147,7 @@ impl Default for PlannerSettings {
             max_node_vcpus: 32,
             max_instance_types: 60,
             min_spot_types: 15,
+            spot_price_rank: 5,
             preference_policy: PreferencePolicy::Respect,
             min_values_policy: MinValuesPolicy::Strict,
             packing_passes: 12,

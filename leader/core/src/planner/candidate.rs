@@ -1,0 +1,296 @@
+//! Which of everything on sale is worth a look.
+//!
+//! An offer is dropped where another of the pool is no dearer, no smaller and lets everyone in whom
+//! it does. On spot a node is never one offer: EC2 chooses among all types that the launch lists. So
+//! a spot candidate stands for a set of types, as many as diversity asks for, with the room that all
+//! of them have and a price that some of them exceed.
+
+use std::collections::BTreeMap;
+
+use drover_common::instance_type::CapacityType;
+use fixedbitset::FixedBitSet;
+
+use super::board::Board;
+use super::dimension::Amounts;
+use super::finish::price_ceiling;
+use super::market::{NodeKind, Pool};
+use super::pack::Candidate;
+use super::split::Piece;
+
+/// How much smaller than one type, in percent of its room, the others of its set may be.
+const SIZES: [i64; 3] = [100, 96, 85];
+
+/// Which items may go into which offers: a row of bits for each offer.
+struct Admission {
+    items: usize,
+    words: usize,
+    bits: Vec<usize>,
+}
+
+impl Admission {
+    fn new<'s>(offers: usize, items: usize, sets: impl Iterator<Item = &'s FixedBitSet>) -> Self {
+        let words = items.div_ceil(usize::BITS as usize).max(1);
+        let mut bits = vec![0; offers.saturating_mul(words)];
+        for (item, set) in sets.enumerate() {
+            let (word, bit) = (item / usize::BITS as usize, item % usize::BITS as usize);
+            for offer in set.ones() {
+                if let Some(slot) = bits.get_mut(offer * words + word) {
+                    *slot |= 1 << bit;
+                }
+            }
+        }
+        Self { items, words, bits }
+    }
+
+    fn row(&self, offer: usize) -> &[usize] {
+        let start = offer.saturating_mul(self.words);
+        self.bits.get(start..start + self.words).unwrap_or_default()
+    }
+
+    fn set(&self, row: &[usize]) -> FixedBitSet {
+        FixedBitSet::with_capacity_and_blocks(self.items, row.iter().copied())
+    }
+}
+
+fn is_within(inner: &[usize], outer: &[usize]) -> bool {
+    inner.iter().zip(outer).all(|(inner, outer)| inner & !outer == 0)
+}
+
+fn is_as_large(room: &[i64], other: &[i64]) -> bool {
+    room.iter().zip(other).all(|(own, other)| own >= other)
+}
+
+impl Board<'_> {
+    /// What the pieces of one tier of pools may be packed into, in the order of buying.
+    pub(super) fn candidates(&self, tier: &[usize], pieces: &[Piece]) -> Vec<Candidate> {
+        let sets = pieces.iter().map(|piece| &piece.offers);
+        let admission = Admission::new(self.market.offers.len(), pieces.len(), sets);
+        let mut all = Vec::new();
+        for number in tier {
+            let Some(pool) = self.market.pools.get(*number) else { continue };
+            for ((_, capacity_type), offers) in self.markets(pool, &admission) {
+                if capacity_type == CapacityType::Spot {
+                    all.extend(self.spot_candidates(*number, pool, &offers, &admission, pieces));
+                } else {
+                    let kept = self.undominated_of(pool, &offers, &admission, 1);
+                    all.extend(kept.iter().filter_map(|o| self.single(*number, *o, &admission)));
+                }
+            }
+        }
+        all.sort_by_key(|candidate| (candidate.price, self.market.rank(candidate.offer)));
+        self.prune(all)
+    }
+
+    /// A pool's offers that anyone may use, by zone and capacity type, each in the order of buying.
+    fn markets(
+        &self,
+        pool: &Pool,
+        admission: &Admission,
+    ) -> BTreeMap<(&str, CapacityType), Vec<usize>> {
+        let mut markets: BTreeMap<_, Vec<usize>> = BTreeMap::new();
+        for offer in pool.offers.clone() {
+            if admission.row(offer).iter().any(|word| *word != 0)
+                && let Some(entry) = self.market.offers.get(offer)
+            {
+                markets.entry((entry.zone, entry.capacity_type)).or_default().push(offer);
+            }
+        }
+        for offers in markets.values_mut() {
+            offers.sort_unstable_by_key(|offer| self.market.rank(*offer));
+        }
+        markets
+    }
+
+    fn single(&self, pool: usize, offer: usize, admission: &Admission) -> Option<Candidate> {
+        let kind = self.market.kind_of(offer)?;
+        Some(Candidate {
+            offer,
+            price: self.market.offers.get(offer)?.cost(),
+            room: kind.room.clone(),
+            admits: admission.set(admission.row(offer)),
+            pool,
+            capacity: kind.capacity.clone(),
+        })
+    }
+
+    /// Of offers in the order of buying, those that fewer than `depth` types dominate.
+    fn undominated_of(
+        &self,
+        pool: &Pool,
+        offers: &[usize],
+        admission: &Admission,
+        depth: usize,
+    ) -> Vec<usize> {
+        let mut kept: Vec<(usize, &NodeKind<'_>)> = Vec::new();
+        for offer in offers {
+            let Some(kind) = self.market.kind_of(*offer) else { continue };
+            let row = admission.row(*offer);
+            let better = kept.iter().filter(|(other, other_kind)| {
+                is_as_large(&other_kind.room, &kind.room)
+                    && takes_no_more(&other_kind.capacity, &kind.capacity, pool)
+                    && is_within(row, admission.row(*other))
+            });
+            if better.take(depth).count() < depth {
+                kept.push((*offer, kind));
+            }
+        }
+        kept.into_iter().map(|(offer, _)| offer).collect()
+    }
+
+    /// Sets of spot types in one zone. Items that no full set takes get what there is.
+    fn spot_candidates(
+        &self,
+        number: usize,
+        pool: &Pool,
+        offers: &[usize],
+        admission: &Admission,
+        pieces: &[Piece],
+    ) -> Vec<Candidate> {
+        let wanted = self.settings.min_spot_types.max(1);
+        let offers = self.undominated_of(pool, offers, admission, wanted);
+        let (mut full, mut short) = (Vec::new(), Vec::new());
+        for offer in &offers {
+            for size in SIZES {
+                let Some((candidate, types)) =
+                    self.spot_set(number, *offer, size, &offers, admission, pieces, true)
+                else {
+                    continue;
+                };
+                if types >= wanted {
+                    full.push(candidate);
+                    continue;
+                }
+                short.push(candidate);
+                // Enough types for some of the items, though not for all that this one takes.
+                let part = self.spot_set(number, *offer, size, &offers, admission, pieces, false);
+                full.extend(part.filter(|(_, types)| *types >= wanted).map(|(part, _)| part));
+            }
+        }
+        let mut covered = FixedBitSet::with_capacity(pieces.len());
+        for candidate in &full {
+            covered.union_with(&candidate.admits);
+        }
+        for mut candidate in short {
+            candidate.admits.difference_with(&covered);
+            if !candidate.admits.is_clear() {
+                full.push(candidate);
+            }
+        }
+        full.sort_by_key(|candidate| (candidate.price, self.market.rank(candidate.offer)));
+        self.prune(full)
+    }
+
+    /// The cheapest types not much smaller than one offer's, and how many there are: those that take
+    /// all items which the offer does (`all`), or any, for the items that every one takes.
+    #[allow(clippy::too_many_arguments, reason = "one step of a search, called in one place")]
+    fn spot_set(
+        &self,
+        pool: usize,
+        offer: usize,
+        size: i64,
+        offers: &[usize],
+        admission: &Admission,
+        pieces: &[Piece],
+        all: bool,
+    ) -> Option<(Candidate, usize)> {
+        let own = self.market.kind_of(offer)?;
+        let least: Amounts = own.room.iter().map(|room| room.saturating_mul(size) / 100).collect();
+        let mut admits = admission.set(admission.row(offer));
+        if size < 100 {
+            let small = |item: &usize| {
+                let group = pieces.get(*item).and_then(|piece| self.groups.get(piece.group));
+                group.is_none_or(|group| !is_as_large(&least, &group.request))
+            };
+            let gone: Vec<usize> = admits.ones().filter(small).collect();
+            gone.into_iter().for_each(|item| admits.remove(item));
+        }
+        if admits.is_clear() {
+            return None;
+        }
+        let row = admits.clone();
+        let mut set: Vec<(usize, &NodeKind<'_>)> = Vec::new();
+        for other in offers {
+            let kind = self.market.kind_of(*other)?;
+            let takes_all = is_within(row.as_slice(), admission.row(*other));
+            if is_as_large(&kind.room, &least) && (takes_all || !all) {
+                admits.intersect_with(&admission.set(admission.row(*other)));
+                set.push((*other, kind));
+                if set.len() >= self.settings.min_spot_types {
+                    break;
+                }
+            }
+        }
+        if admits.is_clear() {
+            return None;
+        }
+        let planned_at = set.len().min(self.settings.spot_price_rank.max(1)).checked_sub(1)?;
+        let (first, kind) = set.first()?;
+        // What is dearer than the ceiling is listed for want of better, and seldom bought.
+        let cost = |offer: usize| self.market.offers.get(offer).map(|offer| offer.cost());
+        let price = cost(set.get(planned_at)?.0)?.min(price_ceiling(cost(*first)?));
+        // Limits are judged by the cheapest: types they have no room for are left off the list.
+        let (mut room, capacity) = (kind.room.clone(), kind.capacity.clone());
+        for (_, kind) in &set {
+            for (room, other) in room.iter_mut().zip(&kind.room) {
+                *room = (*room).min(*other);
+            }
+        }
+        let candidate = Candidate { offer: *first, price, room, admits, pool, capacity };
+        Some((candidate, set.len()))
+    }
+
+    /// Of candidates by price, those that no other dominates.
+    fn prune(&self, all: Vec<Candidate>) -> Vec<Candidate> {
+        let mut kept: Vec<Candidate> = Vec::new();
+        for candidate in all {
+            let dominated = kept.iter().any(|better| {
+                better.pool == candidate.pool
+                    && is_as_large(&better.room, &candidate.room)
+                    && self.market.pools.get(candidate.pool).is_some_and(|pool| {
+                        takes_no_more(&better.capacity, &candidate.capacity, pool)
+                    })
+                    && candidate.admits.is_subset(&better.admits)
+            });
+            if !dominated {
+                kept.push(candidate);
+            }
+        }
+        kept
+    }
+
+    /// The offers that the exact path opens nodes from, for some groups. Domains of their terms are
+    /// kept apart, and pools with `minValues` are kept whole.
+    pub(super) fn undominated(&self, groups: &[usize]) -> FixedBitSet {
+        let entries = || groups.iter().filter_map(|group| self.groups.get(*group));
+        let sets = entries().map(|group| &group.offers);
+        let admission = Admission::new(self.market.offers.len(), groups.len(), sets);
+        let mut scope = FixedBitSet::with_capacity(self.market.offers.len());
+        let keys: std::collections::BTreeSet<String> =
+            entries().flat_map(|group| self.topology.keys(&group.part)).collect();
+        for pool in &self.market.pools {
+            if pool.requirements.iter().any(|requirement| requirement.min_values.is_some()) {
+                scope.insert_range(pool.offers.clone());
+                continue;
+            }
+            for offers in self.markets(pool, &admission).into_values() {
+                let mut domains: BTreeMap<Vec<Option<&str>>, Vec<usize>> = BTreeMap::new();
+                for offer in offers {
+                    let domain = keys.iter().map(|key| self.market.label(offer, key)).collect();
+                    domains.entry(domain).or_default().push(offer);
+                }
+                for offers in domains.values() {
+                    scope.extend(self.undominated_of(pool, offers, &admission, 1));
+                }
+            }
+        }
+        scope
+    }
+}
+
+/// Whether one node takes no more of what its pool limits than another.
+fn takes_no_more(capacity: &[i64], other: &[i64], pool: &Pool) -> bool {
+    pool.left
+        .iter()
+        .zip(capacity.iter().zip(other))
+        .all(|(left, (own, other))| left.is_none() || own <= other)
+}
