@@ -31,7 +31,8 @@ impl Control {
         let mut counts: BTreeMap<NodePoolName, PoolNodes> = BTreeMap::new();
         for record in state.claims.values() {
             let Some(pool) = &record.nodepool else { continue };
-            if record.initialized_at.is_none() || record.stage >= Stage::Terminating {
+            // Budgets count a node that is being terminated until it is gone, as Karpenter's do.
+            if record.initialized_at.is_none() || record.stage == Stage::Gone {
                 continue;
             }
             let count = counts.entry(pool.clone()).or_default();

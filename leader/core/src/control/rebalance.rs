@@ -13,12 +13,16 @@ use drover_common::drain::has_active_do_not_disrupt;
 use drover_common::id::{NodeClaimName, NodeName, NodePoolName};
 use drover_common::labels;
 use drover_common::protocol::NoticeKind;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use super::Control;
+use super::object::after;
 use crate::command::DisruptionReason;
 use crate::planner::{Launch, PlacementTarget, plan};
 use crate::state::{ClaimRecord, Stage, State};
+
+/// A replacement whose launch had to wait is planned again after this long.
+const LAUNCHES_WAIT: SignedDuration = SignedDuration::from_secs(10);
 
 /// What a NodePool wants of a recommendation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,7 +57,8 @@ impl Policy {
 /// What is remembered of recommendations in this reign.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Rebalances {
-    tried: BTreeMap<NodeClaimName, Timestamp>,
+    /// When a node's replacement may be tried again.
+    not_before: BTreeMap<NodeClaimName, Timestamp>,
 }
 
 /// A node that is to go.
@@ -74,8 +79,7 @@ impl Control {
     /// Commits that nodes leave which EC2 recommends to leave, where their pools want that.
     pub(super) fn rebalance(&mut self, state: &State, now: Timestamp) {
         self.tell_policies();
-        let rest = self.settings.rebalance_rest;
-        self.rebalances.tried.retain(|_, at| now.duration_since(*at) < rest);
+        self.rebalances.not_before.retain(|_, until| now < *until);
         if state.paused.is_some() || self.view.is_stale() || !self.cloud.is_read() {
             return;
         }
@@ -125,7 +129,7 @@ impl Control {
             let stays = policy == Policy::Ignore
                 || record.stage != Stage::Initialized
                 || !old
-                || self.rebalances.tried.contains_key(name)
+                || self.rebalances.not_before.contains_key(name)
                 || self.is_held(state, name, record, now)
                 || self.has_protected_pods(&node, now);
             (!stays).then(|| Candidate { claim: name.clone(), node, pool, policy })
@@ -148,7 +152,7 @@ impl Control {
                     Err(reason) => {
                         let note = format!("Rebalance recommendation not followed: {reason}");
                         self.claim_event(&one.claim, "DisruptionBlocked", &note, false, now);
-                        self.rebalances.tried.insert(one.claim.clone(), now);
+                        self.rest(&one.claim, self.settings.rebalance_rest, now);
                         return;
                     }
                 }
@@ -159,6 +163,8 @@ impl Control {
         let mut taken = BTreeSet::new();
         let Some(intents) = self.replacement_intents(state, launches, nodes, &mut taken, now)
         else {
+            // Launches of the pool wait; a plan is too dear to be made at every look.
+            self.rest(&one.claim, LAUNCHES_WAIT, now);
             return;
         };
         let explanation = format!(
@@ -168,10 +174,14 @@ impl Control {
             if one.policy == Policy::Drain { "drained" } else { "replaced" },
             intents.iter().map(|intent| intent.claims.len()).sum::<usize>()
         );
-        self.rebalances.tried.insert(one.claim.clone(), now);
+        self.rest(&one.claim, self.settings.rebalance_rest, now);
         let claims = vec![one.claim.clone()];
         let reason = DisruptionReason::Rebalance;
         self.commit_replacing(state, claims, intents, reason, explanation, now);
+    }
+
+    fn rest(&mut self, claim: &NodeClaimName, rest: SignedDuration, now: Timestamp) {
+        self.rebalances.not_before.insert(claim.clone(), after(now, rest));
     }
 
     /// What has to be launched before a node's pods can go.
