@@ -1,19 +1,22 @@
 //! Talking to the leaders: any replica takes reports and directive polls.
 
+mod proof;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use drover_agent_core::Input;
 use drover_common::id::{InstanceId, NodeName};
-use drover_common::protocol::{Directives, Report, ReportAnswer};
-use reqwest::{Certificate, Client, RequestBuilder};
+use drover_common::protocol::{Directives, NonceAnswer, Report, ReportAnswer};
+use reqwest::{Certificate, Client, RequestBuilder, Response, StatusCode};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use crate::config::Config;
 use crate::disk::random;
 use crate::imds::innermost;
+use proof::Proof;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 const REPORT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -43,14 +46,27 @@ pub enum LeadersError {
 pub(crate) struct Leaders {
     client: Client,
     urls: Arc<[String]>,
-    token_file: Option<PathBuf>,
+    token: TokenSource,
     current: usize,
     failures: u32,
 }
 
+/// What the agent shows to be let in.
+#[derive(Clone, Debug)]
+enum TokenSource {
+    /// A file, read anew for each request.
+    File(PathBuf),
+    /// Nothing, until a leader asks for it.
+    Proof(Arc<Proof>),
+}
+
 impl Leaders {
-    /// The leaders of a configuration; `None` if it names none.
-    pub(crate) async fn new(config: &Config) -> Result<Option<Self>, LeadersError> {
+    /// The leaders of a configuration; `None` if it names none. `clients` brings the way to the API
+    /// server once there is one.
+    pub(crate) async fn new(
+        config: &Config,
+        clients: watch::Receiver<Option<drover_kubernetes::Client>>,
+    ) -> Result<Option<Self>, LeadersError> {
         if config.leaders.is_empty() {
             return Ok(None);
         }
@@ -72,7 +88,10 @@ impl Leaders {
         Ok(Some(Self {
             client: builder.build()?,
             urls: config.leaders.clone().into(),
-            token_file: config.token_file.clone(),
+            token: match &config.token_file {
+                Some(path) => TokenSource::File(path.clone()),
+                None => TokenSource::Proof(Arc::new(Proof::new(config.node.clone(), clients))),
+            },
             // Agents spread over the replicas.
             current: usize::try_from(random() % count).unwrap_or(0),
             failures: 0,
@@ -89,23 +108,43 @@ impl Leaders {
         &self,
         request: RequestBuilder,
     ) -> Result<T, String> {
-        let request = match &self.token_file {
-            None => request,
-            Some(path) => {
+        match &self.token {
+            TokenSource::File(path) => {
                 let token = tokio::fs::read_to_string(path)
                     .await
                     .map_err(|error| format!("token {}: {error}", path.display()))?;
-                request.bearer_auth(token.trim())
+                answer(send(request.bearer_auth(token.trim())).await?).await
             }
-        };
-        let response = request.send().await.map_err(|error| innermost(&error))?;
-        let status = response.status();
-        if !status.is_success() {
-            let body = response.text().await.unwrap_or_default();
-            let words: String = body.chars().take(200).collect();
-            return Err(format!("status {status}: {words}"));
+            TokenSource::Proof(proof) => self.ask_with_proof(proof, request).await,
         }
-        response.json().await.map_err(|error| innermost(&error))
+    }
+
+    /// Asks with the token that there is; where a leader wants to see another, proves whose agent this
+    /// is and asks once more.
+    async fn ask_with_proof<T: serde::de::DeserializeOwned>(
+        &self,
+        proof: &Proof,
+        request: RequestBuilder,
+    ) -> Result<T, String> {
+        let again = request.try_clone();
+        let token = proof.token().await;
+        let request = match &token {
+            None => request,
+            Some(token) => request.bearer_auth(token),
+        };
+        let response = send(request).await?;
+        let refused = matches!(response.status(), StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN);
+        let (Some(again), true) = (again, refused) else { return answer(response).await };
+        let asking = async {
+            let request = self
+                .client
+                .post(self.url("/agent/v1/nonces"))
+                .timeout(REPORT_TIMEOUT)
+                .query(&[("node", proof.node().as_str())]);
+            answer::<NonceAnswer>(send(request).await?).await
+        };
+        let fresh = proof.renew(token.as_deref(), asking).await?;
+        answer(send(again.bearer_auth(fresh)).await?).await
     }
 
     /// Turns to the next leader; pauses when all have failed.
@@ -212,4 +251,19 @@ impl Leaders {
             }
         }
     }
+}
+
+async fn send(request: RequestBuilder) -> Result<Response, String> {
+    request.send().await.map_err(|error| innermost(&error))
+}
+
+/// An answer's JSON, or its failure in words.
+async fn answer<T: serde::de::DeserializeOwned>(response: Response) -> Result<T, String> {
+    let status = response.status();
+    if !status.is_success() {
+        let body = response.text().await.unwrap_or_default();
+        let words: String = body.chars().take(200).collect();
+        return Err(format!("status {status}: {words}"));
+    }
+    response.json().await.map_err(|error| innermost(&error))
 }

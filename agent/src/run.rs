@@ -82,13 +82,13 @@ pub(crate) async fn run_with(
     let report_interval =
         SignedDuration::try_from(config.report_interval).unwrap_or(SignedDuration::MAX);
     let imds = Imds::new(&config.imds).map_err(RunError::Imds)?;
-    let leaders = Leaders::new(&config).await?;
 
     let (inputs, received) = mpsc::channel(256);
     let (events, received_events) = mpsc::channel(256);
     let (report, reports) = watch::channel(None);
     let (instance, instances) = watch::channel(None);
     let (client, clients) = watch::channel(None);
+    let leaders = Leaders::new(&config, clients.clone()).await?;
     let mut tasks = JoinSet::new();
     tasks.spawn(poll::poll(imds, config.imds_interval, pulse.clone(), inputs.clone()));
     tasks.spawn(measure::measure(

@@ -22,7 +22,7 @@ pub fn validate(args: Args) -> anyhow::Result<ExitCode> {
         .context("cannot start the runtime")?;
     let connected = runtime.block_on(async {
         drover_kubernetes::install_crypto_provider();
-        Leaders::new(&config).await?;
+        Leaders::new(&config, tokio::sync::watch::channel(None).1).await?;
         let context = config.context.as_deref();
         Ok::<_, anyhow::Error>(
             drover_kubernetes::connect(config.kubeconfig.as_deref(), context)

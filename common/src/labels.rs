@@ -42,6 +42,8 @@ pub const DISRUPTION: &str = "drover.dev/disruption";
 pub const REBALANCE: &str = "drover.dev/rebalance";
 /// Who cordoned a node, why and until when (annotation, JSON).
 pub const CORDONED: &str = "drover.dev/cordoned";
+/// Annotation of a Node: the nonce by which its agent proves to the leaders whose it is.
+pub const AGENT_NONCE: &str = "drover.dev/agent-nonce";
 
 /// Taint (NoSchedule) of a node that is being disrupted.
 pub const DISRUPTED_TAINT: &str = "karpenter.sh/disrupted";

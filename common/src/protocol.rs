@@ -2,12 +2,24 @@
 //!
 //! `POST /agent/v1/reports` carries a [`Report`] and returns a [`ReportAnswer`].
 //! `GET /agent/v1/directives?node=N&instance=I&after=S` long-polls (up to 25 s) and returns
-//! [`Directives`]. Any replica takes both; a follower proxies to the leader.
+//! [`Directives`]. `POST /agent/v1/nonces?node=N` returns a [`NonceAnswer`]. Any replica takes all of
+//! them; a follower proxies to the leader.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::id::{BootId, DisruptionId, InstanceId, NodeName};
+
+/// What an agent needs that has no token of its own for the leaders: the answer to
+/// `POST /agent/v1/nonces?node=N`. Whoever writes the nonce on that Node is let in with the token.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NonceAnswer {
+    /// For the Node's annotation [`crate::labels::AGENT_NONCE`]. No secret.
+    pub nonce: String,
+    /// A bearer token for this node, known to the asking agent alone. It counts as long as the Node
+    /// bears the nonce, for a day at most, and until another replica leads.
+    pub token: String,
+}
 
 /// The version of this protocol. A leader answers 400 to another major version.
 pub const PROTOCOL_VERSION: u32 = 1;

@@ -73,6 +73,7 @@ pub(crate) fn router(shared: Shared) -> Router {
         .route_layer(operators)
         .route("/agent/v1/reports", post(agents::reports))
         .route("/agent/v1/directives", get(agents::directives))
+        .route("/agent/v1/nonces", post(agents::nonces))
         .with_state(shared.clone())
         .merge(health_router(shared.clone()))
         .merge(metrics_router(shared))

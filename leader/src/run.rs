@@ -63,7 +63,7 @@ pub enum RunError {
     /// A certificate can't be used.
     #[error(transparent)]
     Certificate(#[from] CertificateError),
-    /// The API server ended.
+    /// The API server can't start, or ended.
     #[error("the API server ended: {0}")]
     Api(String),
     /// The brain's task ended.
@@ -102,7 +102,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunE
     let stop = CancellationToken::new();
     let counters = Arc::new(Counters::default());
     let events = watch_cluster(&kubernetes, &tasks, &stop);
-    let gate = gate(&config, &kubernetes);
+    let gate = gate(&config, &kubernetes)?;
     let caller = calls::Caller::new(kubernetes, ec2, config.kubernetes_rate, Arc::clone(&counters));
     let control = Control::new(settings);
     let (brain, deciding) =
@@ -166,9 +166,10 @@ async fn transport(config: &Config) -> Result<Transport, RunError> {
 }
 
 /// Who is let in to the API, as configured.
-fn gate(config: &Config, client: &drover_kubernetes::Client) -> api::Gate {
-    match &config.agent_account {
-        Some(account) => api::Gate::guarded(client.clone(), account.clone()),
+fn gate(config: &Config, client: &drover_kubernetes::Client) -> Result<api::Gate, RunError> {
+    Ok(match &config.agent_account {
+        Some(account) => api::Gate::guarded(client.clone(), account.clone())
+            .map_err(|_| RunError::Api("the system has no random numbers".to_owned()))?,
         None => {
             tracing::warn!(
                 "Agents and operators are let in without a token: whoever reaches {} is believed.",
@@ -176,7 +177,7 @@ fn gate(config: &Config, client: &drover_kubernetes::Client) -> api::Gate {
             );
             api::Gate::open()
         }
-    }
+    })
 }
 
 async fn bind(address: SocketAddr) -> Result<TcpListener, RunError> {

@@ -69,6 +69,29 @@ async fn take_report(shared: &Shared, report: Arc<Report>) -> Result<bool, ApiEr
 }
 
 #[derive(Debug, Deserialize)]
+pub(super) struct NonceQuery {
+    node: NodeName,
+}
+
+/// `POST /agent/v1/nonces?node=N`: what an agent without a token needs to be let in. Anybody may ask:
+/// the answer is of no use without the power to write on that Node.
+pub(super) async fn nonces(
+    State(shared): State<Shared>,
+    uri: Uri,
+    headers: HeaderMap,
+    query: Result<Query<NonceQuery>, QueryRejection>,
+) -> Result<Response, ApiError> {
+    let Query(NonceQuery { node }) =
+        query.map_err(|error| ApiError::BadRequest(error.body_text()))?;
+    if !shared.is_leading() {
+        let path = uri.path_and_query().map_or("", |path| path.as_str());
+        return proxy::pass_on(&shared, &headers, Method::POST, path, Bytes::new(), PASSING_ON)
+            .await;
+    }
+    Ok(Json(shared.gate.nonce_for(&node)?).into_response())
+}
+
+#[derive(Debug, Deserialize)]
 pub(super) struct Poll {
     node: NodeName,
     instance: Option<InstanceId>,

@@ -1,11 +1,12 @@
-//! Who may ask what: agents by the token of their pod, operators by their Kubernetes token.
+//! Who may ask what: agents by the token of their pod or by what they write on their Node, operators by
+//! their Kubernetes token.
 //!
 //! The API server is asked once and its answer is kept for a minute. While it does not answer, what it
 //! said before still counts for some time: a notice must get through when the API server is down.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, header};
@@ -13,6 +14,8 @@ use axum::middleware::Next;
 use axum::response::Response;
 use drover_common::call::{Kind, KubernetesCall, Target};
 use drover_common::id::NodeName;
+use drover_common::labels;
+use drover_common::protocol::NonceAnswer;
 use drover_kubernetes::{Client, Identity, ReviewError, review_access, review_token};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -20,7 +23,9 @@ use tokio::time::Instant;
 
 use super::{ApiError, Shared};
 use crate::config::AccountName;
+use nonce::{Nonces, Proof};
 
+mod nonce;
 #[cfg(test)]
 mod tests;
 
@@ -57,6 +62,7 @@ pub(crate) struct Gate(Option<Arc<Guard>>);
 struct Guard {
     client: Client,
     account: AccountName,
+    nonces: Nonces,
     agents: Kept<NodeName>,
     operators: Kept<String>,
 }
@@ -69,14 +75,33 @@ impl std::fmt::Debug for Gate {
 
 impl Gate {
     /// Lets in agents that run as `account`, and operators that RBAC allows.
-    pub(crate) fn guarded(client: Client, account: AccountName) -> Self {
+    ///
+    /// # Errors
+    /// The system has no random numbers.
+    pub(crate) fn guarded(
+        client: Client,
+        account: AccountName,
+    ) -> Result<Self, rustls::crypto::GetRandomFailed> {
         let (agents, operators) = (Kept::default(), Kept::default());
-        Self(Some(Arc::new(Guard { client, account, agents, operators })))
+        let nonces = Nonces::new()?;
+        Ok(Self(Some(Arc::new(Guard { client, account, nonces, agents, operators }))))
     }
 
     /// Lets everybody in.
     pub(crate) fn open() -> Self {
         Self(None)
+    }
+
+    /// What the agent of `node` needs to prove itself by its Node.
+    pub(super) fn nonce_for(&self, node: &NodeName) -> Result<NonceAnswer, Refusal> {
+        let Some(guard) = &self.0 else {
+            return Err(Refusal::Forbidden("everybody is let in here".to_owned()));
+        };
+        let answer = guard.nonces.issue(node, SystemTime::now());
+        answer.map_err(|_| {
+            let reason = "the system has no random numbers".to_owned();
+            Refusal::Unreviewed(ReviewError { reason })
+        })
     }
 
     /// Checks that a request comes from the agent of `node`.
@@ -87,8 +112,14 @@ impl Gate {
     ) -> Result<(), Refusal> {
         let Some(guard) = &self.0 else { return Ok(()) };
         let token = bearer(headers).ok_or(Refusal::NoToken)?;
-        let own =
-            guard.agents.get(&key(&[token]), Instant::now(), || guard.review_agent(token)).await?;
+        let review = async || {
+            if !Nonces::is_meant(token) {
+                return guard.review_agent(token).await;
+            }
+            let proof = guard.nonces.read(token, SystemTime::now()).ok_or(Refusal::UnknownToken)?;
+            guard.review_node(proof).await
+        };
+        let own = guard.agents.get(&key(&[token]), Instant::now(), review).await?;
         if own == *node {
             Ok(())
         } else {
@@ -143,6 +174,29 @@ impl Guard {
                 }
             })?;
         claim.confirm(&pod, &self.account)
+    }
+
+    /// Whether the Node bears the nonce that a token was made with; its name.
+    async fn review_node(&self, proof: Proof) -> Result<NodeName, Refusal> {
+        let Proof { node, nonce } = proof;
+        let call = KubernetesCall::Get { target: Target::cluster(Kind::Node, node.as_str()) };
+        let found = drover_kubernetes::execute(&self.client, &call, PATIENCE).await;
+        let found = found.map_err(|failure| {
+            use drover_common::call::KubernetesFailureKind::NotFound;
+            if failure.kind == NotFound {
+                Refusal::Forbidden(format!("Node {node} is not there"))
+            } else {
+                Refusal::Unreviewed(ReviewError { reason: failure.message })
+            }
+        })?;
+        let annotations = found.pointer("/metadata/annotations");
+        let borne =
+            annotations.and_then(|all| all.get(labels::AGENT_NONCE)).and_then(Value::as_str);
+        if borne == Some(nonce.as_str()) {
+            Ok(node)
+        } else {
+            Err(Refusal::Forbidden(format!("Node {node} does not bear the token's nonce")))
+        }
     }
 
     async fn review_operator(
