@@ -15,6 +15,8 @@ const CONSOLIDATION: &str = include_str!("../../../tour/3-consolidation.yaml");
 const WEB: u32 = 24;
 /// It is over when nothing was disrupted for this long.
 const QUIET: Duration = Duration::from_secs(5);
+/// After this long the first pause will do: what is still to be gained is not waited for.
+const LONG_ENOUGH: Duration = Duration::from_secs(35);
 
 /// Scales `web` down, allows consolidation, and waits until nothing more is to be gained.
 pub(crate) async fn run(stage: &Stage, record: &mut Record) -> anyhow::Result<()> {
@@ -43,8 +45,9 @@ pub(crate) async fn run(stage: &Stage, record: &mut Record) -> anyhow::Result<()
         for line in watch.look(snapshot) {
             stage.narrator.tell(&line);
         }
+        let (total, ready) = snapshot.readiness();
         let line = format!("{} nodes", snapshot.managed_nodes().count());
-        Progress::new(watch.is_over(), line)
+        Progress::new(watch.is_over(ready == total), line)
     })
     .await?;
     tell_reasons(stage).await;
@@ -57,10 +60,7 @@ pub(crate) async fn run(stage: &Stage, record: &mut Record) -> anyhow::Result<()
     let (total, ready) = moved.snapshot.readiness();
     record.row(
         "consolidation",
-        format!(
-            "${cost_before:.3} to ${cost_after:.3} an hour, in {}",
-            seconds(moved.reached.map(|took| took.saturating_sub(QUIET)))
-        ),
+        format!("${cost_before:.3} to ${cost_after:.3} an hour, in {}", seconds(moved.reached)),
     );
     record.check(stage, "consolidation made the cluster cheaper", cost_after < cost_before);
     record.check(stage, "every pod found its new place", ready == total);
@@ -73,13 +73,22 @@ struct Watch {
     nodes: usize,
     disrupted: usize,
     begun: bool,
+    started_at: Instant,
     changed_at: Instant,
     kept_budget: bool,
 }
 
 impl Watch {
     fn new(nodes: usize) -> Self {
-        Self { nodes, disrupted: 0, begun: false, changed_at: Instant::now(), kept_budget: true }
+        let now = Instant::now();
+        Self {
+            nodes,
+            disrupted: 0,
+            begun: false,
+            started_at: now,
+            changed_at: now,
+            kept_budget: true,
+        }
     }
 
     /// What is new since the last look.
@@ -110,8 +119,9 @@ impl Watch {
         lines
     }
 
-    fn is_over(&self) -> bool {
-        self.begun && self.disrupted == 0 && self.changed_at.elapsed() > QUIET
+    fn is_over(&self, all_ready: bool) -> bool {
+        let pause = self.begun && self.disrupted == 0 && all_ready;
+        pause && (self.changed_at.elapsed() > QUIET || self.started_at.elapsed() > LONG_ENOUGH)
     }
 }
 
