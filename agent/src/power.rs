@@ -1,6 +1,7 @@
 //! The machine's power, by the system bus: whether the machine shuts down, the lock that delays that
 //! for as long as a drain is under way, and the last resort of an agent that is cut off.
 
+mod attend;
 mod bus;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -9,16 +10,18 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use drover_agent_core::Input;
-use futures::StreamExt;
-use jiff::SignedDuration;
 use tokio::sync::{mpsc, oneshot};
 
-use bus::{LoginProxy, Machine};
+use attend::attend;
+use bus::Machine;
 
 /// Between two tries to reach a bus that isn't there.
 const AGAIN_AFTER: Duration = Duration::from_secs(10);
 /// A bus that says nothing for so long about a shutdown is not waited for.
 const PATIENCE: Duration = Duration::from_secs(2);
+
+/// How often a machine is looked at anew.
+pub(crate) const LOOKS_EVERY: Duration = Duration::from_secs(30);
 
 /// Where the bus is found below the host's root.
 pub(crate) const SOCKET: &str = "run/dbus/system_bus_socket";
@@ -77,6 +80,8 @@ pub(crate) struct Settings {
     pub(crate) may_power_off: bool,
     /// How long the agent's unit may take to stop, once logind waits no longer.
     pub(crate) stop_grace: Duration,
+    /// Between two looks at what the bus does not tell by itself.
+    pub(crate) looks_every: Duration,
 }
 
 /// Follows the bus, for as long as the agent runs: says whether the machine can be powered off, when
@@ -85,13 +90,13 @@ pub(crate) async fn follow(settings: Settings, inputs: mpsc::Sender<Input>, mut 
     let mut told = false;
     loop {
         let error = match Machine::reach(&settings.socket).await {
-            Ok(machine) => {
-                told = false;
-                let Err(error) = attend(machine, &settings, &inputs, &mut asked).await else {
-                    return;
-                };
-                error
-            }
+            Ok(machine) => match attend(machine, &settings, &inputs, &mut asked).await {
+                Ok(()) => return,
+                Err(left) => {
+                    told &= !left.reached;
+                    left.error
+                }
+            },
             Err(error) => error,
         };
         if inputs.send(Input::PowerOff(None)).await.is_err() {
@@ -101,78 +106,10 @@ pub(crate) async fn follow(settings: Settings, inputs: mpsc::Sender<Input>, mut 
             tracing::warn!(
                 socket = %settings.socket.display(),
                 %error,
-                "System bus can't be reached: the machine can't be powered off from here, and its shutdown does not wait."
+                "System bus is out of reach: the machine can't be powered off from here, and its shutdown does not wait."
             );
         }
         refuse(&mut asked, &inputs, &error).await;
-    }
-}
-
-/// Stays on a bus until it goes, which is the error; ends well with the agent.
-async fn attend(
-    machine: Machine,
-    settings: &Settings,
-    inputs: &mpsc::Sender<Input>,
-    asked: &mut Asked,
-) -> zbus::Result<()> {
-    let Machine { login, systemd } = machine;
-    let mut signals = login.receive_prepare_for_shutdown().await?;
-    let delay = Duration::from_micros(login.inhibit_delay_max().await?);
-    let mut lock = delay_shutdown(&login).await;
-    tracing::info!(
-        seconds = delay.as_secs(),
-        delays_shutdown = lock.is_some(),
-        may_power_off = settings.may_power_off,
-        "System bus was reached."
-    );
-    let grace = settings.may_power_off.then(|| signed(delay));
-    let waits = signed(delay.saturating_add(settings.stop_grace));
-    let mut news = vec![Input::PowerOff(grace)];
-    if login.preparing_for_shutdown().await? {
-        news.push(Input::Shutdown(Some(waits)));
-    }
-    loop {
-        for input in news.drain(..) {
-            if inputs.send(input).await.is_err() {
-                return Ok(());
-            }
-        }
-        tokio::select! {
-            signal = signals.next() => {
-                let signal = signal.ok_or_else(|| zbus::Error::Failure("it closed".to_owned()))?;
-                if signal.args()?.begins {
-                    news.push(Input::Shutdown(Some(waits)));
-                } else {
-                    lock = delay_shutdown(&login).await;
-                    news.push(Input::Shutdown(None));
-                }
-            }
-            ask = asked.0.recv() => match ask {
-                None => return Ok(()),
-                Some(Ask::AllowShutdown) => drop(lock.take()),
-                Some(Ask::PowerOff(attempt)) => {
-                    let outcome = login.power_off(false).await.map_err(|error| error.to_string());
-                    news.push(Input::PoweredOff(attempt, outcome));
-                }
-                Some(Ask::IsShuttingDown(answer)) => {
-                    let stopping = systemd.system_state().await.is_ok_and(|at| at == "stopping");
-                    // The agent may have lost its patience.
-                    let _late = answer.send(stopping);
-                }
-            }
-        }
-    }
-}
-
-/// Takes a lock that delays a shutdown; without it the agent has only what its unit gives it.
-async fn delay_shutdown(login: &LoginProxy<'_>) -> Option<zbus::OwnedFd> {
-    let why = "the node is drained first";
-    match login.inhibit("shutdown", "drover-agent", why, "delay").await {
-        Ok(lock) => Some(lock),
-        Err(error) => {
-            tracing::warn!(%error, "Shutdowns of the machine can't be delayed.");
-            None
-        }
     }
 }
 
@@ -190,8 +127,4 @@ async fn refuse(asked: &mut Asked, inputs: &mpsc::Sender<Input>, error: &zbus::E
             None => return,
         }
     }
-}
-
-fn signed(duration: Duration) -> SignedDuration {
-    SignedDuration::try_from(duration).unwrap_or(SignedDuration::MAX)
 }

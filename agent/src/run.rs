@@ -111,6 +111,7 @@ pub(crate) async fn run_with(
         socket: config.host_root.join(power::SOCKET),
         may_power_off: config.may_power_off,
         stop_grace,
+        looks_every: power::LOOKS_EVERY,
     };
     tasks.spawn(power::follow(settings, inputs.clone(), asked));
     tasks.spawn(follow_cluster(config, client, events));

@@ -49,6 +49,8 @@ pub(super) trait Systemd {
 pub(super) struct Machine {
     pub(super) login: LoginProxy<'static>,
     pub(super) systemd: SystemdProxy<'static>,
+    /// Begins and ends of shutdowns, from before anything was asked.
+    pub(super) signals: PrepareForShutdownStream,
 }
 
 impl Machine {
@@ -67,9 +69,9 @@ impl Machine {
         let stream = stream.into_std().map_err(failed)?;
         let bus = Builder::unix_stream(stream).method_timeout(TIMEOUT).build().await?;
         let no = CacheProperties::No;
-        Ok(Self {
-            login: LoginProxy::builder(&bus).cache_properties(no).build().await?,
-            systemd: SystemdProxy::builder(&bus).cache_properties(no).build().await?,
-        })
+        let login = LoginProxy::builder(&bus).cache_properties(no).build().await?;
+        let systemd = SystemdProxy::builder(&bus).cache_properties(no).build().await?;
+        let signals = login.receive_prepare_for_shutdown().await?;
+        Ok(Self { login, systemd, signals })
     }
 }

@@ -8,6 +8,8 @@ use tokio::net::UnixListener;
 use zbus::connection::{Builder, Connection};
 use zbus::{Guid, Message, OwnedFd, fdo, interface};
 
+use jiff::SignedDuration;
+
 use super::*;
 
 const LOGIN: &str = "/org/freedesktop/login1";
@@ -23,6 +25,8 @@ struct Books {
     powered_off: u32,
     denies: bool,
     stopping: bool,
+    /// How long locks may delay a shutdown, where that is not 30 s.
+    delay: Option<Duration>,
 }
 
 type Shared = Arc<Mutex<Books>>;
@@ -58,6 +62,9 @@ impl Logind {
         let (ours, theirs) = UnixStream::pair().unwrap();
         ours.set_nonblocking(true).unwrap();
         let mut books = self.0.lock().unwrap();
+        if books.stopping || books.denies {
+            return Err(fdo::Error::Failed("no lock now".to_owned()));
+        }
         books.asked.push(format!("{what} {who} {mode}"));
         books.locks.push(ours);
         Ok(OwnedFd::from(std::os::fd::OwnedFd::from(theirs)))
@@ -79,7 +86,8 @@ impl Logind {
 
     #[zbus(property, name = "InhibitDelayMaxUSec")]
     fn inhibit_delay_max(&self) -> u64 {
-        30_000_000
+        let delay = self.0.lock().unwrap().delay.unwrap_or(Duration::from_secs(30));
+        u64::try_from(delay.as_micros()).unwrap()
     }
 }
 
@@ -131,8 +139,8 @@ impl FakeMachine {
         self.books.lock().unwrap().powered_off
     }
 
-    fn deny(&self) {
-        self.books.lock().unwrap().denies = true;
+    fn deny(&self, denies: bool) {
+        self.books.lock().unwrap().denies = denies;
     }
 
     /// Locks that are held.
@@ -181,12 +189,19 @@ fn follow_root(root: &Path, may_power_off: bool) -> Followed {
     let (power, asked) = Power::new();
     let (sender, inputs) = mpsc::channel(16);
     let stop_grace = Duration::from_secs(140);
-    let settings = Settings { socket: root.join(SOCKET), may_power_off, stop_grace };
+    let looks_every = Duration::from_millis(50);
+    let settings = Settings { socket: root.join(SOCKET), may_power_off, stop_grace, looks_every };
     let task = tokio::spawn(follow(settings, sender, asked));
     Followed { power, inputs, task }
 }
 
 impl Followed {
+    /// What is heard first on a bus: the machine can be powered off, and does not shut down.
+    async fn arrive(&mut self) {
+        assert!(matches!(self.next().await, Input::PowerOff(grace) if grace == seconds(30)));
+        assert!(matches!(self.next().await, Input::Shutdown(None)));
+    }
+
     async fn next(&mut self) -> Input {
         let next = tokio::time::timeout(Duration::from_secs(20), self.inputs.recv()).await;
         next.expect("something is heard").expect("it goes on")
@@ -202,7 +217,7 @@ async fn a_shutdown_waits_for_the_lock_and_a_cancelled_one_is_delayed_again() {
     let root = tempfile::tempdir().unwrap();
     let machine = FakeMachine::start(root.path());
     let mut followed = follow_root(root.path(), true);
-    assert!(matches!(followed.next().await, Input::PowerOff(grace) if grace == seconds(30)));
+    followed.arrive().await;
     assert_eq!(machine.books.lock().unwrap().asked, ["shutdown drover-agent delay"]);
     assert_eq!(machine.locks(), 1);
     assert!(!followed.power.is_shutting_down().await);
@@ -227,11 +242,11 @@ async fn the_machine_is_powered_off_or_it_is_said_why_not() {
     let root = tempfile::tempdir().unwrap();
     let machine = FakeMachine::start(root.path());
     let mut followed = follow_root(root.path(), true);
-    followed.next().await;
+    followed.arrive().await;
     followed.power.power_off(1).unwrap();
     assert!(matches!(followed.next().await, Input::PoweredOff(1, Ok(()))));
     assert_eq!(machine.powered_off(), 1);
-    machine.deny();
+    machine.deny(true);
     followed.power.power_off(2).unwrap();
     let Input::PoweredOff(2, Err(reason)) = followed.next().await else { panic!("it was denied") };
     assert!(reason.contains("polkit says no"), "{reason}");
@@ -258,6 +273,40 @@ async fn a_machine_without_a_bus_is_said_to_have_none_and_one_that_may_not_is_le
     let mut followed = follow_root(root.path(), false);
     assert!(matches!(followed.next().await, Input::PowerOff(None)));
     assert!(matches!(followed.next().await, Input::Shutdown(Some(_))), "it began before the agent");
-    assert_eq!(machine.locks(), 1);
+    assert_eq!(machine.locks(), 0, "it is too late for one");
+    followed.task.abort();
+}
+
+#[tokio::test]
+async fn a_delay_raised_later_and_a_lock_given_later_are_noticed() {
+    let root = tempfile::tempdir().unwrap();
+    let machine = FakeMachine::start(root.path());
+    machine.deny(true);
+    let mut followed = follow_root(root.path(), true);
+    followed.arrive().await;
+    assert_eq!(machine.locks(), 0);
+    machine.deny(false);
+    machine.books.lock().unwrap().delay = Some(Duration::from_secs(90));
+    assert!(matches!(followed.next().await, Input::PowerOff(grace) if grace == seconds(90)));
+    while machine.locks() == 0 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    machine.shut_down(true).await;
+    assert!(matches!(followed.next().await, Input::Shutdown(waits) if waits == seconds(230)));
+    followed.task.abort();
+}
+
+#[tokio::test]
+async fn a_shutdown_called_off_while_the_bus_was_away_is_over() {
+    let root = tempfile::tempdir().unwrap();
+    let machine = FakeMachine::start(root.path());
+    let mut followed = follow_root(root.path(), true);
+    followed.arrive().await;
+    machine.shut_down(true).await;
+    assert!(matches!(followed.next().await, Input::Shutdown(Some(_))));
+    machine.stop().await;
+    assert!(matches!(followed.next().await, Input::PowerOff(None)));
+    let _back = FakeMachine::start(root.path());
+    followed.arrive().await;
     followed.task.abort();
 }

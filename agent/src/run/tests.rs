@@ -134,7 +134,12 @@ async fn a_shutdown_of_the_machine_waits_for_the_drain() {
         .until("the agent watches and delays", |state| state.watches >= 2 && machine.locks() == 1)
         .await;
     tokio::time::sleep(Duration::from_millis(300)).await;
+    world.state().budget_blocks = true;
     machine.shut_down(true).await;
+    world.until("both pods may not go", |state| state.refused >= 2).await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(machine.locks(), 1, "there are pods yet");
+    world.state().budget_blocks = false;
     world.until("both pods are evicted", |state| state.evicted.len() == 2).await;
     assert_eq!(world.state().node["spec"]["unschedulable"], true);
     world.until("the shutdown may go on", |_| machine.locks() == 0).await;

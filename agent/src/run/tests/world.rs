@@ -22,6 +22,9 @@ pub(super) struct State {
     pods: BTreeMap<String, Value>,
     version: u64,
     pub(super) evicted: Vec<String>,
+    /// A budget that lets nobody go, and how often it was asked.
+    pub(super) budget_blocks: bool,
+    pub(super) refused: u32,
     pub(super) watches: u32,
     pub(super) api_down: bool,
     pub(super) imds_down: bool,
@@ -72,6 +75,8 @@ impl World {
             pods: pods.iter().map(pod).collect(),
             version: 1,
             evicted: Vec::new(),
+            budget_blocks: false,
+            refused: 0,
             watches: 0,
             api_down: false,
             imds_down: false,
@@ -173,6 +178,13 @@ impl World {
 
     fn evict(&self, name: &str) -> Response {
         let mut state = self.state();
+        if state.budget_blocks {
+            state.refused += 1;
+            let causes = json!([{"reason": "DisruptionBudget", "message": "nobody may go"}]);
+            let status = json!({"kind": "Status", "status": "Failure", "code": 429,
+                "reason": "TooManyRequests", "details": {"causes": causes}});
+            return (StatusCode::TOO_MANY_REQUESTS, axum::Json(status)).into_response();
+        }
         let Some(pod) = state.pods.remove(name) else {
             return StatusCode::NOT_FOUND.into_response();
         };
