@@ -127,7 +127,7 @@ impl Leaders {
         request: RequestBuilder,
     ) -> Result<T, String> {
         let again = request.try_clone();
-        let token = proof.token().await;
+        let token = proof.token();
         let request = match &token {
             None => request,
             Some(token) => request.bearer_auth(token),
@@ -144,7 +144,9 @@ impl Leaders {
             answer::<NonceAnswer>(send(request).await?).await
         };
         let fresh = proof.renew(token.as_deref(), asking).await?;
-        answer(send(again.bearer_auth(fresh)).await?).await
+        let answer = answer(send(again.bearer_auth(fresh)).await?).await?;
+        proof.succeed().await;
+        Ok(answer)
     }
 
     /// Turns to the next leader; pauses when all have failed.

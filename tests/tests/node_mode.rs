@@ -106,17 +106,21 @@ impl Stage {
         tokio::spawn(drover_agent::run(config, self.stop.clone()));
     }
 
-    async fn live_agents(&self) -> Option<u64> {
+    async fn metric(&self, name: &str) -> Option<u64> {
         let answer = self.http.get(format!("{}/metrics", self.leader)).send().await.ok()?;
         let text = answer.text().await.ok()?;
-        let line = text.lines().find_map(|line| line.strip_prefix("drover_agents_live "))?;
-        line.trim().parse().ok()
+        let values = text.lines().filter_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        values.map(str::trim).find_map(|value| value.parse().ok())
     }
 
-    async fn wait_for_agents(&self, count: u64) -> bool {
+    async fn live_agents(&self) -> Option<u64> {
+        self.metric("drover_agents_live").await
+    }
+
+    async fn wait_for(&self, metric: &str, holds: impl Fn(u64) -> bool) -> bool {
         let begun = Instant::now();
         while begun.elapsed() < Duration::from_secs(30) {
-            if self.live_agents().await == Some(count) {
+            if self.metric(metric).await.is_some_and(&holds) {
                 return true;
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
@@ -152,12 +156,17 @@ fn text<'a>(answer: &'a Value, field: &str) -> &'a str {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_agent_is_let_in_by_what_it_writes_on_its_own_node() {
     let stage = Stage::set().await;
-    assert!(stage.wait_for_agents(0).await, "the leader answers");
+    let (live, refused) = ("drover_agents_live", "drover_agent_refusals_total");
+    assert!(stage.wait_for(live, |count| count == 0).await, "the leader answers");
     stage.start_agent("one", "one");
-    assert!(stage.wait_for_agents(1).await, "its reports are taken");
+    assert!(stage.wait_for(live, |count| count == 1).await, "its reports are taken");
 
-    // One that says it is another node's can't write there, and stays out.
+    // One that says it is another node's can't write there, and stays out: it asks, fails to prove
+    // itself, and asks again.
+    let before = stage.metric(refused).await.unwrap();
     stage.start_agent("two", "one");
+    assert!(stage.wait_for(refused, |count| count >= before + 3).await, "it asks again");
+    assert_eq!(stage.live_agents().await, Some(1), "the impostor was not heard");
     // A token counts for nothing before its nonce is on the Node, and never for another Node.
     let answer = stage.nonce("two").await;
     assert_eq!(stage.poll("two", text(&answer, "token")).await, 403);

@@ -10,15 +10,45 @@ use drover_common::protocol::NonceAnswer;
 use drover_kubernetes::Client;
 use serde_json::json;
 use tokio::sync::{Mutex, watch};
+use tokio::time::Instant;
 
 /// How long the API server may take for the nonce.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// A proof that failed, or that a leader did not take, is not tried again before this; twice as long
+/// after each further one, up to the longest. A patch of a Node is news to all who watch Nodes.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
 /// What the agent is let in by, once it has proved whose it is.
 pub(super) struct Proof {
     node: NodeName,
     clients: watch::Receiver<Option<Client>>,
-    token: Mutex<Option<String>>,
+    token: watch::Sender<Option<String>>,
+    /// Held by the one who proves.
+    tries: Mutex<Tries>,
+}
+
+/// Proofs that were begun since a leader last took one.
+#[derive(Debug, Default)]
+struct Tries {
+    count: u32,
+    not_before: Option<Instant>,
+}
+
+impl Tries {
+    /// Begins one.
+    ///
+    /// # Errors
+    /// It is too soon; in words.
+    fn begin(&mut self, now: Instant) -> Result<(), String> {
+        if self.not_before.is_some_and(|time| now < time) {
+            return Err("whose agent this is was not believed a moment ago".to_owned());
+        }
+        let pause = FIRST_PAUSE.saturating_mul(1 << self.count.min(6)).min(LONGEST_PAUSE);
+        self.count = self.count.saturating_add(1);
+        self.not_before = now.checked_add(pause);
+        Ok(())
+    }
 }
 
 impl std::fmt::Debug for Proof {
@@ -30,7 +60,7 @@ impl std::fmt::Debug for Proof {
 impl Proof {
     /// An agent that has proved nothing yet; `clients` brings the way to the API server.
     pub(super) fn new(node: NodeName, clients: watch::Receiver<Option<Client>>) -> Self {
-        Self { node, clients, token: Mutex::new(None) }
+        Self { node, clients, token: watch::Sender::new(None), tries: Mutex::default() }
     }
 
     /// Whose agent this is.
@@ -39,24 +69,30 @@ impl Proof {
     }
 
     /// The token, if there is one.
-    pub(super) async fn token(&self) -> Option<String> {
-        self.token.lock().await.clone()
+    pub(super) fn token(&self) -> Option<String> {
+        self.token.borrow().clone()
+    }
+
+    /// A leader took the token.
+    pub(super) async fn succeed(&self) {
+        *self.tries.lock().await = Tries::default();
     }
 
     /// Gets another token in place of `refused`, and writes what makes it count on the Node. Where
     /// somebody did that in the meantime, there is nothing left to do.
     ///
     /// # Errors
-    /// The leader gives no nonce, or it can't be written; in words.
+    /// It is too soon after another try, the leader gives no nonce, or it can't be written; in words.
     pub(super) async fn renew(
         &self,
         refused: Option<&str>,
         asking: impl Future<Output = Result<NonceAnswer, String>>,
     ) -> Result<String, String> {
-        let mut token = self.token.lock().await;
-        if let Some(newer) = token.as_deref().filter(|newer| Some(*newer) != refused) {
-            return Ok(newer.to_owned());
+        let mut tries = self.tries.lock().await;
+        if let Some(newer) = self.token().filter(|newer| Some(newer.as_str()) != refused) {
+            return Ok(newer);
         }
+        tries.begin(Instant::now())?;
         let client = self.clients.borrow().clone();
         let client =
             client.ok_or("the API server can't be reached to prove whose agent this is")?;
@@ -70,7 +106,7 @@ impl Proof {
             format!("the leader's nonce can't be written: {}", failure.message)
         })?;
         tracing::info!(node = %self.node, "The leader's nonce was written on the Node.");
-        *token = Some(fresh.clone());
+        self.token.send_replace(Some(fresh.clone()));
         Ok(fresh)
     }
 }

@@ -15,7 +15,7 @@ use sha2::{Digest, Sha256};
 use tokio::time::{Instant, timeout_at};
 
 use super::{ApiError, Shared, proxy};
-use crate::run::Board;
+use crate::run::{Board, Counters};
 
 /// How long a report waits for its notices to enter the log.
 const COMMIT_PATIENCE: Duration = Duration::from_secs(5);
@@ -34,7 +34,7 @@ pub(super) async fn reports(
 ) -> Result<Response, ApiError> {
     if !shared.is_leading() {
         let patience = COMMIT_PATIENCE + PASSING_ON;
-        return proxy::pass_on(&shared, &headers, Method::POST, uri.path(), body, patience).await;
+        return proxy::pass_on(&shared, &headers, Method::POST, &uri, body, patience).await;
     }
     let report: Report = serde_json::from_slice(&body)
         .map_err(|error| ApiError::BadRequest(format!("the report is unreadable: {error}")))?;
@@ -47,11 +47,18 @@ pub(super) async fn reports(
     if report.node.0.is_empty() {
         return Err(ApiError::BadRequest("node: it is empty".to_owned()));
     }
-    shared.gate.admit_agent(&headers, &report.node).await?;
+    admit(&shared, &headers, &report.node).await?;
     let (node, instance) = (report.node.clone(), report.instance.clone());
     let committed = take_report(&shared, Arc::new(report)).await?;
     let directives = directives_for(&shared.brain.board().borrow(), &node, instance.as_ref());
     Ok(Json(ReportAnswer { committed, directives }).into_response())
+}
+
+async fn admit(shared: &Shared, headers: &HeaderMap, node: &NodeName) -> Result<(), ApiError> {
+    shared.gate.admit_agent(headers, node).await.map_err(|refusal| {
+        Counters::add_one(&shared.counters.agents_refused);
+        refusal.into()
+    })
 }
 
 async fn take_report(shared: &Shared, report: Arc<Report>) -> Result<bool, ApiError> {
@@ -84,8 +91,7 @@ pub(super) async fn nonces(
     let Query(NonceQuery { node }) =
         query.map_err(|error| ApiError::BadRequest(error.body_text()))?;
     if !shared.is_leading() {
-        let path = uri.path_and_query().map_or("", |path| path.as_str());
-        return proxy::pass_on(&shared, &headers, Method::POST, path, Bytes::new(), PASSING_ON)
+        return proxy::pass_on(&shared, &headers, Method::POST, &uri, Bytes::new(), PASSING_ON)
             .await;
     }
     Ok(Json(shared.gate.nonce_for(&node)?).into_response())
@@ -109,11 +115,10 @@ pub(super) async fn directives(
 ) -> Result<Response, ApiError> {
     let Query(poll) = poll.map_err(|error| ApiError::BadRequest(error.body_text()))?;
     if !shared.is_leading() {
-        let path = uri.path_and_query().map_or("", |path| path.as_str());
         let patience = LONGEST_POLL + PASSING_ON;
-        return proxy::pass_on(&shared, &headers, Method::GET, path, Bytes::new(), patience).await;
+        return proxy::pass_on(&shared, &headers, Method::GET, &uri, Bytes::new(), patience).await;
     }
-    shared.gate.admit_agent(&headers, &poll.node).await?;
+    admit(&shared, &headers, &poll.node).await?;
     let deadline = Instant::now() + LONGEST_POLL;
     let mut board = shared.brain.board();
     let mut leadership = shared.group.leadership();

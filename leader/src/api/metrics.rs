@@ -195,6 +195,11 @@ fn write_counters(page: &mut Page, counters: &Counters) {
         read(&counters.claims_deleted),
     );
     page.counter("drover_agent_reports_total", "Agents' reports taken.", read(&counters.reports));
+    page.counter(
+        "drover_agent_refusals_total",
+        "Agents' requests that were not let in.",
+        read(&counters.agents_refused),
+    );
     page.head("drover_raft_proposals_total", "counter", "Commands by what became of them.");
     for (result, counter) in [
         ("committed", &counters.proposals_committed),

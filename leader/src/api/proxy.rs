@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
-use axum::http::{HeaderMap, HeaderName, Method, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 
 use super::{ApiError, Shared};
@@ -17,7 +17,7 @@ pub(super) async fn pass_on(
     shared: &Shared,
     headers: &HeaderMap,
     method: Method,
-    path_and_query: &str,
+    uri: &Uri,
     body: Bytes,
     patience: Duration,
 ) -> Result<Response, ApiError> {
@@ -26,9 +26,10 @@ pub(super) async fn pass_on(
     }
     let leader = shared.group.status().leader.filter(|id| *id != shared.group.replica());
     let leader = leader.and_then(|id| shared.group.peers().get(&id)).ok_or(ApiError::NoLeader)?;
+    let asked = uri.path_and_query().map_or("", |asked| asked.as_str());
     let mut request = shared
         .leader_client
-        .request(method, format!("{}://{}{path_and_query}", shared.scheme, leader.api))
+        .request(method, format!("{}://{}{asked}", shared.scheme, leader.api))
         .header(header::CONTENT_TYPE, "application/json")
         .header(PASSED_ON, "1")
         .timeout(patience)

@@ -31,6 +31,8 @@ pub(crate) struct Counters {
     pub(crate) proposals_refused: AtomicU64,
     /// Agents' reports taken.
     pub(crate) reports: AtomicU64,
+    /// Agents' requests that were not let in.
+    pub(crate) agents_refused: AtomicU64,
 }
 
 impl Counters {
