@@ -190,14 +190,21 @@ class Stage:
                 self.agents[instance].stop()
 
     def agent(self, instance, node, access, leaders):
+        # Its own machine, though this one's numbers: no bus that could power this one off.
+        root = self.folder / f"root-{instance}"
+        root.mkdir(exist_ok=True)
+        for shared in ("proc", "sys"):
+            if not (root / shared).exists():
+                (root / shared).symlink_to(f"/{shared}")
         flags = {
             "node-name": node,
             "imds-endpoint": self.imds.url(instance),
+            "host-root": root,
             "leaders": leaders,
             "kubeconfig": access,
             "state-dir": self.folder / f"agent-{instance}",
         }
-        command = [self.binaries / "drover-agent"]
+        command = [self.binaries / "drover-agent", "--no-power-off"]
         command += [word for name, value in flags.items() for word in (f"--{name}", value)]
         return Process(instance, command, self.agent_log(instance))
 
