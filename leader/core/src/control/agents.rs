@@ -97,7 +97,22 @@ impl Control {
         report
             .notices
             .iter()
-            .all(|notice| !concerns(state, report, notice) || is_recorded(state, notice))
+            .all(|notice| !self.concerns(state, report, notice) || is_recorded(state, notice))
+    }
+
+    /// Whether a notice is about this boot of the reporting node's own instance, and that is of a
+    /// claim of ours. A report proves its node; which instance that is, the cluster says.
+    fn concerns(&self, state: &State, report: &Report, notice: &Notice) -> bool {
+        let claim = state.claim_of_instance(&notice.instance).map(|(_, claim)| claim);
+        let is_of_node = claim.is_some_and(|claim| match &claim.node {
+            Some(node) => *node == report.node,
+            None => {
+                self.node_of(claim).is_some_and(|node| node.metadata.name == report.node.as_str())
+            }
+        });
+        is_of_node
+            && report.instance.as_ref() == Some(&notice.instance)
+            && report.boot == notice.boot
     }
 
     fn propose_notice(
@@ -107,7 +122,7 @@ impl Control {
         notice: &Notice,
         now: Timestamp,
     ) -> bool {
-        if !concerns(state, report, notice) || is_recorded(state, notice) {
+        if !self.concerns(state, report, notice) || is_recorded(state, notice) {
             return false;
         }
         let claim = state.claim_of_instance(&notice.instance).map(|(_, claim)| claim);
@@ -218,13 +233,6 @@ impl Control {
         let heard = self.agents.seen_at(node).map_or(reign.since, |at| at.max(reign.since));
         now.duration_since(heard) > self.settings.agent_silence
     }
-}
-
-/// Whether a notice is about the reporting node's own instance, this boot, and a claim of ours.
-fn concerns(state: &State, report: &Report, notice: &Notice) -> bool {
-    report.instance.as_ref() == Some(&notice.instance)
-        && report.boot == notice.boot
-        && state.instances.contains_key(&notice.instance)
 }
 
 fn is_recorded(state: &State, notice: &Notice) -> bool {

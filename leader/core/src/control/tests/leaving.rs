@@ -38,6 +38,26 @@ fn a_notice_brings_a_replacement_at_once_and_the_node_goes() {
 }
 
 #[test]
+fn a_node_can_not_speak_for_anothers_instance() {
+    let mut rig = Rig::new();
+    rig.world.add_pods("web", 4, 800);
+    rig.run(10);
+    let running = rig.world.running_instances();
+    let (liar, other) = (running[0].instance.clone(), running[1].instance.clone());
+    let name = rig.report(&liar, None).node;
+    // Everything in it is the sender's word but the name of its node.
+    let mut report = rig.report(&other, Some(NoticeKind::SpotTerminate));
+    report.node = name;
+    rig.step(Input::Report(Box::new(report)));
+    rig.run(2);
+    assert!(rig.state.notices.is_empty());
+    assert_eq!(rig.stages(), [Stage::Initialized; 2]);
+    let report = rig.report(&other, Some(NoticeKind::SpotTerminate));
+    rig.step(Input::Report(Box::new(report)));
+    assert_eq!(rig.state.notices.keys().collect::<Vec<_>>(), [&other]);
+}
+
+#[test]
 fn a_rebalance_recommendation_is_only_recorded() {
     let mut rig = Rig::new();
     rig.world.add_pods("web", 2, 800);
