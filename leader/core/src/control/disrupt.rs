@@ -31,8 +31,8 @@ impl Control {
         let mut counts: BTreeMap<NodePoolName, PoolNodes> = BTreeMap::new();
         for record in state.claims.values() {
             let Some(pool) = &record.nodepool else { continue };
-            // Budgets count a node that is being terminated until it is gone, as Karpenter's do.
-            if record.initialized_at.is_none() || record.stage == Stage::Gone {
+            // As in Karpenter's count, a node whose instance is being terminated is none any more.
+            if record.initialized_at.is_none() || record.stage >= Stage::Terminating {
                 continue;
             }
             let count = counts.entry(pool.clone()).or_default();
@@ -160,8 +160,9 @@ impl Control {
             return Some("it became ready moments ago".to_owned());
         }
         // An empty node goes on another ground than what was given up.
-        let holds_pods = record.node.as_ref().is_none_or(|node| self.has_pods_to_move(node, now));
-        self.consolidation.given_up(name, now).filter(|_| holds_pods)
+        self.consolidation
+            .given_up(name, now)
+            .filter(|_| record.node.as_ref().is_none_or(|node| self.has_pods_to_move(node, now)))
     }
 
     /// Checks a committed voluntary disruption before its drain begins: the taint keeps new pods

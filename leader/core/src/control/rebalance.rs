@@ -163,7 +163,7 @@ impl Control {
         let mut taken = BTreeSet::new();
         let Some(intents) = self.replacement_intents(state, launches, nodes, &mut taken, now)
         else {
-            // Launches of the pool wait; a plan is too dear to be made at every look.
+            // It can't be launched now; a plan is too dear to be made at every look.
             self.rest(&one.claim, LAUNCHES_WAIT, now);
             return;
         };

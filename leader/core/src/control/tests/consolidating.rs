@@ -246,7 +246,8 @@ fn candidates_bear_a_soft_taint_while_budgets_hold_them_back() {
     for _ in 0..300 {
         rig.run(1);
         seen.extend(taints(&rig));
-        let leaving = rig.state.claims.values().filter(|c| c.is_leaving() && c.stage < Stage::Gone);
+        let leaving =
+            rig.state.claims.values().filter(|c| c.is_leaving() && c.stage < Stage::Terminating);
         assert!(leaving.count() <= 1, "the budget");
     }
     assert!(seen.contains("drover.dev/consolidation-candidate"), "{seen:?}");

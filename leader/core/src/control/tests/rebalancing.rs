@@ -93,12 +93,13 @@ fn a_pool_may_want_its_nodes_drained_at_once() {
 fn what_replaces_a_node_is_not_replaced_in_turn() {
     let mut rig = settled(1, "replace");
     let doomed = instances(&rig)[0].clone();
-    // EC2 recommends to leave whatever is launched.
+    // EC2 recommends to leave whatever is launched, and its agent tells that once it runs.
     let mut told = BTreeSet::new();
     let mut run = |rig: &mut Rig, seconds: i64| {
         for _ in 0..seconds {
             for instance in instances(rig) {
-                if told.insert(instance.clone()) {
+                let joined = rig.control.view.node_of_instance(&instance).is_some();
+                if joined && told.insert(instance.clone()) {
                     recommend(rig, &instance);
                 }
             }
