@@ -105,7 +105,12 @@ fn plan_in(input: &PlanInput<'_>, order: Order) -> Plan {
     }
     if !board.held.is_empty() {
         board.narrow_universes();
-        drop(board.let_go(input.view));
+        if !board.let_go(input.view).is_empty() {
+            // Things are not as they were when their places were made: they look for others.
+            board.find_universes(input.view);
+            let more = place_bands(&mut board, input.view, &bands);
+            first_fit_price = first_fit_price.saturating_add(more);
+        }
     }
     board.place_over_domains_in_use(input.view);
     finish(board, first_fit_price)

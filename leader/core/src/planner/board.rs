@@ -286,7 +286,7 @@ impl<'a> Board<'a> {
     }
 
     /// The domains a spread takes its minimum over: those of nodes, and those that could be bought.
-    fn find_universes(&mut self, view: &View) {
+    pub(super) fn find_universes(&mut self, view: &View) {
         for tracked in &mut self.topology.terms {
             let key = tracked.term.key.clone();
             if key == labels::HOSTNAME || !matches!(tracked.term.kind, TermKind::Spread { .. }) {

@@ -7,7 +7,9 @@ use fixedbitset::FixedBitSet;
 use super::MinValuesPolicy;
 use super::bin::{Narrowed, most_room};
 use super::board::Board;
+use super::candidate::takes_no_more;
 use super::dimension::{add_times, fits};
+use super::market::Pool;
 use super::pack::{Allowance, Candidate, Item, Packed, pack};
 use super::split::Piece;
 use super::topology::Tracked;
@@ -82,13 +84,14 @@ impl Board<'_> {
             return;
         }
         let most = most_room(&self.market, &offers);
+        let cheapest = self.cheapest_like(candidate, pool, &offers);
         for _ in 0..packed.count {
-            if !self.within_limits(candidate.offer, None) {
+            if !self.within_limits(cheapest, None) {
                 return;
             }
             let mut bin = self.empty_bin(offers.clone());
             bin.pool = candidate.pool;
-            bin.cheapest = candidate.offer;
+            bin.cheapest = cheapest;
             bin.used.clone_from(&used);
             bin.most.clone_from(&most);
             bin.pinned.clone_from(&pinned);
@@ -102,12 +105,28 @@ impl Board<'_> {
                     self.topology.place(&entry.part, &domain, i64::from(*count));
                 }
             }
-            let narrowed = Narrowed {
-                offers: FixedBitSet::new(),
-                cheapest: candidate.offer,
-                pinned: BTreeMap::new(),
-            };
+            let narrowed =
+                Narrowed { offers: FixedBitSet::new(), cheapest, pinned: BTreeMap::new() };
             self.open(bin, &narrowed);
         }
+    }
+
+    /// The first to buy of some offers that a candidate may become as well, at no more of what limits
+    /// count: a set of spot types is not the only one that holds what was packed for it.
+    fn cheapest_like(&self, candidate: &Candidate, pool: &Pool, offers: &FixedBitSet) -> usize {
+        let sort = |offer: usize| {
+            let billed = self.market.offers.get(offer).map(|offer| offer.capacity_type);
+            billed.zip(self.market.kind_of(offer).map(|kind| kind.template))
+        };
+        let wanted = sort(candidate.offer);
+        let like = |offer: &usize| {
+            sort(*offer) == wanted
+                && self
+                    .market
+                    .kind_of(*offer)
+                    .is_some_and(|kind| takes_no_more(&kind.capacity, &candidate.capacity, pool))
+        };
+        let first = offers.ones().filter(like).min_by_key(|offer| self.market.rank(*offer));
+        first.unwrap_or(candidate.offer)
     }
 }

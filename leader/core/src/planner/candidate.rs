@@ -56,19 +56,31 @@ fn is_within(inner: &[usize], outer: &[usize]) -> bool {
     inner.iter().zip(outer).all(|(inner, outer)| inner & !outer == 0)
 }
 
+fn meets(own: &[usize], other: &[usize]) -> bool {
+    own.iter().zip(other).any(|(own, other)| own & other != 0)
+}
+
 fn is_as_large(room: &[i64], other: &[i64]) -> bool {
     room.iter().zip(other).all(|(own, other)| own >= other)
 }
 
+/// Spot of one pool, zone and template.
+struct SpotMarket<'s> {
+    pool: usize,
+    offers: &'s [usize],
+    admission: &'s Admission,
+    pieces: &'s [Piece],
+}
+
 impl Board<'_> {
-    /// What the pieces of one tier of pools may be packed into, in the order of buying.
+    /// What the pieces of one tier of pools may be packed into, by price.
     pub(super) fn candidates(&self, tier: &[usize], pieces: &[Piece]) -> Vec<Candidate> {
         let sets = pieces.iter().map(|piece| &piece.offers);
         let admission = Admission::new(self.market.offers.len(), pieces.len(), sets);
         let mut all = Vec::new();
         for number in tier {
             let Some(pool) = self.market.pools.get(*number) else { continue };
-            for ((_, capacity_type), offers) in self.markets(pool, &admission) {
+            for ((.., capacity_type), offers) in self.markets(pool, &admission) {
                 if capacity_type == CapacityType::Spot {
                     all.extend(self.spot_candidates(*number, pool, &offers, &admission, pieces));
                 } else {
@@ -77,22 +89,24 @@ impl Board<'_> {
                 }
             }
         }
-        all.sort_by_key(|candidate| (candidate.price, self.market.rank(candidate.offer)));
         self.prune(all)
     }
 
-    /// A pool's offers that anyone may use, by zone and capacity type, each in the order of buying.
+    /// A pool's offers that anyone may use, each in the order of buying, by what one launch is made
+    /// of: one zone here, one template, one capacity type.
     fn markets(
         &self,
         pool: &Pool,
         admission: &Admission,
-    ) -> BTreeMap<(&str, CapacityType), Vec<usize>> {
+    ) -> BTreeMap<(&str, usize, CapacityType), Vec<usize>> {
         let mut markets: BTreeMap<_, Vec<usize>> = BTreeMap::new();
         for offer in pool.offers.clone() {
             if admission.row(offer).iter().any(|word| *word != 0)
                 && let Some(entry) = self.market.offers.get(offer)
+                && let Some(kind) = self.market.kinds.get(entry.kind)
             {
-                markets.entry((entry.zone, entry.capacity_type)).or_default().push(offer);
+                let market = (entry.zone, kind.template, entry.capacity_type);
+                markets.entry(market).or_default().push(offer);
             }
         }
         for offers in markets.values_mut() {
@@ -103,9 +117,11 @@ impl Board<'_> {
 
     fn single(&self, pool: usize, offer: usize, admission: &Admission) -> Option<Candidate> {
         let kind = self.market.kind_of(offer)?;
+        let price = self.market.offers.get(offer)?.cost();
         Some(Candidate {
             offer,
-            price: self.market.offers.get(offer)?.cost(),
+            price,
+            cheapest: price,
             room: kind.room.clone(),
             admits: admission.set(admission.row(offer)),
             pool,
@@ -148,12 +164,11 @@ impl Board<'_> {
     ) -> Vec<Candidate> {
         let wanted = self.settings.min_spot_types.max(1);
         let offers = self.undominated_of(pool, offers, admission, wanted);
+        let market = SpotMarket { pool: number, offers: &offers, admission, pieces };
         let (mut full, mut short) = (Vec::new(), Vec::new());
         for offer in &offers {
             for size in SIZES {
-                let Some((candidate, types)) =
-                    self.spot_set(number, *offer, size, &offers, admission, pieces, true)
-                else {
+                let Some((candidate, types)) = self.spot_set(&market, *offer, size, true) else {
                     continue;
                 };
                 if types >= wanted {
@@ -162,7 +177,7 @@ impl Board<'_> {
                 }
                 short.push(candidate);
                 // Enough types for some of the items, though not for all that this one takes.
-                let part = self.spot_set(number, *offer, size, &offers, admission, pieces, false);
+                let part = self.spot_set(&market, *offer, size, false);
                 full.extend(part.filter(|(_, types)| *types >= wanted).map(|(part, _)| part));
             }
         }
@@ -176,23 +191,19 @@ impl Board<'_> {
                 full.push(candidate);
             }
         }
-        full.sort_by_key(|candidate| (candidate.price, self.market.rank(candidate.offer)));
         self.prune(full)
     }
 
     /// The cheapest types not much smaller than one offer's, and how many there are: those that take
     /// all items which the offer does (`all`), or any, for the items that every one takes.
-    #[allow(clippy::too_many_arguments, reason = "one step of a search, called in one place")]
     fn spot_set(
         &self,
-        pool: usize,
+        of: &SpotMarket<'_>,
         offer: usize,
         size: i64,
-        offers: &[usize],
-        admission: &Admission,
-        pieces: &[Piece],
         all: bool,
     ) -> Option<(Candidate, usize)> {
+        let SpotMarket { pool, offers, admission, pieces } = *of;
         let own = self.market.kind_of(offer)?;
         let least: Amounts = own.room.iter().map(|room| room.saturating_mul(size) / 100).collect();
         let mut admits = admission.set(admission.row(offer));
@@ -211,9 +222,16 @@ impl Board<'_> {
         let mut set: Vec<(usize, &NodeKind<'_>)> = Vec::new();
         for other in offers {
             let kind = self.market.kind_of(*other)?;
-            let takes_all = is_within(row.as_slice(), admission.row(*other));
-            if is_as_large(&kind.room, &least) && (takes_all || !all) {
-                admits.intersect_with(&admission.set(admission.row(*other)));
+            if !is_as_large(&kind.room, &least) {
+                continue;
+            }
+            let others = admission.row(*other);
+            let wanted = match all {
+                true => is_within(row.as_slice(), others),
+                false => meets(admits.as_slice(), others),
+            };
+            if wanted {
+                admits.intersect_with(&admission.set(others));
                 set.push((*other, kind));
                 if set.len() >= self.settings.min_spot_types {
                     break;
@@ -227,7 +245,8 @@ impl Board<'_> {
         let (first, kind) = set.first()?;
         // What is dearer than the ceiling is listed for want of better, and seldom bought.
         let cost = |offer: usize| self.market.offers.get(offer).map(|offer| offer.cost());
-        let price = cost(set.get(planned_at)?.0)?.min(price_ceiling(cost(*first)?));
+        let cheapest = cost(*first)?;
+        let price = cost(set.get(planned_at)?.0)?.min(price_ceiling(cheapest));
         // Limits are judged by the cheapest: types they have no room for are left off the list.
         let (mut room, capacity) = (kind.room.clone(), kind.capacity.clone());
         for (_, kind) in &set {
@@ -235,12 +254,13 @@ impl Board<'_> {
                 *room = (*room).min(*other);
             }
         }
-        let candidate = Candidate { offer: *first, price, room, admits, pool, capacity };
+        let candidate = Candidate { offer: *first, price, cheapest, room, admits, pool, capacity };
         Some((candidate, set.len()))
     }
 
-    /// Of candidates by price, those that no other dominates.
-    fn prune(&self, all: Vec<Candidate>) -> Vec<Candidate> {
+    /// Those that no other dominates, by price.
+    fn prune(&self, mut all: Vec<Candidate>) -> Vec<Candidate> {
+        all.sort_by_key(|candidate| (candidate.price, self.market.rank(candidate.offer)));
         let mut kept: Vec<Candidate> = Vec::new();
         for candidate in all {
             let dominated = kept.iter().any(|better| {
@@ -288,7 +308,7 @@ impl Board<'_> {
 }
 
 /// Whether one node takes no more of what its pool limits than another.
-fn takes_no_more(capacity: &[i64], other: &[i64], pool: &Pool) -> bool {
+pub(super) fn takes_no_more(capacity: &[i64], other: &[i64], pool: &Pool) -> bool {
     pool.left
         .iter()
         .zip(capacity.iter().zip(other))

@@ -24,12 +24,15 @@ impl Board<'_> {
         }
         let first_bin = self.bins.len();
         self.scope = self.undominated(&waiting);
+        // Before others of their kind, to whose places theirs matter.
+        self.seat_held();
         loop {
             let mut placed = false;
             for group in &waiting {
-                // Before others of their kind, to whose places theirs matter.
-                placed |= self.seat_held();
-                placed |= self.place_exactly(*group);
+                if self.place_exactly(*group) {
+                    placed = true;
+                    self.seat_held();
+                }
             }
             if !placed {
                 break;
@@ -219,7 +222,7 @@ impl Board<'_> {
     }
 
     /// Whether spread and affinity let one more in.
-    fn node_is_allowed(&self, group: usize, node: usize) -> bool {
+    pub(super) fn node_is_allowed(&self, group: usize, node: usize) -> bool {
         let Some((entry, target)) = self.groups.get(group).zip(self.existing.get(node)) else {
             return false;
         };

@@ -4,7 +4,7 @@
 //! are bought another. A pod may need others to be placed first that no node in flight is meant for (an
 //! affinity to pods that fit nodes which are there): its room is held until all else has a place.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use drover_common::cluster::ObjectKey;
 
@@ -15,8 +15,8 @@ use crate::view::View;
 /// A pod, its group, and the place that was made for it.
 #[derive(Debug)]
 pub(super) struct Meant {
-    group: usize,
-    node: usize,
+    pub group: usize,
+    pub node: usize,
     pod: ObjectKey,
 }
 
@@ -47,27 +47,25 @@ impl Board<'_> {
     /// Sets pods aside that can't have their place yet, and holds the room.
     pub(super) fn hold(&mut self, waiting: Vec<Meant>) {
         for meant in waiting {
-            self.hold_one(meant);
+            let has_room = self.node_is_open(meant.group, meant.node);
+            let group = self.groups.get_mut(meant.group).filter(|_| has_room);
+            if group.is_some_and(|group| group.take_named(&meant.pod)) {
+                self.reserve_on_node(&meant);
+                self.held.push(meant);
+            }
         }
     }
 
-    fn hold_one(&mut self, meant: Meant) {
-        let Meant { group, node, ref pod } = meant;
-        let has_room = self.node_is_open(group, node)
-            && self.groups.get_mut(group).is_some_and(|group| group.take_named(pod));
-        if has_room
-            && let Some((group, node)) = self.groups.get(group).zip(self.existing.get_mut(node))
-        {
-            add_times(&mut node.used, &group.request, 1);
-            node.ports.extend(group.shape.ports.iter().cloned());
-            self.held.push(meant);
-        }
+    fn reserve_on_node(&mut self, meant: &Meant) {
+        let group = self.groups.get(meant.group);
+        let Some((group, node)) = group.zip(self.existing.get_mut(meant.node)) else { return };
+        add_times(&mut node.used, &group.request, 1);
+        node.ports.extend(group.shape.ports.iter().cloned());
     }
 
-    fn release(&mut self, Meant { group, node, pod }: &Meant) {
-        let Some(group) = self.groups.get_mut(*group) else { return };
-        group.give_back(vec![pod.clone()]);
-        let Some(node) = self.existing.get_mut(*node) else { return };
+    fn free_on_node(&mut self, meant: &Meant) {
+        let group = self.groups.get(meant.group);
+        let Some((group, node)) = group.zip(self.existing.get_mut(meant.node)) else { return };
         for (used, amount) in node.used.iter_mut().zip(&group.request) {
             *used = used.saturating_sub(*amount);
         }
@@ -79,25 +77,41 @@ impl Board<'_> {
     }
 
     /// Seats the pods that [`Board::hold`] set aside as far as they may have their places by now, and
-    /// goes on holding the rest. Whether one was seated.
-    pub(super) fn seat_held(&mut self) -> bool {
-        let held = std::mem::take(&mut self.held);
-        let before = held.len();
-        for meant in held {
-            self.release(&meant);
-            let mut waiting = vec![meant];
-            self.seat_as_they_are(&mut waiting);
-            self.hold(waiting);
+    /// goes on holding the rest.
+    pub(super) fn seat_held(&mut self) {
+        loop {
+            let before = self.held.len();
+            // Equal pods on one node get one answer, as long as nobody else is seated.
+            let mut refused: BTreeSet<(usize, usize)> = BTreeSet::new();
+            for meant in std::mem::take(&mut self.held) {
+                let Meant { group, node, .. } = meant;
+                if refused.contains(&(group, node)) || !self.node_is_allowed(group, node) {
+                    refused.insert((group, node));
+                    self.held.push(meant);
+                } else {
+                    self.free_on_node(&meant);
+                    self.book_on_node(group, node, vec![meant.pod]);
+                }
+            }
+            if self.held.is_empty() || self.held.len() == before {
+                break;
+            }
         }
-        self.held.len() < before
     }
 
     /// Gives back all that is held, to the pods that it was held for as far as they may have it now,
     /// without their preferences where need be. Returns those that may not.
     pub(super) fn let_go(&mut self, view: &View) -> Vec<Meant> {
         let mut waiting = std::mem::take(&mut self.held);
+        let mut returned: BTreeMap<usize, Vec<ObjectKey>> = BTreeMap::new();
         for meant in &waiting {
-            self.release(meant);
+            self.free_on_node(meant);
+            returned.entry(meant.group).or_default().push(meant.pod.clone());
+        }
+        for (group, pods) in returned {
+            if let Some(group) = self.groups.get_mut(group) {
+                group.give_back(pods);
+            }
         }
         self.seat(view, &mut waiting);
         waiting

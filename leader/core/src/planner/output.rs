@@ -109,7 +109,7 @@ pub struct PlanReport {
     pub on_new: usize,
     /// Micro-dollars an hour of all launches.
     pub hourly_price_micro: u64,
-    /// The same for plain grouped first fit.
+    /// The same for plain grouped first fit, so far as it went: what it packed, at its cheapest types.
     pub first_fit_price_micro: u64,
     /// Things that were skipped, with object, field and reason.
     pub problems: Vec<String>,

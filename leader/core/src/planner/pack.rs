@@ -11,6 +11,7 @@ use fixedbitset::FixedBitSet;
 
 use super::dimension::Amounts;
 use greedy::greedy;
+use pattern::LOOKS;
 use values::{correct, initial};
 
 /// A group to pack.
@@ -28,6 +29,8 @@ pub(super) struct Candidate {
     pub offer: usize,
     /// What it is planned at, micro-dollars an hour.
     pub price: u64,
+    /// What it costs if EC2 gives the cheapest of its types.
+    pub cheapest: u64,
     pub room: Amounts,
     /// Which items may go in.
     pub admits: FixedBitSet,
@@ -88,7 +91,8 @@ pub(super) struct Packing {
 /// Steps that all passes of one packing may take together: about half a second's worth.
 const STEPS: u64 = 60_000_000;
 
-/// The best of grouped first fit and `passes` of the greedy. Candidates come in the order of buying.
+/// The best of grouped first fit and `passes` of the greedy, and what first fit costs at the cheapest
+/// types. Candidates come by price.
 pub(super) fn pack(
     items: &[Item],
     candidates: &[Candidate],
@@ -96,8 +100,15 @@ pub(super) fn pack(
     passes: u32,
 ) -> (Packing, u64) {
     let first_fit = super::first_fit::first_fit(items, candidates, allowances);
-    let first_fit_price = first_fit.price;
+    let cost_of = |packed: &Packed| {
+        let each = candidates.get(packed.candidate).map_or(0, |candidate| candidate.cheapest);
+        each.saturating_mul(u64::from(packed.count))
+    };
+    let first_fit_cost = first_fit.nodes.iter().map(cost_of).fold(0, u64::saturating_add);
     let mut best = first_fit;
+    if least_steps(items, candidates) > STEPS {
+        return (best, first_fit_cost);
+    }
     let mut values = initial(items, candidates);
     let mut steps = STEPS;
     for _ in 0..passes {
@@ -110,5 +121,12 @@ pub(super) fn pack(
             best = packing;
         }
     }
-    (best, first_fit_price)
+    (best, first_fit_cost)
+}
+
+/// What one pass takes at least: each candidate is searched once, and each item runs out once.
+fn least_steps(items: &[Item], candidates: &[Candidate]) -> u64 {
+    let admitted = candidates.iter().map(|candidate| candidate.admits.count_ones(..) as u64);
+    let items = items.len() as u64;
+    admitted.sum::<u64>().saturating_add(items.saturating_mul(items) / 2).saturating_mul(LOOKS)
 }

@@ -57,9 +57,10 @@ impl Board<'_> {
             part.own.iter().filter_map(|index| self.topology.terms.get(*index).cloned()).collect();
         let cap = terms.iter().filter(|t| t.term.key == labels::HOSTNAME).map(host_cap).min();
         let cap = cap.unwrap_or(u32::MAX);
-        let Some(spread) = terms.iter().find(|t| t.term.key != labels::HOSTNAME) else {
+        let Some(spread) = terms.into_iter().find(|t| t.term.key != labels::HOSTNAME) else {
             return vec![Piece { group, offers, pinned: None, count: left, cap }];
         };
+        let spread = self.with_held(group, spread);
         let mut domains: BTreeMap<String, FixedBitSet> = BTreeMap::new();
         for (value, bits) in self.index.values(&self.market, &spread.term.key) {
             if !bits.is_disjoint(&offers) {
@@ -68,7 +69,7 @@ impl Board<'_> {
                 domains.insert(value.clone(), narrowed);
             }
         }
-        let shares = share_out(spread, domains.keys(), left);
+        let shares = share_out(&spread, domains.keys(), left);
         domains
             .into_iter()
             .filter_map(|(value, offers)| {
@@ -77,6 +78,17 @@ impl Board<'_> {
                 (count > 0).then_some(Piece { group, offers, pinned, count, cap })
             })
             .collect()
+    }
+
+    /// A term as it will be once those of the group that room is held for have their places.
+    fn with_held(&self, group: usize, mut tracked: Tracked) -> Tracked {
+        for meant in self.held.iter().filter(|meant| meant.group == group) {
+            let node = self.existing.get(meant.node);
+            if let Some(domain) = node.and_then(|node| node.counted_domain(&tracked)) {
+                *tracked.matching.entry(domain).or_default() += 1;
+            }
+        }
+        tracked
     }
 
     /// Takes a group's pods out of the nodes planned from `first` on, to place them another way.

@@ -85,7 +85,7 @@ pub(super) fn greedy(
             }
         }
         let contents = pattern.contents.clone();
-        let bought = cheapest(items, candidates, top.candidate, &contents);
+        let bought = cheapest(items, candidates, allowance, top.candidate, &contents);
         let Some(bought_as) = candidates.get(bought) else { continue };
         if let Some(allowance) = allowances.get_mut(chosen.pool) {
             allowance.take(&bought_as.capacity, usable);
@@ -103,6 +103,7 @@ pub(super) fn greedy(
 fn cheapest(
     items: &[Item],
     candidates: &[Candidate],
+    allowance: Option<&Allowance>,
     chosen: usize,
     contents: &[(usize, u32)],
 ) -> usize {
@@ -115,9 +116,13 @@ fn cheapest(
     }
     let nothing = vec![0; used.len()];
     let cheaper = candidates.iter().take_while(|other| other.price < known.price);
+    let limits = allowance.map_or(&[][..], |allowance| &allowance.left);
     let holds = |other: &Candidate| {
         other.pool == known.pool
-            && other.capacity.iter().zip(&known.capacity).all(|(a, b)| a <= b)
+            && limits
+                .iter()
+                .zip(other.capacity.iter().zip(&known.capacity))
+                .all(|(left, (own, known))| left.is_none() || own <= known)
             && fits(&used, &nothing, &other.room)
             && contents.iter().all(|(item, _)| other.admits.contains(*item))
     };

@@ -16,6 +16,8 @@ const NODES: u32 = 600;
 const LEAN: f64 = 0.1;
 /// Halvings of the multiplier's step.
 const HALVINGS: u32 = 5;
+/// How often a search looks at each item.
+pub(super) const LOOKS: u64 = HALVINGS as u64 + 3;
 
 /// A way to fill one candidate.
 #[derive(Clone, Debug)]
@@ -80,7 +82,7 @@ impl<'p> Search<'p> {
         if self.entries.is_empty() {
             return None;
         }
-        let looks = u64::from(HALVINGS + 3) * self.entries.len() as u64;
+        let looks = LOOKS * self.entries.len() as u64;
         let mix = balance(&mut self.entries, self.mixes.get(number).copied().unwrap_or(0.5));
         if let Some(known) = self.mixes.get_mut(number) {
             *known = mix;
@@ -175,9 +177,7 @@ fn choose(entries: &mut [Entry], mix: f64) -> usize {
     entries.select_nth_unstable_by(half, by_ratio);
     let (_, others) = entries.split_at_mut(half);
     weigh(others, (mix - LEAN).max(0.0));
-    if others.len() > CHOICES - half {
-        others.select_nth_unstable_by(CHOICES - half, by_ratio);
-    }
+    others.select_nth_unstable_by(CHOICES - half, by_ratio);
     CHOICES
 }
 
@@ -246,7 +246,7 @@ impl Depth<'_> {
             self.nodes -= 1;
             let number = f64::from(count);
             let (own, rest) = (value + number * entry.value, free - number * entry.weight);
-            // No way to fill the rest is worth more than its best item throughout.
+            // By weight, no way to fill the rest is worth more than its best item throughout.
             if own + rest.max(0.0) * next <= self.best_value * (1.0 + 1e-9) {
                 return;
             }
@@ -300,7 +300,7 @@ impl Fill<'_> {
                 open.push(*entry);
             }
         }
-        open.sort_unstable_by(|a, b| b.ratio.total_cmp(&a.ratio).then(a.item.cmp(&b.item)));
+        open.sort_unstable_by(by_ratio);
         for entry in open {
             let Some(item) = self.items.get(entry.item) else { continue };
             let count = times(&item.request, &self.used, self.room);

@@ -45,7 +45,7 @@ fn classes(items: &[Item], candidates: &[Candidate]) -> Vec<Class> {
     for (index, item) in items.iter().enumerate() {
         let mut set = FixedBitSet::with_capacity(candidates.len());
         for (number, candidate) in candidates.iter().enumerate() {
-            // What is only too small for one stays in: mixed with others it prices resources.
+            // What is too small for one stays in, whoever may use it: it is not what tells classes apart.
             let small = item.request.iter().zip(&candidate.room).any(|(own, room)| own > room);
             set.set(number, candidate.admits.contains(index) || small);
         }
@@ -68,8 +68,8 @@ fn largest_other_share(item: &Item, room: &[i64]) -> f64 {
     shares.map(|(request, room)| *request as f64 / (*room).max(1) as f64).fold(0.0, f64::max)
 }
 
-/// Micro-dollars a unit of cpu and of memory. The total worth is concave in the share that memory
-/// has of the price, so that thirds find its top.
+/// Micro-dollars a unit of cpu and of memory. The total worth has one top over the share that memory
+/// has of the price, which thirds find.
 fn fluid_prices(class: &Class, items: &[Item], candidates: &[Candidate]) -> (f64, f64) {
     let total = |dimension: usize| -> f64 {
         let items = class.items.iter().filter_map(|index| items.get(*index));

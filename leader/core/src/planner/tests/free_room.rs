@@ -219,3 +219,24 @@ fn pods_on_nodes_in_flight_count_whatever_type_those_become() {
     let counts: Vec<usize> = more.placements.iter().map(|placed| placed.pods.len()).collect();
     assert_eq!((counts, more.launches.len()), (vec![3, 3], 0));
 }
+
+#[test]
+fn pods_whose_place_on_a_node_in_flight_is_gone_are_bought_another() {
+    let mut world = World::small();
+    let zone = "topology.kubernetes.io/zone";
+    let zones = |names: &[&str]| json!([{"key": zone, "operator": "In", "values": names}]);
+    world.pool("default", zones(&["us-east-1a"]), json!({}));
+    let away = json!({"spec": {"affinity": {"podAntiAffinity": {
+        "requiredDuringSchedulingIgnoredDuringExecution": [
+            {"labelSelector": {"matchLabels": {"app": "x"}}, "topologyKey": zone}]}}}});
+    world.pods("web", 2, request(), away);
+    let first = world.plan();
+    launch_all(&mut world, &first);
+    world.pool("default", zones(&["us-east-1a", "us-east-1c"]), json!({}));
+    world.node("n", "m5.large", "us-east-1a");
+    world.running("x", "x", "n", json!({"cpu": "1900m"}));
+    let second = world.plan();
+    assert_eq!(second.unschedulable, []);
+    let bought: usize = second.launches.iter().map(|launch| launch.pods.len()).sum();
+    assert_eq!(bought, 2, "{second:?}");
+}

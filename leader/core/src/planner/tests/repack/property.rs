@@ -63,7 +63,8 @@ fn cluster(
     cluster
 }
 
-/// Random seeds, after the cases that were kept; a fourth as many cases as `PROPTEST_CASES` says, because each is slow.
+/// Random seeds, after the cases that were kept; a fourth as many cases as `PROPTEST_CASES` says,
+/// because each is slow.
 fn config() -> ProptestConfig {
     let usual = ProptestConfig::default();
     ProptestConfig { cases: usual.cases / 4, ..usual }
