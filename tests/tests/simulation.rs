@@ -3,6 +3,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::num::NonZero;
+use std::sync::Mutex;
+
 use drover_tests::simulation::{Simulation, Verdict};
 use jiff::SignedDuration;
 
@@ -18,16 +21,25 @@ fn seeds() -> Vec<u64> {
     }
 }
 
+/// Runs a seed and judges it; how many nodes were consolidated.
+fn judge(seed: u64) -> usize {
+    let verdict = run(seed);
+    assert!(verdict.broken.is_empty(), "seed {seed}: {:#?}", verdict.broken);
+    assert!(verdict.unfinished.is_empty(), "seed {seed}: {:#?}", verdict.unfinished);
+    assert!(verdict.launched > 0 && verdict.committed > 0, "seed {seed} did nothing");
+    verdict.consolidated
+}
+
 #[test]
 fn nothing_is_launched_twice_and_everything_is_placed_once_faults_stop() {
-    let mut consolidated = 0;
-    for seed in seeds() {
-        let verdict = run(seed);
-        consolidated += verdict.consolidated;
-        assert!(verdict.broken.is_empty(), "seed {seed}: {:#?}", verdict.broken);
-        assert!(verdict.unfinished.is_empty(), "seed {seed}: {:#?}", verdict.unfinished);
-        assert!(verdict.launched > 0 && verdict.committed > 0, "seed {seed} did nothing");
-    }
+    let left = Mutex::new(seeds().into_iter());
+    let next = || left.lock().unwrap().next();
+    let work = || std::iter::from_fn(next).map(judge).sum::<usize>();
+    let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
+    let consolidated: usize = std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..cores).map(|_| scope.spawn(work)).collect();
+        workers.into_iter().map(|worker| worker.join().expect("every seed is fine")).sum()
+    });
     assert!(consolidated > 0 || std::env::var_os("DROVER_SEED").is_some(), "pods never moved");
 }
 

@@ -33,6 +33,7 @@ mod profile;
 mod reason;
 mod repack;
 mod rules;
+mod running;
 mod split;
 mod static_pool;
 #[cfg(test)]

@@ -19,9 +19,10 @@ use super::meant::Meant;
 use super::open_label::LabelUses;
 use super::profile::Profiles;
 use super::rules::{KeyIndex, Variant, note_uses};
-use super::topology::{Part, TermKind, Topology, anti_affinity_term, terms_of};
+use super::running::running_terms;
+use super::topology::{Part, Topology, terms_of};
 use super::{PlanInput, PlannerSettings};
-use crate::view::{PodShape, View};
+use crate::view::View;
 
 /// One planning run.
 pub(super) struct Board<'a> {
@@ -124,15 +125,9 @@ impl<'a> Board<'a> {
                 }
             }
         }
-        let mut seen = BTreeSet::new();
-        for name in view.nodes().keys() {
-            for id in view.node_pods(name).into_iter().flat_map(|pods| pods.shapes.keys()) {
-                let Some(shape) = view.shape(*id) else { continue };
-                if seen.insert(*id) {
-                    for term in running_terms(view, shape) {
-                        self.topology.intern(term);
-                    }
-                }
+        for shape in view.shapes() {
+            for term in running_terms(view, shape) {
+                self.topology.intern(term);
             }
         }
     }
@@ -240,86 +235,6 @@ impl<'a> Board<'a> {
         }
         *offers = kept;
     }
-
-    /// Counts running pods into the terms.
-    fn count_running(&mut self, view: &View, moving: &BTreeSet<ObjectKey>) {
-        if self.topology.terms.is_empty() {
-            return;
-        }
-        for (name, node) in view.nodes() {
-            let Some(pods) = view.node_pods(name) else { continue };
-            let label = |key: &str| node.metadata.labels.get(key).map(String::as_str);
-            let mut counts: BTreeMap<_, (i64, i64)> = BTreeMap::new();
-            for (shape, count) in &pods.shapes {
-                counts.entry(*shape).or_default().0 = i64::from(*count);
-            }
-            for (shape, count) in &pods.ending {
-                counts.entry(*shape).or_default().1 = i64::from(*count);
-            }
-            for key in pods.keys.iter().filter(|key| moving.contains(*key)) {
-                if let Some(entry) = view.pods().get(key) {
-                    counts.entry(entry.shape).or_default().0 -= 1;
-                }
-            }
-            for (id, (count, ending)) in counts {
-                let Some(shape) = view.shape(id) else { continue };
-                let owned: BTreeSet<_> = running_terms(view, shape).into_iter().collect();
-                for tracked in &mut self.topology.terms {
-                    let key = tracked.term.key.as_str();
-                    let host = (key == labels::HOSTNAME).then_some(name.as_str());
-                    let Some(domain) = label(key).or(host) else { continue };
-                    if !tracked.counts_node(&label, &node.spec.taints) {
-                        continue;
-                    }
-                    // Spread does not count pods that are on their way out.
-                    let spread = matches!(tracked.term.kind, TermKind::Spread { .. });
-                    let count = if spread { count - ending } else { count };
-                    if tracked.term.matches(shape) {
-                        *tracked.matching.entry(domain.to_owned()).or_default() += count;
-                    }
-                    if owned.contains(&tracked.term) {
-                        *tracked.owning.entry(domain.to_owned()).or_default() += count;
-                    }
-                }
-            }
-        }
-    }
-
-    /// The domains a spread takes its minimum over: those of nodes, and those that could be bought.
-    pub(super) fn find_universes(&mut self, view: &View) {
-        for tracked in &mut self.topology.terms {
-            let key = tracked.term.key.clone();
-            if key == labels::HOSTNAME || !matches!(tracked.term.kind, TermKind::Spread { .. }) {
-                continue;
-            }
-            let mut universe = BTreeSet::new();
-            for node in view.nodes().values() {
-                let label = |key: &str| node.metadata.labels.get(key).map(String::as_str);
-                if let Some(domain) = label(&key)
-                    && tracked.counts_node(&label, &node.spec.taints)
-                {
-                    universe.insert(domain.to_owned());
-                }
-            }
-            for node in &self.existing {
-                universe.extend(node.possible_domains(tracked));
-            }
-            tracked.there.clone_from(&universe);
-            let offers = tracked.counted_offers(&self.market, &mut self.index);
-            for (value, bits) in self.index.values(&self.market, &key) {
-                if !bits.is_disjoint(&offers) {
-                    universe.insert(value.clone());
-                }
-            }
-            tracked.universe = universe;
-        }
-    }
-}
-
-/// Required anti-affinity terms of a running pod: they keep others away from it.
-fn running_terms(view: &View, shape: &PodShape) -> Vec<super::topology::Term> {
-    let terms = shape.affinity.pod_anti_affinity.as_ref().map_or(&[][..], |a| &a.required);
-    terms.iter().map(|term| anti_affinity_term(view, shape, term)).collect()
 }
 
 fn has_soft_taints(view: &View) -> bool {

@@ -11,9 +11,11 @@ pub(super) type Amounts = Vec<i64>;
 pub(super) const CPU: usize = 0;
 /// Index of memory in every vector.
 pub(super) const MEMORY: usize = 1;
+/// Index of the number of pods in every vector.
+const PODS: usize = 2;
 
 /// Resource names that some pod of a plan asks for. What nobody asks for is left out.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(super) struct Dimensions {
     names: Vec<ResourceName>,
     index: BTreeMap<ResourceName, usize>,
@@ -21,7 +23,7 @@ pub(super) struct Dimensions {
 
 impl Dimensions {
     pub(super) fn new() -> Self {
-        let mut dimensions = Self::default();
+        let mut dimensions = Self { names: Vec::new(), index: BTreeMap::new() };
         dimensions.learn(&ResourceName::Cpu);
         dimensions.learn(&ResourceName::Memory);
         dimensions.learn(&ResourceName::Pods);
@@ -50,7 +52,19 @@ impl Dimensions {
     }
 
     pub(super) fn dense(&self, resources: &Resources) -> Amounts {
-        self.names.iter().map(|name| resources.get(name)).collect()
+        let mut amounts = vec![0; self.names.len()];
+        for (name, amount) in resources.iter() {
+            let dimension = match name {
+                ResourceName::Cpu => Some(CPU),
+                ResourceName::Memory => Some(MEMORY),
+                ResourceName::Pods => Some(PODS),
+                other => self.index.get(other).copied(),
+            };
+            if let Some(own) = dimension.and_then(|dimension| amounts.get_mut(dimension)) {
+                *own = amount;
+            }
+        }
+        amounts
     }
 
     pub(super) fn sparse(&self, amounts: &[i64]) -> Resources {

@@ -17,7 +17,7 @@ use super::in_flight::in_flight_node;
 use super::rules::NodeRules;
 use super::topology::{TermKind, Tracked};
 use super::{PlacementTarget, PlanInput};
-use crate::view::{HostPort, View};
+use crate::view::{HostPort, NodePods, View};
 
 /// What is asked for a label's value.
 type Label<'a, 'l> = dyn Fn(&str) -> Option<&'l str> + 'a;
@@ -134,9 +134,8 @@ impl ExistingNode {
             });
         };
         // Only keys that the rules speak of can matter, and that are not decided yet.
-        let mut spoken = rules.all.iter().chain(rules.any.iter().flatten().flatten());
         let decided = chosen.iter().any(|(own, _)| own == key);
-        if decided || !spoken.any(|requirement| requirement.key == *key) {
+        if decided || !rules.keys().any(|spoken| spoken == key) {
             return self.holds_for_open(rules, reading, chosen, rest, holds);
         }
         values.iter().all(|value| {
@@ -145,6 +144,11 @@ impl ExistingNode {
             chosen.pop();
             held
         })
+    }
+
+    /// Whether all its labels are known.
+    pub(super) fn is_decided(&self) -> bool {
+        self.open.is_empty() && self.readings.is_empty()
     }
 
     /// Whether its value of a key is not decided yet.
@@ -205,11 +209,11 @@ pub(super) fn existing_nodes(
     let flying: std::collections::BTreeSet<&NodeClaimName> =
         input.in_flight.iter().map(|node| &node.claim).collect();
     let mut places = Vec::new();
-    for (name, node) in view.nodes() {
+    for (name, node, pods) in view.nodes_with_pods() {
         let in_flight = !flying.is_empty()
             && claim_name(view, node).is_some_and(|claim| flying.contains(&NodeClaimName(claim)));
         if !in_flight && takes_pods(input, name, node) {
-            places.push(existing_node(view, dimensions, daemons, limits, name, node));
+            places.push(existing_node(view, dimensions, daemons, limits, (name, node), pods));
         }
     }
     let flying = input.in_flight.iter();
@@ -232,9 +236,9 @@ fn takes_pods(input: &PlanInput<'_>, name: &NodeName, node: &Node) -> bool {
 pub(super) fn bound(
     view: &View,
     dimensions: &Dimensions,
-    name: &NodeName,
+    pods: Option<&NodePods>,
 ) -> (Amounts, Vec<HostPort>) {
-    let Some(pods) = view.node_pods(name) else {
+    let Some(pods) = pods else {
         return (vec![0; dimensions.len()], Vec::new());
     };
     let used = dimensions.dense(&pods.requests);
@@ -247,9 +251,9 @@ pub(super) fn bound(
     (used, ports)
 }
 
-/// Whether a pod of a DaemonSet is on a node already.
-pub(super) fn runs_already(view: &View, name: &NodeName, daemon: &Daemon) -> bool {
-    view.node_pods(name).is_some_and(|pods| pods.daemons.contains_key(&daemon.key))
+/// Whether a pod of a DaemonSet is among a node's already.
+pub(super) fn runs_already(pods: Option<&NodePods>, daemon: &Daemon) -> bool {
+    pods.is_some_and(|pods| pods.daemons.contains_key(&daemon.key))
 }
 
 fn existing_node(
@@ -257,20 +261,21 @@ fn existing_node(
     dimensions: &Dimensions,
     daemons: &[Daemon],
     limits: &AttachLimits,
-    name: &NodeName,
-    node: &Arc<Node>,
+    (name, node): (&NodeName, &Arc<Node>),
+    pods: Option<&NodePods>,
 ) -> ExistingNode {
     let label = |key: &str| node.metadata.labels.get(key).map(String::as_str);
-    let (mut used, mut ports) = bound(view, dimensions, name);
+    let (mut used, mut ports) = bound(view, dimensions, pods);
     for daemon in daemons {
-        if !runs_already(view, name, daemon)
-            && daemon.runs_on(&label, &node.spec.taints, &|_| false)
-        {
+        if !runs_already(pods, daemon) && daemon.runs_on(&label, &node.spec.taints, &|_| false) {
             add_times(&mut used, &dimensions.dense(&daemon.shape.requests), 1);
             ports.extend(daemon.shape.ports.iter().cloned());
         }
     }
-    add_times(&mut used, &dimensions.dense(&limits.used_on(view, name)), 1);
+    let attached = limits.used_on(view, name);
+    if !attached.is_empty() {
+        add_times(&mut used, &dimensions.dense(&attached), 1);
+    }
     let mut room = dimensions.dense(&node.status.allocatable);
     limits.set_node_room(name, dimensions, &mut room);
     let target = PlacementTarget::Node(name.clone());

@@ -26,7 +26,7 @@ pub(super) fn in_flight_node(
     let mut used = vec![0; dimensions.len()];
     let mut known = node.labels.clone();
     if let Some(name) = &node.node {
-        let (taken, taken_ports) = bound(input.view, dimensions, name);
+        let (taken, taken_ports) = bound(input.view, dimensions, input.view.node_pods(name));
         used = taken;
         ports.extend(taken_ports);
         let joined = input.view.nodes().get(name);
@@ -94,12 +94,9 @@ fn room_of(
 ) -> (Amounts, Vec<HostPort>) {
     let mut ports = Vec::new();
     let mut least: Option<Amounts> = None;
-    let missing: Vec<&Daemon> = daemons
-        .iter()
-        .filter(|daemon| {
-            !node.node.as_ref().is_some_and(|name| runs_already(input.view, name, daemon))
-        })
-        .collect();
+    let pods = node.node.as_ref().and_then(|name| input.view.node_pods(name));
+    let missing: Vec<&Daemon> =
+        daemons.iter().filter(|daemon| !runs_already(pods, daemon)).collect();
     let mut take = |allocatable: &Resources, kind: Option<&InstanceType>| {
         let mut room = dimensions.dense(allocatable);
         let name = kind.map(|kind| kind.name.as_str());

@@ -310,7 +310,9 @@ impl<'a> Market<'a> {
         let kind = self.kinds.len();
         let first = self.offers.len();
         let mut added: Option<Resources> = None;
-        let fixed = self.templates.get(template).map(|t| t.labels.clone()).unwrap_or_default();
+        // Only overlays ask for labels.
+        let fixed = self.templates.get(template).filter(|_| !self.overlays.is_empty());
+        let fixed = fixed.map(|template| template.labels.clone()).unwrap_or_default();
         for offering in &instance_type.offerings {
             if offer_allowed(&offering.zone, offering.capacity_type) {
                 let label = |key: &str| match key {

@@ -27,7 +27,7 @@ impl Profiles {
         for (number, node) in nodes.iter().enumerate() {
             let next = profiles.examples.len();
             let labels = uses.keys().map(|key| node.labels.get(key).map(String::as_str)).collect();
-            let profile = if node.open.is_empty() && node.readings.is_empty() {
+            let profile = if node.is_decided() {
                 *known.entry((labels, &node.taints)).or_insert(next)
             } else {
                 next

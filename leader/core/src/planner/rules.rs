@@ -38,6 +38,12 @@ impl NodeRules {
             && self.any.iter().all(|terms| terms.iter().any(|term| term.iter().all(holds)))
     }
 
+    /// The label keys that they speak of.
+    pub(super) fn keys(&self) -> impl Iterator<Item = &str> {
+        let requirements = self.all.iter().chain(self.any.iter().flatten().flatten());
+        requirements.map(|requirement| requirement.key.as_str())
+    }
+
     /// The taint that keeps the pods away.
     pub(super) fn repelled_by<'t>(&self, taints: &'t [Taint]) -> Option<&'t Taint> {
         repelling(taints, &self.tolerations, self.strict_taints)

@@ -29,6 +29,11 @@ impl View {
         self.shapes.get(id)
     }
 
+    /// Every shape that some pod has.
+    pub fn shapes(&self) -> impl Iterator<Item = &Arc<PodShape>> {
+        self.shapes.iter()
+    }
+
     /// Pods the scheduler found no place for, that are neither ended nor going away.
     pub fn unschedulable_pods(&self) -> &BTreeSet<ObjectKey> {
         &self.unschedulable
@@ -51,6 +56,18 @@ impl View {
     /// All nodes.
     pub fn nodes(&self) -> &BTreeMap<NodeName, Arc<Node>> {
         &self.nodes
+    }
+
+    /// All nodes by name, with the pods bound to each.
+    pub fn nodes_with_pods(
+        &self,
+    ) -> impl Iterator<Item = (&NodeName, &Arc<Node>, Option<&NodePods>)> {
+        // Both are in the order of names: a look at each beats a search for each.
+        let mut bound = self.pods_by_node.iter().peekable();
+        self.nodes.iter().map(move |(name, node)| {
+            while bound.next_if(|(other, _)| *other < name).is_some() {}
+            (name, node, bound.next_if(|(other, _)| *other == name).map(|(_, pods)| pods))
+        })
     }
 
     /// The node of an instance.

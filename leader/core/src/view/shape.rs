@@ -204,6 +204,10 @@ impl ShapeTable {
         self.slots.get(id.0 as usize)?.shape.as_ref()
     }
 
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Arc<PodShape>> {
+        self.slots.iter().filter_map(|slot| slot.shape.as_ref())
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.by_shape.len()
     }
