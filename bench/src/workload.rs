@@ -172,7 +172,7 @@ impl Workload {
             _ => catalog::reference_types(),
         };
         cluster::add_pool(&mut view, case);
-        let catalog = NodeClassCatalog { instance_types: types, ..NodeClassCatalog::default() };
+        let catalog = NodeClassCatalog::new(types, false);
         Self {
             case,
             view,

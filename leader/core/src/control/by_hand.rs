@@ -77,8 +77,7 @@ impl Control {
             .get(class)
             .ok_or_else(|| IntentError::NoClass(class.clone()).to_string())?;
         let unavailable = super::gather::unavailable_now(state, now);
-        let launch =
-            launch_of_claim(claim, &catalog.instance_types, &unavailable, &self.settings.planner)?;
+        let launch = launch_of_claim(claim, catalog, &unavailable, &self.settings.planner)?;
         self.intent_by_hand(name, claim, &launch, now).map_err(|error| error.to_string())
     }
 

@@ -24,6 +24,26 @@ pub struct NodeClassCatalog {
     pub instance_types: Vec<InstanceType>,
     /// Whether on-demand prices are those of the reference region, because Pricing told none.
     pub estimated: bool,
+    /// Kept, because each plan asks for them.
+    label_keys: BTreeSet<String>,
+}
+
+impl NodeClassCatalog {
+    /// A catalogue of these types, in order of names.
+    pub fn new(instance_types: Vec<InstanceType>, estimated: bool) -> Self {
+        let mut label_keys = BTreeSet::new();
+        for key in instance_types.iter().flat_map(|kind| kind.labels.keys()) {
+            if !label_keys.contains(key) {
+                label_keys.insert(key.clone());
+            }
+        }
+        Self { instance_types, estimated, label_keys }
+    }
+
+    /// Keys of labels that some type decides.
+    pub fn label_keys(&self) -> &BTreeSet<String> {
+        &self.label_keys
+    }
 }
 
 /// Flags of the leader that change what nodes are like.
@@ -76,7 +96,7 @@ pub fn catalog(
             resolved.images.iter().any(|image| image.is_for(&built.labels)).then_some(built)
         })
         .collect();
-    NodeClassCatalog { instance_types, estimated }
+    NodeClassCatalog::new(instance_types, estimated)
 }
 
 fn offerings(

@@ -59,7 +59,7 @@ pub(super) fn catalogs(
     if view.classes().is_empty() {
         let mut all = types.with_settings(&plain);
         forget_zero_prices(&mut all, warnings);
-        let catalog = NodeClassCatalog { instance_types: all, estimated: false };
+        let catalog = NodeClassCatalog::new(all, false);
         let names = view.pools().values().map(|pool| &pool.spec.template.spec.node_class_ref.name);
         return names.map(|name| (name.clone(), catalog.clone())).collect();
     }
@@ -75,7 +75,7 @@ pub(super) fn catalogs(
             keep_what_status_allows(&mut own, status);
         }
         forget_zero_prices(&mut own, warnings);
-        let catalog = NodeClassCatalog { instance_types: own, estimated: false };
+        let catalog = NodeClassCatalog::new(own, false);
         catalogs.insert(name.clone(), catalog);
     }
     warnings.sort();

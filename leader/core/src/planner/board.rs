@@ -92,7 +92,9 @@ impl<'a> Board<'a> {
         }
         let market = Market::build(input, &dimensions, &daemons, &uses, limits, stock);
         let existing = existing_nodes(input, &dimensions, &daemons, limits);
-        let profiles = Profiles::of(&existing, &uses);
+        let variants = pending.groups.iter().flat_map(|group| &group.variants);
+        let spoken = variants.flat_map(|variant| variant.rules.keys()).collect();
+        let profiles = Profiles::of(&existing, &spoken);
         let mut board = Board {
             settings: input.settings,
             dimensions,

@@ -17,6 +17,7 @@ use super::market::{
 };
 use super::matching::{current_key, fulfils, requirement_text};
 use super::{Launch, LaunchOffering, MinValuesPolicy, PlannerSettings, UnavailableOffering};
+use crate::nodeclass::NodeClassCatalog;
 
 /// A type that the claim may become, with the ways to buy it.
 struct Choice<'a> {
@@ -44,7 +45,7 @@ fn cost(offer: &Offering) -> u64 {
 /// Which field excludes every type.
 pub fn launch_of_claim(
     claim: &NodeClaim,
-    types: &[InstanceType],
+    catalog: &NodeClassCatalog,
     unavailable: &BTreeMap<UnavailableOffering, Timestamp>,
     settings: &PlannerSettings,
 ) -> Result<Launch, String> {
@@ -54,7 +55,7 @@ pub fn launch_of_claim(
     for requirement in &mut requirements {
         requirement.key = current_key(&requirement.key).to_owned();
     }
-    let allowed = allowed_types(types, &requirements)?;
+    let allowed = allowed_types(catalog, &requirements)?;
     let roomy: Vec<Choice<'_>> =
         allowed.into_iter().filter(|choice| requests.fits_in(&choice.kind.allocatable)).collect();
     if roomy.is_empty() {
@@ -79,12 +80,15 @@ pub fn launch_of_claim(
 
 /// Types that fulfil the requirements, with the offers that do.
 fn allowed_types<'a>(
-    types: &'a [InstanceType],
+    catalog: &'a NodeClassCatalog,
     requirements: &[Requirement],
 ) -> Result<Vec<Choice<'a>>, String> {
-    let determined = determined_keys(types);
-    let mut left: Vec<Choice<'a>> =
-        types.iter().map(|kind| Choice { kind, offers: kind.offerings.iter().collect() }).collect();
+    let determined = determined_keys(catalog);
+    let mut left: Vec<Choice<'a>> = catalog
+        .instance_types
+        .iter()
+        .map(|kind| Choice { kind, offers: kind.offerings.iter().collect() })
+        .collect();
     // One after the other, so that the one that leaves nothing can be named.
     for requirement in requirements.iter().filter(|r| determined.contains(r.key.as_str())) {
         if is_offer_key(&requirement.key) {

@@ -24,6 +24,7 @@ use super::dimension::{Amounts, Dimensions};
 use super::matching::{current_key, fulfils};
 use super::open_label::{LabelUses, open_labels};
 use super::overlay::{Overlays, common};
+use crate::nodeclass::NodeClassCatalog;
 use crate::view::HostPort;
 
 use left::{limits_left, pool_requirements};
@@ -235,7 +236,7 @@ impl<'a> Market<'a> {
             return Err(format!("EC2NodeClass {class} is not there or not ready"));
         };
         let requirements = pool_requirements(pool);
-        let determined = determined_keys(&catalog.instance_types);
+        let determined = determined_keys(catalog);
         let first_offer = self.offers.len();
         let pool_index = self.pools.len();
         let (left, nodes_left) = limits_left(input, dimensions, name, pool, &mut self.problems);
@@ -450,16 +451,8 @@ pub(super) fn is_offer_key(key: &str) -> bool {
 }
 
 /// Keys that type or offering decide; any other is the pool's to choose.
-pub(super) fn determined_keys(types: &[InstanceType]) -> BTreeSet<&str> {
-    let mut keys: BTreeSet<&str> = BTreeSet::new();
-    // Neighbours mostly have the same keys.
-    let mut last: Option<&InstanceType> = None;
-    for instance_type in types {
-        if !last.is_some_and(|last| last.labels.keys().eq(instance_type.labels.keys())) {
-            keys.extend(instance_type.labels.keys().map(String::as_str));
-        }
-        last = Some(instance_type);
-    }
+pub(super) fn determined_keys(catalog: &NodeClassCatalog) -> BTreeSet<&str> {
+    let mut keys: BTreeSet<&str> = catalog.label_keys().iter().map(String::as_str).collect();
     keys.extend([
         labels::ZONE,
         labels::CAPACITY_TYPE,

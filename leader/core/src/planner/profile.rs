@@ -1,11 +1,10 @@
 //! Nodes that no rule of a plan tells apart.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use drover_common::taint::Taint;
 
 use super::existing::ExistingNode;
-use super::open_label::LabelUses;
 use super::rules::NodeRules;
 
 /// What rules can see of a node: values of the keys that some rule speaks of, and taints.
@@ -20,13 +19,14 @@ pub(super) struct Profiles {
 }
 
 impl Profiles {
-    /// Profiles under the keys that the plan's rules speak of.
-    pub(super) fn of(nodes: &[ExistingNode], uses: &LabelUses) -> Self {
+    /// Profiles under the keys that the plan's rules speak of. (Terms ask for more: by the names of
+    /// hosts, each node would be one of its own.)
+    pub(super) fn of(nodes: &[ExistingNode], keys: &BTreeSet<&str>) -> Self {
         let mut profiles = Self::default();
         let mut known: BTreeMap<Seen<'_>, usize> = BTreeMap::new();
         for (number, node) in nodes.iter().enumerate() {
             let next = profiles.examples.len();
-            let labels = uses.keys().map(|key| node.labels.get(key).map(String::as_str)).collect();
+            let labels = keys.iter().map(|key| node.labels.get(*key).map(String::as_str)).collect();
             let profile = if node.is_decided() {
                 *known.entry((labels, &node.taints)).or_insert(next)
             } else {

@@ -1,5 +1,6 @@
 //! Reading the view.
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -65,8 +66,15 @@ impl View {
         // Both are in the order of names: a look at each beats a search for each.
         let mut bound = self.pods_by_node.iter().peekable();
         self.nodes.iter().map(move |(name, node)| {
-            while bound.next_if(|(other, _)| *other < name).is_some() {}
-            (name, node, bound.next_if(|(other, _)| *other == name).map(|(_, pods)| pods))
+            let pods = loop {
+                let Some((other, _)) = bound.peek() else { break None };
+                match (*other).cmp(name) {
+                    Ordering::Less => drop(bound.next()),
+                    Ordering::Equal => break bound.next().map(|(_, pods)| pods),
+                    Ordering::Greater => break None,
+                }
+            };
+            (name, node, pods)
         })
     }
 

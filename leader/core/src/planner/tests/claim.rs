@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::world::all_types;
+use crate::nodeclass::NodeClassCatalog;
 use crate::planner::{Launch, PlannerSettings, UnavailableOffering, launch_of_claim};
 
 fn claim(requirements: Value, requests: Value) -> NodeClaim {
@@ -23,9 +24,13 @@ fn claim(requirements: Value, requests: Value) -> NodeClaim {
     .unwrap()
 }
 
+fn catalog() -> NodeClassCatalog {
+    NodeClassCatalog::new(all_types().to_vec(), false)
+}
+
 fn launch(requirements: Value, requests: Value) -> Launch {
     let claim = claim(requirements, requests);
-    launch_of_claim(&claim, all_types(), &BTreeMap::new(), &PlannerSettings::default()).unwrap()
+    launch_of_claim(&claim, &catalog(), &BTreeMap::new(), &PlannerSettings::default()).unwrap()
 }
 
 fn is_in(key: &str, values: &[&str]) -> Value {
@@ -99,9 +104,9 @@ fn what_ec2_lacks_is_not_asked_for() {
     };
     let settings = PlannerSettings::default();
     let no_spot = BTreeMap::from([gone(CapacityType::Spot)]);
-    let launch = launch_of_claim(&claim, all_types(), &no_spot, &settings).unwrap();
+    let launch = launch_of_claim(&claim, &catalog(), &no_spot, &settings).unwrap();
     assert_eq!(launch.capacity_type, CapacityType::OnDemand);
     let neither = BTreeMap::from([gone(CapacityType::Spot), gone(CapacityType::OnDemand)]);
-    let refused = launch_of_claim(&claim, all_types(), &neither, &settings).unwrap_err();
+    let refused = launch_of_claim(&claim, &catalog(), &neither, &settings).unwrap_err();
     assert_eq!(refused, "EC2 lately had none of the allowed types");
 }

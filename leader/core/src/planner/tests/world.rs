@@ -54,7 +54,7 @@ impl World {
     }
 
     pub(crate) fn with_types(instance_types: Vec<InstanceType>) -> Self {
-        let catalog = NodeClassCatalog { instance_types, ..NodeClassCatalog::default() };
+        let catalog = NodeClassCatalog::new(instance_types, false);
         Self {
             view: View::default(),
             catalogs: BTreeMap::from([("default".to_owned(), catalog)]),
