@@ -28,6 +28,7 @@ mod consolidate;
 mod discovery;
 mod disrupt;
 mod drain;
+mod drain_news;
 mod events;
 mod garbage;
 mod gather;
@@ -65,6 +66,7 @@ use crate::view::View;
 
 pub use calls::CallKey;
 pub use consolidate::ConsolidationCounts;
+pub use drain_news::AgentCounts;
 pub use settings::{LeaseSettings, Settings};
 pub use status::{NodeSummary, Status};
 

@@ -19,6 +19,7 @@ pub(super) async fn metrics(State(shared): State<Shared>) -> Result<Response, Ap
     let status = shared.brain.status().await?;
     let mut page = Page::default();
     write_cluster(&mut page, &status);
+    write_told(&mut page, &status);
     write_consolidation(&mut page, &status);
     write_raft(&mut page, &shared.group.status(), shared.is_leading());
     page.gauge(
@@ -110,6 +111,37 @@ fn write_cluster(page: &mut Page, status: &Status) {
         u8::from(status.synced && !status.stale),
     );
     page.gauge("drover_problems", "Things that do not work.", status.problems.len());
+}
+
+fn write_told(page: &mut Page, status: &Status) {
+    let told = &status.told;
+    let drained = "karpenter_nodes_drained_total";
+    page.head(drained, "counter", "Nodes that their agents have drained.");
+    for (pool, count) in &told.drained {
+        page.line(drained, &[("nodepool", pool.as_str())], count);
+    }
+    let pods = "drover_drain_pods_total";
+    page.head(pods, "counter", "Pods that agents made leave, by how.");
+    page.line(pods, &[("how", "evicted")], told.evicted);
+    page.line(pods, &[("how", "forced")], told.forced);
+    page.counter(
+        "drover_drain_pods_clipped_total",
+        "Pods among those that got less than their own grace.",
+        told.clipped,
+    );
+    page.gauge(
+        "drover_drain_pods_left",
+        "Pods left on nodes that their agents drain now.",
+        status.draining_pods,
+    );
+    for (name, help, (count, milliseconds)) in [
+        ("drover_notice_lead_seconds", "Time that notices gave.", told.lead),
+        ("drover_notice_cordon_seconds", "Time from a notice to its cordon.", told.cordon),
+    ] {
+        page.head(name, "summary", help);
+        page.line(&format!("{name}_sum"), &[], milliseconds as f64 / 1e3);
+        page.line(&format!("{name}_count"), &[], count);
+    }
 }
 
 fn write_consolidation(page: &mut Page, status: &Status) {

@@ -9,14 +9,20 @@ use drover_common::protocol::{
 use jiff::{SignedDuration, Timestamp};
 
 use super::Control;
+use super::drain_news::{AgentCounts, Told};
 use crate::command::{Change, UnavailableOffering};
 use crate::state::{Stage, State};
+
+/// An agent that has said nothing for so long, on a node that is gone, is gone, too.
+const FORGOTTEN_AFTER: SignedDuration = SignedDuration::from_mins(10);
 
 /// The last word of each agent.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Agents {
     by_node: BTreeMap<NodeName, Agent>,
     usage_batched_at: Option<Timestamp>,
+    pub(super) told: BTreeMap<NodeName, Told>,
+    pub(super) counts: AgentCounts,
 }
 
 #[derive(Clone, Debug)]
@@ -50,18 +56,34 @@ impl Agents {
         self.by_node.values().filter(|agent| now.duration_since(agent.seen_at) < silence).count()
     }
 
-    /// Takes a report; returns whether a drain changed.
-    fn record(&mut self, report: &Report, now: Timestamp) -> bool {
+    /// Drops agents that have been silent for long and whose nodes are gone: nodes come and go.
+    fn forget(&mut self, now: Timestamp, is_there: impl Fn(&NodeName) -> bool) {
+        self.by_node.retain(|node, agent| {
+            now.duration_since(agent.seen_at) < FORGOTTEN_AFTER || is_there(node)
+        });
+        self.told.retain(|node, _| self.by_node.contains_key(node));
+    }
+
+    /// Pods left on nodes whose drains are under way, by agents that reported lately.
+    pub(super) fn draining_pods(&self, now: Timestamp, silence: SignedDuration) -> usize {
+        let live = self.by_node.values().filter(|a| now.duration_since(a.seen_at) < silence);
+        let drains = live.filter_map(|agent| agent.drain.as_ref());
+        let under_way = drains.filter(|drain| drain.phase == DrainPhase::Draining);
+        under_way.map(|drain| drain.remaining.len()).sum()
+    }
+
+    /// Takes a report; returns whether a drain changed, and `None` for a word that was overtaken on
+    /// its way.
+    fn record(&mut self, report: &Report, now: Timestamp) -> Option<bool> {
         let before = self.by_node.get(&report.node);
         if before.is_some_and(|agent| {
-            // A word that was overtaken on its way. A restarted agent counts from the start again,
-            // which shows as a great step back.
+            // A restarted agent counts from the start again, which shows as a great step back.
             agent.boot == report.boot
                 && report.sequence < agent.sequence
                 && agent.sequence.saturating_sub(report.sequence) < 100
                 && report.sequence > 1
         }) {
-            return false;
+            return None;
         }
         let drain_changed = before.map(|agent| &agent.drain) != Some(&report.drain);
         let agent = Agent {
@@ -73,7 +95,7 @@ impl Agents {
             drain: report.drain.clone(),
         };
         self.by_node.insert(report.node.clone(), agent);
-        drain_changed
+        Some(drain_changed)
     }
 }
 
@@ -84,7 +106,10 @@ impl Control {
         if self.reign.is_none() {
             return false;
         }
-        let mut urgent = news;
+        if news.is_some() {
+            self.tell_drain(&report, now);
+        }
+        let mut urgent = news.unwrap_or(false);
         for notice in &report.notices {
             urgent |= self.propose_notice(state, &report, notice, now);
         }
@@ -168,6 +193,7 @@ impl Control {
         if !due {
             return;
         }
+        self.agents.forget(now, |node| self.view.nodes().contains_key(node));
         let digests: Vec<(NodeName, UsageDigest)> = self
             .agents
             .by_node

@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 
 use drover_common::id::{InstanceId, NodeClaimName, NodeName, NodePoolName};
-use drover_common::protocol::{NoticeKind, UsageDigest};
+use drover_common::protocol::{DrainReport, NoticeKind, UsageDigest};
 use jiff::Timestamp;
 use serde::Serialize;
 
+use super::drain_news::AgentCounts;
 use super::{ConsolidationCounts, Control};
 use crate::planner::{LeftAlone, PlanReport, RepackReport};
 use crate::state::{Stage, State};
@@ -41,6 +42,10 @@ pub struct Status {
     pub hourly_price_micro: u64,
     /// Agents heard of lately.
     pub agents: usize,
+    /// What agents told of notices and drains since this replica began to lead.
+    pub told: AgentCounts,
+    /// Pods on nodes that drain now.
+    pub draining_pods: usize,
     /// The last plan in numbers.
     pub last_plan: Option<PlanReport>,
     /// The last repack in numbers.
@@ -92,6 +97,8 @@ pub struct NodeSummary {
     pub leaving: Option<String>,
     /// When its agent last reported.
     pub agent_seen: Option<Timestamp>,
+    /// How its agent's drain goes: the pods that are left, and why.
+    pub drain: Option<DrainReport>,
     /// Measured use (without pods), where known.
     pub usage: Option<UsageDigest>,
 }
@@ -122,6 +129,8 @@ impl Control {
                 .filter(|claim| running(claim.stage))
                 .fold(0, |sum, claim| sum.saturating_add(claim.hourly_price_micro)),
             agents: self.agents.live(now, self.settings.agent_silence),
+            told: self.agent_counts().clone(),
+            draining_pods: self.agents.draining_pods(now, self.settings.agent_silence),
             last_plan: self.provisioning.last_report().cloned(),
             last_repack: self.consolidation.report().cloned(),
             left_alone: self.consolidation.left().iter().take(100).cloned().collect(),
@@ -159,6 +168,7 @@ impl Control {
                     notices: notices.map(|n| n.keys().copied().collect()).unwrap_or_default(),
                     leaving: state.reason_of(name).map(|reason| reason.as_str().to_owned()),
                     agent_seen: node.and_then(|node| self.agents.seen_at(node)),
+                    drain: node.and_then(|node| self.agents.drain(node)).cloned(),
                     usage: node.and_then(|node| {
                         self.agents
                             .usage(node)

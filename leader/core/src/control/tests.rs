@@ -5,6 +5,7 @@ mod buffers;
 mod by_hand;
 mod consolidating;
 mod doubt;
+mod drain_news;
 mod launching;
 mod leaving;
 mod rebalancing;

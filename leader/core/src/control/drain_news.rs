@@ -1,0 +1,147 @@
+//! What agents tell of notices and drains, for people: events on the Node, and counts.
+
+use std::collections::BTreeMap;
+
+use drover_common::cluster::ObjectKey;
+use drover_common::id::{NodeName, NodePoolName};
+use drover_common::labels;
+use drover_common::protocol::{DrainPhase, DrainReport, Report};
+use jiff::{SignedDuration, Timestamp};
+use serde::Serialize;
+
+use super::Control;
+
+/// A drain that is not done after so long has pods that will not go.
+const BLOCKED_AFTER: SignedDuration = SignedDuration::from_secs(10);
+/// Pods that one event names.
+const MOST_NAMED: usize = 5;
+
+/// What agents have told since this replica began to lead.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct AgentCounts {
+    /// Nodes that their agents have drained, by pool.
+    pub drained: BTreeMap<NodePoolName, u64>,
+    /// Pods evicted.
+    pub evicted: u64,
+    /// Pods deleted past a budget, at the end of a notice.
+    pub forced: u64,
+    /// Pods among those that got less than their own grace, because no more was left.
+    pub clipped: u64,
+    /// Notices that nodes were cordoned for, and the sum of the times that they gave, milliseconds.
+    pub lead: (u64, u64),
+    /// Those cordons, and the sum of the times from notice to cordon, milliseconds.
+    pub cordon: (u64, u64),
+}
+
+/// What is remembered of one agent's drain.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Told {
+    drain: Option<DrainReport>,
+    since: Option<Timestamp>,
+    cordoned_at: Option<Timestamp>,
+}
+
+impl Control {
+    /// What agents have told.
+    pub(super) fn agent_counts(&self) -> &AgentCounts {
+        &self.agents.counts
+    }
+
+    /// Tells what is new in a report.
+    pub(super) fn tell_drain(&mut self, report: &Report, now: Timestamp) {
+        let told = self.agents.told.remove(&report.node).unwrap_or_default();
+        self.count_cordon(report, &told);
+        let mut since = None;
+        if let Some(drain) = &report.drain {
+            let before = told.drain.as_ref().filter(|before| before.disruption == drain.disruption);
+            self.count_pods(drain, before);
+            since = before.and(told.since).or(Some(now));
+            let was = before.map(|before| before.phase);
+            match drain.phase {
+                DrainPhase::Drained if was != Some(DrainPhase::Drained) => {
+                    self.tell_drained(&report.node, drain, now);
+                }
+                DrainPhase::Draining
+                    if since.is_some_and(|at| now.duration_since(at) >= BLOCKED_AFTER) =>
+                {
+                    self.tell_blocked(&report.node, drain, now);
+                }
+                DrainPhase::Draining | DrainPhase::Drained => {}
+            }
+        }
+        let told = Told { drain: report.drain.clone(), since, cordoned_at: report.cordoned_at };
+        self.agents.told.insert(report.node.clone(), told);
+    }
+
+    fn count_cordon(&mut self, report: &Report, told: &Told) {
+        let Some(cordoned_at) = report.cordoned_at.filter(|_| told.cordoned_at.is_none()) else {
+            return;
+        };
+        let Some(notice) = report.notices.iter().min_by_key(|notice| notice.detected_at) else {
+            return;
+        };
+        let counts = &mut self.agents.counts;
+        add(&mut counts.cordon, cordoned_at.duration_since(notice.detected_at));
+        if let Some(deadline) = notice.deadline {
+            add(&mut counts.lead, deadline.duration_since(notice.detected_at));
+        }
+    }
+
+    fn count_pods(&mut self, drain: &DrainReport, before: Option<&DrainReport>) {
+        // An agent that starts anew counts from nothing.
+        let began_anew = before
+            .is_some_and(|before| drain.evicted < before.evicted || drain.forced < before.forced);
+        let before = before.filter(|_| !began_anew);
+        let new = |count: fn(&DrainReport) -> u32| {
+            u64::from(count(drain).saturating_sub(before.map_or(0, count)))
+        };
+        let counts = &mut self.agents.counts;
+        counts.evicted += new(|drain| drain.evicted);
+        counts.forced += new(|drain| drain.forced);
+        counts.clipped += new(|drain| drain.clipped);
+    }
+
+    fn tell_drained(&mut self, node: &NodeName, drain: &DrainReport, now: Timestamp) {
+        let object = self.view.nodes().get(node);
+        let pool = object.and_then(|node| node.metadata.labels.get(labels::NODEPOOL));
+        if let Some(pool) = pool {
+            let pool = NodePoolName::from(pool.as_str());
+            *self.agents.counts.drained.entry(pool).or_default() += 1;
+        }
+        let DrainReport { evicted, forced, clipped, .. } = drain;
+        let note = format!(
+            "Drained: {evicted} pods evicted, {forced} deleted past a budget, {clipped} with less than their grace"
+        );
+        self.node_event(node, "Drained", &note, *forced > 0, now);
+    }
+
+    /// Pods that do not go. Those that are on their way out already are waited for, and no news.
+    fn tell_blocked(&mut self, node: &NodeName, drain: &DrainReport, now: Timestamp) {
+        let stays = |pod: &str| {
+            let (namespace, name) = pod.split_once('/').unwrap_or_default();
+            let key = ObjectKey { namespace: namespace.to_owned(), name: name.to_owned() };
+            self.view.pod(&key).is_some_and(|pod| !pod.is_terminating())
+        };
+        let staying: Vec<String> = drain
+            .remaining
+            .iter()
+            .filter(|(pod, _)| stays(pod))
+            .map(|(pod, reason)| format!("{pod} ({reason})"))
+            .collect();
+        if staying.is_empty() {
+            return;
+        }
+        let named = staying.iter().take(MOST_NAMED).cloned().collect::<Vec<_>>().join(", ");
+        let more = if staying.len() > MOST_NAMED { ", …" } else { "" };
+        let note = format!(
+            "Failed to drain node, {} pods are waiting to be evicted: {named}{more}",
+            staying.len()
+        );
+        self.node_event(node, "FailedDraining", &note, true, now);
+    }
+}
+
+fn add(sum: &mut (u64, u64), took: SignedDuration) {
+    let milliseconds = u64::try_from(took.as_millis()).unwrap_or(0);
+    *sum = (sum.0.saturating_add(1), sum.1.saturating_add(milliseconds));
+}

@@ -1,0 +1,97 @@
+//! What agents tell of their drains reaches people.
+
+use drover_common::call::Kind;
+use drover_common::protocol::{DrainPhase, DrainReport, NoticeKind, Report, UsageDigest};
+use jiff::SignedDuration;
+
+use super::super::*;
+use super::rig::*;
+
+/// A node with two pods whose agent drains it for a notice.
+fn draining() -> (Rig, Report, String) {
+    let mut rig = Rig::new();
+    rig.world.add_pods("web", 2, 800);
+    rig.run(10);
+    let doomed = rig.world.running_instances()[0].instance.clone();
+    let mut report = rig.report(&doomed, Some(NoticeKind::SpotTerminate));
+    report.cordoned_at = Some(report.sent_at + SignedDuration::from_millis(250));
+    let pod = rig.control.view().pods_on(&report.node).next().unwrap();
+    let pod = format!("{}/{}", pod.metadata.namespace, pod.metadata.name);
+    (rig, report, pod)
+}
+
+fn tell(rig: &mut Rig, report: &mut Report, evicted: u32, phase: DrainPhase, left: &[&str]) {
+    report.sequence += 1;
+    report.drain = Some(DrainReport {
+        disruption: None,
+        phase,
+        evicted,
+        clipped: 0,
+        forced: 0,
+        remaining: left.iter().map(|pod| ((*pod).to_owned(), "its budget".to_owned())).collect(),
+    });
+    rig.step(Input::Report(Box::new(report.clone())));
+    rig.run(1);
+}
+
+fn events(rig: &Rig, reason: &str) -> Vec<String> {
+    let all = rig.world.list(Kind::Event);
+    let own = all.iter().filter(|event| event["reason"] == reason);
+    own.map(|event| format!("{} {}", event["type"], event["note"])).collect()
+}
+
+#[test]
+fn pods_that_do_not_go_are_named_once_a_drain_has_taken_a_while() {
+    let (mut rig, mut report, pod) = draining();
+    tell(&mut rig, &mut report, 1, DrainPhase::Draining, &[&pod, "default/gone"]);
+    assert_eq!(rig.control.status(&rig.state, rig.world.now).draining_pods, 2);
+    rig.run(4);
+    tell(&mut rig, &mut report, 1, DrainPhase::Draining, &[&pod]);
+    assert_eq!(events(&rig, "FailedDraining"), Vec::<String>::new(), "it has only begun");
+    rig.run(6);
+    tell(&mut rig, &mut report, 1, DrainPhase::Draining, &[&pod, "default/gone"]);
+    let told = format!(
+        "\"Warning\" \"Failed to drain node, 1 pods are waiting to be evicted: {pod} (its budget)\""
+    );
+    assert_eq!(events(&rig, "FailedDraining"), [told]);
+    let node = rig.control.nodes(&rig.state).into_iter().find(|node| node.drain.is_some());
+    assert_eq!(node.unwrap().node, Some(report.node));
+}
+
+#[test]
+fn drains_and_cordons_are_counted_once_each() {
+    let (mut rig, mut report, pod) = draining();
+    tell(&mut rig, &mut report, 1, DrainPhase::Draining, &[&pod]);
+    tell(&mut rig, &mut report, 2, DrainPhase::Drained, &[]);
+    tell(&mut rig, &mut report, 2, DrainPhase::Drained, &[]);
+    let drained = events(&rig, "Drained");
+    assert_eq!(drained.len(), 1, "{drained:?}");
+    assert!(drained[0].contains("2 pods evicted"), "{drained:?}");
+    let told = rig.control.status(&rig.state, rig.world.now).told;
+    assert_eq!((told.evicted, told.forced, told.clipped), (2, 0, 0));
+    assert_eq!(told.drained.values().collect::<Vec<_>>(), [&1]);
+    assert_eq!((told.cordon, told.lead), ((1, 250), (1, 120_000)));
+    // An agent that starts anew counts from nothing.
+    tell(&mut rig, &mut report, 1, DrainPhase::Draining, &[]);
+    assert_eq!(rig.control.status(&rig.state, rig.world.now).told.evicted, 3);
+}
+
+#[test]
+fn agents_of_nodes_that_are_gone_are_forgotten() {
+    let (mut rig, mut report, _) = draining();
+    rig.step(Input::Report(Box::new(report.clone())));
+    assert!(rig.control.agents.seen_at(&report.node).is_some());
+    rig.run(90);
+    let gone = report.node.clone();
+    assert!(!rig.control.view().nodes().contains_key(&gone), "it was interrupted");
+    // Others go on talking.
+    let other = rig.world.running_instances()[0].instance.clone();
+    for _ in 0..8 {
+        rig.run(90);
+        report = rig.report(&other, None);
+        report.usage = Some(UsageDigest::default());
+        rig.step(Input::Report(Box::new(report.clone())));
+    }
+    assert!(rig.control.agents.seen_at(&gone).is_none());
+    assert!(rig.control.agents.seen_at(&report.node).is_some());
+}
