@@ -16,3 +16,4 @@ pub mod protocol;
 pub mod requirement;
 pub mod resources;
 pub mod taint;
+pub mod usage_news;

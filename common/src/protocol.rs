@@ -46,6 +46,13 @@ pub struct Report {
     pub cordoned_at: Option<Timestamp>,
     /// Measured use; `None` means unknown, never idle.
     pub usage: Option<UsageDigest>,
+    /// The report that the pods of `usage` are news since, one of this agent's that was answered: other
+    /// pods are as they were by then. `None`: they are all that are measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub usage_since: Option<u64>,
+    /// UIDs of pods that were measured by then, and are no more.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub usage_gone: Vec<String>,
     /// The drain under way or done, if any.
     pub drain: Option<DrainReport>,
 }
@@ -224,6 +231,10 @@ pub struct ReportAnswer {
     pub committed: bool,
     /// What the node should do now.
     pub directives: Vec<Directive>,
+    /// Whether the report that [`Report::usage_since`] names is not known here: the next is to name all
+    /// pods.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub usage_unknown: bool,
 }
 
 /// The answer to a long poll.

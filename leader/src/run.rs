@@ -24,7 +24,7 @@ use crate::config::{Config, RaftSecurity};
 use crate::raft::{Group, GroupError, Transport};
 use crate::tls::{self, Callers, CertificateError, Credentials};
 
-pub(crate) use brain::{Board, BrainClosed, BrainHandle};
+pub(crate) use brain::{Board, BrainClosed, BrainHandle, Reported};
 pub(crate) use counters::Counters;
 
 /// Changes that may wait between the watches and the brain; when it is full the watches wait.

@@ -462,7 +462,7 @@ impl Simulation {
         let Some(Some(brain)) = self.replicas.get(replica) else { return };
         let committed = !notices || brain.state().notices.contains_key(&instance);
         let directives = brain.control().directives(brain.state(), &node, Some(&instance));
-        let answer = ReportAnswer { committed, directives };
+        let answer = ReportAnswer { committed, directives, ..ReportAnswer::default() };
         if let Some(agent) = self.agents.get_mut(&instance.0) {
             let effects = agent.answered(sequence, answer, now);
             self.agent_effects(&instance.0, effects);

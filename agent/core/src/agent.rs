@@ -8,6 +8,7 @@ mod report;
 mod take;
 #[cfg(test)]
 mod tests;
+mod usage_told;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -24,6 +25,7 @@ use serde_json::Value;
 
 use crate::notice::{Answer, NoticePath, Notices};
 use crate::retry::Retry;
+use usage_told::UsageTold;
 
 /// Who the agent is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -172,6 +174,7 @@ pub struct Agent {
     drain: Option<DrainState>,
     drain_outcomes: Vec<(DrainKey, Result<(), KubernetesFailure>)>,
     usage: Option<UsageDigest>,
+    usage_told: UsageTold,
     sequence: u64,
     reported_at: Option<Timestamp>,
     reported: (Vec<Notice>, Option<DrainReport>),
@@ -220,6 +223,7 @@ impl Agent {
             drain: None,
             drain_outcomes: Vec::new(),
             usage: None,
+            usage_told: UsageTold::default(),
             sequence: 0,
             reported_at: None,
             reported: (Vec::new(), None),
@@ -277,6 +281,7 @@ impl Agent {
             Input::Cluster(event) => self.take_event(event, now),
             Input::Directives(directives) => self.take_directives(directives),
             Input::Answered(sequence, answer) => {
+                self.usage_told.answered(sequence, answer.usage_unknown);
                 if answer.committed && self.uncommitted_since.is_some_and(|since| since <= sequence)
                 {
                     self.uncommitted_since = None;

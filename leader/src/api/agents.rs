@@ -15,7 +15,7 @@ use sha2::{Digest, Sha256};
 use tokio::time::{Instant, timeout_at};
 
 use super::{ApiError, Shared, proxy};
-use crate::run::{Board, Counters};
+use crate::run::{Board, Counters, Reported};
 
 /// How long a report waits for its notices to enter the log.
 const COMMIT_PATIENCE: Duration = Duration::from_secs(5);
@@ -49,9 +49,9 @@ pub(super) async fn reports(
     }
     admit(&shared, &headers, &report.node).await?;
     let (node, instance) = (report.node.clone(), report.instance.clone());
-    let committed = take_report(&shared, Arc::new(report)).await?;
+    let (committed, usage_unknown) = take_report(&shared, Arc::new(report)).await?;
     let directives = directives_for(&shared.brain.board().borrow(), &node, instance.as_ref());
-    Ok(Json(ReportAnswer { committed, directives }).into_response())
+    Ok(Json(ReportAnswer { committed, directives, usage_unknown }).into_response())
 }
 
 async fn admit(shared: &Shared, headers: &HeaderMap, node: &NodeName) -> Result<(), ApiError> {
@@ -61,18 +61,20 @@ async fn admit(shared: &Shared, headers: &HeaderMap, node: &NodeName) -> Result<
     })
 }
 
-async fn take_report(shared: &Shared, report: Arc<Report>) -> Result<bool, ApiError> {
+/// Whether its notices are in the log, and whether it told what is new of pods to one who lacks the rest.
+async fn take_report(shared: &Shared, report: Arc<Report>) -> Result<(bool, bool), ApiError> {
     let deadline = Instant::now() + COMMIT_PATIENCE;
     let mut applied = shared.group.applied();
     applied.mark_unchanged();
     let mut reported = shared.brain.report(Arc::clone(&report), true).await?;
     while reported.leading && !reported.committed {
         if timeout_at(deadline, applied.changed()).await.is_err() {
-            return Ok(false);
+            return Ok((false, reported.lacks_usage));
         }
         reported = shared.brain.report(Arc::clone(&report), false).await?;
     }
-    if reported.leading { Ok(reported.committed) } else { Err(ApiError::NoLeader) }
+    let Reported { leading, committed, lacks_usage } = reported;
+    if leading { Ok((committed, lacks_usage)) } else { Err(ApiError::NoLeader) }
 }
 
 #[derive(Debug, Deserialize)]

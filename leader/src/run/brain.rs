@@ -46,6 +46,8 @@ pub(crate) struct Reported {
     pub(crate) leading: bool,
     /// Whether all its notices are in the log.
     pub(crate) committed: bool,
+    /// Whether it told what is new of pods, and the rest is not known here.
+    pub(crate) lacks_usage: bool,
 }
 
 /// The brain's task has ended.
@@ -267,6 +269,7 @@ impl Brain {
                 let _ = answer.send(Reported {
                     leading: self.term.is_some(),
                     committed: self.control.notices_committed(&state, &report),
+                    lacks_usage: self.control.lacks_usage(&report),
                 });
             }
             Question::Status { answer } => {

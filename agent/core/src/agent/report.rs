@@ -14,6 +14,8 @@ impl Agent {
     /// The report of now.
     fn report(&mut self, now: Timestamp) -> Report {
         self.sequence = self.sequence.saturating_add(1);
+        let mut usage = self.usage.clone();
+        let (usage_since, usage_gone) = self.usage_told.tell(self.sequence, usage.as_mut());
         Report {
             version: PROTOCOL_VERSION,
             node: self.identity.node.clone(),
@@ -23,7 +25,9 @@ impl Agent {
             sent_at: now,
             notices: self.notices.list(),
             cordoned_at: self.cordoned_at,
-            usage: self.usage.clone(),
+            usage,
+            usage_since,
+            usage_gone,
             drain: self.drain.as_ref().map(DrainState::report),
         }
     }

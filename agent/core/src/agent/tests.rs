@@ -284,7 +284,7 @@ fn reports_repeat_until_notices_are_committed() {
     let first = reports(&agent.step(spot("terminate", 110_000), at(0)))[0].sequence;
     assert!(reports(&agent.step(Input::Tick, at(900))).is_empty());
     assert_eq!(reports(&agent.step(Input::Tick, at(1_000))).len(), 1);
-    let answer = ReportAnswer { committed: true, directives: Vec::new() };
+    let answer = ReportAnswer { committed: true, ..ReportAnswer::default() };
     agent.step(Input::Answered(first, answer), at(1_100));
     assert!(reports(&agent.step(Input::Tick, at(3_000))).is_empty());
     assert_eq!(reports(&agent.step(Input::Tick, at(11_000))).len(), 1);

@@ -96,7 +96,7 @@ async fn take(
     Json(_report): Json<Report>,
 ) -> Json<ReportAnswer> {
     reports.fetch_add(1, Ordering::Relaxed);
-    Json(ReportAnswer { committed: true, directives: Vec::new() })
+    Json(ReportAnswer { committed: true, ..ReportAnswer::default() })
 }
 
 async fn hold() -> Json<Directives> {

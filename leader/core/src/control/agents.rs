@@ -6,6 +6,7 @@ use drover_common::id::{BootId, InstanceId, NodeName};
 use drover_common::protocol::{
     Directive, DrainPhase, DrainReport, Notice, NoticeKind, Report, UsageDigest,
 };
+use drover_common::usage_news::{PodUses, apply};
 use jiff::{SignedDuration, Timestamp};
 
 use super::Control;
@@ -30,7 +31,10 @@ struct Agent {
     seen_at: Timestamp,
     boot: BootId,
     sequence: u64,
+    /// With all pods that are known to be measured.
     usage: Option<UsageDigest>,
+    /// The report that the pods are known as of; `None` if they aren't.
+    pods_of: Option<u64>,
     fresh_usage: bool,
     drain: Option<DrainReport>,
 }
@@ -86,11 +90,13 @@ impl Agents {
             return None;
         }
         let drain_changed = before.map(|agent| &agent.drain) != Some(&report.drain);
+        let (usage, pods_of) = complete(before, report);
         let agent = Agent {
             seen_at: now,
             boot: report.boot.clone(),
             sequence: report.sequence,
-            usage: report.usage.clone(),
+            usage,
+            pods_of,
             fresh_usage: report.usage.is_some(),
             drain: report.drain.clone(),
         };
@@ -115,6 +121,12 @@ impl Control {
         }
         self.batch_usage(now);
         urgent
+    }
+
+    /// Whether a report told what is new of pods to someone who does not know the rest.
+    pub fn lacks_usage(&self, report: &Report) -> bool {
+        let agent = self.agents.by_node.get(&report.node);
+        report.usage.is_some() && agent.is_none_or(|agent| agent.pods_of != Some(report.sequence))
     }
 
     /// Whether every notice of a report that concerns this cluster is committed.
@@ -259,6 +271,28 @@ impl Control {
         let heard = self.agents.seen_at(node).map_or(reign.since, |at| at.max(reign.since));
         now.duration_since(heard) > self.settings.agent_silence
     }
+}
+
+/// A report's use, made whole by what the agent told before, and the report that its pods are known as
+/// of.
+fn complete(before: Option<&Agent>, report: &Report) -> (Option<UsageDigest>, Option<u64>) {
+    let Some(told) = &report.usage else { return (None, None) };
+    let before = before.filter(|agent| agent.boot == report.boot);
+    if let Some(same) = before.filter(|agent| agent.pods_of == Some(report.sequence)) {
+        // Told again, because the answer was lost.
+        return (same.usage.clone(), same.pods_of);
+    }
+    let Some(since) = report.usage_since else {
+        return (Some(told.clone()), Some(report.sequence));
+    };
+    let known = before.filter(|agent| agent.pods_of == Some(since));
+    let Some(known) = known.and_then(|agent| agent.usage.as_ref()) else {
+        return (Some(UsageDigest { pods: Vec::new(), ..told.clone() }), None);
+    };
+    let mut pods: PodUses = known.pods.iter().map(|pod| (pod.uid.clone(), pod.clone())).collect();
+    apply(&mut pods, &told.pods, &report.usage_gone);
+    let whole = UsageDigest { pods: pods.into_values().collect(), ..told.clone() };
+    (Some(whole), Some(report.sequence))
 }
 
 fn is_recorded(state: &State, notice: &Notice) -> bool {

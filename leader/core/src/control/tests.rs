@@ -1,11 +1,11 @@
 //! Scenarios: the brain in a small world, on virtual time.
 
+mod agents;
 mod batching;
 mod buffers;
 mod by_hand;
 mod consolidating;
 mod doubt;
-mod drain_news;
 mod launching;
 mod leaving;
 mod rebalancing;

@@ -186,6 +186,8 @@ impl Rig {
             notices: kind.map(notice).into_iter().collect(),
             cordoned_at: None,
             usage: None,
+            usage_since: None,
+            usage_gone: Vec::new(),
             drain: None,
         }
     }

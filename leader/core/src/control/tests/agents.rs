@@ -1,7 +1,7 @@
-//! What agents tell of their drains reaches people.
+//! What agents tell of their drains reaches people, and what they leave out is known.
 
 use drover_common::call::Kind;
-use drover_common::protocol::{DrainPhase, DrainReport, NoticeKind, Report, UsageDigest};
+use drover_common::protocol::{DrainPhase, DrainReport, NoticeKind, PodUsage, Report, UsageDigest};
 use jiff::SignedDuration;
 
 use super::super::*;
@@ -94,4 +94,36 @@ fn agents_of_nodes_that_are_gone_are_forgotten() {
     }
     assert!(rig.control.agents.seen_at(&gone).is_none());
     assert!(rig.control.agents.seen_at(&report.node).is_some());
+}
+
+#[test]
+fn what_is_new_of_pods_completes_what_was_told_or_is_asked_for_whole() {
+    let (mut rig, mut report, _) = draining();
+    report.notices.clear();
+    let pod = |uid: &str, cpu_milli_mean| PodUsage {
+        uid: uid.to_owned(),
+        cpu_milli_mean,
+        ..PodUsage::default()
+    };
+    let mut tell = |sequence, since, pods: &[PodUsage], gone: &[&str]| {
+        report.sequence = sequence;
+        report.usage = Some(UsageDigest { pods: pods.to_vec(), ..UsageDigest::default() });
+        report.usage_since = since;
+        report.usage_gone = gone.iter().map(|uid| (*uid).to_owned()).collect();
+        rig.step(Input::Report(Box::new(report.clone())));
+        let known = rig.control.agents.usage(&report.node).unwrap();
+        let known: Vec<_> =
+            known.pods.iter().map(|pod| (pod.uid.clone(), pod.cpu_milli_mean)).collect();
+        (rig.control.lacks_usage(&report), known)
+    };
+    let (a, b) = ("a".to_owned(), "b".to_owned());
+    let whole = vec![(a.clone(), 1), (b.clone(), 2)];
+    assert_eq!(tell(1, None, &[pod("a", 1), pod("b", 2)], &[]), (false, whole));
+    let changed = vec![(a.clone(), 9), (b, 2)];
+    assert_eq!(tell(2, Some(1), &[pod("a", 9)], &[]), (false, changed.clone()));
+    // The answer was lost.
+    assert_eq!(tell(2, Some(1), &[pod("a", 9)], &[]), (false, changed));
+    assert_eq!(tell(3, Some(2), &[], &["b"]), (false, vec![(a, 9)]));
+    assert_eq!(tell(5, Some(4), &[pod("c", 1)], &[]), (true, Vec::new()));
+    assert_eq!(tell(6, None, &[pod("c", 1)], &[]), (false, vec![("c".to_owned(), 1)]));
 }

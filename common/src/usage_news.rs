@@ -1,0 +1,127 @@
+//! Pods' measured use told as what is new: most pods of most nodes do today what they did a minute ago.
+
+use std::collections::BTreeMap;
+
+use crate::protocol::PodUsage;
+
+/// The use of pods by UID.
+pub type PodUses = BTreeMap<String, PodUsage>;
+
+/// A change of CPU below this is none, milli-cores.
+const LEAST_CPU: u64 = 5;
+/// A change of memory below this is none, bytes.
+const LEAST_MEMORY: u64 = 1 << 20;
+/// A change of a share of time below this is none, thousandths.
+const LEAST_SHARE: u64 = 10;
+
+/// What is new of `now` to someone who was told `told`: the pods whose use is another now, and the UIDs of
+/// those that are measured no more. A change by less than a tenth (memory: a fiftieth) is no news.
+pub fn difference(told: &PodUses, now: &[PodUsage]) -> (Vec<PodUsage>, Vec<String>) {
+    let changed = now
+        .iter()
+        .filter(|pod| told.get(&pod.uid).is_none_or(|before| is_news(before, pod)))
+        .cloned()
+        .collect();
+    let present: BTreeMap<&str, ()> = now.iter().map(|pod| (pod.uid.as_str(), ())).collect();
+    let gone = told.keys().filter(|uid| !present.contains_key(uid.as_str())).cloned().collect();
+    (changed, gone)
+}
+
+/// Brings what was told up to date with a [`difference`].
+pub fn apply(told: &mut PodUses, changed: &[PodUsage], gone: &[String]) {
+    for uid in gone {
+        told.remove(uid);
+    }
+    for pod in changed {
+        told.insert(pod.uid.clone(), pod.clone());
+    }
+}
+
+fn is_news(before: &PodUsage, now: &PodUsage) -> bool {
+    let cpu = |before: u64, now: u64| is_far(before, now, 10, LEAST_CPU);
+    let memory = |before: u64, now: u64| is_far(before, now, 50, LEAST_MEMORY);
+    let share = |before: u32, now: u32| is_far(before.into(), now.into(), 10, LEAST_SHARE);
+    cpu(before.cpu_milli_mean, now.cpu_milli_mean)
+        || cpu(before.cpu_milli_max, now.cpu_milli_max)
+        || memory(before.memory_working_set, now.memory_working_set)
+        || share(before.throttled_permille, now.throttled_permille)
+        || before.oom_kills != now.oom_kills
+        || differ(before.cpu_milli_p90, now.cpu_milli_p90, cpu)
+        || differ(before.memory_peak, now.memory_peak, memory)
+        || differ(before.pressure_permille, now.pressure_permille, |before, now| {
+            before.iter().zip(now).any(|(before, now)| share(*before, now))
+        })
+}
+
+/// Known differs from unknown.
+fn differ<T>(before: Option<T>, now: Option<T>, far: impl Fn(T, T) -> bool) -> bool {
+    match (before, now) {
+        (Some(before), Some(now)) => far(before, now),
+        (None, None) => false,
+        _ => true,
+    }
+}
+
+fn is_far(before: u64, now: u64, part: u64, least: u64) -> bool {
+    before.abs_diff(now) >= least.max(before / part)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn pod() -> impl Strategy<Value = PodUsage> {
+        (0_u8..6, 0_u64..40, 0_u64..4_000, proptest::option::of(0_u32..30)).prop_map(
+            |(name, cpu, mebibytes, pressure)| PodUsage {
+                uid: format!("pod-{name}"),
+                cpu_milli_mean: cpu,
+                memory_working_set: mebibytes << 19,
+                pressure_permille: pressure.map(|share| [share, 0, 0]),
+                ..PodUsage::default()
+            },
+        )
+    }
+
+    fn pods() -> impl Strategy<Value = Vec<PodUsage>> {
+        let unique = |pods: Vec<PodUsage>| -> Vec<PodUsage> {
+            let by_uid: PodUses = pods.into_iter().map(|pod| (pod.uid.clone(), pod)).collect();
+            by_uid.into_values().collect()
+        };
+        proptest::collection::vec(pod(), 0..6).prop_map(unique)
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_told_stays_near_what_is(history in proptest::collection::vec(pods(), 1..20)) {
+            let mut told = PodUses::new();
+            for now in history {
+                let (changed, gone) = difference(&told, &now);
+                apply(&mut told, &changed, &gone);
+                prop_assert!(told.keys().eq(now.iter().map(|pod| &pod.uid)));
+                for pod in &now {
+                    let heard = &told[&pod.uid];
+                    prop_assert!(heard.cpu_milli_mean.abs_diff(pod.cpu_milli_mean) < 6);
+                    let off = heard.memory_working_set.abs_diff(pod.memory_working_set);
+                    prop_assert!(off < (1 << 20).max(heard.memory_working_set / 49));
+                    prop_assert_eq!(
+                        heard.pressure_permille.is_some(),
+                        pod.pressure_permille.is_some()
+                    );
+                }
+                prop_assert_eq!(difference(&told, &now), (Vec::new(), Vec::new()));
+            }
+        }
+    }
+
+    #[test]
+    fn what_changes_little_is_no_news_and_a_killed_process_is() {
+        let before = PodUsage { cpu_milli_mean: 1_000, ..PodUsage::default() };
+        let told = PodUses::from([(String::new(), before.clone())]);
+        let news = |now: PodUsage| !difference(&told, &[now]).0.is_empty();
+        assert!(!news(PodUsage { cpu_milli_mean: 1_099, ..before.clone() }));
+        assert!(news(PodUsage { cpu_milli_mean: 1_100, ..before.clone() }));
+        assert!(news(PodUsage { oom_kills: 1, ..before }));
+    }
+}
