@@ -155,6 +155,11 @@ impl DrainState {
         self.pods.get(uid).is_some_and(PodDrain::has_accepted)
     }
 
+    /// The API server answers again: calls that it did not answer, or failed, are due at once.
+    pub fn try_unanswered_again(&mut self) {
+        self.pods.values_mut().for_each(PodDrain::try_unanswered_again);
+    }
+
     /// When the first step was made.
     pub fn started_at(&self) -> Option<Timestamp> {
         self.started_at

@@ -220,6 +220,17 @@ impl PodDrain {
         }
     }
 
+    /// What was not answered, or failed, is due at once.
+    pub(super) fn try_unanswered_again(&mut self) {
+        use KubernetesFailureKind::{ServerError, Unreachable};
+        let unanswered =
+            |refusal: &Refusal| matches!(refusal.failure.kind, ServerError | Unreachable);
+        if self.refusal.as_ref().is_some_and(unanswered) {
+            self.refusals = 0;
+            self.not_before = None;
+        }
+    }
+
     /// Why the pod is still there, for people.
     pub(super) fn reason(&self, pod: &Pod, want: &Want, now: Timestamp) -> String {
         if let Some(ends_at) = pod.metadata.deletion_timestamp {

@@ -20,12 +20,20 @@ const SHORTEST_GRACE: SignedDuration = SignedDuration::from_secs(3);
 impl Agent {
     /// The API server answered something, or a call of it was not answered.
     pub(super) fn hear_api(&mut self, now: Timestamp, answered: bool) {
+        let is_cut_off = self.is_cut_off(now);
         if answered {
+            if let Some(drain) = self.drain.as_mut().filter(|_| is_cut_off) {
+                drain.try_unanswered_again();
+            }
             self.cut_off_since = None;
             self.told_cut_off = false;
         } else {
             self.cut_off_since.get_or_insert(now);
         }
+    }
+
+    fn is_cut_off(&self, now: Timestamp) -> bool {
+        self.cut_off_since.is_some_and(|at| now >= after(at, CUT_OFF_AFTER))
     }
 
     pub(super) fn take_powered_off(
@@ -45,8 +53,7 @@ impl Agent {
     }
 
     pub(super) fn decide_power_off(&mut self, now: Timestamp) {
-        let cut_off = self.cut_off_since.is_some_and(|at| now >= after(at, CUT_OFF_AFTER));
-        if !cut_off || !self.owns_node() {
+        if !self.is_cut_off(now) || !self.owns_node() {
             return;
         }
         let Some(deadline) = self.loss() else { return };

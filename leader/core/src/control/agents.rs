@@ -17,6 +17,9 @@ use crate::state::{Stage, State};
 /// An agent that has said nothing for so long, on a node that is gone, is gone, too.
 const FORGOTTEN_AFTER: SignedDuration = SignedDuration::from_mins(10);
 
+/// Pods of one node that are remembered from report to report; kubelets run far fewer.
+const MOST_PODS: usize = 2_000;
+
 /// The last word of each agent.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Agents {
@@ -291,6 +294,9 @@ fn complete(before: Option<&Agent>, report: &Report) -> (Option<UsageDigest>, Op
     };
     let mut pods: PodUses = known.pods.iter().map(|pod| (pod.uid.clone(), pod.clone())).collect();
     apply(&mut pods, &told.pods, &report.usage_gone);
+    if pods.len() > MOST_PODS {
+        return (Some(UsageDigest { pods: Vec::new(), ..told.clone() }), None);
+    }
     let whole = UsageDigest { pods: pods.into_values().collect(), ..told.clone() };
     (Some(whole), Some(report.sequence))
 }

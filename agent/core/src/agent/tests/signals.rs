@@ -167,6 +167,26 @@ fn a_cut_off_agent_powers_off_when_only_the_grace_is_left() {
 }
 
 #[test]
+fn an_api_server_that_is_back_is_asked_at_once() {
+    let mut agent = settled();
+    let mut pending = calls(&agent.step(spot("terminate", 110_000), at(0)));
+    for tick in 1..=160 {
+        let now = at(tick * 250);
+        let mut effects = agent.step(Input::Tick, now);
+        for (key, _) in std::mem::take(&mut pending) {
+            effects.extend(agent.step(Input::Outcome(key, Err(failure())), now));
+        }
+        pending = calls(&effects);
+    }
+    for (key, _) in pending {
+        agent.step(Input::Outcome(key, Err(failure())), at(40_010));
+    }
+    assert_eq!(evictions(&agent.step(Input::Tick, at(40_020))), 0, "it was refused a moment ago");
+    let effects = agent.step(applied(Kind::Node, node(json!({}))), at(40_030));
+    assert_eq!(evictions(&effects), 1);
+}
+
+#[test]
 fn an_agent_that_reaches_the_api_server_never_powers_off() {
     let mut agent = settled();
     agent.step(Input::PowerOff(Some(SignedDuration::from_secs(60))), at(0));

@@ -126,4 +126,8 @@ fn what_is_new_of_pods_completes_what_was_told_or_is_asked_for_whole() {
     assert_eq!(tell(3, Some(2), &[], &["b"]), (false, vec![(a, 9)]));
     assert_eq!(tell(5, Some(4), &[pod("c", 1)], &[]), (true, Vec::new()));
     assert_eq!(tell(6, None, &[pod("c", 1)], &[]), (false, vec![("c".to_owned(), 1)]));
+    // An agent does not make a leader remember without end.
+    let many: Vec<PodUsage> = (0..1_999).map(|number| pod(&format!("p{number}"), 1)).collect();
+    assert_eq!(tell(7, Some(6), &many, &[]).1.len(), 2_000);
+    assert_eq!(tell(8, Some(7), &[pod("d", 1)], &[]), (true, Vec::new()));
 }
