@@ -134,7 +134,11 @@ impl Leaders {
         };
         let response = send(request).await?;
         let refused = matches!(response.status(), StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN);
-        let (Some(again), true) = (again, refused) else { return answer(response).await };
+        let (Some(again), true) = (again, refused) else {
+            let answer = answer(response).await?;
+            proof.succeed();
+            return Ok(answer);
+        };
         let asking = async {
             let request = self
                 .client
@@ -145,7 +149,7 @@ impl Leaders {
         };
         let fresh = proof.renew(token.as_deref(), asking).await?;
         let answer = answer(send(again.bearer_auth(fresh)).await?).await?;
-        proof.succeed().await;
+        proof.succeed();
         Ok(answer)
     }
 

@@ -14,8 +14,8 @@ use tokio::time::Instant;
 
 /// How long the API server may take for the nonce.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// A proof that failed, or that a leader did not take, is not tried again before this; twice as long
-/// after each further one, up to the longest. A patch of a Node is news to all who watch Nodes.
+/// A proof that no leader has taken is not made again before this; twice as long after each further one,
+/// up to the longest. A patch of a Node is news to all who watch Nodes.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
@@ -28,7 +28,7 @@ pub(super) struct Proof {
     tries: Mutex<Tries>,
 }
 
-/// Proofs that were begun since a leader last took one.
+/// Proofs that were made since a leader last took one.
 #[derive(Debug, Default)]
 struct Tries {
     count: u32,
@@ -36,18 +36,15 @@ struct Tries {
 }
 
 impl Tries {
-    /// Begins one.
-    ///
-    /// # Errors
-    /// It is too soon; in words.
-    fn begin(&mut self, now: Instant) -> Result<(), String> {
-        if self.not_before.is_some_and(|time| now < time) {
-            return Err("whose agent this is was not believed a moment ago".to_owned());
-        }
+    fn is_too_soon(&self, now: Instant) -> bool {
+        self.not_before.is_some_and(|time| now < time)
+    }
+
+    /// One was made: the Node was written.
+    fn made(&mut self, now: Instant) {
         let pause = FIRST_PAUSE.saturating_mul(1 << self.count.min(6)).min(LONGEST_PAUSE);
         self.count = self.count.saturating_add(1);
         self.not_before = now.checked_add(pause);
-        Ok(())
     }
 }
 
@@ -74,8 +71,11 @@ impl Proof {
     }
 
     /// A leader took the token.
-    pub(super) async fn succeed(&self) {
-        *self.tries.lock().await = Tries::default();
+    pub(super) fn succeed(&self) {
+        // Whoever holds it proves anew, and comes here afterwards.
+        if let Ok(mut tries) = self.tries.try_lock() {
+            *tries = Tries::default();
+        }
     }
 
     /// Gets another token in place of `refused`, and writes what makes it count on the Node. Where
@@ -92,7 +92,9 @@ impl Proof {
         if let Some(newer) = self.token().filter(|newer| Some(newer.as_str()) != refused) {
             return Ok(newer);
         }
-        tries.begin(Instant::now())?;
+        if tries.is_too_soon(Instant::now()) {
+            return Err("whose agent this is was not believed a moment ago".to_owned());
+        }
         let client = self.clients.borrow().clone();
         let client =
             client.ok_or("the API server can't be reached to prove whose agent this is")?;
@@ -105,6 +107,7 @@ impl Proof {
         drover_kubernetes::execute(&client, &call, PATIENCE).await.map_err(|failure| {
             format!("the leader's nonce can't be written: {}", failure.message)
         })?;
+        tries.made(Instant::now());
         tracing::info!(node = %self.node, "The leader's nonce was written on the Node.");
         self.token.send_replace(Some(fresh.clone()));
         Ok(fresh)

@@ -85,13 +85,13 @@ async fn stay(
         tokio::select! {
             signal = signals.next() => {
                 let signal = signal.ok_or_else(|| zbus::Error::Failure("it closed".to_owned()))?;
-                news = attendant.hear(signal.args()?.begins).await?;
+                news = attendant.hear(signal.args()?.begins).await;
             }
             ask = asked.0.recv() => match ask {
                 None => return Ok(()),
                 Some(ask) => news.extend(attendant.answer(ask).await),
             },
-            _ = looks.tick() => news = attendant.look().await?,
+            _ = looks.tick() => news = attendant.look_again(None).await,
         }
     }
 }
@@ -110,19 +110,30 @@ impl Attendant<'_> {
         Ok(vec![Input::PowerOff(grace)])
     }
 
-    /// A shutdown begins, or is called off.
-    async fn hear(&mut self, begins: bool) -> zbus::Result<Vec<Input>> {
-        self.stops = begins;
-        if !begins {
-            let mut news = self.look().await?;
-            news.push(Input::Shutdown(None));
-            return Ok(news);
+    /// As [`Self::look`], by someone who is on the bus and stays, whatever comes of it: to leave would give
+    /// up the lock.
+    async fn look_again(&mut self, hurry: Option<Duration>) -> Vec<Input> {
+        let looked = match hurry {
+            Some(hurry) => timeout(hurry, self.look()).await.ok(),
+            None => Some(self.look().await),
+        };
+        match looked {
+            Some(Ok(news)) => news,
+            Some(Err(error)) => {
+                tracing::debug!(%error, "logind does not say how long it waits.");
+                Vec::new()
+            }
+            None => Vec::new(),
         }
+    }
+
+    /// A shutdown begins, or is called off.
+    async fn hear(&mut self, begins: bool) -> Vec<Input> {
+        self.stops = begins;
         // The kubelet raises the delay when it starts, which may be after the last look.
-        let looked = timeout(HURRY, self.look()).await;
-        let mut news = looked.ok().and_then(Result::ok).unwrap_or_default();
-        news.push(Input::Shutdown(Some(self.waits())));
-        Ok(news)
+        let mut news = self.look_again(begins.then_some(HURRY)).await;
+        news.push(Input::Shutdown(begins.then(|| self.waits())));
+        news
     }
 
     async fn answer(&mut self, ask: Ask) -> Option<Input> {

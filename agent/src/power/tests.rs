@@ -27,6 +27,8 @@ struct Books {
     stopping: bool,
     /// How long locks may delay a shutdown, where that is not 30 s.
     delay: Option<Duration>,
+    /// Nobody says how long.
+    mute: bool,
 }
 
 type Shared = Arc<Mutex<Books>>;
@@ -85,9 +87,12 @@ impl Logind {
     }
 
     #[zbus(property, name = "InhibitDelayMaxUSec")]
-    fn inhibit_delay_max(&self) -> u64 {
+    fn inhibit_delay_max(&self) -> fdo::Result<u64> {
+        if self.0.lock().unwrap().mute {
+            return Err(fdo::Error::Failed("busy".to_owned()));
+        }
         let delay = self.0.lock().unwrap().delay.unwrap_or(Duration::from_secs(30));
-        u64::try_from(delay.as_micros()).unwrap()
+        Ok(u64::try_from(delay.as_micros()).unwrap())
     }
 }
 
@@ -291,6 +296,10 @@ async fn a_delay_raised_later_and_a_lock_given_later_are_noticed() {
     while machine.locks() == 0 {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
+    // What can't be read for a while costs nobody the lock.
+    machine.books.lock().unwrap().mute = true;
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert_eq!(machine.locks(), 1);
     machine.shut_down(true).await;
     assert!(matches!(followed.next().await, Input::Shutdown(waits) if waits == seconds(230)));
     followed.task.abort();

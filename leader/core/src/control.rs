@@ -235,6 +235,7 @@ impl Control {
     /// Forgets everything that only holds while leading: what is under way and what EC2 showed.
     fn end_reign(&mut self) {
         self.reign = None;
+        self.agents.end_reign();
         self.calls = calls::CallTable::default();
         self.lease = lease::Lease::default();
         self.cloud = cloud::CloudView::default();

@@ -71,6 +71,15 @@ impl Agents {
         self.told.retain(|node, _| self.by_node.contains_key(node));
     }
 
+    /// Another replica leads from now on: what agents tell it builds on nothing that is known here.
+    pub(super) fn end_reign(&mut self) {
+        self.told.clear();
+        self.counts = AgentCounts::default();
+        for agent in self.by_node.values_mut() {
+            agent.pods_of = None;
+        }
+    }
+
     /// Pods left on nodes whose drains are under way, by agents that reported lately.
     pub(super) fn draining_pods(&self, now: Timestamp, silence: SignedDuration) -> usize {
         let live = self.by_node.values().filter(|a| now.duration_since(a.seen_at) < silence);
@@ -281,13 +290,15 @@ impl Control {
 fn complete(before: Option<&Agent>, report: &Report) -> (Option<UsageDigest>, Option<u64>) {
     let Some(told) = &report.usage else { return (None, None) };
     let before = before.filter(|agent| agent.boot == report.boot);
+    let Some(since) = report.usage_since else {
+        let mut whole = told.clone();
+        whole.pods.truncate(MOST_PODS);
+        return (Some(whole), Some(report.sequence));
+    };
     if let Some(same) = before.filter(|agent| agent.pods_of == Some(report.sequence)) {
         // Told again, because the answer was lost.
         return (same.usage.clone(), same.pods_of);
     }
-    let Some(since) = report.usage_since else {
-        return (Some(told.clone()), Some(report.sequence));
-    };
     let known = before.filter(|agent| agent.pods_of == Some(since));
     let Some(known) = known.and_then(|agent| agent.usage.as_ref()) else {
         return (Some(UsageDigest { pods: Vec::new(), ..told.clone() }), None);

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use drover_common::cluster::ObjectKey;
 use drover_common::id::{NodeName, NodePoolName};
 use drover_common::labels;
-use drover_common::protocol::{DrainPhase, DrainReport, Report};
+use drover_common::protocol::{DrainPhase, DrainReport, NoticeKind, Report};
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
@@ -13,6 +13,8 @@ use super::Control;
 
 /// A drain that is not done after so long has pods that will not go.
 const BLOCKED_AFTER: SignedDuration = SignedDuration::from_secs(10);
+/// How soon it is told again that a drain does not go on, whoever is left by then.
+const REPEAT_AFTER: SignedDuration = SignedDuration::from_mins(2);
 /// Pods that one event names.
 const MOST_NAMED: usize = 5;
 
@@ -38,7 +40,9 @@ pub struct AgentCounts {
 pub(super) struct Told {
     drain: Option<DrainReport>,
     since: Option<Timestamp>,
-    cordoned_at: Option<Timestamp>,
+    told_blocked: Option<Timestamp>,
+    /// The notice that a cordon was counted for.
+    cordoned_for: Option<(NoticeKind, Timestamp)>,
 }
 
 impl Control {
@@ -49,8 +53,16 @@ impl Control {
 
     /// Tells what is new in a report.
     pub(super) fn tell_drain(&mut self, report: &Report, now: Timestamp) {
-        let told = self.agents.told.remove(&report.node).unwrap_or_default();
-        self.count_cordon(report, &told);
+        let Some(mut told) = self.agents.told.remove(&report.node) else {
+            // What was before the first word was told to another leader.
+            let cordoned_for = cordoned_for(report);
+            let drain = report.drain.clone();
+            let since = drain.is_some().then_some(now);
+            let told = Told { drain, since, told_blocked: None, cordoned_for };
+            self.agents.told.insert(report.node.clone(), told);
+            return;
+        };
+        self.count_cordon(report, &mut told);
         let mut since = None;
         if let Some(drain) = &report.drain {
             let before = told.drain.as_ref().filter(|before| before.disruption == drain.disruption);
@@ -62,28 +74,36 @@ impl Control {
                     self.tell_drained(&report.node, drain, now);
                 }
                 DrainPhase::Draining
-                    if since.is_some_and(|at| now.duration_since(at) >= BLOCKED_AFTER) =>
+                    if since.is_some_and(|at| now.duration_since(at) >= BLOCKED_AFTER)
+                        && told
+                            .told_blocked
+                            .is_none_or(|at| now.duration_since(at) >= REPEAT_AFTER) =>
                 {
-                    self.tell_blocked(&report.node, drain, now);
+                    if self.tell_blocked(&report.node, drain, now) {
+                        told.told_blocked = Some(now);
+                    }
                 }
                 DrainPhase::Draining | DrainPhase::Drained => {}
             }
         }
-        let told = Told { drain: report.drain.clone(), since, cordoned_at: report.cordoned_at };
+        (told.drain, told.since) = (report.drain.clone(), since);
         self.agents.told.insert(report.node.clone(), told);
     }
 
-    fn count_cordon(&mut self, report: &Report, told: &Told) {
-        let Some(cordoned_at) = report.cordoned_at.filter(|_| told.cordoned_at.is_none()) else {
+    fn count_cordon(&mut self, report: &Report, told: &mut Told) {
+        let cordoned_for = cordoned_for(report);
+        let (Some(cordoned_at), Some((kind, detected_at))) = (report.cordoned_at, cordoned_for)
+        else {
             return;
         };
-        let Some(notice) = report.notices.iter().min_by_key(|notice| notice.detected_at) else {
+        if std::mem::replace(&mut told.cordoned_for, cordoned_for) == cordoned_for {
             return;
-        };
+        }
         let counts = &mut self.agents.counts;
-        add(&mut counts.cordon, cordoned_at.duration_since(notice.detected_at));
-        if let Some(deadline) = notice.deadline {
-            add(&mut counts.lead, deadline.duration_since(notice.detected_at));
+        add(&mut counts.cordon, cordoned_at.duration_since(detected_at));
+        let notice = report.notices.iter().find(|notice| notice.kind == kind);
+        if let Some(deadline) = notice.and_then(|notice| notice.deadline) {
+            add(&mut counts.lead, deadline.duration_since(detected_at));
         }
     }
 
@@ -115,8 +135,9 @@ impl Control {
         self.node_event(node, "Drained", &note, *forced > 0, now);
     }
 
-    /// Pods that do not go. Those that are on their way out already are waited for, and no news.
-    fn tell_blocked(&mut self, node: &NodeName, drain: &DrainReport, now: Timestamp) {
+    /// Pods that do not go, if there are any. Those that are on their way out already are waited for, and
+    /// no news.
+    fn tell_blocked(&mut self, node: &NodeName, drain: &DrainReport, now: Timestamp) -> bool {
         let stays = |pod: &str| {
             let (namespace, name) = pod.split_once('/').unwrap_or_default();
             let key = ObjectKey { namespace: namespace.to_owned(), name: name.to_owned() };
@@ -129,7 +150,7 @@ impl Control {
             .map(|(pod, reason)| format!("{pod} ({reason})"))
             .collect();
         if staying.is_empty() {
-            return;
+            return false;
         }
         let named = staying.iter().take(MOST_NAMED).cloned().collect::<Vec<_>>().join(", ");
         let more = if staying.len() > MOST_NAMED { ", …" } else { "" };
@@ -138,7 +159,19 @@ impl Control {
             staying.len()
         );
         self.node_event(node, "FailedDraining", &note, true, now);
+        true
     }
+}
+
+/// The first notice of those that a node is cordoned for at once, once it is cordoned.
+fn cordoned_for(report: &Report) -> Option<(NoticeKind, Timestamp)> {
+    let at_once = |kind: NoticeKind| {
+        kind.passes_budgets() || matches!(kind, NoticeKind::AutoScaling | NoticeKind::Shutdown)
+    };
+    report.cordoned_at?;
+    let notices = report.notices.iter().filter(|notice| at_once(notice.kind));
+    let first = notices.min_by_key(|notice| notice.detected_at)?;
+    Some((first.kind, first.detected_at))
 }
 
 fn add(sum: &mut (u64, u64), took: SignedDuration) {

@@ -19,7 +19,7 @@ use super::meant::Meant;
 use super::open_label::LabelUses;
 use super::profile::Profiles;
 use super::rules::{KeyIndex, Variant, note_uses};
-use super::running::running_terms;
+use super::running::{repelling_shapes, running_terms};
 use super::topology::{Part, Topology, terms_of};
 use super::{PlanInput, PlannerSettings};
 use crate::view::View;
@@ -127,7 +127,7 @@ impl<'a> Board<'a> {
                 }
             }
         }
-        for shape in view.shapes() {
+        for shape in repelling_shapes(view) {
             for term in running_terms(view, shape) {
                 self.topology.intern(term);
             }

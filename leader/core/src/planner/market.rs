@@ -311,7 +311,7 @@ impl<'a> Market<'a> {
         let kind = self.kinds.len();
         let first = self.offers.len();
         let mut added: Option<Resources> = None;
-        // Only overlays ask for labels.
+        // Only overlays ask for labels here.
         let fixed = self.templates.get(template).filter(|_| !self.overlays.is_empty());
         let fixed = fixed.map(|template| template.labels.clone()).unwrap_or_default();
         for offering in &instance_type.offerings {
@@ -341,7 +341,8 @@ impl<'a> Market<'a> {
         }
         let offers = first..self.offers.len();
         if let Some(added) = added {
-            let load = load_of(daemons, instance_type, Some(&fixed), taints, dimensions);
+            let labels = self.templates.get(template).map(|template| &template.labels);
+            let load = load_of(daemons, instance_type, labels, taints, dimensions);
             let kind = node_kind(template, offers, instance_type, added, dimensions, limits, load);
             self.kinds.push(kind);
         }

@@ -149,6 +149,28 @@ fn running(
     counts
 }
 
+/// Running shapes that keep others away. (A term of pods that have ended, or do not run yet, would only
+/// bar the way to the fast path.)
+pub(super) fn repelling_shapes(view: &View) -> Vec<&PodShape> {
+    let repels = |shape: &PodShape| {
+        shape.affinity.pod_anti_affinity.as_ref().is_some_and(|away| !away.required.is_empty())
+    };
+    let mut wanted: BTreeSet<ShapeId> =
+        view.shapes().filter(|(_, shape)| repels(shape)).map(|(id, _)| id).collect();
+    let mut found = Vec::new();
+    for (_, _, pods) in view.nodes_with_pods() {
+        if wanted.is_empty() {
+            break;
+        }
+        for id in pods.into_iter().flat_map(|pods| pods.shapes.keys()) {
+            if wanted.remove(id) {
+                found.extend(view.shape(*id).map(AsRef::as_ref));
+            }
+        }
+    }
+    found
+}
+
 /// Required anti-affinity terms of a running pod: they keep others away from it.
 pub(super) fn running_terms(view: &View, shape: &PodShape) -> Vec<Term> {
     let terms = shape.affinity.pod_anti_affinity.as_ref().map_or(&[][..], |a| &a.required);

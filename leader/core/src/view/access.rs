@@ -30,8 +30,8 @@ impl View {
         self.shapes.get(id)
     }
 
-    /// Every shape that some pod has.
-    pub fn shapes(&self) -> impl Iterator<Item = &Arc<PodShape>> {
+    /// Every shape that some pod has, bound or not, ended or not.
+    pub fn shapes(&self) -> impl Iterator<Item = (ShapeId, &Arc<PodShape>)> {
         self.shapes.iter()
     }
 

@@ -204,8 +204,9 @@ impl ShapeTable {
         self.slots.get(id.0 as usize)?.shape.as_ref()
     }
 
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &Arc<PodShape>> {
-        self.slots.iter().filter_map(|slot| slot.shape.as_ref())
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (ShapeId, &Arc<PodShape>)> {
+        let slots = (0..).map(ShapeId).zip(&self.slots);
+        slots.filter_map(|(id, slot)| Some((id, slot.shape.as_ref()?)))
     }
 
     pub(crate) fn len(&self) -> usize {

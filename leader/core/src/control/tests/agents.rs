@@ -13,7 +13,9 @@ fn draining() -> (Rig, Report, String) {
     rig.world.add_pods("web", 2, 800);
     rig.run(10);
     let doomed = rig.world.running_instances()[0].instance.clone();
-    let mut report = rig.report(&doomed, Some(NoticeKind::SpotTerminate));
+    let mut report = rig.report(&doomed, None);
+    rig.step(Input::Report(Box::new(report.clone())));
+    report.notices = rig.report(&doomed, Some(NoticeKind::SpotTerminate)).notices;
     report.cordoned_at = Some(report.sent_at + SignedDuration::from_millis(250));
     let pod = rig.control.view().pods_on(&report.node).next().unwrap();
     let pod = format!("{}/{}", pod.metadata.namespace, pod.metadata.name);
@@ -71,6 +73,10 @@ fn drains_and_cordons_are_counted_once_each() {
     assert_eq!((told.evicted, told.forced, told.clipped), (2, 0, 0));
     assert_eq!(told.drained.values().collect::<Vec<_>>(), [&1]);
     assert_eq!((told.cordon, told.lead), ((1, 250), (1, 120_000)));
+    // A recommendation made long ago cordons nothing.
+    report.notices[0].kind = NoticeKind::Rebalance;
+    tell(&mut rig, &mut report, 2, DrainPhase::Drained, &[]);
+    assert_eq!(rig.control.status(&rig.state, rig.world.now).told.cordon.0, 1);
     // An agent that starts anew counts from nothing.
     tell(&mut rig, &mut report, 1, DrainPhase::Draining, &[]);
     assert_eq!(rig.control.status(&rig.state, rig.world.now).told.evicted, 3);
@@ -126,6 +132,8 @@ fn what_is_new_of_pods_completes_what_was_told_or_is_asked_for_whole() {
     assert_eq!(tell(3, Some(2), &[], &["b"]), (false, vec![(a, 9)]));
     assert_eq!(tell(5, Some(4), &[pod("c", 1)], &[]), (true, Vec::new()));
     assert_eq!(tell(6, None, &[pod("c", 1)], &[]), (false, vec![("c".to_owned(), 1)]));
+    // One that was started anew says all.
+    assert_eq!(tell(6, None, &[pod("e", 1)], &[]), (false, vec![("e".to_owned(), 1)]));
     // An agent does not make a leader remember without end.
     let many: Vec<PodUsage> = (0..1_999).map(|number| pod(&format!("p{number}"), 1)).collect();
     assert_eq!(tell(7, Some(6), &many, &[]).1.len(), 2_000);

@@ -26,6 +26,23 @@ fn every_daemon_that_will_run_there_takes_its_room() {
 }
 
 #[test]
+fn a_daemon_that_selects_a_pool_or_its_labels_takes_its_room_there() {
+    let plan = |selector: Value| {
+        let mut world = World::small();
+        let labels = json!({"template": {"metadata": {"labels": {"team": "a"}}}});
+        world.pool("default", json!([]), labels);
+        world.object(Kind::DaemonSet, daemon("log", "1", json!({"nodeSelector": selector})));
+        world.pods("web", 1, json!({"cpu": "1500m", "memory": "1Gi"}), json!({}));
+        let story = world.story();
+        story.split_once("---").expect("the plan follows the world").1.to_owned()
+    };
+    let everywhere = plan(json!({}));
+    assert_eq!(plan(json!({"karpenter.sh/nodepool": "default"})), everywhere);
+    assert_eq!(plan(json!({"team": "a"})), everywhere);
+    assert_ne!(plan(json!({"team": "b"})), everywhere);
+}
+
+#[test]
 fn a_pool_whose_taint_a_daemon_does_not_tolerate_has_none_of_it() {
     let mut world = World::small();
     let taint = json!({"template": {"spec": {"taints": [{"key": "own", "effect": "NoSchedule"}]}}});
