@@ -49,17 +49,22 @@ def meddle(stage):
                     writes[0] += 1
 
     before = stage.cluster.requests(code="409")
-    writers = [threading.Thread(target=write, daemon=True) for _ in range(2)]
+    writers = [threading.Thread(target=write, daemon=True) for _ in range(4)]
     for writer in writers:
         writer.start()
+    conflicts = 0
     try:
-        stage.cluster.scale("web", 12)
-        settle(stage, 12)
+        # Each further node is a chance that two write at once.
+        for replicas in range(12, 27, 3):
+            stage.cluster.scale("web", replicas)
+            settle(stage, replicas)
+            conflicts = stage.cluster.requests(code="409") - before
+            if conflicts > 0:
+                break
     finally:
         done.set()
         for writer in writers:
             writer.join()
-    conflicts = stage.cluster.requests(code="409") - before
     assert conflicts > 0, "nothing conflicted"
     return f"{writes[0]} foreign writes, {conflicts} conflicts; {describe(stage)}"
 
