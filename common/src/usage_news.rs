@@ -1,6 +1,6 @@
 //! Pods' measured use told as what is new: most pods of most nodes do today what they did a minute ago.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::protocol::PodUsage;
 
@@ -22,8 +22,8 @@ pub fn difference(told: &PodUses, now: &[PodUsage]) -> (Vec<PodUsage>, Vec<Strin
         .filter(|pod| told.get(&pod.uid).is_none_or(|before| is_news(before, pod)))
         .cloned()
         .collect();
-    let present: BTreeMap<&str, ()> = now.iter().map(|pod| (pod.uid.as_str(), ())).collect();
-    let gone = told.keys().filter(|uid| !present.contains_key(uid.as_str())).cloned().collect();
+    let present: BTreeSet<&str> = now.iter().map(|pod| pod.uid.as_str()).collect();
+    let gone = told.keys().filter(|uid| !present.contains(uid.as_str())).cloned().collect();
     (changed, gone)
 }
 

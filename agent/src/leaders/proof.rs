@@ -113,3 +113,24 @@ impl Proof {
         Ok(fresh)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn proofs_that_no_leader_takes_become_rare() {
+        let begun = Instant::now();
+        let (mut tries, mut now) = (Tries::default(), begun);
+        let mut made = 0;
+        while now.duration_since(begun) < Duration::from_secs(600) {
+            if !tries.is_too_soon(now) {
+                tries.made(now);
+                made += 1;
+            }
+            now += Duration::from_millis(250);
+        }
+        // After 0, 1, 3, 7, 15, 31 and 63 seconds, then one a minute.
+        assert_eq!(made, 15);
+    }
+}

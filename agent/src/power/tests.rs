@@ -4,11 +4,10 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
+use jiff::SignedDuration;
 use tokio::net::UnixListener;
 use zbus::connection::{Builder, Connection};
 use zbus::{Guid, Message, OwnedFd, fdo, interface};
-
-use jiff::SignedDuration;
 
 use super::*;
 
@@ -200,6 +199,15 @@ fn follow_root(root: &Path, may_power_off: bool) -> Followed {
     Followed { power, inputs, task }
 }
 
+/// A machine with a bus, and a follower that has found it.
+async fn on_a_bus() -> (tempfile::TempDir, FakeMachine, Followed) {
+    let root = tempfile::tempdir().unwrap();
+    let machine = FakeMachine::start(root.path());
+    let mut followed = follow_root(root.path(), true);
+    followed.arrive().await;
+    (root, machine, followed)
+}
+
 impl Followed {
     /// What is heard first on a bus: the machine can be powered off, and does not shut down.
     async fn arrive(&mut self) {
@@ -219,10 +227,7 @@ fn seconds(seconds: i64) -> Option<SignedDuration> {
 
 #[tokio::test]
 async fn a_shutdown_waits_for_the_lock_and_a_cancelled_one_is_delayed_again() {
-    let root = tempfile::tempdir().unwrap();
-    let machine = FakeMachine::start(root.path());
-    let mut followed = follow_root(root.path(), true);
-    followed.arrive().await;
+    let (root, machine, mut followed) = on_a_bus().await;
     assert_eq!(machine.books.lock().unwrap().asked, ["shutdown drover-agent delay"]);
     assert_eq!(machine.locks(), 1);
     assert!(!followed.power.is_shutting_down().await);
@@ -244,10 +249,7 @@ async fn a_shutdown_waits_for_the_lock_and_a_cancelled_one_is_delayed_again() {
 
 #[tokio::test]
 async fn the_machine_is_powered_off_or_it_is_said_why_not() {
-    let root = tempfile::tempdir().unwrap();
-    let machine = FakeMachine::start(root.path());
-    let mut followed = follow_root(root.path(), true);
-    followed.arrive().await;
+    let (root, machine, mut followed) = on_a_bus().await;
     followed.power.power_off(1).unwrap();
     assert!(matches!(followed.next().await, Input::PoweredOff(1, Ok(()))));
     assert_eq!(machine.powered_off(), 1);
@@ -307,10 +309,7 @@ async fn a_delay_raised_later_and_a_lock_given_later_are_noticed() {
 
 #[tokio::test]
 async fn a_shutdown_called_off_while_the_bus_was_away_is_over() {
-    let root = tempfile::tempdir().unwrap();
-    let machine = FakeMachine::start(root.path());
-    let mut followed = follow_root(root.path(), true);
-    followed.arrive().await;
+    let (root, machine, mut followed) = on_a_bus().await;
     machine.shut_down(true).await;
     assert!(matches!(followed.next().await, Input::Shutdown(Some(_))));
     machine.stop().await;

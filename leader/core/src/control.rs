@@ -66,7 +66,7 @@ use crate::view::View;
 
 pub use calls::CallKey;
 pub use consolidate::ConsolidationCounts;
-pub use drain_news::AgentCounts;
+pub use drain_news::{AgentCounts, Times};
 pub use settings::{LeaseSettings, Settings};
 pub use status::{NodeSummary, Status};
 

@@ -134,13 +134,13 @@ fn write_told(page: &mut Page, status: &Status) {
         "Pods left on nodes that their agents drain now.",
         status.draining_pods,
     );
-    for (name, help, (count, milliseconds)) in [
+    for (name, help, times) in [
         ("drover_notice_lead_seconds", "Time that notices gave.", told.lead),
         ("drover_notice_cordon_seconds", "Time from a notice to its cordon.", told.cordon),
     ] {
         page.head(name, "summary", help);
-        page.line(&format!("{name}_sum"), &[], milliseconds as f64 / 1e3);
-        page.line(&format!("{name}_count"), &[], count);
+        page.line(&format!("{name}_sum"), &[], times.milliseconds as f64 / 1e3);
+        page.line(&format!("{name}_count"), &[], times.count);
     }
 }
 

@@ -189,6 +189,16 @@ async fn any_replica_takes_agents_requests_and_answers_operators() {
         assert_eq!((status.as_u16(), polled.as_str()), (200, r#"{"sequence":0,"directives":[]}"#));
         assert_eq!(replicas.get(slot, "/healthz").await.unwrap().0, 200);
     }
+    // What is new of pods is of no use to a leader that does not know the rest, and it says so.
+    let mut news = report();
+    news["sequence"] = json!(3);
+    news["usage"] = json!({"interval_seconds": 10, "cpu_milli_mean": 1, "cpu_milli_max": 1,
+        "memory_working_set": 1, "pressure_permille": null, "pods": []});
+    news["usage_since"] = json!(2);
+    assert_eq!(replicas.report(follower, &news).await.1["usage_unknown"], true);
+    news["sequence"] = json!(4);
+    news["usage_since"] = json!(null);
+    assert_eq!(replicas.report(follower, &news).await.1.get("usage_unknown"), None);
     let mut old = report();
     old["version"] = json!(99);
     assert_eq!(replicas.report(follower, &old).await.0, 400);

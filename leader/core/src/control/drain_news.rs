@@ -29,10 +29,27 @@ pub struct AgentCounts {
     pub forced: u64,
     /// Pods among those that got less than their own grace, because no more was left.
     pub clipped: u64,
-    /// Notices that nodes were cordoned for, and the sum of the times that they gave, milliseconds.
-    pub lead: (u64, u64),
-    /// Those cordons, and the sum of the times from notice to cordon, milliseconds.
-    pub cordon: (u64, u64),
+    /// The times that notices gave which nodes were cordoned for.
+    pub lead: Times,
+    /// The times from those notices to the cordons.
+    pub cordon: Times,
+}
+
+/// How often something took a time, and how long all in all.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Times {
+    /// How often.
+    pub count: u64,
+    /// The sum.
+    pub milliseconds: u64,
+}
+
+impl Times {
+    fn add(&mut self, took: SignedDuration) {
+        let milliseconds = u64::try_from(took.as_millis()).unwrap_or(0);
+        self.count = self.count.saturating_add(1);
+        self.milliseconds = self.milliseconds.saturating_add(milliseconds);
+    }
 }
 
 /// What is remembered of one agent's drain.
@@ -100,10 +117,10 @@ impl Control {
             return;
         }
         let counts = &mut self.agents.counts;
-        add(&mut counts.cordon, cordoned_at.duration_since(detected_at));
+        counts.cordon.add(cordoned_at.duration_since(detected_at));
         let notice = report.notices.iter().find(|notice| notice.kind == kind);
         if let Some(deadline) = notice.and_then(|notice| notice.deadline) {
-            add(&mut counts.lead, deadline.duration_since(detected_at));
+            counts.lead.add(deadline.duration_since(detected_at));
         }
     }
 
@@ -172,9 +189,4 @@ fn cordoned_for(report: &Report) -> Option<(NoticeKind, Timestamp)> {
     let notices = report.notices.iter().filter(|notice| at_once(notice.kind));
     let first = notices.min_by_key(|notice| notice.detected_at)?;
     Some((first.kind, first.detected_at))
-}
-
-fn add(sum: &mut (u64, u64), took: SignedDuration) {
-    let milliseconds = u64::try_from(took.as_millis()).unwrap_or(0);
-    *sum = (sum.0.saturating_add(1), sum.1.saturating_add(milliseconds));
 }

@@ -213,7 +213,7 @@ pub(super) fn existing_nodes(
         let in_flight = !flying.is_empty()
             && claim_name(view, node).is_some_and(|claim| flying.contains(&NodeClaimName(claim)));
         if !in_flight && takes_pods(input, name, node) {
-            places.push(existing_node(view, dimensions, daemons, limits, (name, node), pods));
+            places.push(existing_node(view, dimensions, daemons, limits, name, node, pods));
         }
     }
     let flying = input.in_flight.iter();
@@ -261,7 +261,8 @@ fn existing_node(
     dimensions: &Dimensions,
     daemons: &[Daemon],
     limits: &AttachLimits,
-    (name, node): (&NodeName, &Arc<Node>),
+    name: &NodeName,
+    node: &Arc<Node>,
     pods: Option<&NodePods>,
 ) -> ExistingNode {
     let label = |key: &str| node.metadata.labels.get(key).map(String::as_str);

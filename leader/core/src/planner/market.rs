@@ -311,15 +311,16 @@ impl<'a> Market<'a> {
         let kind = self.kinds.len();
         let first = self.offers.len();
         let mut added: Option<Resources> = None;
-        // Only overlays ask for labels here.
-        let fixed = self.templates.get(template).filter(|_| !self.overlays.is_empty());
-        let fixed = fixed.map(|template| template.labels.clone()).unwrap_or_default();
+        let fixed = self.templates.get(template).map(|template| &template.labels);
         for offering in &instance_type.offerings {
             if offer_allowed(&offering.zone, offering.capacity_type) {
                 let label = |key: &str| match key {
                     labels::ZONE => Some(offering.zone.as_str()),
                     labels::CAPACITY_TYPE => Some(offering.capacity_type.as_str()),
-                    _ => fixed.get(key).map(String::as_str).or(type_label(instance_type, key)),
+                    _ => {
+                        let own = fixed.and_then(|labels| labels.get(key)).map(String::as_str);
+                        own.or(type_label(instance_type, key))
+                    }
                 };
                 let mut price = offering.price;
                 let mut here = Resources::new();
@@ -341,8 +342,7 @@ impl<'a> Market<'a> {
         }
         let offers = first..self.offers.len();
         if let Some(added) = added {
-            let labels = self.templates.get(template).map(|template| &template.labels);
-            let load = load_of(daemons, instance_type, labels, taints, dimensions);
+            let load = load_of(daemons, instance_type, fixed, taints, dimensions);
             let kind = node_kind(template, offers, instance_type, added, dimensions, limits, load);
             self.kinds.push(kind);
         }

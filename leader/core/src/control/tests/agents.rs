@@ -72,11 +72,12 @@ fn drains_and_cordons_are_counted_once_each() {
     let told = rig.control.status(&rig.state, rig.world.now).told;
     assert_eq!((told.evicted, told.forced, told.clipped), (2, 0, 0));
     assert_eq!(told.drained.values().collect::<Vec<_>>(), [&1]);
-    assert_eq!((told.cordon, told.lead), ((1, 250), (1, 120_000)));
+    let times = |milliseconds| Times { count: 1, milliseconds };
+    assert_eq!((told.cordon, told.lead), (times(250), times(120_000)));
     // A recommendation made long ago cordons nothing.
     report.notices[0].kind = NoticeKind::Rebalance;
     tell(&mut rig, &mut report, 2, DrainPhase::Drained, &[]);
-    assert_eq!(rig.control.status(&rig.state, rig.world.now).told.cordon.0, 1);
+    assert_eq!(rig.control.status(&rig.state, rig.world.now).told.cordon.count, 1);
     // An agent that starts anew counts from nothing.
     tell(&mut rig, &mut report, 1, DrainPhase::Draining, &[]);
     assert_eq!(rig.control.status(&rig.state, rig.world.now).told.evicted, 3);

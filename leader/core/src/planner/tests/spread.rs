@@ -191,3 +191,67 @@ fn where_pods_must_stay_together_only_zones_with_nodes_count() {
     world.running("old", "old", "n1", json!({"cpu": "1900m"}));
     assert_eq!(world.plan().unschedulable.len(), 1);
 }
+
+/// Rules of a pod of web that must go to one zone, whatever the counts of all zones.
+fn pinned() -> Value {
+    let mut rules = spread("web", ZONE, json!({"nodeAffinityPolicy": "Ignore"}));
+    super::world::merge(&mut rules, json!({"spec": {"nodeSelector": {ZONE: "us-east-1a"}}}));
+    rules
+}
+
+/// A node in each zone, so that each counts, for the scheduler as well.
+fn nodes_in_three_zones(world: &mut World) {
+    three_zones(world);
+    for (name, zone) in [("n1", "us-east-1a"), ("n2", "us-east-1b"), ("n3", "us-east-1c")] {
+        world.node(name, "m5.large", zone);
+    }
+}
+
+#[test]
+fn pods_on_their_way_out_do_not_count() {
+    let left = |extra: Value| {
+        let mut world = World::small();
+        nodes_in_three_zones(&mut world);
+        world.running_like("old", "web", "n1", json!({"cpu": "1900m"}), extra);
+        world.pods("web", 1, request(), pinned());
+        world.plan().unschedulable.len()
+    };
+    assert_eq!(left(json!({})), 1);
+    assert_eq!(left(json!({"metadata": {"deletionTimestamp": "2026-01-01T00:00:30Z"}})), 0);
+}
+
+#[test]
+fn pods_that_move_do_not_count_where_they_were() {
+    let mut world = World::small();
+    nodes_in_three_zones(&mut world);
+    world.running_like("old", "web", "n1", request(), pinned());
+    world.leaving.insert("n1".into());
+    let plan = world.plan();
+    assert_eq!(plan.unschedulable, []);
+    assert_eq!(plan.launches.len(), 1);
+}
+
+#[test]
+fn a_zone_counts_as_soon_as_one_of_its_nodes_does() {
+    let left = |taints: Value| {
+        let mut world = World::small();
+        let zones =
+            json!([{"key": ZONE, "operator": "In", "values": ["us-east-1a", "us-east-1b"]}]);
+        world.pool("default", zones, json!({}));
+        let foreign = json!([{"key": "foreign", "effect": "NoSchedule"}]);
+        for (name, taints) in [("first", foreign), ("second", taints)] {
+            world.object(
+                drover_common::call::Kind::Node,
+                json!({"metadata": {"name": name, "labels": {ZONE: "us-east-1f"}},
+                    "spec": {"taints": taints},
+                    "status": {"allocatable": {"cpu": "100m", "pods": "10"},
+                        "conditions": [{"type": "Ready", "status": "True"}]}}),
+            );
+        }
+        let honour = spread("web", ZONE, json!({"nodeTaintsPolicy": "Honor"}));
+        world.pods("web", 4, request(), honour);
+        world.plan().unschedulable.len()
+    };
+    assert_eq!(left(json!([])), 2, "the third zone stays empty");
+    assert_eq!(left(json!([{"key": "foreign", "effect": "NoSchedule"}])), 0);
+}
