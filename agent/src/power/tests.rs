@@ -227,7 +227,7 @@ fn seconds(seconds: i64) -> Option<SignedDuration> {
 
 #[tokio::test]
 async fn a_shutdown_waits_for_the_lock_and_a_cancelled_one_is_delayed_again() {
-    let (root, machine, mut followed) = on_a_bus().await;
+    let (_root, machine, mut followed) = on_a_bus().await;
     assert_eq!(machine.books.lock().unwrap().asked, ["shutdown drover-agent delay"]);
     assert_eq!(machine.locks(), 1);
     assert!(!followed.power.is_shutting_down().await);
@@ -249,7 +249,7 @@ async fn a_shutdown_waits_for_the_lock_and_a_cancelled_one_is_delayed_again() {
 
 #[tokio::test]
 async fn the_machine_is_powered_off_or_it_is_said_why_not() {
-    let (root, machine, mut followed) = on_a_bus().await;
+    let (_root, machine, mut followed) = on_a_bus().await;
     followed.power.power_off(1).unwrap();
     assert!(matches!(followed.next().await, Input::PoweredOff(1, Ok(()))));
     assert_eq!(machine.powered_off(), 1);
