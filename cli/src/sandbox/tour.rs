@@ -33,6 +33,17 @@ pub(crate) async fn run(stage: &Stage) -> anyhow::Result<bool> {
     Ok(record.all_passed())
 }
 
+/// Applies a file of the tour's own, and tells what of it could not be; whether all of it could.
+async fn apply(stage: &Stage, file: &str, text: &str) -> bool {
+    let mut errors = Vec::new();
+    let documents = manifests::parse(file, text, &mut errors);
+    errors.extend(manifests::apply(stage.cluster.client(), &documents).await.errors);
+    for error in &errors {
+        stage.narrator.tell(error);
+    }
+    errors.is_empty()
+}
+
 /// Applies the user's manifests and reports until every pod is ready or nothing moves any more.
 /// True if every document was applied and every pod became ready.
 pub(crate) async fn apply_and_watch(stage: &Stage, paths: &[PathBuf]) -> anyhow::Result<bool> {

@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 use drover_common::labels;
 use serde_json::Value;
 
+use super::super::Stage;
 use super::super::cluster::Snapshot;
-use super::super::{Stage, manifests};
 use super::record::{Record, seconds};
-use super::{Progress, wait};
+use super::{Progress, apply, wait};
 
 const CONSOLIDATION: &str = include_str!("../../../tour/3-consolidation.yaml");
 /// Replicas of `web` that are left.
@@ -35,10 +35,8 @@ pub(crate) async fn run(stage: &Stage, record: &mut Record) -> anyhow::Result<()
         "web is scaled to {WEB}; {before} nodes at ${cost_before:.3}/h hold what is left: {}",
         settled.snapshot.fleet()
     ));
-    let mut errors = Vec::new();
-    let documents = manifests::parse("3-consolidation.yaml", CONSOLIDATION, &mut errors);
-    errors.extend(manifests::apply(stage.cluster.client(), &documents).await.errors);
-    record.check(stage, "consolidation was allowed", errors.is_empty());
+    let applied = apply(stage, "3-consolidation.yaml", CONSOLIDATION).await;
+    record.check(stage, "consolidation was allowed", applied);
     stage.narrator.tell("NodePool general now says WhenEmptyOrUnderutilized");
     let mut watch = Watch::new(before);
     let moved = wait(stage, Duration::from_secs(70), |snapshot| {

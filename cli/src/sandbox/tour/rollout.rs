@@ -6,7 +6,8 @@ use super::super::{Stage, manifests};
 use super::record::{Record, seconds};
 use super::{Progress, wait};
 
-const NODEPOOLS: &str = include_str!("../../../tour/1-nodepools.yaml");
+/// The pools, which let no pod be moved.
+pub(super) const NODEPOOLS: &str = include_str!("../../../tour/1-nodepools.yaml");
 const WORKLOADS: &str = include_str!("../../../tour/2-workloads.yaml");
 
 /// Waits for a leader, applies the manifests, and waits until every pod is ready.
