@@ -11,6 +11,7 @@ pub mod workload;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
+use smol_str::SmolStr;
 
 use crate::call::Kind;
 use crate::crd::{CapacityBuffer, Ec2NodeClass, NodeClaim, NodeOverlay, NodePool};
@@ -82,9 +83,21 @@ pub struct OwnerReference {
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ObjectKey {
     /// Namespace.
-    pub namespace: String,
+    pub namespace: SmolStr,
     /// Name.
-    pub name: String,
+    pub name: SmolStr,
+}
+
+impl ObjectKey {
+    /// The key of an object in a namespace.
+    pub fn new(namespace: impl Into<SmolStr>, name: impl Into<SmolStr>) -> Self {
+        Self { namespace: namespace.into(), name: name.into() }
+    }
+
+    /// The key of a cluster-scoped object.
+    pub fn cluster(name: impl Into<SmolStr>) -> Self {
+        Self::new(SmolStr::default(), name)
+    }
 }
 
 impl std::fmt::Display for ObjectKey {
@@ -99,7 +112,7 @@ impl std::fmt::Display for ObjectKey {
 
 impl From<&Metadata> for ObjectKey {
     fn from(metadata: &Metadata) -> Self {
-        Self { namespace: metadata.namespace.clone(), name: metadata.name.clone() }
+        Self::new(&metadata.namespace, &metadata.name)
     }
 }
 
@@ -164,8 +177,7 @@ impl ClusterObject {
         let text = |pointer: &str| {
             value.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned()
         };
-        let key =
-            ObjectKey { namespace: text("/metadata/namespace"), name: text("/metadata/name") };
+        let key = ObjectKey::new(text("/metadata/namespace"), text("/metadata/name"));
         drop_nulls(&mut value);
         Self::read(kind, value).map_err(|error| UnreadableObject {
             kind,

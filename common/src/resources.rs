@@ -175,6 +175,13 @@ impl Resources {
         }
         largest
     }
+
+    /// Cuts every amount to that of `other`, where an absent name is zero.
+    pub fn keep_least(&mut self, other: &Resources) {
+        for (name, own) in &mut self.0 {
+            *own = (*own).min(other.get(name));
+        }
+    }
 }
 
 impl FromIterator<(ResourceName, i64)> for Resources {

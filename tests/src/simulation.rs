@@ -390,7 +390,7 @@ impl Simulation {
             .collect();
         self.agents.retain(|id, _| running.iter().any(|instance| instance.id.0 == *id));
         for instance in running {
-            let id = instance.id.0.clone();
+            let id = instance.id.to_string();
             let agent =
                 self.agents.entry(id.clone()).or_insert_with(|| NodeAgent::start(&instance, now));
             let mut effects = agent.observe(&self.world, &instance, now);
@@ -463,7 +463,7 @@ impl Simulation {
         let committed = !notices || brain.state().notices.contains_key(&instance);
         let directives = brain.control().directives(brain.state(), &node, Some(&instance));
         let answer = ReportAnswer { committed, directives, ..ReportAnswer::default() };
-        if let Some(agent) = self.agents.get_mut(&instance.0) {
+        if let Some(agent) = self.agents.get_mut(instance.as_str()) {
             let effects = agent.answered(sequence, answer, now);
             self.agent_effects(&instance.0, effects);
         }

@@ -107,7 +107,10 @@ impl AgentPod {
                     && text(pod, "/spec/serviceAccountName") == AGENT
                     && text(pod, "/status/phase") == "Running"
             });
-            found.map(|(key, pod)| Self { name: key.name.clone(), uid: text(pod, "/metadata/uid") })
+            found.map(|(key, pod)| Self {
+                name: key.name.to_string(),
+                uid: text(pod, "/metadata/uid"),
+            })
         })
     }
 }
@@ -175,7 +178,7 @@ impl AgentFiles {
 }
 
 fn issue(world: &SharedWorld, account: &str, spec: &Value) -> anyhow::Result<String> {
-    let key = ObjectKey { namespace: NAMESPACE.to_owned(), name: account.to_owned() };
+    let key = ObjectKey::new(NAMESPACE, account);
     world
         .with(|world, now| world.tokens.issue(&world.store, &key, spec, now))
         .map(|(token, _)| token)

@@ -269,10 +269,8 @@ impl Watch {
 
     async fn delete(&mut self, object: &Value) {
         self.unreadable.remove(&text(object, "/metadata/uid"));
-        let key = ObjectKey {
-            namespace: text(object, "/metadata/namespace"),
-            name: text(object, "/metadata/name"),
-        };
+        let key =
+            ObjectKey::new(text(object, "/metadata/namespace"), text(object, "/metadata/name"));
         self.emit(ClusterEvent::Deleted(self.kind, key)).await;
     }
 

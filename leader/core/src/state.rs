@@ -187,7 +187,7 @@ impl State {
         if was == paused {
             return Applied::Unchanged;
         }
-        let subject = nodepool.map_or_else(|| "the whole cluster".to_owned(), |p| p.0.clone());
+        let subject = nodepool.map_or_else(|| "the whole cluster".to_owned(), |p| p.to_string());
         self.journal.write(Decision {
             index,
             at,

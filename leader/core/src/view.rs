@@ -40,7 +40,7 @@ pub struct PodEntry {
 #[derive(Clone, Debug, Default)]
 pub struct NodePods {
     /// All of them.
-    pub keys: BTreeSet<ObjectKey>,
+    pub all: BTreeMap<ObjectKey, PodEntry>,
     /// How many of each shape take room (ended pods don't).
     pub shapes: BTreeMap<ShapeId, u32>,
     /// How many of those are being deleted.
@@ -54,8 +54,9 @@ pub struct NodePods {
 }
 
 impl NodePods {
-    fn enter(&mut self, key: ObjectKey, pod: &Pod, id: ShapeId, shape: &PodShape) {
-        self.keys.insert(key);
+    fn enter(&mut self, key: ObjectKey, entry: &PodEntry, shape: &PodShape) {
+        let (pod, id) = (&entry.pod, entry.shape);
+        self.all.insert(key, entry.clone());
         if pod.is_terminal() {
             return;
         }
@@ -70,8 +71,9 @@ impl NodePods {
         }
     }
 
-    fn leave(&mut self, key: &ObjectKey, pod: &Pod, id: ShapeId, shape: &PodShape) {
-        self.keys.remove(key);
+    fn leave(&mut self, key: &ObjectKey, entry: &PodEntry, shape: &PodShape) {
+        let (pod, id) = (&entry.pod, entry.shape);
+        self.all.remove(key);
         if pod.is_terminal() {
             return;
         }
@@ -99,7 +101,7 @@ fn decrease<K: Ord>(counts: &mut BTreeMap<K, u32>, key: &K) {
 /// The DaemonSet a pod belongs to.
 fn daemon_of(pod: &Pod) -> Option<ObjectKey> {
     let owner = pod.metadata.controller().filter(|owner| owner.kind == "DaemonSet")?;
-    Some(ObjectKey { namespace: pod.metadata.namespace.clone(), name: owner.name.clone() })
+    Some(ObjectKey::new(&pod.metadata.namespace, &owner.name))
 }
 
 /// Objects in the view by kind.
@@ -205,23 +207,23 @@ impl View {
             ClusterObject::NodePool(pool) => {
                 let key = cluster_key(pool.metadata.name.as_deref());
                 self.sync.seen(Kind::NodePool, &key);
-                self.pools.insert(NodePoolName(key.name), Arc::new(*pool));
+                self.pools.insert(NodePoolName::from(key.name), Arc::new(*pool));
             }
             ClusterObject::Ec2NodeClass(class) => {
                 let key = cluster_key(class.metadata.name.as_deref());
                 self.sync.seen(Kind::Ec2NodeClass, &key);
-                self.classes.insert(key.name, Arc::new(*class));
+                self.classes.insert(key.name.into(), Arc::new(*class));
             }
             ClusterObject::NodeOverlay(overlay) => {
                 let key = cluster_key(overlay.metadata.name.as_deref());
                 self.sync.seen(Kind::NodeOverlay, &key);
-                self.overlays.insert(key.name, Arc::new(*overlay));
+                self.overlays.insert(key.name.into(), Arc::new(*overlay));
             }
             ClusterObject::CapacityBuffer(buffer) => {
-                let key = ObjectKey {
-                    namespace: buffer.metadata.namespace.clone().unwrap_or_default(),
-                    name: buffer.metadata.name.clone().unwrap_or_default(),
-                };
+                let key = ObjectKey::new(
+                    buffer.metadata.namespace.clone().unwrap_or_default(),
+                    buffer.metadata.name.clone().unwrap_or_default(),
+                );
                 self.sync.seen(Kind::CapacityBuffer, &key);
                 self.buffers.insert(key, Arc::new(*buffer));
             }
@@ -279,13 +281,15 @@ impl View {
         if pod.is_unschedulable() && !pod.is_terminating() && !pod.is_terminal() {
             self.unschedulable.insert(key.clone());
         }
-        if !pod.spec.node_name.is_empty()
+        let entry = PodEntry { pod: Arc::new(pod), shape };
+        let node = &entry.pod.spec.node_name;
+        if !node.is_empty()
             && let Some(content) = self.shapes.get(shape)
         {
-            let node = NodeName::from(pod.spec.node_name.as_str());
-            self.pods_by_node.entry(node).or_default().enter(key.clone(), &pod, shape, content);
+            let node = NodeName::from(node.as_str());
+            self.pods_by_node.entry(node).or_default().enter(key.clone(), &entry, content);
         }
-        self.pods.insert(key, PodEntry { pod: Arc::new(pod), shape });
+        self.pods.insert(key, entry);
     }
 
     fn forget_pod(&mut self, key: &ObjectKey) {
@@ -295,8 +299,8 @@ impl View {
         self.shapes.release(entry.shape);
         let node = NodeName::from(entry.pod.spec.node_name.as_str());
         let Some((pods, shape)) = self.pods_by_node.get_mut(&node).zip(shape) else { return };
-        pods.leave(key, &entry.pod, entry.shape, &shape);
-        if pods.keys.is_empty() {
+        pods.leave(key, &entry, &shape);
+        if pods.all.is_empty() {
             self.pods_by_node.remove(&node);
         }
     }
@@ -350,16 +354,16 @@ impl View {
             Kind::Node => self.forget_node(&key.name),
             Kind::NodeClaim => self.forget_claim(&key.name),
             Kind::NodePool => drop(self.pools.remove(&NodePoolName::from(key.name.as_str()))),
-            Kind::Ec2NodeClass => drop(self.classes.remove(&key.name)),
-            Kind::NodeOverlay => drop(self.overlays.remove(&key.name)),
+            Kind::Ec2NodeClass => drop(self.classes.remove(key.name.as_str())),
+            Kind::NodeOverlay => drop(self.overlays.remove(key.name.as_str())),
             Kind::CapacityBuffer => drop(self.buffers.remove(key)),
             Kind::PodTemplate => drop(self.pod_templates.remove(key)),
-            Kind::Namespace => drop(self.namespaces.remove(&key.name)),
+            Kind::Namespace => drop(self.namespaces.remove(key.name.as_str())),
             Kind::PersistentVolumeClaim => drop(self.volume_claims.remove(key)),
-            Kind::PersistentVolume => drop(self.volumes.remove(&key.name)),
-            Kind::StorageClass => drop(self.storage_classes.remove(&key.name)),
+            Kind::PersistentVolume => drop(self.volumes.remove(key.name.as_str())),
+            Kind::StorageClass => drop(self.storage_classes.remove(key.name.as_str())),
             Kind::CsiNode => drop(self.csi_nodes.remove(&NodeName::from(key.name.as_str()))),
-            Kind::VolumeAttachment => drop(self.attachments.remove(&key.name)),
+            Kind::VolumeAttachment => drop(self.attachments.remove(key.name.as_str())),
             Kind::PodDisruptionBudget => drop(self.budgets.remove(key)),
             Kind::DaemonSet => drop(self.daemon_sets.remove(key)),
             Kind::ReplicaSet => drop(self.replica_sets.remove(key)),
@@ -370,9 +374,7 @@ impl View {
 
     fn keys(&self, kind: Kind) -> BTreeSet<ObjectKey> {
         fn cluster<'n>(names: impl Iterator<Item = &'n str>) -> BTreeSet<ObjectKey> {
-            names
-                .map(|name| ObjectKey { namespace: String::new(), name: name.to_owned() })
-                .collect()
+            names.map(ObjectKey::cluster).collect()
         }
         match kind {
             Kind::Pod => self.pods.keys().cloned().collect(),
@@ -404,5 +406,5 @@ fn claim_provider_id(claim: &NodeClaim) -> &str {
 
 /// The key of a custom resource's object, which is cluster-scoped.
 fn cluster_key(name: Option<&str>) -> ObjectKey {
-    ObjectKey { namespace: String::new(), name: name.unwrap_or_default().to_owned() }
+    ObjectKey::cluster(name.unwrap_or_default())
 }

@@ -235,7 +235,7 @@ impl ApiRequest {
     }
 
     fn key(&self) -> ObjectKey {
-        ObjectKey { namespace: self.path.namespace.clone(), name: self.path.name.clone() }
+        ObjectKey::new(&self.path.namespace, &self.path.name)
     }
 
     /// How a write is to be made, and for whom.

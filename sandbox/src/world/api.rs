@@ -83,7 +83,7 @@ fn locate(target: &Target) -> (Resource, ObjectKey) {
     // Both event APIs show the same objects; they are kept as core/v1.
     let resource = if target.kind == Kind::Event { EVENTS } else { Resource::from(target.kind) };
     let namespace = target.namespace.clone().unwrap_or_default();
-    (resource, ObjectKey { namespace, name: target.name.clone() })
+    (resource, ObjectKey::new(namespace, &target.name))
 }
 
 fn present(kind: Kind, object: &Value) -> Value {
@@ -111,10 +111,10 @@ pub fn check_place(value: &mut Value, key: &ObjectKey) -> ApiResult<()> {
         )));
     }
     if !key.namespace.is_empty() {
-        object::set(value, &["metadata", "namespace"], key.namespace.clone());
+        object::set(value, &["metadata", "namespace"], key.namespace.as_str());
     }
     if !key.name.is_empty() {
-        object::set(value, &["metadata", "name"], key.name.clone());
+        object::set(value, &["metadata", "name"], key.name.as_str());
     }
     Ok(())
 }

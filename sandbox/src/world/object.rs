@@ -46,7 +46,7 @@ pub fn uid(object: &Value) -> &str {
 
 /// Namespace and name.
 pub fn key(object: &Value) -> ObjectKey {
-    ObjectKey { namespace: namespace(object).to_owned(), name: name(object).to_owned() }
+    ObjectKey::new(namespace(object), name(object))
 }
 
 /// One label's value.

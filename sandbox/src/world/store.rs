@@ -98,7 +98,7 @@ impl Store {
 
     /// One object by namespace (empty for cluster-scoped resources) and name.
     pub fn find(&self, resource: &Resource, namespace: &str, name: &str) -> Option<&Arc<Value>> {
-        let key = ObjectKey { namespace: namespace.to_owned(), name: name.to_owned() };
+        let key = ObjectKey::new(namespace, name);
         self.get(resource, &key)
     }
 
@@ -124,7 +124,7 @@ impl Store {
         resource: &Resource,
         namespace: &'a str,
     ) -> impl Iterator<Item = (&'a ObjectKey, &'a Arc<Value>)> + use<'a> {
-        let first = ObjectKey { namespace: namespace.to_owned(), name: String::new() };
+        let first = ObjectKey::new(namespace, String::new());
         self.tables
             .get(resource)
             .into_iter()

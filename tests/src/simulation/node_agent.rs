@@ -34,7 +34,7 @@ impl NodeAgent {
         let node = instance.private_dns_name();
         let identity = Identity {
             node: NodeName::from(node.as_str()),
-            boot: BootId(format!("boot of {}", instance.id)),
+            boot: BootId::from(format!("boot of {}", instance.id)),
         };
         let mut agent = Agent::new(identity, None, REPORT_INTERVAL);
         agent.step(Input::Instance(instance.id.clone()), now);

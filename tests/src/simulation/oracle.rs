@@ -37,7 +37,7 @@ impl Oracle {
         broken.extend(self.committed.broken.iter().cloned());
         let committed = &self.committed;
         for instance in world.cloud.instances() {
-            let id = instance.id.0.clone();
+            let id = instance.id.to_string();
             let Some(intent) = instance.tags.get("drover.dev/intent") else {
                 broken.push(format!("{id} bears no intent"));
                 continue;
@@ -83,7 +83,7 @@ impl Oracle {
             .filter_map(|id| id.rsplit('/').next().map(str::to_owned))
             .collect();
         for instance in world.cloud.instances().filter(|instance| !instance.state.is_gone()) {
-            if !claimed.contains(&instance.id.0) {
+            if !claimed.contains(instance.id.as_str()) {
                 missing.push(format!("{} has no NodeClaim", instance.id));
             }
         }

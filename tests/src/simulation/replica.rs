@@ -81,10 +81,8 @@ impl Replica {
                 let kind = *kinds.get(&change.resource)?;
                 Some(match change.kind {
                     ChangeKind::Deleted => {
-                        let key = ObjectKey {
-                            namespace: change.key.namespace.clone(),
-                            name: change.key.name.clone(),
-                        };
+                        let key =
+                            ObjectKey::new(change.key.namespace.clone(), change.key.name.clone());
                         ClusterEvent::Deleted(kind, key)
                     }
                     ChangeKind::Added | ChangeKind::Modified => {

@@ -124,7 +124,7 @@ fn input(
             cluster(Kind::Pod, value)
         }
         Happening::Pod(pod, false) => {
-            let key = ObjectKey { namespace: "d".into(), name: format!("p{pod}") };
+            let key = ObjectKey::new("d", format!("p{pod}"));
             Input::Cluster(ClusterEvent::Deleted(Kind::Pod, key))
         }
         Happening::Stale(true) => Input::Cluster(ClusterEvent::Stale(Kind::Node)),

@@ -266,7 +266,7 @@ fn a_directive_counts_only_while_the_node_bears_it() {
     let effects = agent.step(Input::Outcome(key, Ok(node(marks.clone()))), at(1_200));
     assert!(matches!(calls(&effects)[0].1, KubernetesCall::Evict { .. }));
     assert!(cordon_patch(&effects).is_none(), "the leader's taint is enough");
-    let deleted = ObjectKey { namespace: "d".into(), name: "web".into() };
+    let deleted = ObjectKey::new("d", "web");
     agent.step(Input::Cluster(ClusterEvent::Deleted(Kind::Pod, deleted)), at(3_000));
     let effects = agent.step(Input::Tick, at(7_000));
     let drain = reports(&effects)[0].drain.clone().unwrap();

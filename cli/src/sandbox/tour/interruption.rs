@@ -95,6 +95,6 @@ fn busiest_spot_node(snapshot: &Snapshot) -> Option<(String, String)> {
         .max_by_key(|node| snapshot.movable_on(&node.metadata.name))
         .and_then(|node| {
             let instance = drover_common::id::instance_of_provider_id(&node.spec.provider_id)?;
-            Some((node.metadata.name.clone(), instance.0))
+            Some((node.metadata.name.clone(), instance.to_string()))
         })
 }

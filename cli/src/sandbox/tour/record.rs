@@ -51,7 +51,7 @@ impl Record {
             .iter()
             .filter_map(|claim| claim.status.as_ref()?.provider_id.clone())
             .filter_map(|id| drover_common::id::instance_of_provider_id(&id))
-            .map(|instance| instance.0)
+            .map(|instance| instance.to_string())
             .collect();
         let alive: BTreeSet<String> = stage
             .cloud

@@ -65,7 +65,8 @@ impl Control {
             return self.cloud.get(&id).filter(free).cloned();
         }
         let tagged = self.cloud.instances().find(|instance| {
-            instance.tags.get(labels::NODECLAIM_TAG) == Some(&name.0) && self.is_ours(instance)
+            instance.tags.get(labels::NODECLAIM_TAG).is_some_and(|tag| tag == name.as_str())
+                && self.is_ours(instance)
         });
         if let Some(instance) = tagged.filter(free) {
             return Some(instance.clone());
@@ -81,7 +82,7 @@ impl Control {
         self.cloud
             .instances()
             .filter(|instance| {
-                instance.tags.get(labels::INTENT_TAG) == Some(&intent.0)
+                instance.tags.get(labels::INTENT_TAG).is_some_and(|tag| tag == intent.as_str())
                     && !instance.tags.contains_key(labels::NODECLAIM_TAG)
                     && self.is_ours(instance)
             })
@@ -114,7 +115,7 @@ impl Control {
         let status = object::status_of(claim);
         AdoptedClaim {
             name: name.clone(),
-            nodepool: pool_label(claim).map(NodePoolName),
+            nodepool: pool_label(claim).map(NodePoolName::from),
             intent: intent_of(claim),
             node: node.map(|node| NodeName::from(node.metadata.name.as_str())),
             initialized: Condition::is_true(&status.conditions, "Initialized"),

@@ -143,7 +143,7 @@ impl Control {
         match target.kind {
             Kind::CapacityBuffer => {
                 let namespace = target.namespace.clone().unwrap_or_default();
-                let key = ObjectKey { namespace, name: name.to_owned() };
+                let key = ObjectKey::new(namespace, name);
                 self.view.buffers().get(&key).and_then(|buffer| buffer.metadata.uid.clone())
             }
             Kind::Node => self.view.nodes().get(&name.into()).map(|o| o.metadata.uid.clone()),

@@ -90,7 +90,7 @@ impl Control {
     ) -> Result<LaunchIntent, IntentError> {
         let cluster = self.cluster_uid().ok_or(IntentError::NoClusterUid)?;
         let uid = claim.metadata.uid.clone().unwrap_or_default();
-        let id = IntentId(short_hash(&[cluster, "by hand".to_owned(), uid], 16));
+        let id = IntentId::from(short_hash(&[cluster, "by hand".to_owned(), uid], 16));
         let made = self.request_for(launch, &id, 1)?;
         Ok(LaunchIntent {
             nodepool: None,

@@ -157,7 +157,7 @@ impl Control {
     fn tell_blocked(&mut self, node: &NodeName, drain: &DrainReport, now: Timestamp) -> bool {
         let stays = |pod: &str| {
             let (namespace, name) = pod.split_once('/').unwrap_or_default();
-            let key = ObjectKey { namespace: namespace.to_owned(), name: name.to_owned() };
+            let key = ObjectKey::new(namespace, name);
             self.view.pod(&key).is_some_and(|pod| !pod.is_terminating())
         };
         let staying: Vec<String> = drain

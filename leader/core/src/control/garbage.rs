@@ -198,7 +198,7 @@ impl Control {
                     );
                 }
                 None if proven => {
-                    let target = Target::cluster(Kind::NodeClaim, name.0.clone());
+                    let target = Target::cluster(Kind::NodeClaim, name.to_string());
                     let call = Call::Kubernetes(KubernetesCall::Get { target });
                     self.calls.call(CallKey::ReadClaim(name), call, now);
                 }

@@ -126,7 +126,7 @@ impl Control {
             labels.insert(labels::CAPACITY_TYPE.to_owned(), instance.capacity_type.to_string());
         }
         if record.nodepool.is_some() {
-            labels.insert(labels::NODEPOOL.to_owned(), nodepool.0.clone());
+            labels.insert(labels::NODEPOOL.to_owned(), nodepool.to_string());
         }
         InFlightNode {
             claim: name.clone(),

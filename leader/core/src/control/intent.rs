@@ -84,11 +84,11 @@ impl Control {
             .pools()
             .get(&first.nodepool)
             .cloned()
-            .ok_or_else(|| IntentError::NoPool(first.nodepool.0.clone()))?;
+            .ok_or_else(|| IntentError::NoPool(first.nodepool.to_string()))?;
         let term = self.term().unwrap_or(0);
         let count = self.provisioning.next_count();
         let parts = [uid, term.to_string(), count.to_string(), now.to_string()];
-        let id = IntentId(short_hash(&parts, 16));
+        let id = IntentId::from(short_hash(&parts, 16));
         let made = self.request_for(first, &id, launches.len())?;
         let claims = self.claim_plans(state, launches, &id, &pool, &made.class, taken);
         Ok(Some(LaunchIntent {
@@ -125,7 +125,7 @@ impl Control {
             return Err(IntentError::NoOverrides { class: launch.nodeclass.clone() });
         };
         let template = self.template_for(launch, &class, resolved, &image, &tags)?;
-        tags.insert(labels::INTENT_TAG.to_owned(), id.0.clone());
+        tags.insert(labels::INTENT_TAG.to_owned(), id.to_string());
         let request = FleetRequest {
             client_token: id.client_token(),
             launch_template: template.name.clone(),
@@ -198,9 +198,9 @@ impl Control {
             let id = image.image.id.clone();
             let main = main.get_or_insert_with(|| id.clone());
             overrides.push(FleetOverride {
-                instance_type: offering.instance_type.clone(),
+                instance_type: offering.instance_type.to_string(),
                 subnet: subnet.id.clone(),
-                zone: offering.zone.clone(),
+                zone: offering.zone.to_string(),
                 image: (*main != id).then_some(id),
             });
         }
@@ -217,8 +217,8 @@ impl Control {
     ) -> NodeClaimName {
         let mut salt = taken.len();
         loop {
-            let letters = short_hash(&[id.0.clone(), salt.to_string()], 5);
-            let name = NodeClaimName(format!("{pool}-{letters}"));
+            let letters = short_hash(&[id.to_string(), salt.to_string()], 5);
+            let name = NodeClaimName::from(format!("{pool}-{letters}"));
             let exists = state.claims.contains_key(&name) || self.view.claims().contains_key(&name);
             if !exists && taken.insert(name.clone()) {
                 return name;
@@ -283,13 +283,13 @@ fn claim_object(
     let template = &pool.spec.template;
     let mut labels = template.metadata.labels.clone();
     labels.extend(launch.labels.clone());
-    labels.insert(labels::NODEPOOL.to_owned(), launch.nodepool.0.clone());
+    labels.insert(labels::NODEPOOL.to_owned(), launch.nodepool.to_string());
     labels.insert(labels::NODECLASS.to_owned(), launch.nodeclass.clone());
     // What only the node itself or its instance can tell is no label of a claim.
     labels.remove(labels::HOSTNAME);
     let mut annotations = template.metadata.annotations.clone();
     annotations.extend([
-        (INTENT_ANNOTATION.to_owned(), id.0.clone()),
+        (INTENT_ANNOTATION.to_owned(), id.to_string()),
         ("karpenter.sh/nodepool-hash".to_owned(), node_pool_hash(pool)),
         ("karpenter.sh/nodepool-hash-version".to_owned(), HASH_VERSION.to_owned()),
         ("karpenter.k8s.aws/ec2nodeclass-hash".to_owned(), node_class_hash(class)),
@@ -333,7 +333,7 @@ pub(super) fn raw(resources: &Resources) -> RawResources {
 
 /// Tags that find an intent's instances.
 pub(super) fn intent_tags(id: &IntentId) -> Tags {
-    Tags::from([(labels::INTENT_TAG.to_owned(), id.0.clone())])
+    Tags::from([(labels::INTENT_TAG.to_owned(), id.to_string())])
 }
 
 #[cfg(test)]

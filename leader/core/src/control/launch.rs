@@ -202,7 +202,7 @@ impl Control {
     fn create_claims(&mut self, intent: &LaunchIntent, missing: &[usize], now: Timestamp) {
         for plan in missing.iter().filter_map(|position| intent.claims.get(*position)) {
             let call = Call::Kubernetes(KubernetesCall::Create {
-                target: Target::cluster(Kind::NodeClaim, plan.name.0.clone()),
+                target: Target::cluster(Kind::NodeClaim, plan.name.to_string()),
                 object: plan.object.clone(),
             });
             self.calls.call(CallKey::CreateClaim(plan.name.clone()), call, now);
@@ -366,7 +366,7 @@ impl Control {
             let call = Call::Ec2(Ec2Call::CreateTags {
                 instances: vec![instance.id.clone()],
                 tags: Tags::from([
-                    (labels::NODECLAIM_TAG.to_owned(), name.0.clone()),
+                    (labels::NODECLAIM_TAG.to_owned(), name.to_string()),
                     ("Name".to_owned(), name_tag(claim, name)),
                 ]),
             });
@@ -378,7 +378,7 @@ impl Control {
     pub(super) fn note_tagged(&mut self, state: &State) {
         for (id, name) in &state.instances {
             let tag = self.cloud.get(id).and_then(|i| i.tags.get(labels::NODECLAIM_TAG));
-            if tag == Some(&name.0) {
+            if tag.is_some_and(|tag| tag == name.as_str()) {
                 self.launches.tagged.insert(id.clone());
             }
         }

@@ -129,8 +129,8 @@ impl Control {
     ) -> bool {
         let deadline = self.drain_deadline(state, &claims, reason, now);
         let mut parts = vec![now.to_string(), reason.as_str().to_owned()];
-        parts.extend(claims.iter().map(|claim| claim.0.clone()));
-        let id = DisruptionId(format!("d-{}", short_hash(&parts, 10)));
+        parts.extend(claims.iter().map(|claim| claim.to_string()));
+        let id = DisruptionId::from(format!("d-{}", short_hash(&parts, 10)));
         let (word, warning) = match reason {
             DisruptionReason::Interruption => ("TerminatingOnInterruption", true),
             DisruptionReason::Liveness => ("Disrupted", true),
@@ -226,7 +226,7 @@ impl Control {
 
     pub(super) fn delete_claim(&mut self, name: &NodeClaimName, claim: &NodeClaim, now: Timestamp) {
         let call = KubernetesCall::Delete {
-            target: Target::cluster(Kind::NodeClaim, name.0.clone()),
+            target: Target::cluster(Kind::NodeClaim, name.to_string()),
             uid: claim.metadata.uid.clone(),
             grace_seconds: None,
         };

@@ -50,7 +50,7 @@ impl PodActivity {
             _ => None,
         };
         if let Some(node) = node {
-            self.last.insert(NodeName(node), now);
+            self.last.insert(NodeName::from(node), now);
             self.changes = self.changes.saturating_add(1);
         }
     }
@@ -167,7 +167,7 @@ impl Control {
         patch: Value,
         now: Timestamp,
     ) {
-        let target = Target::cluster(Kind::NodeClaim, name.0.clone());
+        let target = Target::cluster(Kind::NodeClaim, name.to_string());
         let call = Call::Kubernetes(KubernetesCall::MergePatch { target, status, patch });
         self.calls.call(key, call, now);
     }

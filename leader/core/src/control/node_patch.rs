@@ -114,7 +114,7 @@ fn wanted_annotations(
     }
     match wanted.draining {
         Some(id) => {
-            annotations.insert(labels::DISRUPTION.to_owned(), Some(id.0.clone()));
+            annotations.insert(labels::DISRUPTION.to_owned(), Some(id.to_string()));
         }
         None if node.metadata.annotations.contains_key(labels::DISRUPTION) => {
             annotations.insert(labels::DISRUPTION.to_owned(), None);

@@ -41,7 +41,7 @@ impl Control {
                 }
             }
             let call = KubernetesCall::MergePatch {
-                target: Target::cluster(Kind::NodePool, name.0.clone()),
+                target: Target::cluster(Kind::NodePool, name.to_string()),
                 status: true,
                 patch: json!({ "status": status }),
             };

@@ -54,14 +54,14 @@ impl Control {
         now: Timestamp,
     ) {
         let mut parts = vec![now.to_string(), explanation.clone()];
-        parts.extend(claims.iter().map(|claim| claim.0.clone()));
+        parts.extend(claims.iter().map(|claim| claim.to_string()));
         let word = if intents.is_empty() { "DisruptionTerminating" } else { "DisruptionLaunching" };
         for claim in &claims {
             let note = format!("Disrupting NodeClaim: {} ({explanation})", reason.as_str());
             self.claim_event(claim, word, &note, false, now);
         }
         let disruption = Disruption {
-            id: DisruptionId(format!("d-{}", short_hash(&parts, 10))),
+            id: DisruptionId::from(format!("d-{}", short_hash(&parts, 10))),
             reason,
             deadline: self.drain_deadline(state, &claims, reason, now),
             claims,

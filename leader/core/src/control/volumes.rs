@@ -62,7 +62,7 @@ impl Control {
                         (None, Some(_)) => format!("{}-{}", pod.metadata.name, volume.name),
                         (None, None) => return None,
                     };
-                    Some(ObjectKey { namespace: pod.metadata.namespace.clone(), name })
+                    Some(ObjectKey::new(&pod.metadata.namespace, name))
                 })
             })
             .filter_map(|key| Some(self.view.volume_claims().get(&key)?.spec.volume_name.as_str()))

@@ -51,7 +51,7 @@ pub(crate) fn read_buffer(view: &View, key: &ObjectKey, buffer: &CapacityBuffer)
         let words = format!("spec.provisioningStrategy: only {ACTIVE_CAPACITY} is carried out");
         return Err(("UnsupportedStrategy", words));
     }
-    let object = |name: &str| ObjectKey { namespace: key.namespace.clone(), name: name.to_owned() };
+    let object = |name: &str| ObjectKey::new(key.namespace.clone(), name);
     let (template, replicas, named) = match (&spec.pod_template_ref, &spec.scalable_ref) {
         (Some(reference), None) => {
             let found = view.pod_templates().get(&object(&reference.name));
@@ -122,7 +122,7 @@ fn workload(view: &View, kind: &str, key: &ObjectKey) -> Option<(PodTemplate, i3
 /// A pod of the template as the buffer plans for it: everything else goes before it.
 fn pod_of(buffer: &ObjectKey, template: &PodTemplate) -> Pod {
     let mut pod = Pod { spec: template.spec.clone(), ..Pod::default() };
-    pod.metadata.namespace.clone_from(&buffer.namespace);
+    pod.metadata.namespace = buffer.namespace.to_string();
     pod.metadata.labels.clone_from(&template.metadata.labels);
     pod.spec.priority = Some(i32::MIN);
     pod

@@ -25,7 +25,7 @@ pub(crate) fn siblings_to_come(view: &View, now: Timestamp) -> Vec<VirtualPods> 
         let stateful = owner.kind == "StatefulSet";
         if stateful || owner.kind == "ReplicaSet" {
             let namespace = key.namespace.clone();
-            let owner = ObjectKey { namespace, name: owner.name.clone() };
+            let owner = ObjectKey::new(namespace, &owner.name);
             owners.entry((owner, stateful)).or_insert_with(|| Arc::clone(pod));
         }
     }
@@ -84,7 +84,7 @@ fn replicas_to_come(
 /// Pods whose names begin like those that an owner gives.
 fn pods_named_after<'v>(view: &'v View, owner: &ObjectKey) -> impl Iterator<Item = &'v Arc<Pod>> {
     let prefix = format!("{}-", owner.name);
-    let first = ObjectKey { namespace: owner.namespace.clone(), name: prefix.clone() };
+    let first = ObjectKey::new(owner.namespace.clone(), &prefix);
     let namespace = owner.namespace.clone();
     view.pods()
         .range(first..)

@@ -138,7 +138,7 @@ impl AnsweredLaunch {
         let mut seen = BTreeSet::new();
         let types = launch.offerings.iter().map(|offering| offering.instance_type.as_str());
         Self {
-            node_pool: launch.nodepool.0.clone(),
+            node_pool: launch.nodepool.to_string(),
             capacity_type: launch.capacity_type.as_str(),
             zones: launch.zones.clone(),
             instance_types: types.filter(|name| seen.insert(*name)).map(str::to_owned).collect(),
@@ -150,10 +150,10 @@ impl AnsweredLaunch {
 }
 
 fn unschedulable(entry: &Unschedulable) -> AnsweredUnschedulable {
-    let reasons = entry
-        .reasons
-        .iter()
-        .map(|(pool, reason)| AnsweredReason { node_pool: pool.0.clone(), reason: reason.clone() });
+    let reasons = entry.reasons.iter().map(|(pool, reason)| AnsweredReason {
+        node_pool: pool.to_string(),
+        reason: reason.clone(),
+    });
     AnsweredUnschedulable { pod: entry.pod.to_string(), reasons: reasons.collect() }
 }
 
@@ -171,8 +171,8 @@ impl Answer {
             .iter()
             .map(|placement| {
                 let (node, node_claim) = match &placement.node_or_claim {
-                    PlacementTarget::Node(name) => (name.0.clone(), None),
-                    PlacementTarget::Claim(name) => (name.0.clone(), Some(name.0.clone())),
+                    PlacementTarget::Node(name) => (name.to_string(), None),
+                    PlacementTarget::Claim(name) => (name.to_string(), Some(name.to_string())),
                 };
                 AnsweredPlacement { node, node_claim, pods: names(&placement.pods) }
             })

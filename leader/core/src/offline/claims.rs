@@ -17,12 +17,12 @@ use crate::view::View;
 
 /// The pool of a node that some NodePool manages.
 fn pool_of_node(node: &Node) -> Option<NodePoolName> {
-    node.metadata.labels.get(labels::NODEPOOL).map(|name| NodePoolName(name.clone()))
+    node.metadata.labels.get(labels::NODEPOOL).map(|name| NodePoolName::from(name.as_str()))
 }
 
 fn pool_of_claim(claim: &NodeClaim) -> Option<NodePoolName> {
     let name = claim.metadata.labels.as_ref()?.get(labels::NODEPOOL)?;
-    Some(NodePoolName(name.clone()))
+    Some(NodePoolName::from(name.as_str()))
 }
 
 fn status_of(claim: &NodeClaim) -> NodeClaimStatus {
@@ -124,7 +124,7 @@ fn in_flight_node(
         _ => BTreeMap::new(),
     };
     own.extend(claim.metadata.labels.clone().unwrap_or_default());
-    own.insert(labels::NODEPOOL.to_owned(), nodepool.0.clone());
+    own.insert(labels::NODEPOOL.to_owned(), nodepool.to_string());
     Some(InFlightNode {
         claim: name.clone(),
         node: None,

@@ -128,8 +128,8 @@ impl Fleet {
         let first = launch.offerings.first();
         let instance_type = first.map(|offering| offering.instance_type.clone());
         let key = FleetKey {
-            nodepool: launch.nodepool.0.clone(),
-            instance_type: instance_type.unwrap_or_default(),
+            nodepool: launch.nodepool.to_string(),
+            instance_type: instance_type.unwrap_or_default().into(),
             capacity_type: launch.capacity_type.to_string(),
         };
         let allocatable = types

@@ -43,7 +43,7 @@ impl OfflineCluster {
             let claim = self.view.claim_of_node(node);
             let claim_name = claim.and_then(|claim| claim.metadata.name.as_deref());
             let initialized = !claim_name.is_some_and(|name| flying.contains(name));
-            let pool = NodePoolName(pool.clone());
+            let pool = NodePoolName::from(pool.clone());
             if initialized {
                 let count = pools.entry(pool.clone()).or_default();
                 count.initialized = count.initialized.saturating_add(1);
@@ -94,14 +94,14 @@ impl AnsweredDisruption {
         let moves = batch.moves.iter().map(|one| AnsweredMove {
             pod: one.pod.to_string(),
             to: match &one.to {
-                MoveTarget::Node(name) => name.0.clone(),
+                MoveTarget::Node(name) => name.to_string(),
                 MoveTarget::Replacement(number) => format!("replacement/{number}"),
             },
         });
         let saving = u64::try_from(batch.saving_micro).unwrap_or(0);
         Self {
             reason: format!("{:?}", batch.reason),
-            nodes: batch.nodes.iter().map(|name| name.0.clone()).collect(),
+            nodes: batch.nodes.iter().map(|name| name.to_string()).collect(),
             replacements: batch.replacements.iter().map(AnsweredLaunch::of).collect(),
             savings_per_hour: dollars(saving),
             moves: moves.collect(),

@@ -151,7 +151,7 @@ fn claim_and_driver(
             (format!("{}-{volume}", pod.name), class.clone())
         }
     };
-    let key = ObjectKey { namespace: pod.namespace.clone(), name };
+    let key = ObjectKey::new(pod.namespace.clone(), name);
     let claim = view.volume_claims().get(&key);
     if let Some(bound) = claim.filter(|claim| !claim.spec.volume_name.is_empty()) {
         let name = bound.spec.volume_name.clone();

@@ -32,7 +32,7 @@ pub(super) struct Board<'a> {
     pub index: KeyIndex,
     pub topology: Topology,
     pub groups: Vec<Group>,
-    pub existing: Vec<ExistingNode>,
+    pub existing: Vec<ExistingNode<'a>>,
     pub profiles: Profiles,
     pub bins: Vec<Bin>,
     /// Pods set aside for whose places on nodes in flight room is held.

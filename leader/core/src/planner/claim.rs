@@ -10,6 +10,7 @@ use drover_common::labels;
 use drover_common::requirement::{Operator, Requirement};
 use drover_common::resources::Resources;
 use jiff::Timestamp;
+use smol_str::SmolStr;
 
 use super::market::{
     UNKNOWN_PRICE, determined_keys, is_exotic, is_offer_key, single_values, type_label,
@@ -200,8 +201,8 @@ fn launch(
         .iter()
         .flat_map(|choice| {
             choice.offers.iter().map(|offer| LaunchOffering {
-                instance_type: choice.kind.name.clone(),
-                zone: offer.zone.clone(),
+                instance_type: SmolStr::new(&choice.kind.name),
+                zone: SmolStr::new(&offer.zone),
                 price_micro: offer.price,
             })
         })

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::ops::Deref;
-use std::sync::Arc;
 
 use drover_common::cluster::{Node, ObjectKey};
 use drover_common::id::{NodeClaimName, NodeName};
@@ -24,12 +23,12 @@ type Label<'a, 'l> = dyn Fn(&str) -> Option<&'l str> + 'a;
 
 /// A node's labels: those of the Node itself, or what is known of one that is yet to come.
 #[derive(Clone, Debug)]
-pub(super) enum NodeLabels {
-    Node(Arc<Node>),
+pub(super) enum NodeLabels<'a> {
+    Node(&'a Node),
     Known(BTreeMap<String, String>),
 }
 
-impl Deref for NodeLabels {
+impl Deref for NodeLabels<'_> {
     type Target = BTreeMap<String, String>;
 
     fn deref(&self) -> &Self::Target {
@@ -42,9 +41,9 @@ impl Deref for NodeLabels {
 
 /// A place that costs nothing more.
 #[derive(Clone, Debug)]
-pub(super) struct ExistingNode {
+pub(super) struct ExistingNode<'a> {
     pub target: PlacementTarget,
-    pub labels: NodeLabels,
+    pub labels: NodeLabels<'a>,
     /// Labels whose value is not decided yet, with all it may be.
     pub open: Vec<(String, Vec<String>)>,
     /// What its labels will be besides, for each type that it may become.
@@ -58,7 +57,7 @@ pub(super) struct ExistingNode {
     pub pods: Vec<ObjectKey>,
 }
 
-impl ExistingNode {
+impl<'a> ExistingNode<'a> {
     /// The node's value of a topology key; its name stands in for an absent host name.
     pub(super) fn domain(&self, key: &str) -> Option<String> {
         if let Some(value) = self.labels.get(key) {
@@ -174,15 +173,15 @@ impl ExistingNode {
     }
 }
 
-impl ExistingNode {
+impl<'a> ExistingNode<'a> {
     /// A place without pods to come, all its labels known.
     pub(super) fn new(
         target: PlacementTarget,
-        labels: NodeLabels,
+        labels: NodeLabels<'a>,
         taints: Vec<Taint>,
         room: Amounts,
+        used: Amounts,
     ) -> Self {
-        let used = vec![0; room.len()];
         Self {
             target,
             labels,
@@ -199,19 +198,20 @@ impl ExistingNode {
 }
 
 /// Every place there is: nodes by name, then what is in flight in the order given.
-pub(super) fn existing_nodes(
-    input: &PlanInput<'_>,
+pub(super) fn existing_nodes<'a>(
+    input: &PlanInput<'a>,
     dimensions: &Dimensions,
     daemons: &[Daemon],
     limits: &AttachLimits,
-) -> Vec<ExistingNode> {
+) -> Vec<ExistingNode<'a>> {
     let view = input.view;
     let flying: std::collections::BTreeSet<&NodeClaimName> =
         input.in_flight.iter().map(|node| &node.claim).collect();
     let mut places = Vec::new();
     for (name, node, pods) in view.nodes_with_pods() {
         let in_flight = !flying.is_empty()
-            && claim_name(view, node).is_some_and(|claim| flying.contains(&NodeClaimName(claim)));
+            && claim_name(view, node)
+                .is_some_and(|claim| flying.contains(&NodeClaimName::from(claim)));
         if !in_flight && takes_pods(input, name, node) {
             places.push(existing_node(view, dimensions, daemons, limits, name, node, pods));
         }
@@ -256,15 +256,15 @@ pub(super) fn runs_already(pods: Option<&NodePods>, daemon: &Daemon) -> bool {
     pods.is_some_and(|pods| pods.daemons.contains_key(&daemon.key))
 }
 
-fn existing_node(
+fn existing_node<'a>(
     view: &View,
     dimensions: &Dimensions,
     daemons: &[Daemon],
     limits: &AttachLimits,
     name: &NodeName,
-    node: &Arc<Node>,
+    node: &'a Node,
     pods: Option<&NodePods>,
-) -> ExistingNode {
+) -> ExistingNode<'a> {
     let label = |key: &str| node.metadata.labels.get(key).map(String::as_str);
     let (mut used, mut ports) = bound(view, dimensions, pods);
     for daemon in daemons {
@@ -280,9 +280,9 @@ fn existing_node(
     let mut room = dimensions.dense(&node.status.allocatable);
     limits.set_node_room(name, dimensions, &mut room);
     let target = PlacementTarget::Node(name.clone());
-    let labels = NodeLabels::Node(Arc::clone(node));
+    let labels = NodeLabels::Node(node);
     let taints = lasting_taints(node);
-    ExistingNode { used, ports, ..ExistingNode::new(target, labels, taints, room) }
+    ExistingNode { ports, ..ExistingNode::new(target, labels, taints, room, used) }
 }
 
 /// Taints that count for a plan. That a node may be consolidated one day keeps no pod from it that

@@ -1,5 +1,6 @@
 //! From planned nodes to launches: every type and zone a node may become, cheapest first.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use drover_common::cluster::ObjectKey;
@@ -8,6 +9,7 @@ use drover_common::labels;
 use drover_common::requirement::{Operator, Requirement};
 use drover_common::resources::Resources;
 use fixedbitset::FixedBitSet;
+use smol_str::SmolStr;
 
 use super::attach::without_attachments;
 use super::bin::Bin;
@@ -120,8 +122,8 @@ impl Board<'_> {
         let entry = self.market.offers.get(offer)?;
         let kind = self.market.kinds.get(entry.kind)?;
         Some(LaunchOffering {
-            instance_type: kind.instance_type.name.clone(),
-            zone: entry.zone.to_owned(),
+            instance_type: SmolStr::new(&kind.instance_type.name),
+            zone: SmolStr::new(entry.zone),
             price_micro: entry.price,
         })
     }
@@ -381,23 +383,21 @@ impl Board<'_> {
         zones: &BTreeSet<&str>,
         capacity_type: CapacityType,
     ) -> BTreeMap<String, String> {
-        let mut types = kinds.iter().filter_map(|kind| self.market.kinds.get(*kind));
-        let mut common = types
-            .next()
-            .map(|kind| {
-                let mut labels = kind.instance_type.labels.clone();
-                let name = kind.instance_type.name.clone();
-                labels.insert(labels::INSTANCE_TYPE.to_owned(), name);
-                labels
-            })
-            .unwrap_or_default();
-        for kind in types {
-            common.retain(|key, value| {
-                let own = kind.instance_type.labels.get(key);
-                own == Some(value)
-                    || (key == labels::INSTANCE_TYPE && kind.instance_type.name == *value)
-            });
+        let mut types = kinds
+            .iter()
+            .filter_map(|kind| self.market.kinds.get(*kind))
+            .map(|kind| kind.instance_type);
+        let first = types.next();
+        let mut all: Vec<(&String, &String)> =
+            first.into_iter().flat_map(|first| &first.labels).collect();
+        let mut name = first.map(|first| &first.name);
+        for other in types {
+            all.retain(|(key, value)| other.labels.get(*key) == Some(*value));
+            name = name.filter(|name| **name == other.name);
         }
+        let mut common: BTreeMap<String, String> =
+            all.into_iter().map(|(key, value)| (key.clone(), value.clone())).collect();
+        common.extend(name.map(|name| (labels::INSTANCE_TYPE.to_owned(), name.clone())));
         common.extend(own.iter().map(|(key, value)| (key.clone(), value.clone())));
         common.insert(labels::CAPACITY_TYPE.to_owned(), capacity_type.as_str().to_owned());
         if let (1, Some(zone)) = (zones.len(), zones.first()) {
@@ -408,14 +408,17 @@ impl Board<'_> {
 
     fn least_allocatable(&self, kinds: &[usize]) -> Resources {
         let mut types = kinds.iter().filter_map(|kind| self.market.kinds.get(*kind)).map(|kind| {
-            let mut all = kind.instance_type.allocatable.clone();
-            all.add(&kind.added);
+            let mut all = Cow::Borrowed(&kind.instance_type.allocatable);
+            if !kind.added.is_empty() {
+                all.to_mut().add(&kind.added);
+            }
             all
         });
-        let Some(first) = types.next() else { return Resources::default() };
-        types.fold(first, |least, other| {
-            least.iter().map(|(name, own)| (name.clone(), own.min(other.get(name)))).collect()
-        })
+        let mut least = types.next().map(Cow::into_owned).unwrap_or_default();
+        for other in types {
+            least.keep_least(&other);
+        }
+        least
     }
 }
 

@@ -114,10 +114,10 @@ pub(super) fn collect(input: &PlanInput<'_>, limits: &AttachLimits, soft_taints:
     let mut simple: BTreeMap<ShapeId, Vec<ObjectKey>> = BTreeMap::new();
     let view = input.view;
     let unschedulable = view.unschedulable_pods().iter();
+    let unschedulable = unschedulable.filter_map(|key| Some((key, view.pods().get(key)?)));
     let leaving = input.leaving.iter().filter_map(|node| view.node_pods(node));
-    let leaving = leaving.flat_map(|pods| pods.keys.iter());
-    for key in unschedulable.chain(leaving) {
-        let Some(entry) = view.pods().get(key) else { continue };
+    let leaving = leaving.flat_map(|pods| pods.all.iter());
+    for (key, entry) in unschedulable.chain(leaving) {
         let on_node = !entry.pod.spec.node_name.is_empty();
         if on_node && !is_reschedulable(&entry.pod) || !on_node && !is_provisionable(&entry.pod) {
             continue;

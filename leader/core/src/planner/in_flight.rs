@@ -14,13 +14,13 @@ use super::existing::{ExistingNode, NodeLabels, bound, runs_already};
 use super::{InFlightNode, PlacementTarget, PlanInput};
 use crate::view::HostPort;
 
-pub(super) fn in_flight_node(
-    input: &PlanInput<'_>,
+pub(super) fn in_flight_node<'a>(
+    input: &PlanInput<'a>,
     dimensions: &Dimensions,
     daemons: &[Daemon],
     limits: &AttachLimits,
     node: &InFlightNode,
-) -> ExistingNode {
+) -> ExistingNode<'a> {
     let kinds = possible_types(input, node);
     let (room, mut ports) = room_of(input, dimensions, daemons, limits, node, &kinds);
     let mut used = vec![0; dimensions.len()];
@@ -52,10 +52,9 @@ pub(super) fn in_flight_node(
     ExistingNode {
         open,
         readings,
-        used,
         ports,
         meant: node.pods.clone(),
-        ..ExistingNode::new(target, NodeLabels::Known(known), node.taints.clone(), room)
+        ..ExistingNode::new(target, NodeLabels::Known(known), node.taints.clone(), room, used)
     }
 }
 

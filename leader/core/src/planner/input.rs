@@ -59,10 +59,7 @@ impl VirtualPods {
         pod.spec.node_name.clear();
         let namespace = &pod.metadata.namespace;
         let mut keys: Vec<ObjectKey> = (0..count)
-            .map(|number| ObjectKey {
-                namespace: namespace.clone(),
-                name: format!("{name}#{number}"),
-            })
+            .map(|number| ObjectKey::new(namespace.clone(), format!("{name}#{number}")))
             .collect();
         keys.sort();
         Self { pod: Arc::new(pod), keys }

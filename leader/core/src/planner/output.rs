@@ -9,6 +9,7 @@ use drover_common::requirement::Requirement;
 use drover_common::resources::Resources;
 use drover_common::taint::Taint;
 use serde::{Deserialize, Serialize};
+use smol_str::SmolStr;
 
 /// Nodes to launch, pods that fit what exists, and pods that fit nothing.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -60,9 +61,9 @@ pub struct Launch {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LaunchOffering {
     /// Instance type.
-    pub instance_type: String,
+    pub instance_type: SmolStr,
     /// Zone.
-    pub zone: String,
+    pub zone: SmolStr,
     /// Micro-dollars an hour, if known.
     pub price_micro: Option<u64>,
 }

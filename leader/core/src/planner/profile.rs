@@ -21,7 +21,7 @@ pub(super) struct Profiles {
 impl Profiles {
     /// Profiles under the keys that the plan's rules speak of. (Terms ask for more: by the names of
     /// hosts, each node would be one of its own.)
-    pub(super) fn of(nodes: &[ExistingNode], keys: &BTreeSet<&str>) -> Self {
+    pub(super) fn of(nodes: &[ExistingNode<'_>], keys: &BTreeSet<&str>) -> Self {
         let mut profiles = Self::default();
         let mut known: BTreeMap<Seen<'_>, usize> = BTreeMap::new();
         for (number, node) in nodes.iter().enumerate() {
@@ -41,7 +41,7 @@ impl Profiles {
     }
 
     /// The nodes whose labels and taints fulfil some rules, in order.
-    pub(super) fn admitting(&self, nodes: &[ExistingNode], rules: &NodeRules) -> Vec<usize> {
+    pub(super) fn admitting(&self, nodes: &[ExistingNode<'_>], rules: &NodeRules) -> Vec<usize> {
         let admits = |example: &usize| nodes.get(*example).is_some_and(|node| node.admits(rules));
         let admitted: Vec<bool> = self.examples.iter().map(admits).collect();
         let profiles = self.of_node.iter().enumerate();

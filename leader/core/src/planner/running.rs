@@ -28,7 +28,7 @@ impl Board<'_> {
         let mut known: BTreeMap<ShapeId, Counted> = BTreeMap::new();
         for (name, node, pods) in view.nodes_with_pods() {
             let Some(pods) = pods else { continue };
-            for (id, (count, ending)) in running(view, pods, moving) {
+            for (id, (count, ending)) in running(pods, moving) {
                 let Some(shape) = view.shape(id) else { continue };
                 let counted = known.entry(id).or_insert_with(|| self.counted(view, shape));
                 for (terms, owned) in [(&counted.matching, false), (&counted.owning, true)] {
@@ -96,11 +96,11 @@ impl Board<'_> {
 /// A node of each sort: those of one sort have the same values of some labels, and the same taints.
 struct Sorts<'n> {
     nodes: Vec<&'n Node>,
-    existing: Vec<&'n ExistingNode>,
+    existing: Vec<&'n ExistingNode<'n>>,
 }
 
 impl<'n> Sorts<'n> {
-    fn of(view: &'n View, existing: &'n [ExistingNode], keys: &BTreeSet<String>) -> Self {
+    fn of(view: &'n View, existing: &'n [ExistingNode<'n>], keys: &BTreeSet<String>) -> Self {
         type Seen<'n> = (Vec<Option<&'n String>>, &'n [Taint]);
         let mut seen: BTreeSet<Seen<'n>> = BTreeSet::new();
         let mut is_new = |labels: &'n BTreeMap<String, String>, taints: &'n [Taint]| {
@@ -127,11 +127,7 @@ fn domain_of<'n>(node: &'n Node, name: &'n str, tracked: &Tracked) -> Option<&'n
 }
 
 /// How many pods of each shape run on a node and stay, and how many of those are on their way out.
-fn running(
-    view: &View,
-    pods: &NodePods,
-    moving: &BTreeSet<ObjectKey>,
-) -> BTreeMap<ShapeId, (i64, i64)> {
+fn running(pods: &NodePods, moving: &BTreeSet<ObjectKey>) -> BTreeMap<ShapeId, (i64, i64)> {
     let mut counts: BTreeMap<_, (i64, i64)> = BTreeMap::new();
     for (shape, count) in &pods.shapes {
         counts.entry(*shape).or_default().0 = i64::from(*count);
@@ -140,10 +136,8 @@ fn running(
         counts.entry(*shape).or_default().1 = i64::from(*count);
     }
     if !moving.is_empty() {
-        for key in pods.keys.iter().filter(|key| moving.contains(*key)) {
-            if let Some(entry) = view.pods().get(key) {
-                counts.entry(entry.shape).or_default().0 -= 1;
-            }
+        for (_, entry) in pods.all.iter().filter(|(key, _)| moving.contains(*key)) {
+            counts.entry(entry.shape).or_default().0 -= 1;
         }
     }
     counts

@@ -25,7 +25,7 @@ pub(super) fn volume_rules(
                 (format!("{}-{volume}", pod.name), Some(class.clone()))
             }
         };
-        let key = ObjectKey { namespace: pod.namespace.clone(), name };
+        let key = ObjectKey::new(pod.namespace.clone(), name);
         let alternatives = match (view.volume_claims().get(&key), ephemeral_class) {
             (Some(_), _) => claim_rules(view, &key)?,
             (None, Some(class)) => class_rules(view, class.as_deref(), &key, true)?,

@@ -203,7 +203,7 @@ impl State {
             index,
             at,
             verb: "adopt-claim".to_owned(),
-            subjects: vec![found.name.0.clone(), instance.to_owned()],
+            subjects: vec![found.name.to_string(), instance.to_owned()],
             why: "the NodeClaim exists and the log does not know it".to_owned(),
             ..Decision::default()
         });

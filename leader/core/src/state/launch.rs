@@ -71,9 +71,9 @@ impl State {
             index,
             at,
             verb: "create-intent".to_owned(),
-            subjects: std::iter::once(intent.id.0.clone())
-                .chain(intent.nodepool.iter().map(|pool| pool.0.clone()))
-                .chain(intent.claims.iter().map(|plan| plan.name.0.clone()))
+            subjects: std::iter::once(intent.id.to_string())
+                .chain(intent.nodepool.iter().map(|pool| pool.to_string()))
+                .chain(intent.claims.iter().map(|plan| plan.name.to_string()))
                 .collect(),
             inputs: intent
                 .pods
@@ -139,7 +139,7 @@ impl State {
                 index,
                 at,
                 verb: "record-launch-failed".to_owned(),
-                subjects: std::iter::once(id.0.clone()).chain(failed).collect(),
+                subjects: std::iter::once(id.to_string()).chain(failed).collect(),
                 inputs: errors.iter().take(10).map(describe_error).collect(),
                 why: "EC2 did not launch these".to_owned(),
                 hourly_price_change_micro: i64::try_from(price).map_or(i64::MIN, |p| -p),
@@ -196,7 +196,7 @@ impl State {
                     claim.gone_at = Some(at);
                     claim.disruption = None;
                     claim.planned = None;
-                    failed.push(plan.name.0.clone());
+                    failed.push(plan.name.to_string());
                 }
             }
         }

@@ -67,8 +67,8 @@ impl State {
             index,
             at,
             verb: "commit-disruption".to_owned(),
-            subjects: std::iter::once(disruption.id.0.clone())
-                .chain(disruption.claims.iter().map(|name| name.0.clone()))
+            subjects: std::iter::once(disruption.id.to_string())
+                .chain(disruption.claims.iter().map(|name| name.to_string()))
                 .collect(),
             inputs: vec![disruption.explanation.clone()],
             why: disruption.reason.as_str().to_owned(),
@@ -173,8 +173,8 @@ impl State {
             index,
             at,
             verb: "cancel-disruption".to_owned(),
-            subjects: std::iter::once(id.0.clone())
-                .chain(record.disruption.claims.iter().map(|name| name.0.clone()))
+            subjects: std::iter::once(id.to_string())
+                .chain(record.disruption.claims.iter().map(|name| name.to_string()))
                 .collect(),
             why: reason.to_owned(),
             hourly_price_change_micro: i64::try_from(price).unwrap_or(i64::MAX),
@@ -238,8 +238,8 @@ impl State {
             index,
             at,
             verb: "commit-termination".to_owned(),
-            subjects: std::iter::once(instance.0.clone())
-                .chain(name.map(|name| name.0.clone()))
+            subjects: std::iter::once(instance.to_string())
+                .chain(name.map(|name| name.to_string()))
                 .collect(),
             why: reason.to_owned(),
             ..Decision::default()
@@ -307,7 +307,9 @@ impl State {
             index,
             at,
             verb: "record-terminated".to_owned(),
-            subjects: std::iter::once(name.0.clone()).chain(instance.map(|id| id.0)).collect(),
+            subjects: std::iter::once(name.to_string())
+                .chain(instance.map(|id| id.to_string()))
+                .collect(),
             why: reason.to_owned(),
             hourly_price_change_micro: i64::try_from(price).map_or(i64::MIN, |price| -price),
             ..Decision::default()

@@ -51,12 +51,12 @@ impl State {
         if let Some(offering) = unavailable {
             self.record_unavailable(at, std::slice::from_ref(offering));
         }
-        let claim = self.instances.get(&notice.instance).map(|name| name.0.clone());
+        let claim = self.instances.get(&notice.instance).map(|name| name.to_string());
         self.journal.write(Decision {
             index,
             at,
             verb: "record-notice".to_owned(),
-            subjects: [Some(node.0.clone()), Some(notice.instance.0.clone()), claim]
+            subjects: [Some(node.to_string()), Some(notice.instance.to_string()), claim]
                 .into_iter()
                 .flatten()
                 .collect(),

@@ -45,8 +45,8 @@ impl View {
         self.pods_by_node
             .get(node)
             .into_iter()
-            .flat_map(|pods| pods.keys.iter())
-            .filter_map(|key| self.pod(key))
+            .flat_map(|pods| pods.all.values())
+            .map(|entry| &entry.pod)
     }
 
     /// Pods bound to a node, as shapes and counts.

@@ -20,7 +20,7 @@ fn pod(name: &str, node: &str, cpu: &str) -> Value {
 }
 
 fn key(name: &str) -> ObjectKey {
-    ObjectKey { namespace: "default".to_owned(), name: name.to_owned() }
+    ObjectKey::new("default", name)
 }
 
 #[test]
@@ -49,7 +49,7 @@ fn pods_that_end_give_up_their_room() {
     apply(&mut view, Kind::Pod, ended);
     let on_node = view.node_pods(&NodeName::from("n1")).unwrap();
     assert!(on_node.shapes.is_empty());
-    assert_eq!(on_node.keys.len(), 1);
+    assert_eq!(on_node.all.len(), 1);
     view.apply(ClusterEvent::Deleted(Kind::Pod, key("a")));
     assert!(view.node_pods(&NodeName::from("n1")).is_none());
 }

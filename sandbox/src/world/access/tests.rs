@@ -43,10 +43,7 @@ impl Cluster {
     }
 
     fn issue(&mut self, spec: Value) -> ApiToken {
-        let key = drover_common::cluster::ObjectKey {
-            namespace: "drover-system".to_owned(),
-            name: "agent".to_owned(),
-        };
+        let key = drover_common::cluster::ObjectKey::new("drover-system", "agent");
         self.0.tokens.issue(&self.0.store, &key, &spec, now()).map(|(token, _)| token)
     }
 
@@ -91,10 +88,7 @@ fn a_token_is_good_for_its_audience_its_time_and_its_pod() {
     let later = now() + SignedDuration::from_secs(3601);
     assert_eq!(cluster.who(&token, &["drover"], later), None);
     let gone = DeleteOptions { grace_seconds: Some(0), ..DeleteOptions::default() };
-    let key = drover_common::cluster::ObjectKey {
-        namespace: "drover-system".to_owned(),
-        name: "agent-1".to_owned(),
-    };
+    let key = drover_common::cluster::ObjectKey::new("drover-system", "agent-1");
     cluster.0.store.delete(&PODS, &key, &gone, now()).unwrap();
     assert_eq!(cluster.who(&token, &["drover"], now()), None);
 }

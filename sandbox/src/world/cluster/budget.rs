@@ -137,7 +137,7 @@ fn still_charged(turn: &mut Turn<'_>, budget: &Value, key: &ObjectKey) -> Map<St
     let mut charged = Map::new();
     let disrupted = budget.pointer("/status/disruptedPods").and_then(Value::as_object);
     for (name, since) in disrupted.into_iter().flatten() {
-        let pod = ObjectKey { namespace: key.namespace.clone(), name: name.clone() };
+        let pod = ObjectKey::new(key.namespace.clone(), name.clone());
         let there = turn.index.pods.get(&pod).is_some_and(|entry| template::is_active(&entry.pod));
         let since_time: Option<Timestamp> = since.as_str().and_then(|text| text.parse().ok());
         let due = since_time.map(|since| after(since, CHARGED_FOR));

@@ -231,7 +231,7 @@ impl Index {
             let Some(resource) = resource_of_kind(object::text(owner, "/kind")) else { continue };
             let name = object::text(owner, "/name").to_owned();
             let namespace = if resource == NODES { String::new() } else { namespace.to_owned() };
-            self.work.insert((resource, ObjectKey { namespace, name }));
+            self.work.insert((resource, ObjectKey::new(namespace, name)));
         }
     }
 
@@ -248,13 +248,13 @@ impl Index {
         let going =
             store.find(&NAMESPACES, "", namespace).is_none_or(|found| object::is_deleting(found));
         if going {
-            let key = ObjectKey { namespace: String::new(), name: namespace.clone() };
+            let key = ObjectKey::cluster(namespace.clone());
             self.work.insert((NAMESPACES, key));
         }
     }
 
     fn wake_budgets(&mut self, namespace: &str, covers: impl Fn(&Selector) -> bool) {
-        let first = ObjectKey { namespace: namespace.to_owned(), name: String::new() };
+        let first = ObjectKey::new(namespace, String::new());
         let keys = self
             .budgets
             .range(first..)
@@ -323,7 +323,7 @@ impl Index {
     }
 
     fn note_node(&mut self, store: &Store, change: &Change, live: Option<&Arc<Value>>) {
-        let name = &change.key.name;
+        let name = change.key.name.as_str();
         let node = live.and_then(|value| {
             read::<Node>(value).or_else(|| {
                 match ClusterObject::from_json(Kind::Node, Value::clone(value)) {
@@ -351,7 +351,7 @@ impl Index {
             self.work.extend(pods.map(|key| (PODS, key)));
         }
         match node {
-            Some(node) => self.nodes.insert(name.clone(), Arc::new(node)),
+            Some(node) => self.nodes.insert(name.to_owned(), Arc::new(node)),
             None => self.nodes.remove(name),
         };
         if changed {

@@ -64,7 +64,7 @@ pub(super) fn run_machines(turn: &mut Turn<'_>) {
 }
 
 fn node_key(name: &str) -> ObjectKey {
-    ObjectKey { namespace: String::new(), name: name.to_owned() }
+    ObjectKey::cluster(name)
 }
 
 fn run(turn: &mut Turn<'_>, instance: &SimulatedInstance) {
@@ -81,7 +81,7 @@ fn run(turn: &mut Turn<'_>, instance: &SimulatedInstance) {
             let created = turn.store.create(&NODES, node, &WriteOptions::default(), turn.now);
             // A node of that name may not have gone yet: the address was used before.
             if turn.written(created, &NODES, &key).is_some() {
-                let machine = Machine::Registered { node: key.name.clone(), at: turn.now };
+                let machine = Machine::Registered { node: key.name.to_string(), at: turn.now };
                 turn.machines.insert(instance.id.clone(), machine);
                 turn.at(after(turn.now, turn.options.scaled(READY_AFTER)), &NODES, &key);
             }

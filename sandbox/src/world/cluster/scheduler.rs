@@ -248,7 +248,7 @@ fn bind(turn: &mut Turn<'_>, key: &ObjectKey, entry: &PodEntry, node: &str) {
         .and_then(|node| node.metadata.labels.get("topology.kubernetes.io/zone").cloned())
         .unwrap_or_default();
     for claim in rules::claim_names(&entry.pod) {
-        let place = ObjectKey { namespace: key.namespace.clone(), name: claim };
+        let place = ObjectKey::new(key.namespace.clone(), claim);
         let state = volume::state(turn.store, &place.namespace, &place.name);
         if matches!(state, volume::ClaimState::WaitsForPod(_)) {
             volume::provision(turn, &place, &zone);

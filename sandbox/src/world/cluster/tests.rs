@@ -57,7 +57,7 @@ impl Town {
 
     fn edit(&mut self, resource: &Resource, name: &str, change: impl FnOnce(&mut Value)) {
         let namespace = if *resource == NODES { "" } else { "default" };
-        let key = ObjectKey { namespace: namespace.to_owned(), name: name.to_owned() };
+        let key = ObjectKey::new(namespace, name);
         self.world.store.modify(resource, &key, Part::Whole, self.now, change).unwrap();
     }
 
@@ -68,7 +68,7 @@ impl Town {
         name: &str,
         options: &DeleteOptions,
     ) {
-        let key = ObjectKey { namespace: namespace.to_owned(), name: name.to_owned() };
+        let key = ObjectKey::new(namespace, name);
         self.world.store.delete(resource, &key, options, self.now).unwrap();
     }
 

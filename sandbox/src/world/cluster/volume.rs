@@ -140,7 +140,7 @@ pub(super) fn provision(turn: &mut Turn<'_>, key: &ObjectKey, zone: &str) {
 
 fn bind(turn: &mut Turn<'_>, key: &ObjectKey, volume: &str) {
     let now = turn.now;
-    let volume_key = ObjectKey { namespace: String::new(), name: volume.to_owned() };
+    let volume_key = ObjectKey::cluster(volume);
     let written = turn.store.modify(&PERSISTENT_VOLUMES, &volume_key, Part::Whole, now, |value| {
         object::set(value, &["status", "phase"], "Bound");
     });

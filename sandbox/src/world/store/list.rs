@@ -120,9 +120,6 @@ fn decode_token(token: &str) -> ApiResult<(u64, ObjectKey)> {
     let bytes = URL_SAFE_NO_PAD.decode(token).map_err(|_| broken())?;
     let token: Value = serde_json::from_slice(&bytes).map_err(|_| broken())?;
     let revision = token.get("rv").and_then(Value::as_u64).ok_or_else(broken)?;
-    let key = ObjectKey {
-        namespace: object::text(&token, "/namespace").to_owned(),
-        name: object::text(&token, "/name").to_owned(),
-    };
+    let key = ObjectKey::new(object::text(&token, "/namespace"), object::text(&token, "/name"));
     Ok((revision, key))
 }

@@ -189,7 +189,7 @@ fn pages_are_of_one_revision_and_expire_with_it() {
     let first = store.list(&CONFIG_MAPS, &query).unwrap();
     assert_eq!((first.items.len(), first.remaining), (2, Some(1)));
     let later = now().checked_add(SignedDuration::from_secs(5)).unwrap();
-    let key = ObjectKey { namespace: "default".to_owned(), name: "c".to_owned() };
+    let key = ObjectKey::new("default", "c");
     store.delete(&CONFIG_MAPS, &key, &DeleteOptions::default(), later).unwrap();
     let next = ListQuery { continue_token: first.continue_token.clone(), ..query.clone() };
     let second = store.list(&CONFIG_MAPS, &next).unwrap();
@@ -238,7 +238,7 @@ fn pods_are_completed_on_admission() {
 #[test]
 fn system_namespaces_stay() {
     let mut store = store();
-    let key = ObjectKey { namespace: String::new(), name: "kube-system".to_owned() };
+    let key = ObjectKey::cluster("kube-system");
     let failure = store.delete(&NAMESPACES, &key, &DeleteOptions::default(), now()).unwrap_err();
     assert_eq!(failure.code, 403);
 }

@@ -70,7 +70,7 @@ fn a_shutdown_waits_for_the_pods_and_a_cancelled_one_is_undone() {
     let mut cordoned = node(json!({}));
     merge(&mut cordoned, patch);
     agent.step(Input::Outcome(key, Ok(cordoned)), at(100));
-    let deleted = ObjectKey { namespace: "d".into(), name: "web".into() };
+    let deleted = ObjectKey::new("d", "web");
     agent.step(Input::Cluster(ClusterEvent::Deleted(Kind::Pod, deleted)), at(2_000));
     assert!(!agent.step(Input::Tick, at(4_000)).contains(&Effect::AllowShutdown));
     assert!(agent.step(Input::Tick, at(6_000)).contains(&Effect::AllowShutdown));

@@ -191,6 +191,6 @@ fn what_another_driver_launched_for_a_claim_of_no_pool_is_taken_over() {
     assert_eq!(rig.stages(), [Stage::Initialized]);
     assert!(rig.world.delete_named(Kind::NodeClaim, "theirs"));
     rig.run(60);
-    assert_eq!(rig.world.terminated, [InstanceId("i-theirs".to_owned())]);
+    assert_eq!(rig.world.terminated, [InstanceId::from("i-theirs")]);
     rig.check_settled();
 }

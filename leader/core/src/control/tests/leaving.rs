@@ -107,7 +107,7 @@ fn an_instance_ends_only_after_its_volumes_are_detached() {
     rig.world.remove_pods("web");
     rig.run(90);
     assert_eq!(rig.stages(), [Stage::Draining], "drained, and its volume is not detached");
-    let key = ObjectKey { namespace: String::new(), name: "csi-1".to_owned() };
+    let key = ObjectKey::cluster("csi-1");
     rig.step(Input::Cluster(ClusterEvent::Deleted(Kind::VolumeAttachment, key)));
     rig.run(20);
     assert_eq!(rig.stages(), Vec::<Stage>::new());

@@ -178,7 +178,7 @@ impl Rig {
         };
         Report {
             version: PROTOCOL_VERSION,
-            node: NodeName(self.world.instances[instance].private_dns_name.clone()),
+            node: NodeName::from(self.world.instances[instance].private_dns_name.clone()),
             instance: Some(instance.clone()),
             boot: "boot".into(),
             sequence: 1,
@@ -206,7 +206,7 @@ impl Rig {
             .map(|claim| claim["metadata"]["name"].as_str().unwrap().to_owned())
             .collect();
         let recorded: BTreeSet<String> =
-            self.state.claims.keys().map(|name| name.0.clone()).collect();
+            self.state.claims.keys().map(|name| name.to_string()).collect();
         assert_eq!(objects, recorded, "claims and their objects");
         assert_eq!(self.world.list(Kind::Node).len(), running.len(), "nodes and instances");
     }

@@ -66,7 +66,7 @@ fn a_node_that_is_lost_is_made_anew_and_limits_hold() {
     rig.world.put(Kind::NodePool, fixed(3, &json!({"nodes": 2})));
     rig.run(10);
     assert_eq!(rig.world.running_instances().len(), 2);
-    let name = rig.state.claims.keys().next().unwrap().0.clone();
+    let name = rig.state.claims.keys().next().unwrap().to_string();
     rig.world.delete_named(Kind::NodeClaim, &name);
     rig.run(60);
     assert_eq!(rig.world.running_instances().len(), 2);

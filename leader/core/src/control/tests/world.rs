@@ -227,7 +227,7 @@ impl World {
 
     fn forget(&mut self, name: &Name) {
         self.objects.remove(name);
-        let key = ObjectKey { namespace: name.1.clone(), name: name.2.clone() };
+        let key = ObjectKey::new(name.1.clone(), name.2.clone());
         self.events.push_back(ClusterEvent::Deleted(name.0, key));
     }
 
@@ -355,7 +355,7 @@ impl World {
             .collect();
         for _ in 0..request.count {
             let Some(chosen) = offered.first() else { break };
-            let id = InstanceId(format!("i-{:04}", self.launched));
+            let id = InstanceId::from(format!("i-{:04}", self.launched));
             self.launched += 1;
             self.instances.insert(
                 id.clone(),

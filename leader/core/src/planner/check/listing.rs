@@ -9,6 +9,7 @@ use drover_common::cluster::{ObjectKey, Pod};
 use drover_common::instance_type::{CapacityType, InstanceType};
 use drover_common::labels;
 use drover_common::resources::ResourceName;
+use smol_str::SmolStr;
 
 use super::host::hosts_of_launch;
 use super::{Violation, check_host, pod_of, violation};
@@ -87,7 +88,7 @@ impl WantedValues {
             let offered = launch.offerings.iter().filter(|o| o.instance_type == name);
             let own: BTreeSet<String> = match key.as_str() {
                 labels::INSTANCE_TYPE => BTreeSet::from([name.to_owned()]),
-                labels::ZONE => offered.map(|offering| offering.zone.clone()).collect(),
+                labels::ZONE => offered.map(|offering| offering.zone.to_string()).collect(),
                 key => kind.and_then(|kind| kind.labels.get(key)).into_iter().cloned().collect(),
             };
             for value in own {
@@ -176,8 +177,8 @@ fn takes(
         key != labels::INSTANCE_TYPE && !catalog.iter().any(|kind| kind.labels.contains_key(key))
     });
     let offering = |zone: &String| LaunchOffering {
-        instance_type: kind.name.clone(),
-        zone: zone.clone(),
+        instance_type: SmolStr::new(&kind.name),
+        zone: SmolStr::new(zone),
         price_micro: None,
     };
     let offerings = launch.zones.iter().map(offering).collect();

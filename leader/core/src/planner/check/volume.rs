@@ -15,7 +15,7 @@ pub(super) type Attached = BTreeMap<String, BTreeSet<String>>;
 /// Names of the claims behind a pod's volumes, with the class that an ephemeral one will have.
 fn claims_of(pod: &Pod) -> Vec<(ObjectKey, Option<Option<String>>)> {
     let namespace = &pod.metadata.namespace;
-    let key = |name: String| ObjectKey { namespace: namespace.clone(), name };
+    let key = |name: String| ObjectKey::new(namespace.clone(), name);
     let mut claims = Vec::new();
     for volume in &pod.spec.volumes {
         if let Some(claim) = &volume.persistent_volume_claim {

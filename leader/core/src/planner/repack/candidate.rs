@@ -168,8 +168,7 @@ fn judge_node(
     let mut contents = Contents::default();
     let mut ending = None;
     let pods = input.plan.view.node_pods(name);
-    for key in pods.into_iter().flat_map(|pods| pods.keys.iter()) {
-        let Some(entry) = input.plan.view.pods().get(key) else { continue };
+    for (key, entry) in pods.into_iter().flat_map(|pods| pods.all.iter()) {
         let pod = &entry.pod;
         if pod.is_terminal() {
             continue;

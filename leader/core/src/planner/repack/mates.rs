@@ -9,7 +9,7 @@ use drover_common::labels;
 use super::{Batch, MoveTarget, RepackInput};
 use crate::planner::rules::Variant;
 use crate::planner::topology::{Term, terms_of};
-use crate::view::ShapeId;
+use crate::view::{PodShape, ShapeId};
 
 /// So many pods of a shape to a node that stays, or to one of its batch's new nodes.
 type Arrivals = BTreeMap<(ShapeId, MoveTarget), i64>;
@@ -55,6 +55,10 @@ impl<'a> Census<'a> {
             own: BTreeMap::new(),
             about: BTreeMap::new(),
         };
+        // Few clusters have such pods at all, and shapes are fewer than moves.
+        if !input.plan.view.shapes().any(|(_, shape)| needs_company(shape)) {
+            return None;
+        }
         let pods = input.plan.view.pods();
         let moves = batches.iter().flat_map(|batch| &batch.moves);
         let shapes: BTreeSet<ShapeId> =
@@ -77,7 +81,7 @@ impl<'a> Census<'a> {
         let view = self.input.plan.view;
         let Some(shape) = view.shape(id) else { return };
         let required = shape.affinity.pod_affinity.as_ref().map(|a| a.required.clone());
-        let Some(affinity) = required.filter(|terms| !terms.is_empty()) else { return };
+        let Some(affinity) = required.filter(|_| needs_company(shape)) else { return };
         let variant = Variant { affinity, ..Variant::default() };
         let own = terms_of(view, shape, &variant).into_iter().map(|term| {
             *self.index.entry(term.clone()).or_insert_with(|| {
@@ -245,6 +249,11 @@ impl<'a> Census<'a> {
             }
         }
     }
+}
+
+/// Whether pods of a shape must be near others.
+fn needs_company(shape: &PodShape) -> bool {
+    shape.affinity.pod_affinity.as_ref().is_some_and(|near| !near.required.is_empty())
 }
 
 /// A node's name stands in for an absent host name.

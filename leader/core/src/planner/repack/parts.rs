@@ -6,33 +6,45 @@ use drover_common::id::NodeName;
 
 use super::replace::dearest;
 use super::yard::Yard;
-use super::{Batch, MoveTarget};
+use super::{Batch, Move, MoveTarget};
+use crate::planner::Launch;
+
+/// Some of a batch's nodes, and their moves in order, both as positions in the batch.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Part {
+    nodes: BTreeSet<usize>,
+    moves: Vec<usize>,
+}
 
 impl Yard<'_> {
     /// The parts of a batch. Those that do not pay alone stay together; if not even that pays, the
     /// batch stays whole.
-    pub(super) fn parts_of(&self, nodes: &[usize], batch: Batch) -> Vec<Batch> {
+    pub(super) fn parts_of(&self, nodes: &[usize], mut batch: Batch) -> Vec<Batch> {
         let lots: BTreeMap<NodeName, usize> =
             nodes.iter().filter_map(|place| Some((self.node_name(*place)?, *place))).collect();
         let mut parts = Vec::new();
-        let mut rest = BTreeSet::new();
-        for names in linked(&batch) {
-            let part = self.part(&lots, &batch, &names);
-            if self.pays(&part) {
+        let mut rest = Part::default();
+        for part in linked(&batch) {
+            if self.pays(&self.figures(&lots, &batch, &part)) {
                 parts.push(part);
             } else {
-                rest.extend(names);
+                rest.nodes.extend(part.nodes);
+                rest.moves.extend(part.moves);
             }
         }
-        if rest.is_empty() {
-            return parts;
+        if !rest.nodes.is_empty() {
+            rest.moves.sort_unstable();
+            if !self.pays(&self.figures(&lots, &batch, &rest)) {
+                return vec![batch];
+            }
+            parts.push(rest);
         }
-        let together = self.part(&lots, &batch, &rest);
-        if !self.pays(&together) {
-            return vec![batch];
-        }
-        parts.push(together);
-        parts
+        let figures: Vec<Batch> =
+            parts.iter().map(|part| self.figures(&lots, &batch, part)).collect();
+        let mut moves: Vec<Option<Move>> = batch.moves.drain(..).map(Some).collect();
+        let mut launches: Vec<Option<Launch>> = batch.replacements.drain(..).map(Some).collect();
+        let whole = parts.into_iter().zip(figures);
+        whole.map(|(part, figures)| fill(&part, figures, &mut moves, &mut launches)).collect()
     }
 
     fn pays(&self, part: &Batch) -> bool {
@@ -41,63 +53,96 @@ impl Yard<'_> {
         part.dearest_micro <= most && saving >= self.eviction_price(part.eviction_cost)
     }
 
-    fn part(
-        &self,
-        lots: &BTreeMap<NodeName, usize>,
-        batch: &Batch,
-        names: &BTreeSet<NodeName>,
-    ) -> Batch {
-        let mut numbers: BTreeMap<usize, usize> = BTreeMap::new();
-        let mut part = Batch { nodes: names.iter().cloned().collect(), ..Batch::default() };
-        for one in batch.moves.iter().filter(|one| names.contains(&one.from)) {
-            let mut one = one.clone();
-            if let MoveTarget::Replacement(number) = &mut one.to {
-                let next = numbers.len();
-                *number = *numbers.entry(*number).or_insert(next);
-            }
-            part.moves.push(one);
+    /// A part without its moves and replacements.
+    fn figures(&self, lots: &BTreeMap<NodeName, usize>, batch: &Batch, part: &Part) -> Batch {
+        let names = part.nodes.iter().filter_map(|node| batch.nodes.get(*node));
+        let mut figures = Batch { nodes: names.cloned().collect(), ..Batch::default() };
+        for lot in figures.nodes.iter().filter_map(|name| self.lots.get(*lots.get(name)?)) {
+            figures.price_micro = figures.price_micro.saturating_add(lot.price);
+            figures.eviction_cost = figures.eviction_cost.saturating_add(lot.eviction_cost);
         }
-        let mut order: Vec<(usize, usize)> =
-            numbers.into_iter().map(|(old, new)| (new, old)).collect();
-        order.sort_unstable();
-        let launches = order.iter().filter_map(|(_, old)| batch.replacements.get(*old));
-        part.replacements = launches.cloned().collect();
-        for lot in names.iter().filter_map(|name| self.lots.get(*lots.get(name)?)) {
-            part.price_micro = part.price_micro.saturating_add(lot.price);
-            part.eviction_cost = part.eviction_cost.saturating_add(lot.eviction_cost);
+        let moves = part.moves.iter().filter_map(|number| batch.moves.get(*number));
+        let numbers: BTreeSet<usize> = moves.filter_map(|one| replacement_of(&one.to)).collect();
+        let mut expected = 0_u64;
+        for launch in numbers.iter().filter_map(|number| batch.replacements.get(*number)) {
+            expected = expected.saturating_add(launch.hourly_price_micro);
+            figures.dearest_micro = figures.dearest_micro.saturating_add(dearest(launch));
         }
-        let sum = |price: &dyn Fn(&crate::planner::Launch) -> u64| {
-            part.replacements.iter().map(price).fold(0, u64::saturating_add)
-        };
-        let (expected, worst) = (sum(&|launch| launch.hourly_price_micro), sum(&dearest));
-        part.dearest_micro = worst;
-        part.saving_micro = i64::try_from(part.price_micro).unwrap_or(i64::MAX)
+        figures.saving_micro = i64::try_from(figures.price_micro).unwrap_or(i64::MAX)
             - i64::try_from(expected).unwrap_or(i64::MAX);
-        part
+        figures
     }
 }
 
+fn replacement_of(target: &MoveTarget) -> Option<usize> {
+    match target {
+        MoveTarget::Replacement(number) => Some(*number),
+        MoveTarget::Node(_) => None,
+    }
+}
+
+/// Gives a part its moves and replacements, which are numbered anew as its moves name them.
+fn fill(
+    part: &Part,
+    mut batch: Batch,
+    moves: &mut [Option<Move>],
+    launches: &mut [Option<Launch>],
+) -> Batch {
+    let mut numbers: BTreeMap<usize, usize> = BTreeMap::new();
+    for number in &part.moves {
+        let Some(mut one) = moves.get_mut(*number).and_then(Option::take) else { continue };
+        if let MoveTarget::Replacement(old) = one.to {
+            let known = numbers.get(&old).copied();
+            let new = known.unwrap_or_else(|| {
+                batch.replacements.extend(launches.get_mut(old).and_then(Option::take));
+                batch.replacements.len().saturating_sub(1)
+            });
+            numbers.insert(old, new);
+            one.to = MoveTarget::Replacement(new);
+        }
+        batch.moves.push(one);
+    }
+    batch
+}
+
 /// Nodes whose pods share replacements, set by set.
-fn linked(batch: &Batch) -> Vec<BTreeSet<NodeName>> {
-    let mut sets: Vec<(BTreeSet<NodeName>, BTreeSet<usize>)> =
-        batch.nodes.iter().map(|node| (BTreeSet::from([node.clone()]), BTreeSet::new())).collect();
+fn linked(batch: &Batch) -> Vec<Part> {
+    let places: BTreeMap<&NodeName, usize> =
+        batch.nodes.iter().enumerate().map(|(place, node)| (node, place)).collect();
+    let from = |one: &Move| places.get(&one.from).copied();
+    // Each node begins as a set of its own, named by its first; sets that meet at a replacement join.
+    let mut set_of: Vec<usize> = (0..batch.nodes.len()).collect();
+    let mut first_at: BTreeMap<usize, usize> = BTreeMap::new();
     for one in &batch.moves {
-        if let MoveTarget::Replacement(number) = one.to
-            && let Some((_, numbers)) = sets.iter_mut().find(|(nodes, _)| nodes.contains(&one.from))
-        {
-            numbers.insert(number);
+        let (Some(node), Some(number)) = (from(one), replacement_of(&one.to)) else { continue };
+        let other = *first_at.entry(number).or_insert(node);
+        join(&mut set_of, node, other);
+    }
+    let mut parts: BTreeMap<usize, Part> = BTreeMap::new();
+    for node in 0..batch.nodes.len() {
+        parts.entry(name_of(&set_of, node)).or_default().nodes.insert(node);
+    }
+    for (number, one) in batch.moves.iter().enumerate() {
+        let set = from(one).map(|node| name_of(&set_of, node));
+        if let Some(part) = set.and_then(|set| parts.get_mut(&set)) {
+            part.moves.push(number);
         }
     }
-    let mut done: Vec<(BTreeSet<NodeName>, BTreeSet<usize>)> = Vec::new();
-    for (mut nodes, mut numbers) in sets {
-        let (joined, apart): (Vec<_>, Vec<_>) =
-            done.into_iter().partition(|(_, others)| !others.is_disjoint(&numbers));
-        for (others, more) in joined {
-            nodes.extend(others);
-            numbers.extend(more);
-        }
-        done = apart;
-        done.push((nodes, numbers));
+    parts.into_values().collect()
+}
+
+/// The name of a node's set: nodes point to earlier ones, down to one that points to itself.
+fn name_of(set_of: &[usize], node: usize) -> usize {
+    let mut name = node;
+    while let Some(earlier) = set_of.get(name).filter(|earlier| **earlier < name) {
+        name = *earlier;
     }
-    done.into_iter().map(|(nodes, _)| nodes).collect()
+    name
+}
+
+fn join(set_of: &mut [usize], one: usize, other: usize) {
+    let (one, other) = (name_of(set_of, one), name_of(set_of, other));
+    if let Some(points) = set_of.get_mut(one.max(other)) {
+        *points = one.min(other);
+    }
 }

@@ -17,7 +17,7 @@ fn request() -> Value {
 fn launch_all(world: &mut World, plan: &Plan) {
     for (number, launch) in plan.launches.iter().enumerate() {
         world.in_flight.push(InFlightNode {
-            claim: NodeClaimName(format!("default-{number}")),
+            claim: NodeClaimName::from(format!("default-{number}")),
             node: None,
             nodepool: launch.nodepool.clone(),
             labels: launch.labels.clone(),

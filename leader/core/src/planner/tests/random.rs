@@ -257,7 +257,7 @@ fn build(case: &Case) -> World {
 fn carry_out(world: &mut World, plan: &Plan) {
     for (number, launch) in plan.launches.iter().enumerate() {
         world.in_flight.push(InFlightNode {
-            claim: NodeClaimName(format!("claim-{number}")),
+            claim: NodeClaimName::from(format!("claim-{number}")),
             node: None,
             nodepool: launch.nodepool.clone(),
             labels: launch.labels.clone(),
@@ -298,8 +298,8 @@ fn addable(world: &World, plan: &Plan) -> Option<(ObjectKey, String)> {
                     nodeclass: "default".to_owned(),
                     capacity_type: offering.capacity_type,
                     offerings: vec![LaunchOffering {
-                        instance_type: kind.name.clone(),
-                        zone: offering.zone.clone(),
+                        instance_type: kind.name.as_str().into(),
+                        zone: offering.zone.as_str().into(),
                         price_micro: offering.price,
                     }],
                     zones: vec![offering.zone.clone()],

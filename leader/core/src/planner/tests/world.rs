@@ -199,7 +199,7 @@ impl World {
 
     /// Moves a running pod to another namespace.
     pub(crate) fn move_pod(&mut self, name: &str, namespace: &str) {
-        let key = ObjectKey { namespace: "default".to_owned(), name: name.to_owned() };
+        let key = ObjectKey::new("default", name);
         let mut pod = self.view.pod(&key).unwrap().as_ref().clone();
         self.view.apply(ClusterEvent::Deleted(Kind::Pod, key));
         self.tell(format!("pod {name} is in namespace {namespace}"));

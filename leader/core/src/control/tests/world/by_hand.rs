@@ -97,7 +97,7 @@ impl World {
 
     /// Another driver's launch of a claim: its instance and the claim's status.
     pub(in super::super) fn launched_elsewhere(&mut self, claim: &str, id: &str) {
-        let id = InstanceId(id.to_owned());
+        let id = InstanceId::from(id);
         self.instances.insert(
             id.clone(),
             Instance {

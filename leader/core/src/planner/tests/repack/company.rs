@@ -34,7 +34,7 @@ fn zones() -> Cluster {
 /// A batch that empties a node; each move is a pod and a node.
 fn batch(from: &str, moves: &[(&str, &str)]) -> Batch {
     let moves = moves.iter().map(|(pod, to)| Move {
-        pod: ObjectKey { namespace: "default".to_owned(), name: (*pod).to_owned() },
+        pod: ObjectKey::new("default", *pod),
         from: from.into(),
         to: MoveTarget::Node((*to).into()),
     });
