@@ -91,6 +91,9 @@ pub(crate) enum BenchArgs {
     Memory(MemoryArgs),
     /// Print a made-up dump as kubectl would, to try `drover simulate` on.
     Dump(DumpArgs),
+    /// Many agents against leaders as processes: what their reports cost, and how soon a new leader has
+    /// heard of all.
+    Fleet(FleetArgs),
     /// From a spot notice in IMDS to the cordon, the first eviction and the replacement's launch.
     Notice(NoticeArgs),
     /// Time and cost of plans: pods a second, and how far above a lower bound.
@@ -206,6 +209,24 @@ pub(crate) struct AgentBenchArgs {
     /// Fail above so much CPU, percent of a core.
     #[arg(long, value_name = "PERCENT")]
     pub(crate) most_cpu: Option<f64>,
+}
+
+/// `drover bench fleet`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct FleetArgs {
+    /// Agents: processes on nodes that the leaders launch.
+    #[arg(long, default_value_t = 300)]
+    pub(crate) agents: u32,
+    /// Agents that are made up by one load generator in place of those: each reports and waits for
+    /// directives as a real one does, over connections of its own.
+    #[arg(long, value_name = "AGENTS", conflicts_with = "agents")]
+    pub(crate) simulated: Option<u32>,
+    /// Pods on each made-up agent's node.
+    #[arg(long, default_value_t = 30)]
+    pub(crate) pods_per_node: u32,
+    /// How long the leaders are watched before one is killed.
+    #[arg(long, default_value = "60s", value_parser = parse_delay)]
+    pub(crate) time: Duration,
 }
 
 /// `drover bench notice`.

@@ -3,9 +3,11 @@
 mod agent;
 mod dump;
 mod filler;
+mod fleet;
 mod memory;
 mod notice;
 mod plan;
+mod process;
 mod repack;
 
 use std::process::ExitCode;
@@ -18,6 +20,7 @@ pub(crate) fn run(args: BenchArgs) -> anyhow::Result<ExitCode> {
         BenchArgs::Agent(args) => agent::run(&args),
         BenchArgs::Memory(args) => memory::run(&args),
         BenchArgs::Dump(args) => dump::run(&args),
+        BenchArgs::Fleet(args) => fleet::run(&args),
         BenchArgs::Notice(args) => notice::run(&args),
         BenchArgs::Plan(args) => plan::run(&args),
         BenchArgs::Repack(args) => repack::run(&args),

@@ -28,6 +28,7 @@ use identities::LeaderFiles;
 use leaders::Leaders;
 use state_dir::StateDir;
 
+pub(crate) use identities::{agent_token, remove_agents};
 pub(crate) use tour::{Progress, Waited, wait};
 
 /// The name of the simulated cluster; its subnets and security groups are tagged with it.

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use super::filler::{Filler, on_stage};
+use super::process::{Memory, mebibytes};
 use crate::args::MemoryArgs;
 use crate::sandbox::Stage;
 
@@ -39,34 +40,16 @@ async fn measure(stage: &Stage, filler: &Filler) -> anyhow::Result<bool> {
 }
 
 fn report(stage: &Stage, name: &str, pids: &[u32]) {
-    let mut sizes: Vec<u64> = pids.iter().filter_map(|pid| resident_kilobytes(*pid)).collect();
+    let mut sizes: Vec<u64> =
+        pids.iter().filter_map(|pid| Some(Memory::of(*pid).ok()?.resident)).collect();
     sizes.sort_unstable();
     let (Some(least), Some(most)) = (sizes.first(), sizes.last()) else { return };
     let median = sizes.get(sizes.len() / 2).copied().unwrap_or_default();
-    let mib = |kilobytes: u64| kilobytes as f64 / 1024.0;
     stage.narrator.print(&format!(
         "{name:<8} {:>4} processes, RSS MiB: min {:.1}, median {:.1}, max {:.1}",
         sizes.len(),
-        mib(*least),
-        mib(median),
-        mib(*most)
+        mebibytes(*least),
+        mebibytes(median),
+        mebibytes(*most)
     ));
-}
-
-/// Resident kilobytes of a process, from `/proc/<pid>/status` (field `VmRSS`).
-fn resident_kilobytes(pid: u32) -> Option<u64> {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-    line.split_whitespace().next()?.parse().ok()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn this_process_has_memory() {
-        assert!(resident_kilobytes(std::process::id()).is_some_and(|kilobytes| kilobytes > 500));
-        assert_eq!(resident_kilobytes(u32::MAX), None);
-    }
 }

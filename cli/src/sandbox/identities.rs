@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use drover_common::call::{Call, Kind, KubernetesCall, Outcome, Target};
 use drover_common::cluster::ObjectKey;
 use drover_sandbox::{Authority, SharedWorld};
 use serde_json::{Value, json};
@@ -174,6 +175,41 @@ impl AgentFiles {
             write(&file, &issue(world, AGENT, &spec)?)?;
         }
         Ok(())
+    }
+}
+
+/// Makes an agent's pod on a node that no kubelet looks after; returns its token for the leaders.
+pub(crate) fn agent_token(world: &SharedWorld, node: &str) -> anyhow::Result<String> {
+    let name = format!("agent-on-{node}");
+    let object = json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": { "name": name, "namespace": NAMESPACE, "labels": { "app": "made-up" } },
+        "spec": {
+            "nodeName": node, "serviceAccountName": AGENT,
+            "containers": [{ "name": "agent", "image": "registry.example/agent:1" }],
+        },
+    });
+    let target = Target::namespaced(Kind::Pod, NAMESPACE, name.as_str());
+    let call = Call::Kubernetes(KubernetesCall::Create { target, object });
+    let made = match world.with(|world, now| world.apply(&call, now)) {
+        Outcome::Kubernetes(Ok(made)) => made,
+        other => anyhow::bail!("the API server answered {other:?}"),
+    };
+    let uid = made.pointer("/metadata/uid").and_then(Value::as_str).unwrap_or_default();
+    let spec = json!({
+        "audiences": ["drover"], "boundObjectRef": { "kind": "Pod", "name": name, "uid": uid },
+        "expirationSeconds": AGENT_TOKEN_LIFE,
+    });
+    issue(world, AGENT, &spec)
+}
+
+/// Takes the agents' DaemonSet away, for those who make agents of their own.
+pub(crate) fn remove_agents(world: &SharedWorld) -> anyhow::Result<()> {
+    let target = Target::namespaced(Kind::DaemonSet, NAMESPACE, AGENT);
+    let call = KubernetesCall::Delete { target, uid: None, grace_seconds: None };
+    match world.with(|world, now| world.apply(&Call::Kubernetes(call), now)) {
+        Outcome::Kubernetes(Ok(_)) => Ok(()),
+        other => anyhow::bail!("the API server answered {other:?}"),
     }
 }
 

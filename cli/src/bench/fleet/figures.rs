@@ -1,0 +1,79 @@
+//! How reports went.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+/// Counts and times since they were last taken.
+#[derive(Debug, Default)]
+pub(super) struct Figures(Mutex<Taken>);
+
+#[derive(Debug, Default)]
+pub(super) struct Taken {
+    answers: Vec<Duration>,
+    failures: usize,
+    polls: usize,
+}
+
+impl Figures {
+    fn with(&self, change: impl FnOnce(&mut Taken)) {
+        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    pub(super) fn answered(&self, time: Duration) {
+        self.with(|taken| taken.answers.push(time));
+    }
+
+    pub(super) fn failed(&self) {
+        self.with(|taken| taken.failures += 1);
+    }
+
+    pub(super) fn polled(&self) {
+        self.with(|taken| taken.polls += 1);
+    }
+
+    /// What there is, and begins anew.
+    pub(super) fn take(&self) -> Taken {
+        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Taken {
+    /// The figures of so long a time as text.
+    pub(super) fn line(mut self, time: Duration) -> String {
+        self.answers.sort_unstable();
+        let at = |share: usize| {
+            let rank = (self.answers.len() * share).div_ceil(100).max(1);
+            self.answers.get(rank - 1).copied().unwrap_or_default().as_secs_f64()
+        };
+        format!(
+            "{:.0} reports a second answered: p50 {:.3} s, p99 {:.3} s, max {:.3} s; {} not; {:.0} polls a \
+             second ended",
+            self.answers.len() as f64 / time.as_secs_f64(),
+            at(50),
+            at(99),
+            at(100),
+            self.failures,
+            self.polls as f64 / time.as_secs_f64(),
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn figures_are_of_the_time_since_they_were_taken() {
+        let figures = Figures::default();
+        for milliseconds in (1..=100).rev() {
+            figures.answered(Duration::from_millis(milliseconds));
+        }
+        figures.failed();
+        let line = figures.take().line(Duration::from_secs(10));
+        let wanted =
+            "10 reports a second answered: p50 0.050 s, p99 0.099 s, max 0.100 s; 1 not; 0 polls";
+        assert!(line.starts_with(wanted), "{line}");
+        let line = figures.take().line(Duration::from_secs(10));
+        assert!(line.starts_with("0 reports"), "{line}");
+    }
+}
