@@ -2,7 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::protocol::PodUsage;
+use crate::protocol::{PodUsage, UsageDigest};
+
+/// A change of traffic below this is none, bytes a second.
+const LEAST_RATE: u64 = 1 << 20;
 
 /// The use of pods by UID.
 pub type PodUses = BTreeMap<String, PodUsage>;
@@ -35,6 +38,22 @@ pub fn apply(told: &mut PodUses, changed: &[PodUsage], gone: &[String]) {
     for pod in changed {
         told.insert(pod.uid.clone(), pod.clone());
     }
+}
+
+/// Whether a node's own use is another now than what was told of it, by the same measures.
+pub fn is_news_of_node(before: &UsageDigest, now: &UsageDigest) -> bool {
+    let rate = |before: [u64; 2], now: [u64; 2]| {
+        before.iter().zip(now).any(|(before, now)| is_far(*before, now, 10, LEAST_RATE))
+    };
+    is_far(before.cpu_milli_mean, now.cpu_milli_mean, 10, LEAST_CPU)
+        || is_far(before.cpu_milli_max, now.cpu_milli_max, 10, LEAST_CPU)
+        || is_far(before.memory_working_set, now.memory_working_set, 50, LEAST_MEMORY)
+        || differ(before.pressure_permille, now.pressure_permille, |before, now| {
+            let mut shares = before.iter().zip(now);
+            shares.any(|(before, now)| is_far((*before).into(), now.into(), 10, LEAST_SHARE))
+        })
+        || differ(before.network_bytes_per_second, now.network_bytes_per_second, rate)
+        || differ(before.disk_bytes_per_second, now.disk_bytes_per_second, rate)
 }
 
 fn is_news(before: &PodUsage, now: &PodUsage) -> bool {

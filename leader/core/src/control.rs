@@ -143,6 +143,14 @@ pub struct Control {
     dirty_since: Option<Timestamp>,
 }
 
+/// When everything is looked at after an input.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Look {
+    Now,
+    Soon,
+    AtTheUsualTime,
+}
+
 impl Control {
     /// A replica that has seen nothing yet.
     pub fn new(settings: Settings) -> Self {
@@ -173,11 +181,13 @@ impl Control {
     /// applied, when [`Control::next_wakeup`] has come and no other input waits, and at least every
     /// 250 ms.
     pub fn step(&mut self, state: &State, input: Input, now: Timestamp) -> Vec<Effect> {
-        if self.take_in(state, input, now) {
-            self.dirty_since = None;
-            self.reconcile(state, now);
-        } else {
-            self.dirty_since.get_or_insert(now);
+        match self.take_in(state, input, now) {
+            Look::Now => {
+                self.dirty_since = None;
+                self.reconcile(state, now);
+            }
+            Look::Soon => drop(self.dirty_since.get_or_insert(now)),
+            Look::AtTheUsualTime => {}
         }
         self.calls.take_effects()
     }
@@ -205,9 +215,9 @@ impl Control {
         self.reign.map(|reign| reign.term)
     }
 
-    /// Takes an input in; returns whether everything is to be looked at now. Bursts (watches,
-    /// answers) are taken in one by one and looked at together at the next tick.
-    fn take_in(&mut self, state: &State, input: Input, now: Timestamp) -> bool {
+    /// Takes an input in; returns when everything is to be looked at. Bursts (watches, answers) are taken
+    /// in one by one and looked at together at the next tick; that agents are well changes nothing.
+    fn take_in(&mut self, state: &State, input: Input, now: Timestamp) -> Look {
         match input {
             Input::Leading { term } => self.begin_reign(term, now),
             Input::Deposed => self.end_reign(),
@@ -215,16 +225,19 @@ impl Control {
             Input::Cluster(event) => {
                 self.activity.observe(&self.view, &event, now);
                 self.view.apply(event);
-                return false;
+                return Look::Soon;
             }
-            Input::Report(report) => return self.take_report(state, *report, now),
+            Input::Report(report) => {
+                let is_news = self.take_report(state, *report, now);
+                return if is_news { Look::Now } else { Look::AtTheUsualTime };
+            }
             Input::Answer { key, outcome } => {
                 self.take_answer(state, &key, outcome, now);
-                return false;
+                return Look::Soon;
             }
             Input::ProposalRejected(command) => self.calls.proposal_rejected(&command.change),
         }
-        true
+        Look::Now
     }
 
     fn begin_reign(&mut self, term: u64, now: Timestamp) {

@@ -6,7 +6,7 @@ use drover_common::id::{BootId, InstanceId, NodeName};
 use drover_common::protocol::{
     Directive, DrainPhase, DrainReport, Notice, NoticeKind, Report, UsageDigest,
 };
-use drover_common::usage_news::{PodUses, apply};
+use drover_common::usage_news::{PodUses, apply, is_news_of_node};
 use jiff::{SignedDuration, Timestamp};
 
 use super::Control;
@@ -16,6 +16,9 @@ use crate::state::{Stage, State};
 
 /// An agent that has said nothing for so long, on a node that is gone, is gone, too.
 const FORGOTTEN_AFTER: SignedDuration = SignedDuration::from_mins(10);
+
+/// Use in the log counts for a day: it is renewed well before, also where it is no news.
+const USAGE_LASTS: SignedDuration = SignedDuration::from_hours(6);
 
 /// Pods of one node that are remembered from report to report; kubelets run far fewer.
 const MOST_PODS: usize = 2_000;
@@ -101,7 +104,9 @@ impl Agents {
         }) {
             return None;
         }
-        let drain_changed = before.map(|agent| &agent.drain) != Some(&report.drain);
+        // That an agent is heard for the first time is no news: of ten thousand, a new leader hears all.
+        let known = before.and_then(|agent| agent.drain.as_ref());
+        let drain_changed = known != report.drain.as_ref();
         let (usage, pods_of) = complete(before, report);
         let agent = Agent {
             seen_at: now,
@@ -131,7 +136,7 @@ impl Control {
         for notice in &report.notices {
             urgent |= self.propose_notice(state, &report, notice, now);
         }
-        self.batch_usage(now);
+        self.batch_usage(state, now);
         urgent
     }
 
@@ -208,8 +213,8 @@ impl Control {
         self.propose(change, now)
     }
 
-    /// Puts measured use into the log, all nodes in one entry.
-    fn batch_usage(&mut self, now: Timestamp) {
+    /// Puts measured use into the log where it is news, all nodes in one entry.
+    fn batch_usage(&mut self, state: &State, now: Timestamp) {
         let due = self
             .agents
             .usage_batched_at
@@ -217,6 +222,7 @@ impl Control {
         if !due {
             return;
         }
+        self.agents.usage_batched_at = Some(now);
         self.agents.forget(now, |node| self.view.nodes().contains_key(node));
         let digests: Vec<(NodeName, UsageDigest)> = self
             .agents
@@ -224,15 +230,19 @@ impl Control {
             .iter()
             .filter(|(_, agent)| agent.fresh_usage)
             .filter_map(|(node, agent)| {
-                let totals = UsageDigest { pods: Vec::new(), ..agent.usage.clone()? };
-                Some((node.clone(), totals))
+                let usage = agent.usage.as_ref()?;
+                let known =
+                    state.usage.get(node).filter(|(at, _)| now.duration_since(*at) < USAGE_LASTS);
+                if known.is_some_and(|(_, known)| !is_news_of_node(known, usage)) {
+                    return None;
+                }
+                Some((node.clone(), UsageDigest { pods: Vec::new(), ..usage.clone() }))
             })
             .collect();
         if digests.is_empty() {
             return;
         }
         if self.propose(Change::RecordUsage { digests }, now) {
-            self.agents.usage_batched_at = Some(now);
             for agent in self.agents.by_node.values_mut() {
                 agent.fresh_usage = false;
             }

@@ -36,6 +36,22 @@ fn tell(rig: &mut Rig, report: &mut Report, evicted: u32, phase: DrainPhase, lef
     rig.run(1);
 }
 
+#[test]
+fn that_an_agent_is_well_is_no_reason_to_look_at_everything() {
+    let mut rig = Rig::new();
+    rig.world.add_pods("web", 2, 800);
+    rig.run(10);
+    let instance = rig.world.running_instances()[0].instance.clone();
+    let mut report = rig.report(&instance, None);
+    for _ in 0..3 {
+        report.sequence += 1;
+        assert_eq!(rig.control.next_wakeup(), None);
+        rig.step(Input::Report(Box::new(report.clone())));
+    }
+    assert_eq!(rig.control.next_wakeup(), None);
+    assert_eq!(rig.control.status(&rig.state, rig.world.now).agents, 1);
+}
+
 fn events(rig: &Rig, reason: &str) -> Vec<String> {
     let all = rig.world.list(Kind::Event);
     let own = all.iter().filter(|event| event["reason"] == reason);
