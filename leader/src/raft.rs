@@ -9,6 +9,7 @@ mod bootstrap;
 mod flusher;
 mod identity;
 mod leadership;
+mod log_size;
 mod log_store;
 mod network;
 mod peer_clients;
@@ -213,6 +214,9 @@ impl Group {
         };
         transport.serve(server::router(receiver), clients.clone(), &tasks, &stop);
         let leadership = leadership::watch(&raft, config.timings.election_max, &tasks, &stop);
+        let small = log_size::keep_small(raft.clone(), log.clone(), log_size::MOST_BYTES);
+        let ended = stop.clone();
+        tasks.spawn(async move { ended.run_until_cancelled(small).await });
         if was_empty && config.peers.keys().next() == Some(&config.replica) {
             let founding = bootstrap::found_group(
                 raft.clone(),

@@ -14,7 +14,9 @@ use drover_common::call::Kind;
 use drover_core::control::{Control, Settings};
 use drover_ec2::Ec2;
 use tokio::net::TcpListener;
+use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
+use tokio::task::JoinError;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -63,6 +65,9 @@ pub enum RunError {
     /// A certificate can't be used.
     #[error(transparent)]
     Certificate(#[from] CertificateError),
+    /// The threads for Raft can't start, or broke down.
+    #[error("the threads of Raft: {0}")]
+    Threads(#[source] std::io::Error),
     /// The API server can't start, or ended.
     #[error("the API server ended: {0}")]
     Api(String),
@@ -77,14 +82,14 @@ pub enum RunError {
 /// The replica can't start or can't go on. The process should exit: Raft does not recover from a
 /// disk that fails.
 pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunError> {
-    let transport = transport(&config).await?;
+    let raft = RaftRuntime::start()?;
     let api_credentials = (config.api_certificate.clone())
         .map(|files| Credentials::load(files, Callers::Anybody))
         .transpose()?;
     let api_listener = bind(config.api_listen).await?;
     let kubernetes = drover_kubernetes::connect(config.kubeconfig.as_deref(), None).await?;
     let ec2 = Ec2::connect(config.aws.clone()).await;
-    let group = Arc::new(Group::start(config.group.clone(), transport).await?);
+    let group = Arc::new(raft.take_part(&config).await?);
     tracing::info!(
         replica = config.group.replica,
         raft = %config.raft_listen,
@@ -146,6 +151,36 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunE
     tasks.wait().await;
     tracing::info!(replica = config.group.replica, "The leader replica has stopped.");
     ended
+}
+
+/// Threads of Raft's own: however busy the API and the deciding are, heartbeats and votes come in time.
+struct RaftRuntime(Option<Runtime>);
+
+impl RaftRuntime {
+    fn start() -> Result<Self, RunError> {
+        let mut builder = tokio::runtime::Builder::new_multi_thread();
+        let builder = builder.worker_threads(1).thread_name("raft").enable_all();
+        builder.build().map(|runtime| Self(Some(runtime))).map_err(RunError::Threads)
+    }
+
+    /// Takes part in the group on these threads.
+    async fn take_part(&self, config: &Config) -> Result<Group, RunError> {
+        let own = config.clone();
+        let started =
+            async move { Ok(Group::start(own.group.clone(), transport(&own).await?).await?) };
+        let Some(runtime) = &self.0 else { return started.await };
+        let ended = |error: JoinError| RunError::Threads(std::io::Error::other(error));
+        runtime.spawn(started).await.map_err(ended)?
+    }
+}
+
+impl Drop for RaftRuntime {
+    fn drop(&mut self) {
+        // To wait for the threads is not allowed on another runtime's.
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
 }
 
 /// What the replicas speak over, as configured.

@@ -11,7 +11,7 @@ use openraft::storage::IOFlushed;
 use redb::{Database, Durability, ReadableDatabase, ReadableTable, TableDefinition};
 use tokio::sync::oneshot;
 
-use super::log_store::LogContent;
+use super::log_store::{Kept, LogContent};
 use super::types::TypeConfig;
 
 const ENTRIES: TableDefinition<'static, u64, &[u8]> = TableDefinition::new("entries");
@@ -57,6 +57,10 @@ impl Write {
 }
 
 /// The log's redb file.
+/// What redb may keep in memory of the file. Readers find all that they need elsewhere; its own default is a
+/// gibibyte.
+const CACHE_BYTES: usize = 8 << 20;
+
 pub(super) struct LogFile {
     database: Database,
 }
@@ -65,7 +69,9 @@ impl LogFile {
     pub(super) fn open(path: &Path) -> io::Result<Self> {
         let give_up = Instant::now() + OPEN_PATIENCE;
         loop {
-            match Database::builder().set_check_integrity_on_open(true).create(path) {
+            let mut builder = Database::builder();
+            builder.set_cache_size(CACHE_BYTES).set_check_integrity_on_open(true);
+            match builder.create(path) {
                 Ok(database) => return Ok(Self { database }),
                 Err(redb::DatabaseError::DatabaseAlreadyOpen) if Instant::now() < give_up => {
                     thread::sleep(Duration::from_millis(20));
@@ -98,10 +104,11 @@ impl LogFile {
         let entries = read.open_table(ENTRIES).map_err(io::Error::other)?;
         for item in entries.iter().map_err(io::Error::other)? {
             let (index, bytes) = item.map_err(io::Error::other)?;
-            let entry = serde_json::from_slice(bytes.value()).map_err(|error| {
+            let bytes = bytes.value();
+            let entry = serde_json::from_slice(bytes).map_err(|error| {
                 io::Error::other(format!("log entry {} is unreadable: {error}", index.value()))
             })?;
-            content.entries.insert(index.value(), entry);
+            content.entries.insert(index.value(), Kept { entry, bytes: bytes.len() });
         }
         check_consecutive(&content)?;
         Ok(content)

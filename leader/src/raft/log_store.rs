@@ -19,10 +19,17 @@ use tokio::sync::oneshot;
 use super::flusher::{Flusher, LogFile, Write};
 use super::types::{Entry, LogId, TypeConfig, Vote};
 
+/// An entry, and how many bytes it is in the file.
+#[derive(Debug)]
+pub(super) struct Kept {
+    pub(super) entry: Entry,
+    pub(super) bytes: usize,
+}
+
 /// What the file holds, plus what is on its way there.
 #[derive(Debug, Default)]
 pub(super) struct LogContent {
-    pub(super) entries: BTreeMap<u64, Entry>,
+    pub(super) entries: BTreeMap<u64, Kept>,
     pub(super) vote: Option<Vote>,
     pub(super) committed: Option<LogId>,
     pub(super) purged: Option<LogId>,
@@ -56,6 +63,11 @@ impl LogStore {
     /// The last entry that was purged into a snapshot.
     pub(crate) fn last_purged(&self) -> Option<LogId> {
         self.read().purged
+    }
+
+    /// Bytes of all entries that are not purged.
+    pub(crate) fn bytes(&self) -> usize {
+        self.read().entries.values().map(|kept| kept.bytes).sum()
     }
 
     /// Milliseconds the slowest write to the disk took since the last call.
@@ -97,7 +109,7 @@ impl RaftLogReader<TypeConfig> for LogStore {
         let entries = content.entries.range(start..);
         Ok(entries
             .take_while(|(index, _)| range.contains(index))
-            .map(|(_, entry)| entry.clone())
+            .map(|(_, kept)| kept.entry.clone())
             .collect())
     }
 
@@ -111,7 +123,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
 
     async fn get_log_state(&mut self) -> Result<LogState<TypeConfig>, io::Error> {
         let content = self.read();
-        let last = content.entries.last_key_value().map(|(_, entry)| entry.log_id());
+        let last = content.entries.last_key_value().map(|(_, kept)| kept.entry.log_id());
         Ok(LogState { last_purged_log_id: content.purged, last_log_id: last.or(content.purged) })
     }
 
@@ -148,8 +160,9 @@ impl RaftLogStorage<TypeConfig> for LogStore {
             let mut content = self.write();
             for entry in entries {
                 let index = entry.index();
-                encoded.push((index, serde_json::to_vec(&entry)?));
-                content.entries.insert(index, entry);
+                let written = serde_json::to_vec(&entry)?;
+                content.entries.insert(index, Kept { entry, bytes: written.len() });
+                encoded.push((index, written));
             }
         }
         self.flusher.submit(Write::Append { entries: encoded, done: callback })
