@@ -24,6 +24,10 @@ const REPORT_TIMEOUT: Duration = Duration::from_secs(5);
 const POLL_TIMEOUT: Duration = Duration::from_secs(32);
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// What can wait is tried again after so long at first: of thousands of agents that lose their leader at once,
+/// the others would hear little else.
+const FIRST_CALM_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_CALM_PAUSE: Duration = Duration::from_secs(10);
 
 /// Why the leaders can't be talked to at all.
 #[derive(Debug, thiserror::Error)]
@@ -153,21 +157,28 @@ impl Leaders {
         Ok(answer)
     }
 
-    /// Turns to the next leader; pauses when all have failed.
-    async fn fail_over(&mut self, what: &str, error: &str) {
+    /// Turns to the next leader; pauses when all have failed, and for what can wait at once.
+    async fn fail_over(&mut self, what: &str, error: &str, can_wait: bool) {
         self.failures = self.failures.saturating_add(1);
         let leader = self.url("");
         self.current = (self.current.saturating_add(1)).checked_rem(self.urls.len()).unwrap_or(0);
         let rounds = usize::try_from(self.failures).unwrap_or(usize::MAX) / self.urls.len().max(1);
         if rounds == 0 {
             tracing::debug!(what, %leader, %error, "Leader failed; trying another.");
-            return;
+            if !can_wait {
+                return;
+            }
         }
         if rounds == 1 && self.failures as usize == self.urls.len() {
             tracing::warn!(what, %leader, %error, "No leader answers; the node is guarded alone.");
         }
         let factor = 1_u32 << rounds.min(6).saturating_sub(1);
-        let full = FIRST_PAUSE.saturating_mul(factor).min(LONGEST_PAUSE);
+        let (first, longest) = if can_wait {
+            (FIRST_CALM_PAUSE, LONGEST_CALM_PAUSE)
+        } else {
+            (FIRST_PAUSE, LONGEST_PAUSE)
+        };
+        let full = first.saturating_mul(factor).min(longest);
         let permille = u32::try_from(random() % 500).unwrap_or(0).saturating_add(500);
         tokio::time::sleep(full.saturating_mul(permille) / 1000).await;
     }
@@ -202,10 +213,13 @@ impl Leaders {
                         break;
                     }
                     // News shortens the pause: it may be a notice.
-                    Err(error) => tokio::select! {
-                        () = self.fail_over("report", &error) => {}
-                        changed = reports.changed() => if changed.is_err() { return },
-                    },
+                    Err(error) => {
+                        let can_wait = report.notices.is_empty() && report.drain.is_none();
+                        tokio::select! {
+                            () = self.fail_over("report", &error, can_wait) => {}
+                            changed = reports.changed() => if changed.is_err() { return },
+                        }
+                    }
                 }
             }
         }
@@ -250,7 +264,7 @@ impl Leaders {
                     }
                 }
                 Err(error) => {
-                    self.fail_over("directives", &error).await;
+                    self.fail_over("directives", &error, true).await;
                     // Sequences are each replica's own.
                     after = 0;
                 }
