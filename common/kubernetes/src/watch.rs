@@ -1,6 +1,7 @@
 //! One kind's list and watch, as a stream of slim [`ClusterEvent`]s that never ends by itself.
 
 mod lines;
+mod page;
 #[cfg(test)]
 mod tests;
 
@@ -9,7 +10,7 @@ use std::hash::{BuildHasher, Hasher};
 use std::time::Duration;
 
 use drover_common::call::Kind;
-use drover_common::cluster::{ClusterEvent, ClusterObject, ObjectKey};
+use drover_common::cluster::{ClusterEvent, ObjectKey};
 use http::{Request, StatusCode, header};
 use http_body_util::{BodyExt, Limited};
 use kube::Client;
@@ -21,6 +22,7 @@ use tokio::sync::mpsc;
 use crate::execute::with_sources;
 use crate::path;
 use lines::Lines;
+use page::{Item, Page};
 
 /// Objects per page, as client-go's pager asks for.
 const PAGE: u32 = 500;
@@ -93,21 +95,6 @@ struct Watch {
 }
 
 #[derive(Deserialize)]
-struct Page {
-    metadata: PageMetadata,
-    items: Option<Vec<Value>>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct PageMetadata {
-    #[serde(default)]
-    resource_version: String,
-    #[serde(default)]
-    r#continue: String,
-}
-
-#[derive(Deserialize)]
 struct Line {
     r#type: String,
     object: Value,
@@ -138,7 +125,7 @@ impl Watch {
         let mut page = self.page("").await?;
         self.emit(ClusterEvent::Restarted(self.kind)).await;
         loop {
-            for item in page.items.unwrap_or_default() {
+            for item in page.items {
                 self.apply(item).await;
             }
             if page.metadata.r#continue.is_empty() {
@@ -165,7 +152,7 @@ impl Watch {
                 .await
                 .map_err(|error| Break::Failed(with_sources(&*error)))?
                 .to_bytes();
-            serde_json::from_slice(&bytes)
+            Page::read(self.kind, &bytes)
                 .map_err(|error| Break::Failed(format!("the list is unreadable: {error}")))
         };
         tokio::time::timeout(ANSWER_TIMEOUT, read)
@@ -215,7 +202,7 @@ impl Watch {
                 .map_err(|error| Break::Failed(format!("a watch line is unreadable: {error}")))?;
             let seen = text(&line.object, "/metadata/resourceVersion");
             match line.r#type.as_str() {
-                "ADDED" | "MODIFIED" => self.apply(line.object).await,
+                "ADDED" | "MODIFIED" => self.apply(Item::new(self.kind, line.object)).await,
                 "DELETED" => self.delete(&line.object).await,
                 "BOOKMARK" => {}
                 "ERROR" if line.object.get("code").and_then(Value::as_u64) == Some(410) => {
@@ -250,10 +237,9 @@ impl Watch {
         }
     }
 
-    async fn apply(&mut self, object: Value) {
-        let uid = text(&object, "/metadata/uid");
-        let version = text(&object, "/metadata/resourceVersion");
-        match ClusterObject::from_json(self.kind, object) {
+    async fn apply(&mut self, item: Item) {
+        let Item { uid, version, object } = item;
+        match object {
             Ok(object) => {
                 self.unreadable.remove(&uid);
                 self.emit(ClusterEvent::Applied(object)).await;

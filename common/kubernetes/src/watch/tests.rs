@@ -5,6 +5,7 @@ use axum::Router;
 use axum::body::Body as AnswerBody;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
+use drover_common::cluster::ClusterObject;
 use kube::Config;
 use serde_json::json;
 
