@@ -159,8 +159,9 @@ impl Leaders {
         Ok(answer)
     }
 
-    /// Turns to the next leader; pauses when all have failed, and for what can wait at once.
-    async fn fail_over(&mut self, what: &str, error: &str, can_wait: bool) {
+    /// Turns to the next leader; returns how long to pause before, which is not at all until all have failed,
+    /// but for what can wait.
+    fn fail_over(&mut self, what: &str, error: &str, can_wait: bool) -> Duration {
         self.failures = self.failures.saturating_add(1);
         let leader = self.url("");
         self.current = (self.current.saturating_add(1)).checked_rem(self.urls.len()).unwrap_or(0);
@@ -168,7 +169,7 @@ impl Leaders {
         if rounds == 0 {
             tracing::debug!(what, %leader, %error, "Leader failed; trying another.");
             if !can_wait {
-                return;
+                return Duration::ZERO;
             }
         }
         if rounds == 1 && self.failures as usize == self.urls.len() {
@@ -182,7 +183,7 @@ impl Leaders {
         };
         let full = first.saturating_mul(factor).min(longest);
         let permille = u32::try_from(random() % 500).unwrap_or(0).saturating_add(500);
-        tokio::time::sleep(full.saturating_mul(permille) / 1000).await;
+        full.saturating_mul(permille) / 1000
     }
 
     fn succeed(&mut self, what: &str) {
@@ -217,8 +218,9 @@ impl Leaders {
                     // News shortens the pause: it may be a notice.
                     Err(error) => {
                         let can_wait = report.notices.is_empty() && report.drain.is_none();
+                        let pause = self.fail_over("report", &error, can_wait);
                         tokio::select! {
-                            () = self.fail_over("report", &error, can_wait) => {}
+                            () = tokio::time::sleep(pause) => {}
                             changed = reports.changed() => if changed.is_err() { return },
                         }
                     }
@@ -266,7 +268,7 @@ impl Leaders {
                     }
                 }
                 Err(error) => {
-                    self.fail_over("directives", &error, true).await;
+                    tokio::time::sleep(self.fail_over("directives", &error, true)).await;
                     // Sequences are each replica's own.
                     after = 0;
                 }

@@ -135,6 +135,33 @@ mod tests {
     }
 
     #[test]
+    fn a_node_has_news_when_anything_it_measures_is_another() {
+        let before = UsageDigest {
+            cpu_milli_mean: 1_000,
+            memory_working_set: 1 << 30,
+            pressure_permille: Some([0; 3]),
+            network_bytes_per_second: Some([10 << 20, 0]),
+            ..UsageDigest::default()
+        };
+        let with = |change: &dyn Fn(&mut UsageDigest)| {
+            let mut now = before.clone();
+            change(&mut now);
+            is_news_of_node(&before, &now)
+        };
+        assert!(!with(&|_| ()));
+        assert!(!with(&|now| now.cpu_milli_mean = 1_090));
+        assert!(with(&|now| now.cpu_milli_mean = 1_100));
+        assert!(with(&|now| now.cpu_milli_max = 50));
+        assert!(!with(&|now| now.memory_working_set += 1 << 20));
+        assert!(with(&|now| now.memory_working_set += 1 << 28));
+        assert!(with(&|now| now.pressure_permille = Some([0, 0, 50])));
+        assert!(with(&|now| now.pressure_permille = None));
+        assert!(with(&|now| now.network_bytes_per_second = Some([10 << 20, 2 << 20])));
+        assert!(with(&|now| now.disk_bytes_per_second = Some([0; 2])));
+        assert!(!with(&|now| now.interval_seconds = 20), "how long it took is none");
+    }
+
+    #[test]
     fn what_changes_little_is_no_news_and_a_killed_process_is() {
         let before = PodUsage { cpu_milli_mean: 1_000, ..PodUsage::default() };
         let told = PodUses::from([(String::new(), before.clone())]);

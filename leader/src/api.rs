@@ -50,7 +50,10 @@ impl Shared {
         gate: Gate,
         peers: Option<&ClientCredentials>,
     ) -> Result<Self, reqwest::Error> {
-        let builder = reqwest::Client::builder().connect_timeout(CONNECT_TIMEOUT).no_proxy();
+        // A connection for each request: what agents wait for is held open for long, and would use up the
+        // streams that one HTTP/2 connection may have.
+        let builder =
+            reqwest::Client::builder().connect_timeout(CONNECT_TIMEOUT).no_proxy().http1_only();
         let (scheme, builder) = match peers {
             None => ("http", builder),
             Some(peers) => ("https", builder.tls_certs_only(peers.authorities.clone())),

@@ -214,7 +214,8 @@ impl Group {
         };
         transport.serve(server::router(receiver), clients.clone(), &tasks, &stop);
         let leadership = leadership::watch(&raft, config.timings.election_max, &tasks, &stop);
-        let small = log_size::keep_small(raft.clone(), log.clone(), log_size::MOST_BYTES);
+        let small =
+            log_size::keep_small(raft.clone(), log.clone(), log_size::MOST_BYTES, log_size::LOOK);
         let ended = stop.clone();
         tasks.spawn(async move { ended.run_until_cancelled(small).await });
         if was_empty && config.peers.keys().next() == Some(&config.replica) {

@@ -159,7 +159,7 @@ struct RaftRuntime(Option<Runtime>);
 impl RaftRuntime {
     fn start() -> Result<Self, RunError> {
         let mut builder = tokio::runtime::Builder::new_multi_thread();
-        let builder = builder.worker_threads(1).thread_name("raft").enable_all();
+        let builder = builder.worker_threads(2).thread_name("raft").enable_all();
         builder.build().map(|runtime| Self(Some(runtime))).map_err(RunError::Threads)
     }
 

@@ -56,11 +56,11 @@ impl Write {
     }
 }
 
-/// The log's redb file.
 /// What redb may keep in memory of the file. Readers find all that they need elsewhere; its own default is a
 /// gibibyte.
 const CACHE_BYTES: usize = 8 << 20;
 
+/// The log's redb file.
 pub(super) struct LogFile {
     database: Database,
 }

@@ -245,6 +245,33 @@ fn a_killed_leader_is_replaced_and_catches_up_from_its_disk() {
 }
 
 #[test]
+fn a_log_of_few_but_large_entries_is_compacted() {
+    const MOST: usize = 100_000;
+    let mut cluster = Cluster::start(1);
+    let (replica, term) = cluster.leader(Duration::from_secs(10));
+    let Replica { runtime, group } = &cluster.replicas[&replica];
+    let look = Duration::from_millis(50);
+    let small = log_size::keep_small(group.raft.clone(), group.log.clone(), MOST, look);
+    let task = runtime.spawn(small);
+    let mut last = 0;
+    for number in 0..20 {
+        let large = pause_by(&format!("{number}-{}", "x".repeat(20_000)));
+        last = cluster.propose(replica, term, large).unwrap();
+    }
+    let begun = Instant::now();
+    while cluster.replicas[&replica].group.log.bytes() > MOST {
+        assert!(begun.elapsed() < Duration::from_secs(15), "the log stays large");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    task.abort();
+    let before = cluster.replicas[&replica].group.state();
+    cluster.kill(replica);
+    cluster.start_replica(replica);
+    cluster.wait_applied(replica, last);
+    assert_eq!(cluster.replicas[&replica].group.state(), before);
+}
+
+#[test]
 fn leadership_is_handed_over_at_once() {
     let cluster = Cluster::start(3);
     let (first, term) = cluster.leader(Duration::from_secs(10));

@@ -185,6 +185,7 @@ mod tests {
 
     #[test]
     fn only_news_is_told_of_pods_to_someone_who_knows_the_rest() {
+        drover_kubernetes::install_crypto_provider();
         let agent = SimulatedAgent::new(
             7,
             "n".to_owned(),

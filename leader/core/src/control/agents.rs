@@ -80,7 +80,26 @@ impl Agents {
         self.counts = AgentCounts::default();
         for agent in self.by_node.values_mut() {
             agent.pods_of = None;
+            agent.fresh_usage = false;
         }
+    }
+
+    /// Use that was told since the last batch, of nodes where it is news to the log.
+    fn usage_news(&mut self, state: &State, now: Timestamp) -> Vec<(NodeName, UsageDigest)> {
+        let mut news = Vec::new();
+        for (node, agent) in self.by_node.iter_mut().filter(|(_, agent)| agent.fresh_usage) {
+            let known =
+                state.usage.get(node).filter(|(at, _)| now.duration_since(*at) < USAGE_LASTS);
+            let is_news =
+                |usage: &&UsageDigest| known.is_none_or(|(_, known)| is_news_of_node(known, usage));
+            match agent.usage.as_ref().filter(is_news) {
+                Some(usage) => {
+                    news.push((node.clone(), UsageDigest { pods: Vec::new(), ..usage.clone() }));
+                }
+                None => agent.fresh_usage = false,
+            }
+        }
+        news
     }
 
     /// Pods left on nodes whose drains are under way, by agents that reported lately.
@@ -224,21 +243,7 @@ impl Control {
         }
         self.agents.usage_batched_at = Some(now);
         self.agents.forget(now, |node| self.view.nodes().contains_key(node));
-        let digests: Vec<(NodeName, UsageDigest)> = self
-            .agents
-            .by_node
-            .iter()
-            .filter(|(_, agent)| agent.fresh_usage)
-            .filter_map(|(node, agent)| {
-                let usage = agent.usage.as_ref()?;
-                let known =
-                    state.usage.get(node).filter(|(at, _)| now.duration_since(*at) < USAGE_LASTS);
-                if known.is_some_and(|(_, known)| !is_news_of_node(known, usage)) {
-                    return None;
-                }
-                Some((node.clone(), UsageDigest { pods: Vec::new(), ..usage.clone() }))
-            })
-            .collect();
+        let digests = self.agents.usage_news(state, now);
         if digests.is_empty() {
             return;
         }

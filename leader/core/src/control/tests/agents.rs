@@ -52,6 +52,26 @@ fn that_an_agent_is_well_is_no_reason_to_look_at_everything() {
     assert_eq!(rig.control.status(&rig.state, rig.world.now).agents, 1);
 }
 
+#[test]
+fn use_goes_into_the_log_where_it_is_news() {
+    let (mut rig, mut report, _) = draining();
+    report.notices.clear();
+    let mut log = |rig: &mut Rig, cpu_milli_mean| {
+        rig.run(15);
+        report.sequence += 1;
+        report.usage = Some(UsageDigest { cpu_milli_mean, ..UsageDigest::default() });
+        rig.step(Input::Report(Box::new(report.clone())));
+        rig.run(1);
+        rig.state.usage.get(&report.node).cloned().unwrap()
+    };
+    let first = log(&mut rig, 1_000);
+    assert_eq!(first.1.cpu_milli_mean, 1_000);
+    assert_eq!(log(&mut rig, 1_050), first, "a twentieth more is none");
+    let later = log(&mut rig, 1_200);
+    assert_eq!(later.1.cpu_milli_mean, 1_200);
+    assert!(later.0 > first.0);
+}
+
 fn events(rig: &Rig, reason: &str) -> Vec<String> {
     let all = rig.world.list(Kind::Event);
     let own = all.iter().filter(|event| event["reason"] == reason);
