@@ -93,8 +93,9 @@ impl Requirement {
     /// The set of values it allows.
     ///
     /// # Errors
-    /// The key and the rule it breaks: `In` and `NotIn` need values, comparisons exactly one
-    /// integer, `minValues` is 1 to 50 and not more than the values of an `In`.
+    /// The key and the rule it breaks: `In` needs values, comparisons exactly one integer, `minValues` is
+    /// 1 to 50 and not more than the values of an `In`. (`NotIn` without values rules nothing out, as NodePools
+    /// may have it.)
     pub fn to_value_set(&self) -> Result<ValueSet, RequirementError> {
         let error = |reason: String| RequirementError { key: self.key.clone(), reason };
         if self.key.is_empty() || self.key.len() > LONGEST_KEY {
@@ -107,8 +108,8 @@ impl Requirement {
         }
         self.check_min_values().map_err(error)?;
         let set = match self.operator {
-            Operator::In | Operator::NotIn if self.values.is_empty() => {
-                return Err(error(format!("{} needs at least one value", self.operator)));
+            Operator::In if self.values.is_empty() => {
+                return Err(error("In needs at least one value".to_owned()));
             }
             Operator::In => ValueSet::one_of(self.values.iter().cloned()),
             Operator::NotIn => ValueSet::none_of(self.values.iter().cloned()),

@@ -95,6 +95,13 @@ proptest! {
 }
 
 #[test]
+fn a_list_of_nothing_rules_nothing_out() {
+    let set = requirement(Operator::NotIn, &[]).to_value_set().unwrap();
+    assert!(set.contains("anything") && set.may_be_absent());
+    assert_eq!(set.to_requirements("key"), []);
+}
+
+#[test]
 fn broken_requirements_say_key_and_reason() {
     let min = |operator, values: &[&str], least| Requirement {
         min_values: Some(least),
