@@ -158,6 +158,7 @@ fn timings(args: &Args) -> Result<Timings, ConfigError> {
         install_snapshot: Setting("--raft-snapshot-timeout", "DROVER_RAFT_SNAPSHOT_TIMEOUT")
             .duration(&args.raft_snapshot_timeout)?,
         snapshot_after_entries: args.raft_snapshot_entries.max(1),
+        ..Timings::default()
     };
     if timings.election_min <= timings.heartbeat {
         return Err(Setting("--raft-election-min", "DROVER_RAFT_ELECTION_MIN")

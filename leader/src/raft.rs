@@ -74,6 +74,8 @@ pub struct Timings {
     pub install_snapshot: Duration,
     /// A snapshot is taken after this many entries.
     pub snapshot_after_entries: u64,
+    /// And when those that are kept take so many bytes: in a large cluster entries are large.
+    pub snapshot_after_bytes: usize,
 }
 
 impl Default for Timings {
@@ -85,6 +87,7 @@ impl Default for Timings {
             quorum_loss_probe: Duration::from_millis(2000),
             install_snapshot: Duration::from_secs(20),
             snapshot_after_entries: 2_000,
+            snapshot_after_bytes: 32 << 20,
         }
     }
 }
@@ -214,8 +217,8 @@ impl Group {
         };
         transport.serve(server::router(receiver), clients.clone(), &tasks, &stop);
         let leadership = leadership::watch(&raft, config.timings.election_max, &tasks, &stop);
-        let small =
-            log_size::keep_small(raft.clone(), log.clone(), log_size::MOST_BYTES, log_size::LOOK);
+        let most = config.timings.snapshot_after_bytes;
+        let small = log_size::keep_small(raft.clone(), log.clone(), most);
         let ended = stop.clone();
         tasks.spawn(async move { ended.run_until_cancelled(small).await });
         if was_empty && config.peers.keys().next() == Some(&config.replica) {

@@ -7,15 +7,13 @@ use openraft::async_runtime::WatchReceiver;
 use super::Raft;
 use super::log_store::LogStore;
 
-/// A log of so many bytes is compacted, however few its entries are.
-pub(super) const MOST_BYTES: usize = 32 << 20;
-/// How often it is looked at.
-pub(super) const LOOK: Duration = Duration::from_secs(5);
+/// How often the log is looked at.
+const LOOK: Duration = Duration::from_secs(1);
 
-/// Takes snapshots of a log that has grown large, and drops what they hold, for ever.
-pub(super) async fn keep_small(raft: Raft, log: LogStore, most: usize, look: Duration) {
+/// Takes snapshots of a log that has grown beyond `most` bytes, and drops what they hold, for ever.
+pub(super) async fn keep_small(raft: Raft, log: LogStore, most: usize) {
     loop {
-        tokio::time::sleep(look).await;
+        tokio::time::sleep(LOOK).await;
         if log.bytes() <= most {
             continue;
         }

@@ -95,6 +95,9 @@ fn one_peer() -> BTreeMap<ReplicaId, Peer> {
     BTreeMap::from([(1, Peer { raft: "127.0.0.1:1".to_owned(), api: "127.0.0.1:2".to_owned() })])
 }
 
+/// Beyond what the entries of most tests take together.
+const MOST_BYTES: usize = 100_000;
+
 fn replica_config(
     replica: ReplicaId,
     peers: &BTreeMap<ReplicaId, Peer>,
@@ -105,7 +108,11 @@ fn replica_config(
         replica,
         peers: peers.clone(),
         folder: folder.to_owned(),
-        timings: Timings { snapshot_after_entries: 50, ..Timings::default() },
+        timings: Timings {
+            snapshot_after_entries: 50,
+            snapshot_after_bytes: MOST_BYTES,
+            ..Timings::default()
+        },
     }
 }
 
@@ -245,30 +252,27 @@ fn a_killed_leader_is_replaced_and_catches_up_from_its_disk() {
 }
 
 #[test]
-fn a_log_of_few_but_large_entries_is_compacted() {
-    const MOST: usize = 100_000;
-    let mut cluster = Cluster::start(1);
-    let (replica, term) = cluster.leader(Duration::from_secs(10));
-    let Replica { runtime, group } = &cluster.replicas[&replica];
-    let look = Duration::from_millis(50);
-    let small = log_size::keep_small(group.raft.clone(), group.log.clone(), MOST, look);
-    let task = runtime.spawn(small);
+fn a_log_of_few_but_large_entries_is_compacted_and_who_was_away_catches_up() {
+    let mut cluster = Cluster::start(3);
+    let (leader, term) = cluster.leader(Duration::from_secs(10));
+    let away = cluster.replicas.keys().copied().find(|other| *other != leader).unwrap();
+    cluster.kill(away);
     let mut last = 0;
     for number in 0..20 {
         let large = pause_by(&format!("{number}-{}", "x".repeat(20_000)));
-        last = cluster.propose(replica, term, large).unwrap();
+        last = cluster.propose(leader, term, large).unwrap();
     }
+    let bytes = |cluster: &Cluster, replica| cluster.replicas[&replica].group.log.bytes();
+    assert!(bytes(&cluster, leader) > MOST_BYTES, "it was to be large at first");
     let begun = Instant::now();
-    while cluster.replicas[&replica].group.log.bytes() > MOST {
-        assert!(begun.elapsed() < Duration::from_secs(15), "the log stays large");
+    while cluster.replicas.keys().any(|replica| bytes(&cluster, *replica) > MOST_BYTES) {
+        assert!(begun.elapsed() < Duration::from_secs(15), "a log stays large");
         std::thread::sleep(Duration::from_millis(10));
     }
-    task.abort();
-    let before = cluster.replicas[&replica].group.state();
-    cluster.kill(replica);
-    cluster.start_replica(replica);
-    cluster.wait_applied(replica, last);
-    assert_eq!(cluster.replicas[&replica].group.state(), before);
+    cluster.start_replica(away);
+    cluster.wait_applied(away, last);
+    let state = |replica| cluster.replicas[&replica].group.state();
+    assert_eq!(state(away), state(leader));
 }
 
 #[test]

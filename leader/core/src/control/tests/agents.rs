@@ -53,6 +53,19 @@ fn that_an_agent_is_well_is_no_reason_to_look_at_everything() {
 }
 
 #[test]
+fn that_an_agent_is_heard_for_the_first_time_is_no_reason_either() {
+    let mut rig = Rig::new();
+    rig.world.add_pods("web", 2, 800);
+    rig.run(10);
+    let instance = rig.world.running_instances()[0].instance.clone();
+    // What waits for the next look goes on waiting for it.
+    rig.control.dirty_since = Some(rig.world.now);
+    let report = rig.report(&instance, None);
+    drop(rig.control.step(&rig.state, Input::Report(Box::new(report)), rig.world.now));
+    assert!(rig.control.next_wakeup().is_some());
+}
+
+#[test]
 fn use_goes_into_the_log_where_it_is_news() {
     let (mut rig, mut report, _) = draining();
     report.notices.clear();
