@@ -9,6 +9,7 @@ mod notice;
 mod plan;
 mod process;
 mod repack;
+mod times;
 
 use std::process::ExitCode;
 

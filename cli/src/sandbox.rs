@@ -6,6 +6,7 @@ mod catalog;
 mod cloud;
 mod cluster;
 mod identities;
+pub(crate) mod in_world;
 mod leaders;
 pub(crate) mod manifests;
 mod member;

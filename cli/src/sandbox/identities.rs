@@ -5,12 +5,12 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use drover_common::call::{Call, Kind, KubernetesCall, Outcome, Target};
+use drover_common::call::{Kind, Target};
 use drover_common::cluster::ObjectKey;
 use drover_sandbox::{Authority, SharedWorld};
 use serde_json::{Value, json};
 
-use super::manifests;
+use super::{in_world, manifests};
 
 /// Drover's own manifests, those of the leaders' workload aside: the replicas run on this machine.
 const MANIFESTS: [(&str, &str); 5] = [
@@ -190,11 +190,7 @@ pub(crate) fn agent_token(world: &SharedWorld, node: &str) -> anyhow::Result<Str
         },
     });
     let target = Target::namespaced(Kind::Pod, NAMESPACE, name.as_str());
-    let call = Call::Kubernetes(KubernetesCall::Create { target, object });
-    let made = match world.with(|world, now| world.apply(&call, now)) {
-        Outcome::Kubernetes(Ok(made)) => made,
-        other => anyhow::bail!("the API server answered {other:?}"),
-    };
+    let made = in_world::create(world, target, object)?;
     let uid = made.pointer("/metadata/uid").and_then(Value::as_str).unwrap_or_default();
     let spec = json!({
         "audiences": ["drover"], "boundObjectRef": { "kind": "Pod", "name": name, "uid": uid },
@@ -205,12 +201,7 @@ pub(crate) fn agent_token(world: &SharedWorld, node: &str) -> anyhow::Result<Str
 
 /// Takes the agents' DaemonSet away, for those who make agents of their own.
 pub(crate) fn remove_agents(world: &SharedWorld) -> anyhow::Result<()> {
-    let target = Target::namespaced(Kind::DaemonSet, NAMESPACE, AGENT);
-    let call = KubernetesCall::Delete { target, uid: None, grace_seconds: None };
-    match world.with(|world, now| world.apply(&Call::Kubernetes(call), now)) {
-        Outcome::Kubernetes(Ok(_)) => Ok(()),
-        other => anyhow::bail!("the API server answered {other:?}"),
-    }
+    in_world::delete(world, Target::namespaced(Kind::DaemonSet, NAMESPACE, AGENT))
 }
 
 fn issue(world: &SharedWorld, account: &str, spec: &Value) -> anyhow::Result<String> {

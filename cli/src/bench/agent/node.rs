@@ -5,13 +5,15 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context;
-use drover_common::call::{Call, Kind, KubernetesCall, Outcome, Target};
+use drover_common::call::{Call, Kind, Outcome, Target};
 use drover_common::ec2::{
     Ec2Answer, Ec2Call, FleetOverride, FleetRequest, LaunchTemplateRequest, MetadataOptions, Tags,
 };
 use drover_common::instance_type::CapacityType;
 use drover_sandbox::{Options, Sandbox};
 use serde_json::{Value, json};
+
+use crate::sandbox::in_world;
 
 const USER_DATA: &str = "apiVersion: node.eks.aws/v1alpha1\nkind: NodeConfig\nspec: {kubelet: {config: {maxPods: 110}}}\n";
 const JOIN: Duration = Duration::from_secs(60);
@@ -145,11 +147,7 @@ fn create_pod(sandbox: &Sandbox, node: &str, index: u32) -> anyhow::Result<()> {
         },
     });
     let target = Target::namespaced(Kind::Pod, "default", name);
-    let call = Call::Kubernetes(KubernetesCall::Create { target, object });
-    match apply(sandbox, &call) {
-        Outcome::Kubernetes(Ok(_)) => Ok(()),
-        other => anyhow::bail!("pod: {other:?}"),
-    }
+    in_world::create(sandbox.world(), target, object).map(drop)
 }
 
 /// Control groups as plain files, with the sizes and forms of a real kernel's.

@@ -4,16 +4,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use drover_common::call::{Call, Kind, KubernetesCall, Outcome, Target};
+use drover_common::call::{Kind, Target};
 use drover_sandbox::SharedWorld;
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::figures::Figures;
 use super::simulated::{PERIOD, SimulatedAgent};
-use crate::sandbox::{Stage, agent_token, remove_agents};
+use crate::sandbox::{Stage, agent_token, in_world, remove_agents};
 
 /// Agents that share a client's pool of connections. Each request that is under way has one of its own.
 const AGENTS_A_CLIENT: usize = 100;
@@ -44,15 +44,8 @@ impl Crowd {
             let (node, instance) = (format!("made-up-{index}"), format!("i-{index:017x}"));
             let token = settle(stage.world(), &node, &instance)?;
             let urls = Arc::clone(&urls);
-            made.push(SimulatedAgent::new(
-                index,
-                node,
-                instance,
-                token,
-                urls,
-                client.clone(),
-                pods,
-            ));
+            let client = client.clone();
+            made.push(SimulatedAgent { index, node, instance, token, urls, client, pods });
         }
         let begin = Instant::now();
         for (index, agent) in made.into_iter().enumerate() {
@@ -105,14 +98,6 @@ fn settle(world: &SharedWorld, node: &str, instance: &str) -> anyhow::Result<Str
             "conditions": [{"type": "Ready", "status": "True"}],
         },
     });
-    create(world, Target::cluster(Kind::Node, node), object)?;
+    in_world::create(world, Target::cluster(Kind::Node, node), object)?;
     agent_token(world, node)
-}
-
-fn create(world: &SharedWorld, target: Target, object: Value) -> anyhow::Result<()> {
-    let call = Call::Kubernetes(KubernetesCall::Create { target, object });
-    match world.with(|world, now| world.apply(&call, now)) {
-        Outcome::Kubernetes(Ok(_)) => Ok(()),
-        other => anyhow::bail!("the API server answered {other:?}"),
-    }
 }

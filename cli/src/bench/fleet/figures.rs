@@ -3,6 +3,8 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use crate::bench::times::percentiles;
+
 /// Counts and times since they were last taken.
 #[derive(Debug, Default)]
 pub(super) struct Figures(Mutex<Taken>);
@@ -39,19 +41,12 @@ impl Figures {
 
 impl Taken {
     /// The figures of so long a time as text.
-    pub(super) fn line(mut self, time: Duration) -> String {
-        self.answers.sort_unstable();
-        let at = |share: usize| {
-            let rank = (self.answers.len() * share).div_ceil(100).max(1);
-            self.answers.get(rank - 1).copied().unwrap_or_default().as_secs_f64()
-        };
+    pub(super) fn line(self, time: Duration) -> String {
+        let [median, nearly_all, most] = percentiles(&self.answers, [50, 99, 100]);
         format!(
-            "{:.0} reports a second answered: p50 {:.3} s, p99 {:.3} s, max {:.3} s; {} not; {:.0} polls a \
-             second ended",
+            "{:.0} reports a second answered: p50 {median:.3} s, p99 {nearly_all:.3} s, max {most:.3} s; {} not; \
+             {:.0} polls a second ended",
             self.answers.len() as f64 / time.as_secs_f64(),
-            at(50),
-            at(99),
-            at(100),
             self.failures,
             self.polls as f64 / time.as_secs_f64(),
         )

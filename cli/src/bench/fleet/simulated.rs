@@ -24,13 +24,15 @@ const RESTLESS: u64 = 10;
 
 /// An agent that measures nothing.
 pub(super) struct SimulatedAgent {
-    index: usize,
-    node: String,
-    instance: String,
-    token: String,
-    urls: Arc<[String]>,
-    client: Client,
-    pods: u32,
+    pub(super) index: usize,
+    pub(super) node: String,
+    pub(super) instance: String,
+    /// What leaders are shown.
+    pub(super) token: String,
+    pub(super) urls: Arc<[String]>,
+    pub(super) client: Client,
+    /// Pods on its node.
+    pub(super) pods: u32,
 }
 
 /// Which replica is talked to; the next one after a failure, and not at once.
@@ -57,18 +59,6 @@ impl Talk {
 }
 
 impl SimulatedAgent {
-    pub(super) fn new(
-        index: usize,
-        node: String,
-        instance: String,
-        token: String,
-        urls: Arc<[String]>,
-        client: Client,
-        pods: u32,
-    ) -> Self {
-        Self { index, node, instance, token, urls, client, pods }
-    }
-
     fn talk(&self) -> Talk {
         let replicas = u32::try_from(self.urls.len()).unwrap_or(1);
         let share = 0.5 + (self.index * 7 % 500) as f64 / 1000.0;
@@ -186,15 +176,15 @@ mod tests {
     #[test]
     fn only_news_is_told_of_pods_to_someone_who_knows_the_rest() {
         drover_kubernetes::install_crypto_provider();
-        let agent = SimulatedAgent::new(
-            7,
-            "n".to_owned(),
-            "i-7".to_owned(),
-            String::new(),
-            Arc::from([]),
-            Client::new(),
-            30,
-        );
+        let agent = SimulatedAgent {
+            index: 7,
+            node: "n".to_owned(),
+            instance: "i-7".to_owned(),
+            token: String::new(),
+            urls: Arc::from([]),
+            client: Client::new(),
+            pods: 30,
+        };
         let pods = |sequence, known| agent.report_of(sequence, known).usage.unwrap().pods.len();
         assert_eq!((pods(1, None), pods(2, Some(1)), pods(3, None)), (30, 3, 30));
     }

@@ -9,6 +9,7 @@ use drover_sandbox::world::resource::Resource;
 use serde_json::Value;
 
 use super::PODS;
+use crate::bench::times::percentiles;
 
 const NODES: Resource = Resource::new("", "nodes");
 /// A node that has done nothing after so long counts as one that never did.
@@ -125,19 +126,10 @@ impl Figures {
     /// The figures as text, of so many nodes.
     pub(super) fn lines(&self, nodes: usize) -> Vec<String> {
         let line = |name: &str, times: &[Duration]| {
-            let mut times = times.to_vec();
-            times.sort_unstable();
-            let at = |share: usize| {
-                // The nearest rank: of a hundred times the 99th is the 99th.
-                let rank = (times.len() * share).div_ceil(100).max(1);
-                times.get(rank - 1).copied().unwrap_or_default().as_secs_f64()
-            };
+            let [median, nearly_all, most] = percentiles(times, [50, 99, 100]);
             format!(
-                "{name:<34} {:>4} of {nodes}: p50 {:.3} s, p99 {:.3} s, max {:.3} s",
-                times.len(),
-                at(50),
-                at(99),
-                at(100)
+                "{name:<34} {:>4} of {nodes}: p50 {median:.3} s, p99 {nearly_all:.3} s, max {most:.3} s",
+                times.len()
             )
         };
         vec![
@@ -153,7 +145,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn shares_are_by_the_nearest_rank() {
+    fn figures_are_of_the_nodes_where_it_showed() {
         let mut figures = Figures::default();
         for milliseconds in (1..=200).rev() {
             let cordon = Some(Duration::from_millis(milliseconds));
