@@ -4,9 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::protocol::{PodUsage, UsageDigest};
 
-/// A change of traffic below this is none, bytes a second.
-const LEAST_RATE: u64 = 1 << 20;
-
 /// The use of pods by UID.
 pub type PodUses = BTreeMap<String, PodUsage>;
 
@@ -16,6 +13,8 @@ const LEAST_CPU: u64 = 5;
 const LEAST_MEMORY: u64 = 1 << 20;
 /// A change of a share of time below this is none, thousandths.
 const LEAST_SHARE: u64 = 10;
+/// A change of traffic below this is none, bytes a second.
+const LEAST_RATE: u64 = 1 << 20;
 
 /// What is new of `now` to someone who was told `told`: the pods whose use is another now, and the UIDs of
 /// those that are measured no more. A change by less than a tenth (memory: a fiftieth) is no news.
@@ -42,34 +41,43 @@ pub fn apply(told: &mut PodUses, changed: &[PodUsage], gone: &[String]) {
 
 /// Whether a node's own use is another now than what was told of it, by the same measures.
 pub fn is_news_of_node(before: &UsageDigest, now: &UsageDigest) -> bool {
-    let rate = |before: [u64; 2], now: [u64; 2]| {
-        before.iter().zip(now).any(|(before, now)| is_far(*before, now, 10, LEAST_RATE))
-    };
-    is_far(before.cpu_milli_mean, now.cpu_milli_mean, 10, LEAST_CPU)
-        || is_far(before.cpu_milli_max, now.cpu_milli_max, 10, LEAST_CPU)
-        || is_far(before.memory_working_set, now.memory_working_set, 50, LEAST_MEMORY)
-        || differ(before.pressure_permille, now.pressure_permille, |before, now| {
-            let mut shares = before.iter().zip(now);
-            shares.any(|(before, now)| is_far((*before).into(), now.into(), 10, LEAST_SHARE))
-        })
-        || differ(before.network_bytes_per_second, now.network_bytes_per_second, rate)
-        || differ(before.disk_bytes_per_second, now.disk_bytes_per_second, rate)
+    is_other_cpu(before.cpu_milli_mean, now.cpu_milli_mean)
+        || is_other_cpu(before.cpu_milli_max, now.cpu_milli_max)
+        || is_other_memory(before.memory_working_set, now.memory_working_set)
+        || differ(before.pressure_permille, now.pressure_permille, is_other_pressure)
+        || differ(before.network_bytes_per_second, now.network_bytes_per_second, are_other_rates)
+        || differ(before.disk_bytes_per_second, now.disk_bytes_per_second, are_other_rates)
 }
 
 fn is_news(before: &PodUsage, now: &PodUsage) -> bool {
-    let cpu = |before: u64, now: u64| is_far(before, now, 10, LEAST_CPU);
-    let memory = |before: u64, now: u64| is_far(before, now, 50, LEAST_MEMORY);
-    let share = |before: u32, now: u32| is_far(before.into(), now.into(), 10, LEAST_SHARE);
-    cpu(before.cpu_milli_mean, now.cpu_milli_mean)
-        || cpu(before.cpu_milli_max, now.cpu_milli_max)
-        || memory(before.memory_working_set, now.memory_working_set)
-        || share(before.throttled_permille, now.throttled_permille)
+    is_other_cpu(before.cpu_milli_mean, now.cpu_milli_mean)
+        || is_other_cpu(before.cpu_milli_max, now.cpu_milli_max)
+        || is_other_memory(before.memory_working_set, now.memory_working_set)
+        || is_other_share(before.throttled_permille, now.throttled_permille)
         || before.oom_kills != now.oom_kills
-        || differ(before.cpu_milli_p90, now.cpu_milli_p90, cpu)
-        || differ(before.memory_peak, now.memory_peak, memory)
-        || differ(before.pressure_permille, now.pressure_permille, |before, now| {
-            before.iter().zip(now).any(|(before, now)| share(*before, now))
-        })
+        || differ(before.cpu_milli_p90, now.cpu_milli_p90, is_other_cpu)
+        || differ(before.memory_peak, now.memory_peak, is_other_memory)
+        || differ(before.pressure_permille, now.pressure_permille, is_other_pressure)
+}
+
+fn is_other_cpu(before: u64, now: u64) -> bool {
+    is_far(before, now, 10, LEAST_CPU)
+}
+
+fn is_other_memory(before: u64, now: u64) -> bool {
+    is_far(before, now, 50, LEAST_MEMORY)
+}
+
+fn is_other_share(before: u32, now: u32) -> bool {
+    is_far(before.into(), now.into(), 10, LEAST_SHARE)
+}
+
+fn is_other_pressure(before: [u32; 3], now: [u32; 3]) -> bool {
+    before.into_iter().zip(now).any(|(before, now)| is_other_share(before, now))
+}
+
+fn are_other_rates(before: [u64; 2], now: [u64; 2]) -> bool {
+    before.into_iter().zip(now).any(|(before, now)| is_far(before, now, 10, LEAST_RATE))
 }
 
 /// Known differs from unknown.
