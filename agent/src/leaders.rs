@@ -1,6 +1,8 @@
 //! Talking to the leaders: any replica takes reports and directive polls.
 
 mod proof;
+#[cfg(test)]
+mod tests;
 
 use std::path::PathBuf;
 use std::sync::Arc;
