@@ -96,6 +96,16 @@ fn zero_requests_fit_even_where_nothing_is_left() {
     assert!(!Resources::from_quantities([("pods", "1")]).unwrap().fits_in(&free));
 }
 
+#[test]
+fn the_least_of_two_has_nothing_that_one_lacks() {
+    let amounts = |list: &[(&str, i64)]| -> Resources {
+        list.iter().map(|(name, amount)| (ResourceName::from(*name), *amount)).collect()
+    };
+    let mut least = amounts(&[("cpu", 4000), ("memory", 8), ("nvidia.com/gpu", 1)]);
+    least.keep_least(&amounts(&[("cpu", 2000), ("memory", 16), ("pods", 110)]));
+    assert_eq!(least, amounts(&[("cpu", 2000), ("memory", 8), ("nvidia.com/gpu", 0)]));
+}
+
 proptest! {
     #[test]
     fn no_text_panics(text in "[-+]?[0-9.]{0,40}[a-zA-Z]{0,3}[-+]?[0-9]{0,12}") {

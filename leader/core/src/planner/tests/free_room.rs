@@ -2,11 +2,12 @@
 
 use serde_json::{Value, json};
 
-use super::world::World;
+use super::world::{World, all_types};
 use std::collections::BTreeSet;
 
 use drover_common::id::{NodeClaimName, NodeName};
 use drover_common::requirement::Requirements;
+use drover_common::resources::ResourceName;
 
 use crate::planner::{InFlightNode, Plan};
 
@@ -26,6 +27,22 @@ fn launch_all(world: &mut World, plan: &Plan) {
             allocatable: launch.allocatable.clone(),
             pods: launch.pods.clone(),
         });
+    }
+}
+
+#[test]
+fn a_node_on_its_way_is_as_large_as_the_least_it_may_become() {
+    let mut world = World::new();
+    world.pool("default", json!([]), json!({}));
+    world.pods("web", 3, request(), json!({}));
+    let plan = world.plan();
+    let launch = &plan.launches[0];
+    let offered = |name: &str| launch.offerings.iter().any(|o| o.instance_type == name);
+    let types: Vec<_> = all_types().iter().filter(|kind| offered(&kind.name)).collect();
+    for name in [ResourceName::Cpu, ResourceName::Memory, ResourceName::Pods] {
+        let amounts: BTreeSet<i64> = types.iter().map(|kind| kind.allocatable.get(&name)).collect();
+        assert_eq!(Some(&launch.allocatable.get(&name)), amounts.first(), "{name}");
+        assert!(amounts.len() > 1 || name != ResourceName::Memory, "types alike tell nothing");
     }
 }
 
