@@ -13,7 +13,7 @@ use std::time::Duration;
 use drover_common::call::Kind;
 use drover_core::control::{Control, Settings};
 use drover_ec2::Ec2;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 use tokio::task::JoinError;
@@ -33,6 +33,8 @@ pub(crate) use counters::Counters;
 const WAITING_EVENTS: usize = 4096;
 /// How long a port of a replica that has just ended may stay taken.
 const BIND_PATIENCE: Duration = Duration::from_secs(5);
+/// Callers that wait to be accepted.
+const MOST_WAITING: u32 = 4096;
 
 /// How long the Kubernetes API server may be away when a replica starts.
 const VERSION_PATIENCE: Duration = Duration::from_secs(60);
@@ -215,10 +217,19 @@ fn gate(config: &Config, client: &drover_kubernetes::Client) -> Result<api::Gate
     })
 }
 
+/// Has the kernel hold more callers than it does by default: when a leader ends, all its agents call the
+/// others at once.
+fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(MOST_WAITING)
+}
+
 async fn bind(address: SocketAddr) -> Result<TcpListener, RunError> {
     let give_up = Instant::now() + BIND_PATIENCE;
     loop {
-        match TcpListener::bind(address).await {
+        match listen(address) {
             Ok(listener) => return Ok(listener),
             Err(source)
                 if source.kind() != std::io::ErrorKind::AddrInUse || Instant::now() > give_up =>

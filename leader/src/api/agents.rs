@@ -6,7 +6,7 @@ use std::time::Duration;
 use axum::body::Bytes;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
-use axum::http::{HeaderMap, Method, Uri};
+use axum::http::{HeaderMap, Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Json, Response};
 use drover_common::id::{InstanceId, NodeName};
 use drover_common::protocol::{Directive, Directives, PROTOCOL_VERSION, Report, ReportAnswer};
@@ -21,6 +21,11 @@ use crate::run::{Board, Counters, Reported};
 const COMMIT_PATIENCE: Duration = Duration::from_secs(5);
 /// How long a question for directives is kept open.
 const LONGEST_POLL: Duration = Duration::from_secs(25);
+/// How long a question for directives is kept open without a leader: longer than it takes to find one,
+/// where one is to be found from here.
+const LONGEST_LEADERLESS: Duration = Duration::from_secs(10);
+/// How long after the leader did not answer it is asked again, where no other is heard of.
+const ASK_AGAIN_AFTER: Duration = Duration::from_secs(1);
 /// What a follower allows the leader on top.
 const PASSING_ON: Duration = Duration::from_secs(3);
 
@@ -47,15 +52,20 @@ pub(super) async fn reports(
     if report.node.0.is_empty() {
         return Err(ApiError::BadRequest("node: it is empty".to_owned()));
     }
-    admit(&shared, &headers, &report.node).await?;
+    admit(&shared, &headers, &report.node, !report.notices.is_empty()).await?;
     let (node, instance) = (report.node.clone(), report.instance.clone());
     let (committed, usage_unknown) = take_report(&shared, Arc::new(report)).await?;
     let directives = directives_for(&shared.brain.board().borrow(), &node, instance.as_ref());
     Ok(Json(ReportAnswer { committed, directives, usage_unknown }).into_response())
 }
 
-async fn admit(shared: &Shared, headers: &HeaderMap, node: &NodeName) -> Result<(), ApiError> {
-    shared.gate.admit_agent(headers, node).await.map_err(|refusal| {
+async fn admit(
+    shared: &Shared,
+    headers: &HeaderMap,
+    node: &NodeName,
+    urgent: bool,
+) -> Result<(), ApiError> {
+    shared.gate.admit_agent(headers, node, urgent).await.map_err(|refusal| {
         Counters::add_one(&shared.counters.agents_refused);
         refusal.into()
     })
@@ -108,7 +118,8 @@ pub(super) struct Poll {
 }
 
 /// `GET /agent/v1/directives?node=N&instance=I&after=S`: answered as soon as what the node should
-/// do differs from what `after` stands for, and after 25 s in any case.
+/// do differs from what `after` stands for, and after 25 s in any case. Kept open while leaders change:
+/// if all agents had to ask anew at once, the next leader would have little else to do.
 pub(super) async fn directives(
     State(shared): State<Shared>,
     uri: Uri,
@@ -116,12 +127,47 @@ pub(super) async fn directives(
     poll: Result<Query<Poll>, QueryRejection>,
 ) -> Result<Response, ApiError> {
     let Query(poll) = poll.map_err(|error| ApiError::BadRequest(error.body_text()))?;
-    if !shared.is_leading() {
-        let patience = LONGEST_POLL + PASSING_ON;
-        return proxy::pass_on(&shared, &headers, Method::GET, &uri, Bytes::new(), patience).await;
-    }
-    admit(&shared, &headers, &poll.node).await?;
     let deadline = Instant::now() + LONGEST_POLL;
+    let mut leadership = shared.group.leadership();
+    let mut leaderless_since = None;
+    loop {
+        leadership.mark_unchanged();
+        let answer = if shared.is_leading() {
+            wait_for_directives(&shared, &headers, &poll, deadline).await
+        } else {
+            let patience = deadline.duration_since(Instant::now()) + PASSING_ON;
+            let asked =
+                proxy::pass_on(&shared, &headers, Method::GET, &uri, Bytes::new(), patience);
+            tokio::select! {
+                answer = asked => answer,
+                // The one that was asked may be gone without a word.
+                _ = leadership.changed() => continue,
+            }
+        };
+        let now = Instant::now();
+        let since = *leaderless_since.get_or_insert(now);
+        let unanswered = match &answer {
+            Ok(answer) => answer.status() == StatusCode::SERVICE_UNAVAILABLE,
+            Err(error) => matches!(error, ApiError::NoLeader | ApiError::LeaderSilent(_)),
+        };
+        let waits = unanswered
+            && now.duration_since(since) < LONGEST_LEADERLESS
+            && now < deadline
+            && !proxy::was_passed_on(&headers);
+        if !waits {
+            return answer;
+        }
+        let _ = timeout_at(now + ASK_AGAIN_AFTER, leadership.changed()).await;
+    }
+}
+
+async fn wait_for_directives(
+    shared: &Shared,
+    headers: &HeaderMap,
+    poll: &Poll,
+    deadline: Instant,
+) -> Result<Response, ApiError> {
+    admit(shared, headers, &poll.node, false).await?;
     let mut board = shared.brain.board();
     let mut leadership = shared.group.leadership();
     loop {

@@ -2,10 +2,10 @@
 //! their Kubernetes token.
 //!
 //! The API server is asked once and its answer is kept for a minute. While it does not answer, what it
-//! said before still counts for some time: a notice must get through when the API server is down.
+//! said before still counts for some time: a notice must get through when the API server is down. To
+//! a new leader all agents come at once: it asks of a few at a time, of those with notices first.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use axum::extract::{Request, State};
@@ -23,8 +23,10 @@ use tokio::time::Instant;
 
 use super::{ApiError, Shared};
 use crate::config::AccountName;
+use kept::{AnswerKey, Kept, Lane};
 use nonce::{Nonces, Proof};
 
+mod kept;
 mod nonce;
 #[cfg(test)]
 mod tests;
@@ -33,14 +35,6 @@ mod tests;
 const AUDIENCE: &str = "drover";
 /// How long the API server may take.
 const PATIENCE: Duration = Duration::from_secs(3);
-/// How long a yes counts.
-const YES_COUNTS: Duration = Duration::from_secs(60);
-/// How long a no counts, so that a flood of bad tokens does not become one of reviews.
-const NO_COUNTS: Duration = Duration::from_secs(5);
-/// How long a yes counts while the API server does not answer.
-const YES_COUNTS_ALONE: Duration = Duration::from_secs(10 * 60);
-/// Answers kept: an agent each, at the largest clusters there are.
-const MOST_KEPT: usize = 20_000;
 
 /// Why somebody is not let in. The text goes to whoever asked: it tells nothing they don't know.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -104,22 +98,21 @@ impl Gate {
         })
     }
 
-    /// Checks that a request comes from the agent of `node`.
+    /// Checks that a request comes from the agent of `node`. What is urgent waits for no other's turn.
     pub(super) async fn admit_agent(
         &self,
         headers: &HeaderMap,
         node: &NodeName,
+        urgent: bool,
     ) -> Result<(), Refusal> {
         let Some(guard) = &self.0 else { return Ok(()) };
         let token = bearer(headers).ok_or(Refusal::NoToken)?;
-        let review = async || {
-            if !Nonces::is_meant(token) {
-                return guard.review_agent(token).await;
-            }
-            let proof = guard.nonces.read(token, SystemTime::now()).ok_or(Refusal::UnknownToken)?;
-            guard.review_node(proof).await
+        let lane = if urgent { Lane::Urgent } else { Lane::Routine };
+        let review = {
+            let (guard, token) = (Arc::clone(guard), token.to_owned());
+            async move { guard.review_token_or_proof(&token).await }
         };
-        let own = guard.agents.get(&key(&[token]), Instant::now(), review).await?;
+        let own = guard.agents.get(key(&[token]), Instant::now(), lane, review).await?;
         if own == *node {
             Ok(())
         } else {
@@ -137,10 +130,12 @@ impl Gate {
         let Some(guard) = &self.0 else { return Ok(String::new()) };
         let token = bearer(headers).ok_or(Refusal::NoToken)?;
         let asked = key(&[token, verb, path]);
-        guard
-            .operators
-            .get(&asked, Instant::now(), || guard.review_operator(token, verb, path))
-            .await
+        let review = {
+            let guard = Arc::clone(guard);
+            let (token, verb, path) = (token.to_owned(), verb.to_owned(), path.to_owned());
+            async move { guard.review_operator(&token, &verb, &path).await }
+        };
+        guard.operators.get(asked, Instant::now(), Lane::Urgent, review).await
     }
 }
 
@@ -156,6 +151,15 @@ pub(super) async fn operators(
 }
 
 impl Guard {
+    /// The node whose agent shows this.
+    async fn review_token_or_proof(&self, token: &str) -> Result<NodeName, Refusal> {
+        if !Nonces::is_meant(token) {
+            return self.review_agent(token).await;
+        }
+        let proof = self.nonces.read(token, SystemTime::now()).ok_or(Refusal::UnknownToken)?;
+        self.review_node(proof).await
+    }
+
     /// The node that a token's pod runs on.
     async fn review_agent(&self, token: &str) -> Result<NodeName, Refusal> {
         let who = review_token(&self.client, token, Some(AUDIENCE), PATIENCE)
@@ -267,8 +271,6 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
 }
 
 /// A hash in place of the token: what is kept must be of no use to anybody.
-type AnswerKey = [u8; 32];
-
 fn key(parts: &[&str]) -> AnswerKey {
     let mut digest = Sha256::new();
     for part in parts {
@@ -276,69 +278,4 @@ fn key(parts: &[&str]) -> AnswerKey {
         digest.update(part.as_bytes());
     }
     digest.finalize().into()
-}
-
-/// The API server's answers, for as long as they count.
-struct Kept<T>(Mutex<HashMap<AnswerKey, Answer<T>>>);
-
-#[derive(Clone)]
-struct Answer<T> {
-    said: Result<T, Refusal>,
-    at: Instant,
-}
-
-impl<T> Default for Kept<T> {
-    fn default() -> Self {
-        Self(Mutex::new(HashMap::new()))
-    }
-}
-
-impl<T: Clone> Kept<T> {
-    /// What was answered to `asked`, or else what `review` answers `now`.
-    async fn get<F>(
-        &self,
-        asked: &AnswerKey,
-        now: Instant,
-        review: impl FnOnce() -> F,
-    ) -> Result<T, Refusal>
-    where
-        F: Future<Output = Result<T, Refusal>>,
-    {
-        let before = self.find(asked);
-        if let Some(answer) = &before {
-            let counts = if answer.said.is_ok() { YES_COUNTS } else { NO_COUNTS };
-            if now.duration_since(answer.at) < counts {
-                return answer.said.clone();
-            }
-        }
-        match review().await {
-            Err(Refusal::Unreviewed(error)) => match before {
-                Some(Answer { said: Ok(yes), at }) if now.duration_since(at) < YES_COUNTS_ALONE => {
-                    Ok(yes)
-                }
-                _ => Err(Refusal::Unreviewed(error)),
-            },
-            said => {
-                self.keep(*asked, now, said.clone());
-                said
-            }
-        }
-    }
-
-    fn find(&self, asked: &AnswerKey) -> Option<Answer<T>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(asked).cloned()
-    }
-
-    fn keep(&self, asked: AnswerKey, now: Instant, said: Result<T, Refusal>) {
-        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if kept.len() >= MOST_KEPT {
-            kept.retain(|_, answer| {
-                let counts = if answer.said.is_ok() { YES_COUNTS_ALONE } else { NO_COUNTS };
-                now.duration_since(answer.at) < counts
-            });
-        }
-        if kept.len() < MOST_KEPT || said.is_ok() {
-            kept.insert(asked, Answer { said, at: now });
-        }
-    }
 }

@@ -12,6 +12,11 @@ use super::{ApiError, Shared};
 /// not play ball with it.
 const PASSED_ON: HeaderName = HeaderName::from_static("drover-passed-on");
 
+/// Whether another replica took this one for the leader.
+pub(super) fn was_passed_on(headers: &HeaderMap) -> bool {
+    headers.contains_key(&PASSED_ON)
+}
+
 /// Sends the request to the leader and returns its answer.
 pub(super) async fn pass_on(
     shared: &Shared,
@@ -21,7 +26,7 @@ pub(super) async fn pass_on(
     body: Bytes,
     patience: Duration,
 ) -> Result<Response, ApiError> {
-    if headers.contains_key(&PASSED_ON) {
+    if was_passed_on(headers) {
         return Err(ApiError::NoLeader);
     }
     let leader = shared.group.status().leader.filter(|id| *id != shared.group.replica());

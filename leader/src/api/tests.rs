@@ -145,6 +145,13 @@ impl Replicas {
         }
     }
 
+    /// An open question for directives; the status that it ends with.
+    fn poll(&self, slot: usize) -> JoinHandle<Option<StatusCode>> {
+        let url = format!("{}/agent/v1/directives?node=n-1&after=0", self.urls[slot]);
+        let request = self.client.get(url);
+        tokio::spawn(async { Some(request.send().await.ok()?.status()) })
+    }
+
     async fn report(&self, slot: usize, report: &Value) -> (StatusCode, Value) {
         let url = format!("{}/agent/v1/reports", self.urls[slot]);
         let answer = self.client.post(url).json(report).send().await.unwrap();
@@ -222,6 +229,8 @@ async fn a_replica_that_stops_hands_over_first_and_comes_back() {
     let mut replicas = Replicas::start().await;
     let first = replicas.leader().await;
     replicas.wait_ready().await;
+    let polls = [(first + 1) % 3, (first + 2) % 3].map(|slot| (slot, replicas.poll(slot)));
+    sleep(Duration::from_millis(300)).await;
     replicas.stop_replica(first).await;
     let stopped = Instant::now();
     let second = replicas.leader().await;
@@ -229,6 +238,8 @@ async fn a_replica_that_stops_hands_over_first_and_comes_back() {
     assert!(stopped.elapsed() < Duration::from_millis(900), "{:?}", stopped.elapsed());
     replicas.start_replica(first);
     replicas.wait_ready().await;
+    // What agents wait for at the other replicas outlives the leader.
+    assert!(polls.iter().all(|(_, poll)| !poll.is_finished()));
     let other = (0..3).find(|slot| ![first, second].contains(slot)).unwrap();
     replicas.stop_replica(other).await;
     replicas.stop_replica(replicas.leader().await).await;
@@ -244,4 +255,7 @@ async fn a_replica_that_stops_hands_over_first_and_comes_back() {
         sleep(Duration::from_millis(100)).await;
     }
     assert_eq!(replicas.get(last, "/healthz").await.unwrap().0, 200);
+    // Without a leader in sight it ends.
+    let poll = replicas.poll(last).await.unwrap();
+    assert_eq!(poll, Some(StatusCode::SERVICE_UNAVAILABLE));
 }

@@ -2,6 +2,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde_json::json;
 
+use super::kept::{NO_COUNTS, YES_COUNTS, YES_COUNTS_ALONE};
 use super::*;
 
 fn account() -> AccountName {
@@ -67,25 +68,81 @@ fn tokens_are_read_from_one_kind_of_header() {
 
 #[tokio::test]
 async fn answers_count_for_a_while_and_longer_while_nobody_answers() {
-    let kept = Kept::<u8>::default();
-    let asked = AtomicUsize::new(0);
-    let ask = async |now: Instant, answer: Result<u8, Refusal>| {
-        let review = || {
-            asked.fetch_add(1, Ordering::Relaxed);
-            std::future::ready(answer)
+    for lane in [Lane::Urgent, Lane::Routine] {
+        let kept = Kept::<u8>::default();
+        let asked = Arc::new(AtomicUsize::new(0));
+        let ask = async |now: Instant, answer: Result<u8, Refusal>| {
+            let asked = Arc::clone(&asked);
+            let review = async move {
+                asked.fetch_add(1, Ordering::Relaxed);
+                answer
+            };
+            kept.get(key(&["t"]), now, lane, review).await
         };
-        kept.get(&key(&["t"]), now, review).await
-    };
-    let down = || Err(Refusal::Unreviewed(ReviewError { reason: "down".to_owned() }));
+        let down = || Err(Refusal::Unreviewed(ReviewError { reason: "down".to_owned() }));
+        let start = Instant::now();
+        assert!(ask(start, down()).await.is_err());
+        assert_eq!(ask(start, Ok(1)).await, Ok(1));
+        assert_eq!(ask(start, Ok(2)).await, Ok(1));
+        assert_eq!(asked.load(Ordering::Relaxed), 2);
+        assert_eq!(ask(start + YES_COUNTS, down()).await, Ok(1));
+        let late = start + YES_COUNTS_ALONE;
+        assert!(ask(late, down()).await.is_err());
+        assert_eq!(ask(late, Err(Refusal::UnknownToken)).await, Err(Refusal::UnknownToken));
+        assert_eq!(ask(late, Ok(3)).await, Err(Refusal::UnknownToken));
+        assert_eq!(ask(late + NO_COUNTS, Ok(3)).await, Ok(3));
+    }
+}
+
+/// An API server that takes ten milliseconds for each review, and says how many it had at once.
+#[derive(Default)]
+struct Slow {
+    now: AtomicUsize,
+    most: AtomicUsize,
+    all: AtomicUsize,
+}
+
+impl Slow {
+    async fn review(self: Arc<Self>) -> Result<u8, Refusal> {
+        self.all.fetch_add(1, Ordering::Relaxed);
+        let now = self.now.fetch_add(1, Ordering::Relaxed) + 1;
+        self.most.fetch_max(now, Ordering::Relaxed);
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        self.now.fetch_sub(1, Ordering::Relaxed);
+        Ok(1)
+    }
+}
+
+#[tokio::test]
+async fn agents_that_come_all_at_once_are_reviewed_a_few_at_a_time_and_once_each() {
+    const AGENTS: usize = 640;
+    let (kept, server) = (Kept::<u8>::default(), Arc::new(Slow::default()));
     let start = Instant::now();
-    assert!(ask(start, down()).await.is_err());
-    assert_eq!(ask(start, Ok(1)).await, Ok(1));
-    assert_eq!(ask(start, Ok(2)).await, Ok(1));
-    assert_eq!(asked.load(Ordering::Relaxed), 2);
-    assert_eq!(ask(start + YES_COUNTS, down()).await, Ok(1));
-    let late = start + YES_COUNTS_ALONE;
-    assert!(ask(late, down()).await.is_err());
-    assert_eq!(ask(late, Err(Refusal::UnknownToken)).await, Err(Refusal::UnknownToken));
-    assert_eq!(ask(late, Ok(3)).await, Err(Refusal::UnknownToken));
-    assert_eq!(ask(late + NO_COUNTS, Ok(3)).await, Ok(3));
+    let get = |agent: usize, lane| {
+        let name = agent.to_string();
+        kept.get(key(&[&name]), start, lane, Arc::clone(&server).review())
+    };
+    let reviewed = || server.all.load(Ordering::Relaxed);
+    // Each reports and polls at once, and waits for less time than all together take.
+    let all = futures::future::join_all((0..AGENTS).flat_map(|agent| {
+        let twice = [get(agent, Lane::Routine), get(agent, Lane::Routine)];
+        twice.map(|ask| tokio::time::timeout(Duration::from_millis(50), ask))
+    }));
+    let notice = async {
+        tokio::task::yield_now().await;
+        (get(AGENTS - 1, Lane::Urgent).await, reviewed())
+    };
+    let (answers, (said, before)) = tokio::join!(all, notice);
+    assert!(answers.iter().any(Result::is_ok) && answers.iter().any(Result::is_err));
+    assert_eq!(said, Ok(1));
+    assert!(before < AGENTS, "the notice waited for all others");
+    // What nobody waited for is there all the same, when it is asked for again.
+    while reviewed() <= AGENTS || server.now.load(Ordering::Relaxed) > 0 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    for agent in 0..AGENTS {
+        assert_eq!(get(agent, Lane::Routine).await, Ok(1));
+    }
+    assert_eq!(reviewed(), AGENTS + 1);
+    assert_eq!(server.most.load(Ordering::Relaxed), 33);
 }
