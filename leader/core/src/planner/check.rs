@@ -4,6 +4,7 @@
 //! the catalogues, with the requirement algebra of `drover-common`, so that a mistake in one is not
 //! repeated in the other. Used in tests, in debug builds and in shadow mode.
 
+mod diversity;
 mod host;
 mod listing;
 mod overlay;

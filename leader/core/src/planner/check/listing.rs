@@ -12,7 +12,7 @@ use drover_common::resources::ResourceName;
 use smol_str::SmolStr;
 
 use super::host::hosts_of_launch;
-use super::{Violation, check_host, pod_of, violation};
+use super::{Violation, check_host, diversity, pod_of, violation};
 use crate::planner::{Launch, LaunchOffering, Plan, PlanInput};
 
 /// Types that a launch may list whatever they cost; on spot it is the setting, if that is more.
@@ -26,12 +26,13 @@ pub(super) fn check(input: &PlanInput<'_>, plan: &Plan, violations: &mut Vec<Vio
         check_ceiling(input, &subject, launch, violations);
         if is_plain(input, launch) {
             check_size(input, number, launch, violations);
+            diversity::check(input, number, launch, violations);
         }
     }
 }
 
 /// Types with their lowest price, in the order of the list, which is by price.
-fn types_of(launch: &Launch) -> Vec<(&str, Option<u64>)> {
+pub(super) fn types_of(launch: &Launch) -> Vec<(&str, Option<u64>)> {
     let mut types: Vec<(&str, Option<u64>)> = Vec::new();
     let mut seen = BTreeSet::new();
     for offering in &launch.offerings {
@@ -148,15 +149,15 @@ fn check_size(
     }
 }
 
-fn catalog_of<'a>(input: &PlanInput<'a>, launch: &Launch) -> &'a [InstanceType] {
+pub(super) fn catalog_of<'a>(input: &PlanInput<'a>, launch: &Launch) -> &'a [InstanceType] {
     input.catalogs.get(&launch.nodeclass).map_or(&[], |catalog| &catalog.instance_types)
 }
 
-fn is_small(input: &PlanInput<'_>, kind: &InstanceType) -> bool {
+pub(super) fn is_small(input: &PlanInput<'_>, kind: &InstanceType) -> bool {
     kind.capacity.get(&ResourceName::Cpu) / 1000 <= i64::from(input.settings.max_node_vcpus)
 }
 
-fn is_exotic(kind: &InstanceType) -> bool {
+pub(super) fn is_exotic(kind: &InstanceType) -> bool {
     let counts =
         ["karpenter.k8s.aws/instance-gpu-count", "karpenter.k8s.aws/instance-accelerator-count"];
     let has = |key: &&str| kind.labels.get(*key).is_some_and(|count| count != "0");
@@ -164,7 +165,7 @@ fn is_exotic(kind: &InstanceType) -> bool {
 }
 
 /// Whether the launch as this type alone, in all its zones, would hold some pods.
-fn takes(
+pub(super) fn takes(
     input: &PlanInput<'_>,
     number: usize,
     launch: &Launch,

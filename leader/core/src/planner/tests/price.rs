@@ -4,6 +4,7 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use super::world::{World, all_types};
+use crate::planner::check::check;
 
 /// A few families, so that many plans can be made.
 fn small_catalog() -> World {
@@ -61,4 +62,24 @@ proptest! {
             prop_assert!(types.len() <= 60);
         }
     }
+}
+
+#[test]
+fn the_check_misses_types_on_spot() {
+    let mut world = world(&[(3_000, 6_000, 1)], &["spot"]);
+    world.settings.min_spot_types = 6;
+    let mut plan = world.plan();
+    assert_eq!(plan.launches.len(), 1);
+    let launch = &mut plan.launches[0];
+    let mut types: Vec<String> = Vec::new();
+    for offering in &launch.offerings {
+        if !types.iter().any(|known| *known == offering.instance_type) {
+            types.push(offering.instance_type.to_string());
+        }
+    }
+    assert!(types.len() >= 6, "{types:?}");
+    launch.offerings.retain(|offering| types[..5].iter().any(|t| *t == offering.instance_type));
+    let found = check(&world.input(), &plan);
+    let missed = format!("launch 0: lists 5 spot types and not {}, which would do, too", types[5]);
+    assert_eq!(found.iter().map(ToString::to_string).collect::<Vec<_>>(), [missed]);
 }
