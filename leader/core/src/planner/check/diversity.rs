@@ -39,12 +39,15 @@ pub(super) fn check(
         .collect();
     missing.sort_unstable_by_key(|(price, _)| *price);
     let Some((price, kind)) = missing.into_iter().find(|(_, kind)| fits(kind)) else { return };
-    // Spot that costs more than a node on demand would is not wanted, where there may be one.
-    let on_demand = Launch { capacity_type: CapacityType::OnDemand, ..launch.clone() };
+    // Spot that costs more than a node on demand would is not wanted, wherever there may be one.
     let no_bargain = |kind: &InstanceType| {
-        let cheapest = prices(kind, CapacityType::OnDemand).map(|(_, price)| price).min();
-        cheapest.is_some_and(|cheapest| cheapest < price)
-            && takes(input, number, &on_demand, kind, &launch.pods)
+        let mut cheaper = prices(kind, CapacityType::OnDemand).filter(|(_, own)| *own < price);
+        cheaper.any(|(offering, _)| {
+            let zones = vec![offering.zone.clone()];
+            let capacity_type = CapacityType::OnDemand;
+            let launch = Launch { capacity_type, zones, ..launch.clone() };
+            takes(input, number, &launch, kind, &launch.pods)
+        })
     };
     if !catalog.iter().any(no_bargain) {
         let rule =
