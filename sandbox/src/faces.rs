@@ -7,6 +7,7 @@ mod aws_json;
 pub mod disturb;
 pub mod ec2;
 pub mod imds;
+pub mod kubelet;
 pub mod kubernetes;
 mod page;
 pub mod pricing;

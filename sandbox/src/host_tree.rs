@@ -192,6 +192,8 @@ fn pod_folder(pod: &PodUse) -> PathBuf {
 
 #[cfg(test)]
 mod tests {
+    use drover_common::cluster::ObjectKey;
+
     use super::*;
 
     fn machine(cpu: i64, unmet: i64) -> MachineUse {
@@ -203,6 +205,7 @@ mod tests {
             cpu_unmet: unmet,
             memory: 4 << 30,
             pods: vec![PodUse {
+                key: ObjectKey::new("default", "web"),
                 uid: "aaaa-bbbb".to_owned(),
                 quality: "Burstable",
                 cpu: 500,

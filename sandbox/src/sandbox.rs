@@ -10,7 +10,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::faces::{admin, ec2, imds, kubernetes, pricing, ssm};
+use crate::faces::{admin, ec2, imds, kubelet, kubernetes, pricing, ssm};
 use crate::host_tree::HostTrees;
 use crate::shared::SharedWorld;
 use crate::world::WorldOptions;
@@ -62,6 +62,8 @@ pub struct Endpoints {
     pub admin: String,
     /// The metadata service of instance `i` is at `<imds>/i`.
     pub imds: String,
+    /// The kubelet of node `n` is at `<kubelet>/n`.
+    pub kubelet: String,
 }
 
 /// A running sandbox. Its faces stop when it is dropped or [`Sandbox::shutdown`].
@@ -89,6 +91,7 @@ impl Sandbox {
             pricing: faces.serve("pricing", pricing::router(world.clone())).await?,
             admin: faces.serve("admin", admin::router(world.clone())).await?,
             imds: faces.serve("imds", imds::router(world.clone())).await?,
+            kubelet: faces.serve("kubelet", kubelet::router(world.clone())).await?,
         };
         let mut tasks = faces.tasks;
         tasks.push(tokio::spawn(keep_ticking(world.clone(), stop.clone())));

@@ -189,6 +189,32 @@ async fn a_kubelets_identity_is_restricted_to_its_node() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_kubelet_tells_its_metrics_to_those_who_may_see_them() {
+    let client = Client::start().await;
+    let accounts = "/api/v1/namespaces/default/serviceaccounts";
+    client.create(accounts, json!({"metadata": {"name": "robot"}})).await;
+    let made = client.create(&format!("{accounts}/robot/token"), json!({"spec": {}})).await;
+    let token = made["status"]["token"].as_str().unwrap();
+    let url = format!("{}/nobody/metrics/resource", client.sandbox.endpoints().kubelet);
+    let ask = async |token: &str| {
+        let response = client.http.get(&url).bearer_auth(token).send().await.unwrap();
+        response.status().as_u16()
+    };
+    assert_eq!(client.http.get(&url).send().await.unwrap().status().as_u16(), 401);
+    assert_eq!(ask("forged").await, 401);
+    assert_eq!(ask(token).await, 403);
+    let role = json!({"metadata": {"name": "metrics"}, "rules": [
+        {"apiGroups": [""], "resources": ["nodes/metrics"], "verbs": ["get"]}]});
+    client.create("/apis/rbac.authorization.k8s.io/v1/clusterroles", role).await;
+    let binding = json!({"metadata": {"name": "metrics"},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "metrics"},
+        "subjects": [{"kind": "ServiceAccount", "name": "robot", "namespace": "default"}]});
+    client.create("/apis/rbac.authorization.k8s.io/v1/clusterrolebindings", binding).await;
+    assert_eq!(ask(token).await, 404, "allowed, but there is no such machine");
+    client.sandbox.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn access_reviews_answer_what_the_api_would_do() {
     let client = Client::start().await;
     client

@@ -31,6 +31,7 @@ mod owner;
 mod replica_set;
 mod scheduler;
 mod stateful_set;
+mod stats;
 mod taint_eviction;
 mod template;
 #[cfg(test)]
@@ -39,6 +40,7 @@ mod usage;
 mod user_data;
 mod volume;
 
+pub use stats::{Counter, KubeletStats};
 pub use usage::{MachineUse, PodUse};
 
 use index::Index;
@@ -62,6 +64,7 @@ pub struct ClusterControllers {
     lives: BTreeMap<ObjectKey, PodLife>,
     machines: BTreeMap<InstanceId, Machine>,
     addresses: u32,
+    stats: BTreeMap<InstanceId, KubeletStats>,
     /// When the last tick left something undone.
     unfinished: Option<Timestamp>,
 }
@@ -77,6 +80,7 @@ impl ClusterControllers {
             lives: BTreeMap::new(),
             machines: BTreeMap::new(),
             addresses: 0,
+            stats: BTreeMap::new(),
             unfinished: None,
         }
     }

@@ -18,6 +18,8 @@ pub enum Face {
     Pricing,
     /// The instances' metadata service.
     Imds,
+    /// The nodes' kubelets.
+    Kubelet,
 }
 
 /// What happens to a request.

@@ -4,14 +4,14 @@
 //! `sandbox.drover.dev/cpu-use` and `sandbox.drover.dev/memory-use` say: a quantity, or a
 //! percentage of the request.
 
-use drover_common::cluster::Pod;
+use drover_common::cluster::{ObjectKey, Pod};
 use drover_common::ec2::InstanceState;
 use drover_common::id::InstanceId;
 use drover_common::resources::{ResourceName, parse_quantity};
 use jiff::Timestamp;
 
 use super::ClusterControllers;
-use crate::world::cloud::Cloud;
+use crate::world::cloud::{Cloud, SimulatedInstance};
 
 const CPU_USE: &str = "sandbox.drover.dev/cpu-use";
 const MEMORY_USE: &str = "sandbox.drover.dev/memory-use";
@@ -50,6 +50,8 @@ pub struct MachineUse {
 /// What a pod uses at a moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PodUse {
+    /// Its namespace and name.
+    pub key: ObjectKey,
     /// Its uid.
     pub uid: String,
     /// `Guaranteed`, `Burstable` or `BestEffort`.
@@ -64,29 +66,35 @@ impl ClusterControllers {
     /// What every machine uses that runs or is about to. Where pods want more cpu than there is,
     /// all get a proportional part.
     pub fn usage(&self, cloud: &Cloud, now: Timestamp) -> Vec<MachineUse> {
-        let up = |state| matches!(state, InstanceState::Pending | InstanceState::Running);
         cloud
             .instances()
-            .filter(|instance| up(instance.state))
-            .map(|instance| {
-                let facts = cloud.facts(&instance.instance_type);
-                let memory_mib = facts.map_or(0, |facts| facts.memory_mib);
-                let mut machine = MachineUse {
-                    instance: instance.id.clone(),
-                    cpu_capacity: facts.map_or(0, |facts| i64::from(facts.vcpus) * 1000),
-                    memory_capacity: i64::try_from(memory_mib).unwrap_or(0).saturating_mul(1 << 20),
-                    cpu: SYSTEM_CPU,
-                    cpu_unmet: 0,
-                    memory: SYSTEM_MEMORY,
-                    pods: Vec::new(),
-                };
-                if instance.state == InstanceState::Running {
-                    machine.pods = self.pod_usage(&instance.private_dns_name(), now);
-                }
-                machine.settle();
-                machine
-            })
+            .filter(|instance| is_up(instance))
+            .map(|instance| self.machine_usage(cloud, instance, now))
             .collect()
+    }
+
+    pub(super) fn machine_usage(
+        &self,
+        cloud: &Cloud,
+        instance: &SimulatedInstance,
+        now: Timestamp,
+    ) -> MachineUse {
+        let facts = cloud.facts(&instance.instance_type);
+        let memory_mib = facts.map_or(0, |facts| facts.memory_mib);
+        let mut machine = MachineUse {
+            instance: instance.id.clone(),
+            cpu_capacity: facts.map_or(0, |facts| i64::from(facts.vcpus) * 1000),
+            memory_capacity: i64::try_from(memory_mib).unwrap_or(0).saturating_mul(1 << 20),
+            cpu: SYSTEM_CPU,
+            cpu_unmet: 0,
+            memory: SYSTEM_MEMORY,
+            pods: Vec::new(),
+        };
+        if instance.state == InstanceState::Running {
+            machine.pods = self.pod_usage(&instance.private_dns_name(), now);
+        }
+        machine.settle();
+        machine
     }
 
     fn pod_usage(&self, node: &str, now: Timestamp) -> Vec<PodUse> {
@@ -100,6 +108,7 @@ impl ClusterControllers {
                 };
                 let cpu = amount(ResourceName::Cpu, CPU_USE, UNREQUESTED_CPU);
                 PodUse {
+                    key: ObjectKey::from(&entry.pod.metadata),
                     uid: entry.pod.metadata.uid.clone(),
                     quality: quality(&entry.pod),
                     cpu: sway(cpu, &entry.pod.metadata.uid, now),
@@ -108,6 +117,10 @@ impl ClusterControllers {
             })
             .collect()
     }
+}
+
+fn is_up(instance: &SimulatedInstance) -> bool {
+    matches!(instance.state, InstanceState::Pending | InstanceState::Running)
 }
 
 impl MachineUse {
@@ -220,6 +233,7 @@ mod tests {
     #[test]
     fn pods_that_want_more_than_there_is_share_it() {
         let pods = [1500, 500].map(|cpu| PodUse {
+            key: ObjectKey::default(),
             uid: String::new(),
             quality: "Burstable",
             cpu,
