@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use drover_common::id::NodeName;
+use drover_kubernetes::{KubeletTrust, Uri};
 use reqwest::Url;
 
 /// The flags of an agent.
@@ -61,6 +62,36 @@ pub struct Args {
     /// How often the leaders get a report when there is no news.
     #[arg(long, default_value = "10s", value_parser = parse_duration)]
     report_interval: Duration,
+    /// Who is asked for pods' use: the kernel's control groups (cgroup), the kubelet, or auto: the
+    /// kubelet while there are pods and no control group of theirs can be read (cgroup v1, no host
+    /// mount, an unknown layout).
+    #[arg(
+        long,
+        env = "DROVER_USAGE_SOURCE",
+        default_value = "auto",
+        hide_possible_values = true,
+        value_name = "SOURCE"
+    )]
+    usage_source: SourceChoice,
+    /// The kubelet; by default where the Node says that it listens (its InternalIP, port 10250).
+    #[arg(long, env = "DROVER_KUBELET_URL", value_name = "URL")]
+    kubelet_url: Option<String>,
+    /// Certificates to trust the kubelet by (PEM), in place of the cluster's; for a self-signed one
+    /// its own (/var/lib/kubelet/pki/kubelet.crt), with a --kubelet-url of the name it was made for.
+    #[arg(
+        long,
+        env = "DROVER_KUBELET_CA",
+        value_name = "FILE",
+        conflicts_with = "kubelet_insecure"
+    )]
+    kubelet_ca: Option<PathBuf>,
+    /// Do not check the kubelet's certificate. Whoever answers in its place gets the token by which
+    /// the agent is known to the API server, and may do what the agent may.
+    #[arg(long, env = "DROVER_KUBELET_INSECURE")]
+    kubelet_insecure: bool,
+    /// How often the kubelet is asked, where it is. It measures each 10 to 20 s.
+    #[arg(long, default_value = "15s", value_parser = parse_kubelet_interval)]
+    kubelet_interval: Duration,
     /// Cordon the node, too, while one of its conditions says that it is broken (KernelDeadlock,
     /// ReadonlyFilesystem, …). Otherwise that is only reported.
     #[arg(long, env = "DROVER_CORDON_ON_PROBLEM")]
@@ -74,6 +105,17 @@ pub struct Args {
     /// all: the next agent then goes on with it.
     #[arg(long, env = "DROVER_STOP_GRACE", default_value = "0s", value_parser = parse_pause)]
     stop_grace: Duration,
+}
+
+/// Who is asked for pods' use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum SourceChoice {
+    /// Control groups, and the kubelet while they can't be read.
+    Auto,
+    /// Control groups alone.
+    Cgroup,
+    /// The kubelet alone, for the node, too.
+    Kubelet,
 }
 
 /// Checked settings.
@@ -103,6 +145,14 @@ pub struct Config {
     pub sample_interval: Duration,
     /// Between two reports without news.
     pub report_interval: Duration,
+    /// Who is asked for pods' use.
+    pub usage_source: SourceChoice,
+    /// The kubelet; where its Node says that it is, if `None`.
+    pub kubelet_url: Option<Uri>,
+    /// How the kubelet's certificate is checked.
+    pub kubelet_trust: KubeletTrust,
+    /// Between two questions to the kubelet.
+    pub kubelet_interval: Duration,
     /// Whether a Node that says it is broken is cordoned.
     pub cordon_on_problem: bool,
     /// Whether the machine may be powered off when the agent is cut off.
@@ -125,6 +175,14 @@ pub enum ConfigError {
         /// What was given.
         url: String,
     },
+    /// The token would travel in the clear.
+    #[error(
+        "--kubelet-url: {url:?} is not encrypted, so that others may read the agent's token; --kubelet-insecure permits it"
+    )]
+    PlainKubelet {
+        /// What was given.
+        url: String,
+    },
 }
 
 impl TryFrom<Args> for Config {
@@ -140,6 +198,13 @@ impl TryFrom<Args> for Config {
             true => "http://[fd00:ec2::254]",
             false => "http://169.254.169.254",
         });
+        let kubelet_trust = match args.kubelet_ca.filter(|path| !path.as_os_str().is_empty()) {
+            Some(path) => KubeletTrust::Authority(path),
+            None if args.kubelet_insecure => KubeletTrust::Unverified,
+            None => KubeletTrust::Cluster,
+        };
+        let kubelet_url = args.kubelet_url.as_deref().filter(|url| !url.trim().is_empty());
+        let kubelet_url = kubelet_url.map(|url| kubelet_url_of(url, &kubelet_trust)).transpose()?;
         let leaders = args.leaders.split(',').map(str::trim).filter(|url| !url.is_empty());
         Ok(Self {
             node: NodeName::from(node),
@@ -154,6 +219,10 @@ impl TryFrom<Args> for Config {
             imds_interval: args.imds_interval,
             sample_interval: args.sample_interval,
             report_interval: args.report_interval,
+            usage_source: args.usage_source,
+            kubelet_url,
+            kubelet_trust,
+            kubelet_interval: args.kubelet_interval,
             cordon_on_problem: args.cordon_on_problem,
             may_power_off: !args.no_power_off,
             stop_grace: args.stop_grace,
@@ -167,6 +236,24 @@ fn base_url(setting: &'static str, url: &str) -> Result<String, ConfigError> {
         Ok(parsed) if matches!(parsed.scheme(), "http" | "https") => Ok(trimmed.to_owned()),
         _ => Err(ConfigError::Url { setting, url: url.to_owned() }),
     }
+}
+
+fn kubelet_url_of(url: &str, trust: &KubeletTrust) -> Result<Uri, ConfigError> {
+    const SETTING: &str = "--kubelet-url";
+    let base = base_url(SETTING, url)?;
+    if !base.to_ascii_lowercase().starts_with("https://") && *trust != KubeletTrust::Unverified {
+        return Err(ConfigError::PlainKubelet { url: url.to_owned() });
+    }
+    base.parse().map_err(|_| ConfigError::Url { setting: SETTING, url: url.to_owned() })
+}
+
+/// As [`parse_duration`], but no faster than a kubelet measures.
+fn parse_kubelet_interval(text: &str) -> Result<Duration, String> {
+    let interval = parse_duration(text)?;
+    if interval < Duration::from_secs(10) {
+        return Err("at least 10s: a kubelet measures no faster".to_owned());
+    }
+    Ok(interval)
 }
 
 /// `500ms`, `10s` or `1m`; at least 50 ms, so that no service is hammered.
@@ -225,6 +312,24 @@ mod tests {
         assert_eq!(config(&["--imds-mode", "ipv6"]).unwrap().imds, "http://[fd00:ec2::254]");
         let both = ["--imds-mode", "IPv6", "--imds-endpoint", "http://127.0.0.1:1"];
         assert_eq!(config(&both).unwrap().imds, "http://127.0.0.1:1");
+    }
+
+    #[test]
+    fn a_kubelet_is_checked_unless_the_operator_says_otherwise() {
+        let default = config(&[]).unwrap();
+        assert_eq!(default.usage_source, SourceChoice::Auto);
+        assert_eq!((default.kubelet_url, default.kubelet_trust), (None, KubeletTrust::Cluster));
+        let plain = ["--kubelet-url", "http://127.0.0.1:10255"];
+        let error = config(&plain).unwrap_err();
+        assert!(error.to_string().contains("--kubelet-insecure"), "{error}");
+        let insecure = config(&[plain.as_slice(), &["--kubelet-insecure"]].concat()).unwrap();
+        assert_eq!(insecure.kubelet_trust, KubeletTrust::Unverified);
+        let own = ["--kubelet-url", "HTTPS://node-1:10250/", "--kubelet-ca", "kubelet.crt"];
+        let own = config(&own).unwrap();
+        assert_eq!(own.kubelet_trust, KubeletTrust::Authority("kubelet.crt".into()));
+        assert_eq!(own.kubelet_url.unwrap().host(), Some("node-1"));
+        assert!(config(&["--kubelet-url", "HTTP://127.0.0.1:1"]).is_err());
+        assert!(parse_kubelet_interval("9s").is_err());
     }
 
     #[test]

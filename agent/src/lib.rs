@@ -1,4 +1,4 @@
-//! The shell of a node agent: it reads IMDS, the kernel's files and the Kubernetes API, feeds the
+//! The shell of a node agent: it reads IMDS, the kernel's files, at need the kubelet, and the Kubernetes API, feeds the
 //! pure [`drover_agent_core::Agent`], and does what that decides.
 //!
 //! Nothing here is process-wide, so that any number of agents can run in one process.
@@ -17,7 +17,7 @@ mod run;
 mod systemd;
 mod validate;
 
-pub use config::{Args, Config, ConfigError};
+pub use config::{Args, Config, ConfigError, SourceChoice};
 pub use process::main_with;
 pub use run::{RunError, run};
 pub use validate::validate;

@@ -1,13 +1,16 @@
-//! Measures use from the kernel's files.
+//! Measures use from the kernel's files, or has the kubelet tell it.
 
+mod fallback;
 mod kept;
+mod kubelet;
 mod meter;
+mod pod_names;
 mod pods;
 #[cfg(test)]
 mod tests;
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use drover_agent_core::Input;
@@ -15,8 +18,13 @@ use drover_agent_core::usage::{History, UnreadableFile, UsageWindow};
 use tokio::sync::mpsc;
 
 use crate::clock::Clock;
+use crate::config::SourceChoice;
 use crate::disk::StateDir;
+use fallback::{Fallback, Sight};
 use meter::Meter;
+
+pub(crate) use kubelet::KubeletSettings;
+pub(crate) use pod_names::PodNamesQuestion;
 
 /// How often histories are written to disk.
 const CHECKPOINT: Duration = Duration::from_secs(600);
@@ -42,53 +50,52 @@ pub(crate) enum MeasureError {
     },
 }
 
-/// Samples each `interval`, reads the rest and sends a digest each `digest_interval`, until the
-/// receiver is dropped.
-pub(crate) async fn measure(
-    root: PathBuf,
-    interval: Duration,
-    digest_interval: Duration,
-    disk: StateDir,
-    inputs: mpsc::Sender<Input>,
-) {
+/// What is measured, how often, and who is asked.
+pub(crate) struct Settings {
+    /// Below which the kernel's files are.
+    pub(crate) root: PathBuf,
+    /// Between two samples.
+    pub(crate) interval: Duration,
+    /// Between two digests, for which everything is read.
+    pub(crate) digest_interval: Duration,
+    pub(crate) source: SourceChoice,
+    pub(crate) kubelet: KubeletSettings,
+    pub(crate) pod_names: PodNamesQuestion,
+}
+
+/// Samples, and sends digests, until the receiver is dropped.
+pub(crate) async fn measure(settings: Settings, disk: StateDir, inputs: mpsc::Sender<Input>) {
     let clock = Clock::new();
-    let mut meter = Meter::new(&root);
-    let mut window = UsageWindow::default();
+    let mut kernel = match settings.source {
+        SourceChoice::Kubelet => None,
+        SourceChoice::Auto | SourceChoice::Cgroup => Some(Kernel::new(&settings.root)),
+    };
+    let mut fallback = Fallback::new(settings.source, settings.kubelet, settings.pod_names);
     let mut history = disk.load_history().await.map(|kept| History::restore(&kept));
-    let mut ticks = tokio::time::interval(interval);
+    let pace = if kernel.is_some() { settings.interval } else { settings.digest_interval };
+    let mut ticks = tokio::time::interval(pace);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut failing = false;
     let mut digest_at = Instant::now();
     let mut checkpoint_at = Instant::now() + CHECKPOINT;
     loop {
         ticks.tick().await;
         let due = Instant::now() >= digest_at;
-        // The files are made by the kernel on the spot and may be slow on a loaded node.
-        let sampled = tokio::task::spawn_blocking(move || {
-            let sample = meter.sample(due);
-            (meter, sample)
-        });
-        let Ok((returned, sample)) = sampled.await else { return };
-        meter = returned;
-        match sample {
-            Ok(sample) => {
-                failing = false;
-                window.add(clock.now(), sample);
-            }
-            Err(error) => {
-                if !std::mem::replace(&mut failing, true) {
-                    tracing::warn!(%error, "Use can't be measured and is unknown.");
-                }
-                window = UsageWindow::default();
-            }
+        let mut sight = Sight::Nothing;
+        if let Some(reading) = kernel.take() {
+            let Some((returned, seen)) = reading.sample(due, &clock).await else { return };
+            kernel = Some(returned);
+            sight = seen;
         }
         if due {
-            digest_at = Instant::now() + digest_interval;
-            if let Some(mut digest) = window.digest() {
-                history.get_or_insert_default().take(&mut digest, clock.now());
-                if inputs.send(Input::Usage(digest)).await.is_err() {
-                    return;
-                }
+            digest_at = Instant::now() + settings.digest_interval;
+            fallback.look(sight).await;
+            let own = kernel.as_mut().and_then(|kernel| kernel.window.digest());
+            let mut digest = fallback.complete(own);
+            if let Some(digest) = &mut digest {
+                history.get_or_insert_default().take(digest, clock.now());
+            }
+            if inputs.send(Input::Usage(digest)).await.is_err() {
+                return;
             }
         }
         if Instant::now() >= checkpoint_at
@@ -102,5 +109,46 @@ pub(crate) async fn measure(
         if inputs.is_closed() {
             return;
         }
+    }
+}
+
+/// The kernel's files, and what they said since the last digest.
+struct Kernel {
+    meter: Meter,
+    window: UsageWindow,
+    failing: bool,
+}
+
+impl Kernel {
+    fn new(root: &Path) -> Self {
+        Self { meter: Meter::new(root), window: UsageWindow::default(), failing: false }
+    }
+
+    /// Reads everything, or what changes from second to second; says what was seen. `None` only when the
+    /// runtime ends.
+    async fn sample(self, all: bool, clock: &Clock) -> Option<(Self, Sight)> {
+        let Self { mut meter, mut window, mut failing } = self;
+        // The files are made by the kernel on the spot and may be slow on a loaded node.
+        let sampled = tokio::task::spawn_blocking(move || {
+            let sample = meter.sample(all);
+            (meter, sample)
+        });
+        let (meter, sample) = sampled.await.ok()?;
+        let sight = match sample {
+            Ok(sample) => {
+                failing = false;
+                let sight = if sample.pods.is_empty() { Sight::Node } else { Sight::Pods };
+                window.add(clock.now(), sample);
+                sight
+            }
+            Err(error) => {
+                if !std::mem::replace(&mut failing, true) {
+                    tracing::warn!(%error, "The kernel's files can't be read.");
+                }
+                window = UsageWindow::default();
+                Sight::Nothing
+            }
+        };
+        Some((Self { meter, window, failing }, sight))
     }
 }

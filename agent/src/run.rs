@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use drover_agent_core::usage::PodNames;
 use drover_agent_core::{Agent, CallKey, Effect, Fact, Identity, Input, Saved};
 use drover_common::call::{Kind, KubernetesCall, KubernetesFailure, KubernetesFailureKind};
 use drover_common::cluster::ClusterEvent;
@@ -16,7 +17,7 @@ use drover_common::id::InstanceId;
 use drover_common::protocol::Report;
 use drover_kubernetes::Client;
 use jiff::SignedDuration;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -26,6 +27,7 @@ use crate::config::Config;
 use crate::disk::{self, StateDir};
 use crate::imds::Imds;
 use crate::leaders::{Leaders, LeadersError};
+use crate::measure::PodNamesQuestion;
 use crate::power::{self, Power};
 use crate::pulse::Pulse;
 use crate::{measure, poll};
@@ -91,13 +93,17 @@ pub(crate) async fn run_with(
     let leaders = Leaders::new(&config, clients.clone()).await?;
     let mut tasks = JoinSet::new();
     tasks.spawn(poll::poll(imds, config.imds_interval, pulse.clone(), inputs.clone()));
-    tasks.spawn(measure::measure(
-        config.host_root.clone(),
-        config.sample_interval,
-        config.report_interval,
-        disk.clone(),
-        inputs.clone(),
-    ));
+    let (pod_names, questions) = PodNamesQuestion::channel();
+    let kubelet = measure::KubeletSettings::of(&config, clients.clone());
+    let settings = measure::Settings {
+        root: config.host_root.clone(),
+        interval: config.sample_interval,
+        digest_interval: config.report_interval,
+        source: config.usage_source,
+        kubelet,
+        pod_names,
+    };
+    tasks.spawn(measure::measure(settings, disk.clone(), inputs.clone()));
     if let Some(leaders) = leaders {
         tasks.spawn(leaders.clone().send_reports(reports, inputs.clone()));
         tasks.spawn(leaders.poll_directives(config.node.clone(), instances, inputs.clone()));
@@ -129,7 +135,7 @@ pub(crate) async fn run_with(
         instance,
         tasks,
     };
-    shell.run(received, received_events, shutdown).await;
+    shell.run(received, received_events, questions, shutdown).await;
     tracing::info!("Agent stopped.");
     Ok(())
 }
@@ -185,6 +191,7 @@ impl Shell {
         &mut self,
         mut inputs: mpsc::Receiver<Input>,
         mut events: mpsc::Receiver<ClusterEvent>,
+        mut questions: mpsc::Receiver<oneshot::Sender<PodNames>>,
         shutdown: CancellationToken,
     ) {
         let mut stop_at = None;
@@ -198,6 +205,11 @@ impl Shell {
                 }
                 Some(input) = inputs.recv() => input,
                 Some(event) = events.recv() => Input::Cluster(event),
+                Some(asked) = questions.recv() => {
+                    // Who asked may have been stopped since.
+                    let _nobody_asks = asked.send(self.agent.running_pods());
+                    continue;
+                }
                 Some(ended) = self.tasks.join_next(), if !self.tasks.is_empty() => {
                     if let Err(error) = ended && error.is_panic() {
                         tracing::error!(%error, "A task of the agent panicked.");

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::path::Path;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use clap::Parser;
@@ -12,6 +13,7 @@ use drover_common::ec2::{
 };
 use drover_common::id::InstanceId;
 use drover_common::instance_type::CapacityType;
+use drover_common::protocol::{Report, UsageSource};
 use drover_kubernetes::Client;
 use drover_sandbox::{Options, Sandbox};
 use serde_json::{Value, json};
@@ -121,7 +123,7 @@ impl Herd {
         pods.iter().filter(on_node).count()
     }
 
-    fn start_agent(&self, instance: &InstanceId, node: &str) {
+    fn config(&self, instance: &InstanceId, node: &str, more: &[&str]) -> drover_agent::Config {
         let path = |name: &Path| self.folder.path().join(name).display().to_string();
         let imds = format!("{}/{instance}", self.sandbox.endpoints().imds);
         let host = path(&Path::new("hosts").join(instance.as_str()));
@@ -140,8 +142,12 @@ impl Herd {
             "--kubeconfig",
             &kubeconfig,
         ];
-        let config = drover_agent::Config::try_from(Command::parse_from(flags).args).unwrap();
-        tokio::spawn(drover_agent::run(config, self.shutdown.clone()));
+        let flags = flags.iter().chain(more);
+        drover_agent::Config::try_from(Command::parse_from(flags).args).unwrap()
+    }
+
+    fn start_agent(&self, instance: &InstanceId, node: &str) {
+        tokio::spawn(drover_agent::run(self.config(instance, node, &[]), self.shutdown.clone()));
     }
 }
 
@@ -224,4 +230,89 @@ async fn a_spot_notice_empties_its_node_and_no_other() {
     let cordoned = elsewhere.iter().filter(|node| node["spec"]["unschedulable"] == true).count();
     assert_eq!(cordoned, 1, "the other agents left their nodes alone ({pods} pods moved)");
     herd.shutdown.cancel();
+}
+
+/// Reports as a leader hears them.
+async fn listen() -> (String, Arc<Mutex<Vec<Report>>>) {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let heard = Arc::new(Mutex::new(Vec::new()));
+    let kept = Arc::clone(&heard);
+    let take = async move |axum::Json(report): axum::Json<Report>| {
+        kept.lock().unwrap().push(report);
+        axum::Json(json!({"committed": true, "directives": []}))
+    };
+    let router = axum::Router::new().route("/agent/v1/reports", axum::routing::post(take));
+    tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+    (url, heard)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_kubelet_tells_what_the_kernel_does_not() {
+    let herd = Herd::start().await;
+    herd.launch();
+    herd.post("/apis/apps/v1/namespaces/default/deployments", deployment()).await;
+    until("all pods run", 30, async || {
+        let pods = herd.list("/api/v1/pods").await;
+        pods.len() == PODS && pods.iter().all(|pod| pod["status"]["phase"] == "Running")
+    })
+    .await;
+    let nodes = herd.list("/api/v1/nodes").await;
+    let mut node = String::new();
+    for candidate in &nodes {
+        let name = candidate["metadata"]["name"].as_str().unwrap();
+        if herd.pods_on(name).await > 0 {
+            name.clone_into(&mut node);
+        }
+    }
+    let id = nodes.iter().find(|found| found["metadata"]["name"] == *node).unwrap()["spec"]
+        ["providerID"]
+        .as_str()
+        .and_then(|id| id.rsplit('/').next())
+        .unwrap()
+        .to_owned();
+    let (leader, heard) = listen().await;
+    let kubelet = format!("{}/{node}", herd.sandbox.endpoints().kubelet);
+    let mut config = herd.config(
+        &InstanceId::from(id.as_str()),
+        &node,
+        &["--leaders", &leader, "--kubelet-insecure", "--kubelet-url", &kubelet],
+    );
+    // Neither /proc nor control groups are there.
+    config.host_root = herd.folder.path().join("nothing");
+    config.report_interval = Duration::from_secs(1);
+    config.kubelet_interval = Duration::from_secs(1);
+    let agent = tokio::spawn(drover_agent::run(config, herd.shutdown.clone()));
+    until("the kubelet's word is reported", 30, async || {
+        let reports = heard.lock().unwrap();
+        reports.iter().any(|report| {
+            report.usage.as_ref().is_some_and(|usage| {
+                usage.source == UsageSource::Kubelet && usage.cpu_milli_mean > 0
+            })
+        })
+    })
+    .await;
+    let pods = herd.list("/api/v1/pods").await;
+    let uids: Vec<&str> = pods
+        .iter()
+        .filter(|pod| pod["spec"]["nodeName"] == *node)
+        .map(|pod| pod["metadata"]["uid"].as_str().unwrap())
+        .collect();
+    let told = heard.lock().unwrap().iter().find_map(|report| {
+        report.usage.clone().filter(|usage| usage.source == UsageSource::Kubelet)
+    });
+    let mut told = told.unwrap();
+    told.pods.sort_by(|one, other| one.uid.cmp(&other.uid));
+    let mut expected = uids.clone();
+    expected.sort_unstable();
+    let named: Vec<&str> = told.pods.iter().map(|pod| pod.uid.as_str()).collect();
+    assert_eq!(named, expected);
+    for pod in &told.pods {
+        // Half of 200m, swaying by a tenth; half of 128 MiB.
+        assert!((85..=115).contains(&pod.cpu_milli_mean), "{pod:?}");
+        assert_eq!(pod.memory_working_set, 64 << 20);
+    }
+    assert!(told.cpu_milli_mean >= 85 * told.pods.len() as u64, "{told:?}");
+    herd.shutdown.cancel();
+    agent.await.unwrap().unwrap();
 }

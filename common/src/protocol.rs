@@ -159,8 +159,23 @@ pub struct UsageDigest {
     /// Bytes read and written a second by its disks; `None` if unknown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub disk_bytes_per_second: Option<[u64; 2]>,
+    /// Who measured the pods.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub source: UsageSource,
     /// Pods measured.
     pub pods: Vec<PodUsage>,
+}
+
+/// Where measured use comes from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum UsageSource {
+    /// The kernel's files, read by the agent.
+    #[default]
+    Kernel,
+    /// The kubelet, asked by the agent. It tells means over some 15 s, which stand for peaks, too, and of pods
+    /// neither pressure nor throttling nor kills.
+    Kubelet,
 }
 
 /// Measured use of one pod over the last interval, and over days.

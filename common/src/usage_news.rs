@@ -47,6 +47,7 @@ pub fn is_news_of_node(before: &UsageDigest, now: &UsageDigest) -> bool {
         || differ(before.pressure_permille, now.pressure_permille, is_other_pressure)
         || differ(before.network_bytes_per_second, now.network_bytes_per_second, are_other_rates)
         || differ(before.disk_bytes_per_second, now.disk_bytes_per_second, are_other_rates)
+        || before.source != now.source
 }
 
 fn is_news(before: &PodUsage, now: &PodUsage) -> bool {

@@ -11,6 +11,7 @@ mod tests;
 mod usage_told;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use drover_common::call::{KubernetesCall, KubernetesFailure};
 use drover_common::cluster::{ClusterEvent, Node, ObjectKey, Pod};
@@ -25,6 +26,7 @@ use serde_json::Value;
 
 use crate::notice::{Answer, NoticePath, Notices};
 use crate::retry::Retry;
+use crate::usage::PodNames;
 use usage_told::UsageTold;
 
 /// Who the agent is.
@@ -70,8 +72,8 @@ pub enum Input {
     Answered(u64, ReportAnswer),
     /// The outcome of a call.
     Outcome(CallKey, Result<Value, KubernetesFailure>),
-    /// Use was measured over an interval.
-    Usage(UsageDigest),
+    /// Use was measured over an interval, or is unknown by now.
+    Usage(Option<UsageDigest>),
     /// Time passes.
     Tick,
 }
@@ -254,6 +256,15 @@ impl Agent {
         self.instance.as_ref()
     }
 
+    /// The UIDs of the node's pods that run, by namespace and name.
+    pub fn running_pods(&self) -> PodNames {
+        let running = self
+            .pods
+            .iter()
+            .filter(|(_, pod)| pod.status.phase == "Running" && !pod.metadata.uid.is_empty());
+        running.map(|(key, pod)| (key.clone(), Arc::from(pod.metadata.uid.as_str()))).collect()
+    }
+
     /// Whether ticks are needed several times a second. While it is so the clock should not be set.
     pub fn is_busy(&self) -> bool {
         // What may be in force for weeks needs neither.
@@ -290,7 +301,7 @@ impl Agent {
                 self.add_directives(answer.directives);
             }
             Input::Outcome(key, outcome) => self.take_outcome(key, outcome, now),
-            Input::Usage(digest) => self.usage = Some(digest),
+            Input::Usage(digest) => self.usage = digest,
             Input::Tick => {}
         }
         self.decide(now);

@@ -12,4 +12,5 @@ mod retry;
 pub mod usage;
 
 pub use agent::{Agent, CallKey, Effect, Fact, Identity, Input, Saved};
+pub use node::kubelet_address;
 pub use notice::{Answer, NoticePath, RESERVE};

@@ -1,5 +1,7 @@
 //! The agent's own Node: what is known of it, and the patches it may need.
 
+use std::net::{IpAddr, SocketAddr};
+
 use drover_common::call::{Kind, KubernetesCall, Target};
 use drover_common::cluster::Node;
 use drover_common::id::{BootId, DisruptionId, InstanceId, NodeName, instance_of_provider_id};
@@ -104,6 +106,20 @@ pub(crate) fn is_of(node: &Node, instance: Option<&InstanceId>) -> bool {
     }
 }
 
+/// Where a Node says that its kubelet listens: https at its `InternalIP`. `None` if it names no address.
+pub fn kubelet_address(node: &Value) -> Option<String> {
+    /// Where a kubelet listens that does not say.
+    const PORT: u16 = 10_250;
+    let addresses = node.pointer("/status/addresses").and_then(Value::as_array)?;
+    let internal = addresses
+        .iter()
+        .find(|address| address.get("type").and_then(Value::as_str) == Some("InternalIP"))?;
+    let address: IpAddr = internal.get("address")?.as_str()?.parse().ok()?;
+    let port = node.pointer("/status/daemonEndpoints/kubeletEndpoint/Port").and_then(Value::as_u64);
+    let port = port.and_then(|port| u16::try_from(port).ok()).filter(|&port| port > 0);
+    Some(format!("https://{}", SocketAddr::new(address, port.unwrap_or(PORT))))
+}
+
 /// Whether a condition says that the Node is broken: one of node-problem-detector's permanent ones
 /// is `True`, or one of the `…Ready` kind that EKS's monitoring agent sets is `False`. The kubelet's
 /// own (`Ready`, pressures) are the leaders' and the scheduler's business.
@@ -135,4 +151,30 @@ pub(crate) fn is_disrupted(node: &Node, id: &DisruptionId) -> bool {
         && node.spec.taints.iter().any(|taint| {
             taint.key == labels::DISRUPTED_TAINT && taint.effect == TaintEffect::NoSchedule
         })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kubelet_is_where_its_node_says() {
+        let node = |addresses: Value, port: Value| {
+            json!({"status": {"addresses": addresses,
+                "daemonEndpoints": {"kubeletEndpoint": {"Port": port}}}})
+        };
+        let address = |text: &str| json!([{"type": "Hostname", "address": "h"}, {"type": "InternalIP", "address": text}]);
+        let told = |node: Value| kubelet_address(&node);
+        let expected = Some("https://10.0.0.1:10250".to_owned());
+        assert_eq!(told(node(address("10.0.0.1"), json!(10_250))), expected);
+        assert_eq!(told(node(address("10.0.0.1"), json!(70_000))), expected);
+        assert_eq!(
+            told(node(address("fd00::1"), json!(1))),
+            Some("https://[fd00::1]:1".to_owned())
+        );
+        for none in ["", "evil.example/x", "10.0.0.1:80@evil"] {
+            assert_eq!(told(node(address(none), json!(1))), None, "{none}");
+        }
+        assert_eq!(told(json!({})), None);
+    }
 }

@@ -1,23 +1,27 @@
-//! Measured use: parsers of what the kernel prints, the fold of samples into digests, and histories.
+//! Measured use: parsers of what the kernel and the kubelet print, the fold of samples into digests, and histories.
 
+mod exposition;
 mod histogram;
 mod history;
 mod kernel;
+mod kubelet;
 #[cfg(test)]
 mod tests;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use drover_common::protocol::{PodUsage, UsageDigest};
+use drover_common::protocol::{PodUsage, UsageDigest, UsageSource};
 use jiff::Timestamp;
 
+pub use exposition::Lines;
 pub use histogram::{Buckets, Checkpoint, HISTOGRAM_VERSION, Histogram};
 pub use history::{History, SavedHistory};
 pub use kernel::{
     UnreadableFile, available_memory, cpu_throttled, cpu_usage, disk_bytes, inactive_file,
     network_bytes, node_cpu_usage, number, oom_kills, pod_uid_of_directory, stalled,
 };
+pub use kubelet::{KubeletFold, KubeletReading, KubeletUse, PodNames};
 
 /// What was read at one moment. Counters count up from an arbitrary start.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -171,6 +175,7 @@ impl UsageWindow {
             pressure_permille,
             network_bytes_per_second: traffic.map(|[received, sent, ..]| [received, sent]),
             disk_bytes_per_second: traffic.map(|[.., read, written]| [read, written]),
+            source: UsageSource::Kernel,
             pods: self.pods.iter().filter_map(|(uid, fold)| fold.usage(uid)).collect(),
         };
         self.first = self.last;

@@ -1,4 +1,4 @@
-//! Whatever IMDS, the kernel, the leaders, the API server and the own disk say: nothing panics, and
+//! Whatever IMDS, the kernel, the kubelet, the leaders, the API server and the own disk say: nothing panics, and
 //! nothing that is no notice is taken for one.
 //!
 //! Inputs are the files of `tests/corpus`, mutated, and plain noise. A long run:
@@ -9,11 +9,14 @@
 #![allow(clippy::disallowed_methods, reason = "the corpus is made of files")]
 
 use std::path::Path;
+use std::sync::Arc;
 
-use drover_agent_core::usage::{self, History, SavedHistory};
+use drover_agent_core::usage::{
+    self, History, KubeletFold, KubeletReading, Lines, PodNames, SavedHistory,
+};
 use drover_agent_core::{Agent, Answer, CallKey, Effect, Identity, Input, NoticePath, Saved, imds};
 use drover_common::call::{Kind, KubernetesCall};
-use drover_common::cluster::{ClusterEvent, ClusterObject};
+use drover_common::cluster::{ClusterEvent, ClusterObject, ObjectKey};
 use drover_common::protocol::{Directives, ReportAnswer, UsageDigest};
 use jiff::{SignedDuration, Timestamp};
 use proptest::prelude::*;
@@ -175,6 +178,30 @@ proptest! {
         let _traffic = (usage::network_bytes(&text), usage::disk_bytes(&text));
         if let Some(uid) = usage::pod_uid_of_directory(&text) {
             prop_assert!(!uid.contains(['/', '.']) && uid.len() <= 64, "{uid:?} leads elsewhere");
+        }
+    }
+
+    #[test]
+    fn exposition(text in inputs("exposition"), size in 1..5_000_usize) {
+        let names: PodNames = [("d", "web"), ("d", "train")]
+            .into_iter()
+            .map(|(namespace, name)| (ObjectKey::new(namespace, name), Arc::from(name)))
+            .collect();
+        let read = |size: usize, now| {
+            let (mut lines, mut kubelet) = (Lines::default(), KubeletReading::default());
+            for piece in text.as_bytes().chunks(size) {
+                lines.feed(piece, |line| kubelet.take(line, &names, now));
+            }
+            kubelet
+        };
+        let kubelet = read(size, at(0));
+        prop_assert_eq!(&kubelet, &read(usize::MAX, at(0)), "it matters how it arrives");
+        let mut fold = KubeletFold::default();
+        for reading in [kubelet, read(size, at(60)), read(size, at(0))] {
+            fold.add(reading);
+            let told = fold.usage();
+            prop_assert!(told.pods.iter().all(|pod| names.values().any(|uid| **uid == *pod.uid)));
+            let _digest = told.complete(None);
         }
     }
 

@@ -34,6 +34,14 @@ pub enum ConnectError {
     /// Neither a kubeconfig nor a service account was found.
     #[error("no kubeconfig and no service account: {0}")]
     Infer(#[source] Box<kube::config::InferConfigError>),
+    /// A file of certificates is missing or holds none.
+    #[error("certificates {}: {reason}", path.display())]
+    Certificates {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
     /// Certificates, keys or the server's address are unusable.
     #[error("the client can't be built: {0}")]
     Client(#[source] Box<kube::Error>),
@@ -57,6 +65,19 @@ pub async fn connect(
     kubeconfig: Option<&Path>,
     context: Option<&str>,
 ) -> Result<Client, ConnectError> {
+    let mut config = config(kubeconfig, context).await?;
+    if config.cluster_url.scheme() == Some(&Scheme::HTTP) && config.root_cert.is_none() {
+        // Else the system's certificates were read and kept, for nothing.
+        config.root_cert = Some(Vec::new());
+    }
+    Client::try_from(config).map_err(|source| ConnectError::Client(Box::new(source)))
+}
+
+/// What `kubeconfig` or the environment says of the way to the API server.
+pub(crate) async fn config(
+    kubeconfig: Option<&Path>,
+    context: Option<&str>,
+) -> Result<Config, ConnectError> {
     install_crypto_provider();
     let options =
         KubeConfigOptions { context: context.map(str::to_owned), ..KubeConfigOptions::default() };
@@ -72,11 +93,7 @@ pub async fn connect(
     config.connect_timeout = Some(CONNECT_TIMEOUT);
     // A 429 or 503 is an answer that decisions are made on; hidden retries would eat a drain's time.
     config.default_retry = false;
-    if config.cluster_url.scheme() == Some(&Scheme::HTTP) && config.root_cert.is_none() {
-        // Else the system's certificates were read and kept, for nothing.
-        config.root_cert = Some(Vec::new());
-    }
-    Client::try_from(config).map_err(|source| ConnectError::Client(Box::new(source)))
+    Ok(config)
 }
 
 async fn from_file(path: &Path, options: &KubeConfigOptions) -> Result<Config, ConnectError> {

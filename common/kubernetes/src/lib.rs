@@ -1,4 +1,4 @@
-//! The one crate that turns [`KubernetesCall`]s into requests and watches into slim objects.
+//! The one crate that turns [`KubernetesCall`]s into requests and watches into slim objects, and asks kubelets.
 //!
 //! It decides nothing: a call is executed once, its answer is classified, and what to do next is
 //! the business of the pure crates. `kube`'s own retries are off for that reason.
@@ -7,13 +7,17 @@
 
 mod client;
 mod execute;
+mod kubelet;
 mod path;
 mod review;
 mod watch;
 
 pub use client::{ConnectError, connect, install_crypto_provider};
 pub use execute::execute;
+/// An address.
+pub use http::Uri;
 /// A handle to one API server; cheap to clone.
 pub use kube::Client;
+pub use kubelet::{KubeletError, KubeletTrust, connect_kubelet, read_kubelet};
 pub use review::{Identity, ReviewError, review_access, review_token};
 pub use watch::watch;

@@ -301,3 +301,24 @@ fn a_list_removes_what_it_does_not_name() {
     let names: Vec<_> = agent.pods.keys().map(|key| key.name.as_str()).collect();
     assert_eq!(names, ["other"]);
 }
+
+#[test]
+fn use_that_is_unknown_by_now_is_not_told_any_more() {
+    let mut agent = settled();
+    agent.step(Input::Usage(Some(UsageDigest::default())), at(0));
+    assert!(reports(&agent.step(Input::Tick, at(11_000)))[0].usage.is_some());
+    agent.step(Input::Usage(None), at(12_000));
+    assert_eq!(reports(&agent.step(Input::Tick, at(22_000)))[0].usage, None);
+}
+
+#[test]
+fn running_pods_are_known_by_their_names() {
+    let mut agent = settled();
+    for (name, phase) in [("runs", "Running"), ("waits", "Pending"), ("ended", "Succeeded")] {
+        let pod = json!({"metadata": {"name": name, "namespace": "d", "uid": format!("u-{name}")},
+            "spec": {"nodeName": "n"}, "status": {"phase": phase}});
+        agent.step(applied(Kind::Pod, pod), at(0));
+    }
+    let expected = PodNames::from([(ObjectKey::new("d", "runs"), Arc::from("u-runs"))]);
+    assert_eq!(agent.running_pods(), expected);
+}

@@ -10,12 +10,13 @@ use axum::body::{Body, Bytes};
 use axum::extract::{Request, State as Extracted};
 use axum::http::{Method, StatusCode};
 use axum::response::{IntoResponse, Response};
+use drover_kubernetes::KubeletTrust;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 
-use crate::{Config, run};
+use crate::{Config, SourceChoice, run};
 
 pub(super) struct State {
     pub(super) node: Value,
@@ -151,6 +152,10 @@ impl World {
             imds_interval: Duration::from_millis(250),
             sample_interval: Duration::from_millis(500),
             report_interval: Duration::from_secs(2),
+            usage_source: SourceChoice::Auto,
+            kubelet_url: None,
+            kubelet_trust: KubeletTrust::Cluster,
+            kubelet_interval: Duration::from_secs(15),
             cordon_on_problem: false,
             may_power_off: true,
             stop_grace: Duration::ZERO,

@@ -153,6 +153,7 @@ impl SimulatedAgent {
                 network_bytes_per_second: Some([120_000, 80_000]),
                 disk_bytes_per_second: Some([0, 40_000]),
                 pods: pods.map(|pod| self.pod_usage(pod, sequence)).collect(),
+                ..UsageDigest::default()
             }),
             usage_since: known,
             usage_gone: Vec::new(),
