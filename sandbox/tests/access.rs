@@ -138,6 +138,12 @@ async fn an_agent_touches_its_own_node_and_the_pods_on_it() {
     assert_eq!(client.send(&token, "DELETE", &delete("victim-1"), &Value::Null).await.0, 200);
     let (code, refused) = client.send(&token, "DELETE", &delete("victim-2"), &Value::Null).await;
     assert_eq!((code, refused["reason"].as_str()), (403, Some("Forbidden")));
+    // Its kubelet tells it what it measures, if there is one, and nothing else.
+    let kubelet = async |path: &str| {
+        let url = format!("{}/one/{path}", client.sandbox.endpoints().kubelet);
+        client.http.get(url).bearer_auth(&token).send().await.unwrap().status().as_u16()
+    };
+    assert_eq!((kubelet("metrics/resource").await, kubelet("healthz").await), (404, 403));
     // RBAC is narrow: no deletion of nodes, no secrets.
     assert_eq!(client.send(&token, "DELETE", "/api/v1/nodes/one", &Value::Null).await.0, 403);
     let secrets = "/api/v1/namespaces/drover-system/secrets";
