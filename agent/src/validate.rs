@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Context;
+use drover_kubernetes::KubeletTrust;
 
 use crate::leaders::Leaders;
 use crate::{Args, Config};
@@ -35,6 +36,12 @@ pub fn validate(args: Args) -> anyhow::Result<ExitCode> {
     let mut out = std::io::stdout().lock();
     if let Err(error) = connected {
         writeln!(out, "warning: {error} (tried again until it works)")?;
+    }
+    if let KubeletTrust::Authority(path) = &config.kubelet_trust
+        && let Err(error) = std::fs::File::open(path)
+    {
+        let path = path.display();
+        writeln!(out, "warning: {path}: {error} (needed once the kubelet is asked)")?;
     }
     writeln!(
         out,
