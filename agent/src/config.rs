@@ -92,6 +92,10 @@ pub struct Args {
     /// How often the kubelet is asked, where it is. It measures each 10 to 20 s.
     #[arg(long, default_value = "15s", value_parser = parse_kubelet_interval)]
     kubelet_interval: Duration,
+    /// Where NVIDIA's DCGM exporter tells this node's GPU metrics: a URL, off, or auto:
+    /// http://127.0.0.1:9400/metrics once the Node has GPUs.
+    #[arg(long, env = "DROVER_GPU_METRICS", default_value = "auto", value_name = "URL")]
+    gpu_metrics: String,
     /// Cordon the node, too, while one of its conditions says that it is broken (KernelDeadlock,
     /// ReadonlyFilesystem, …). Otherwise that is only reported.
     #[arg(long, env = "DROVER_CORDON_ON_PROBLEM")]
@@ -116,6 +120,17 @@ pub enum SourceChoice {
     Cgroup,
     /// The kubelet alone, for the node, too.
     Kubelet,
+}
+
+/// Who is asked for GPUs' use.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum GpuChoice {
+    /// The exporter at its usual address, once the Node has GPUs.
+    Auto,
+    /// Nobody.
+    Off,
+    /// The exporter at this address, whatever the Node says.
+    Url(String),
 }
 
 /// Checked settings.
@@ -153,6 +168,8 @@ pub struct Config {
     pub kubelet_trust: KubeletTrust,
     /// Between two questions to the kubelet.
     pub kubelet_interval: Duration,
+    /// Who is asked for GPUs' use.
+    pub gpu_metrics: GpuChoice,
     /// Whether a Node that says it is broken is cordoned.
     pub cordon_on_problem: bool,
     /// Whether the machine may be powered off when the agent is cut off.
@@ -223,6 +240,11 @@ impl TryFrom<Args> for Config {
             kubelet_url,
             kubelet_trust,
             kubelet_interval: args.kubelet_interval,
+            gpu_metrics: match args.gpu_metrics.trim() {
+                "" | "auto" => GpuChoice::Auto,
+                "off" => GpuChoice::Off,
+                url => GpuChoice::Url(base_url("--gpu-metrics", url)?),
+            },
             cordon_on_problem: args.cordon_on_problem,
             may_power_off: !args.no_power_off,
             stop_grace: args.stop_grace,
@@ -330,6 +352,17 @@ mod tests {
         assert_eq!(own.kubelet_url.unwrap().host(), Some("node-1"));
         assert!(config(&["--kubelet-url", "HTTP://127.0.0.1:1"]).is_err());
         assert!(parse_kubelet_interval("9s").is_err());
+    }
+
+    #[test]
+    fn gpus_are_asked_for_where_they_are_told() {
+        assert_eq!(config(&[]).unwrap().gpu_metrics, GpuChoice::Auto);
+        assert_eq!(config(&["--gpu-metrics", "off"]).unwrap().gpu_metrics, GpuChoice::Off);
+        let url = "http://dcgm:9400/metrics";
+        let told = config(&["--gpu-metrics", url]).unwrap().gpu_metrics;
+        assert_eq!(told, GpuChoice::Url(url.to_owned()));
+        let error = config(&["--gpu-metrics", "on"]).unwrap_err();
+        assert!(error.to_string().contains("--gpu-metrics"), "{error}");
     }
 
     #[test]

@@ -17,7 +17,7 @@ mod run;
 mod systemd;
 mod validate;
 
-pub use config::{Args, Config, ConfigError, SourceChoice};
+pub use config::{Args, Config, ConfigError, GpuChoice, SourceChoice};
 pub use process::main_with;
 pub use run::{RunError, run};
 pub use validate::validate;

@@ -1,9 +1,11 @@
 //! Measures use from the kernel's files, or has the kubelet tell it.
 
 mod fallback;
+mod gpu;
 mod kept;
 mod kubelet;
 mod meter;
+mod pace;
 mod pod_names;
 mod pods;
 #[cfg(test)]
@@ -15,12 +17,13 @@ use std::time::{Duration, Instant};
 
 use drover_agent_core::Input;
 use drover_agent_core::usage::{History, UnreadableFile, UsageWindow};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use crate::clock::Clock;
-use crate::config::SourceChoice;
+use crate::config::{GpuChoice, SourceChoice};
 use crate::disk::StateDir;
 use fallback::{Fallback, Sight};
+use gpu::Gpus;
 use meter::Meter;
 
 pub(crate) use kubelet::KubeletSettings;
@@ -60,6 +63,9 @@ pub(crate) struct Settings {
     pub(crate) digest_interval: Duration,
     pub(crate) source: SourceChoice,
     pub(crate) kubelet: KubeletSettings,
+    pub(crate) gpus: GpuChoice,
+    /// Whether the Node has any.
+    pub(crate) has_gpus: watch::Receiver<bool>,
     pub(crate) pod_names: PodNamesQuestion,
 }
 
@@ -70,6 +76,7 @@ pub(crate) async fn measure(settings: Settings, disk: StateDir, inputs: mpsc::Se
         SourceChoice::Kubelet => None,
         SourceChoice::Auto | SourceChoice::Cgroup => Some(Kernel::new(&settings.root)),
     };
+    let gpus = Gpus::start(settings.gpus, settings.has_gpus, settings.pod_names.clone());
     let mut fallback = Fallback::new(settings.source, settings.kubelet, settings.pod_names);
     let mut history = disk.load_history().await.map(|kept| History::restore(&kept));
     let pace = if kernel.is_some() { settings.interval } else { settings.digest_interval };
@@ -92,6 +99,9 @@ pub(crate) async fn measure(settings: Settings, disk: StateDir, inputs: mpsc::Se
             let own = kernel.as_mut().and_then(|kernel| kernel.window.digest());
             let mut digest = fallback.complete(own);
             if let Some(digest) = &mut digest {
+                if let Some(gpus) = &gpus {
+                    gpus.write(digest);
+                }
                 history.get_or_insert_default().take(digest, clock.now());
             }
             if inputs.send(Input::Usage(digest)).await.is_err() {

@@ -90,6 +90,7 @@ pub(crate) async fn run_with(
     let (report, reports) = watch::channel(None);
     let (instance, instances) = watch::channel(None);
     let (client, clients) = watch::channel(None);
+    let (gpus, has_gpus) = watch::channel(false);
     let leaders = Leaders::new(&config, clients.clone()).await?;
     let mut tasks = JoinSet::new();
     tasks.spawn(poll::poll(imds, config.imds_interval, pulse.clone(), inputs.clone()));
@@ -101,6 +102,8 @@ pub(crate) async fn run_with(
         digest_interval: config.report_interval,
         source: config.usage_source,
         kubelet,
+        gpus: config.gpu_metrics.clone(),
+        has_gpus,
         pod_names,
     };
     tasks.spawn(measure::measure(settings, disk.clone(), inputs.clone()));
@@ -133,6 +136,7 @@ pub(crate) async fn run_with(
         inputs,
         report,
         instance,
+        gpus,
         tasks,
     };
     shell.run(received, received_events, questions, shutdown).await;
@@ -182,6 +186,8 @@ struct Shell {
     inputs: mpsc::Sender<Input>,
     report: watch::Sender<Option<Arc<Report>>>,
     instance: watch::Sender<Option<InstanceId>>,
+    /// Whether the Node has any.
+    gpus: watch::Sender<bool>,
     /// Dropped with the shell, which ends them all.
     tasks: JoinSet<()>,
 }
@@ -239,6 +245,10 @@ impl Shell {
                 *known = self.agent.instance().cloned();
             }
             changed
+        });
+        self.gpus.send_if_modified(|known| {
+            let has = self.agent.has_gpus();
+            std::mem::replace(known, has) != has
         });
         // Calls go out before the disk is waited for.
         let mut effects = VecDeque::from(effects);

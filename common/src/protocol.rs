@@ -159,6 +159,9 @@ pub struct UsageDigest {
     /// Bytes read and written a second by its disks; `None` if unknown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub disk_bytes_per_second: Option<[u64; 2]>,
+    /// GPUs; `None` if unknown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gpu: Option<GpuUsage>,
     /// Who measured the pods.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub source: UsageSource,
@@ -205,6 +208,26 @@ pub struct PodUsage {
     /// The highest working set of the last days, bytes; `None` if unknown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory_peak: Option<u64>,
+    /// The GPUs that it has to itself; `None` if unknown, or if there are none. Few pods have any, and
+    /// leaders keep the use of very many.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gpu: Option<Box<GpuUsage>>,
+}
+
+/// Use of some GPUs, or of instances of partitioned ones, when they were last measured.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GpuUsage {
+    /// How many they are.
+    pub count: u32,
+    /// Share of time in which work ran, in thousandths, mean of all; `None` if unknown of any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub busy_permille: Option<u32>,
+    /// Memory in use, bytes; `None` if unknown of any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_used: Option<u64>,
+    /// Memory that is free, bytes; `None` if unknown of any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_free: Option<u64>,
 }
 
 fn is_zero<T: Default + PartialEq>(value: &T) -> bool {

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::protocol::{PodUsage, UsageDigest};
+use crate::protocol::{GpuUsage, PodUsage, UsageDigest};
 
 /// The use of pods by UID.
 pub type PodUses = BTreeMap<String, PodUsage>;
@@ -47,6 +47,7 @@ pub fn is_news_of_node(before: &UsageDigest, now: &UsageDigest) -> bool {
         || differ(before.pressure_permille, now.pressure_permille, is_other_pressure)
         || differ(before.network_bytes_per_second, now.network_bytes_per_second, are_other_rates)
         || differ(before.disk_bytes_per_second, now.disk_bytes_per_second, are_other_rates)
+        || differ(before.gpu.as_ref(), now.gpu.as_ref(), are_other_gpus)
         || before.source != now.source
 }
 
@@ -59,6 +60,7 @@ fn is_news(before: &PodUsage, now: &PodUsage) -> bool {
         || differ(before.cpu_milli_p90, now.cpu_milli_p90, is_other_cpu)
         || differ(before.memory_peak, now.memory_peak, is_other_memory)
         || differ(before.pressure_permille, now.pressure_permille, is_other_pressure)
+        || differ(before.gpu.as_deref(), now.gpu.as_deref(), are_other_gpus)
 }
 
 fn is_other_cpu(before: u64, now: u64) -> bool {
@@ -75,6 +77,13 @@ fn is_other_share(before: u32, now: u32) -> bool {
 
 fn is_other_pressure(before: [u32; 3], now: [u32; 3]) -> bool {
     before.into_iter().zip(now).any(|(before, now)| is_other_share(before, now))
+}
+
+fn are_other_gpus(before: &GpuUsage, now: &GpuUsage) -> bool {
+    before.count != now.count
+        || differ(before.busy_permille, now.busy_permille, is_other_share)
+        || differ(before.memory_used, now.memory_used, is_other_memory)
+        || differ(before.memory_free, now.memory_free, is_other_memory)
 }
 
 fn are_other_rates(before: [u64; 2], now: [u64; 2]) -> bool {
@@ -99,6 +108,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::protocol::UsageSource;
 
     fn pod() -> impl Strategy<Value = PodUsage> {
         (0_u8..6, 0_u64..40, 0_u64..4_000, proptest::option::of(0_u32..30)).prop_map(
@@ -167,6 +177,7 @@ mod tests {
         assert!(with(&|now| now.pressure_permille = None));
         assert!(with(&|now| now.network_bytes_per_second = Some([10 << 20, 2 << 20])));
         assert!(with(&|now| now.disk_bytes_per_second = Some([0; 2])));
+        assert!(with(&|now| now.source = UsageSource::Kubelet));
         assert!(!with(&|now| now.interval_seconds = 20), "how long it took is none");
     }
 
@@ -178,5 +189,28 @@ mod tests {
         assert!(!news(PodUsage { cpu_milli_mean: 1_099, ..before.clone() }));
         assert!(news(PodUsage { cpu_milli_mean: 1_100, ..before.clone() }));
         assert!(news(PodUsage { oom_kills: 1, ..before }));
+    }
+
+    #[test]
+    fn gpus_have_news_by_the_same_measures() {
+        let gpu = |busy, used| {
+            let (busy_permille, memory_used) = (Some(busy), Some(used));
+            Some(GpuUsage { count: 1, busy_permille, memory_used, memory_free: None })
+        };
+        let node = |gpu| UsageDigest { gpu, ..UsageDigest::default() };
+        let pod =
+            |gpu: Option<GpuUsage>| PodUsage { gpu: gpu.map(Box::new), ..PodUsage::default() };
+        for (now, expected) in [
+            (gpu(509, 1 << 30), false),
+            (gpu(550, 1 << 30), true),
+            (gpu(500, 1 << 31), true),
+            (None, true),
+            (gpu(500, 1 << 30).map(|gpu| GpuUsage { count: 2, ..gpu }), true),
+        ] {
+            let before = gpu(500, 1 << 30);
+            assert_eq!(is_news_of_node(&node(before), &node(now)), expected, "{now:?}");
+            let told = PodUses::from([(String::new(), pod(before))]);
+            assert_eq!(!difference(&told, &[pod(now)]).0.is_empty(), expected, "{now:?}");
+        }
     }
 }

@@ -265,6 +265,16 @@ impl Agent {
         running.map(|(key, pod)| (key.clone(), Arc::from(pod.metadata.uid.as_str()))).collect()
     }
 
+    /// Whether the Node has GPUs of NVIDIA's device plugin, or parts of some.
+    pub fn has_gpus(&self) -> bool {
+        let capacity = self.node.as_ref().map(|node| &node.status.capacity);
+        capacity.is_some_and(|capacity| {
+            capacity
+                .iter()
+                .any(|(name, amount)| amount > 0 && name.as_str().starts_with("nvidia.com/"))
+        })
+    }
+
     /// Whether ticks are needed several times a second. While it is so the clock should not be set.
     pub fn is_busy(&self) -> bool {
         // What may be in force for weeks needs neither.

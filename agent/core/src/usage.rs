@@ -1,6 +1,7 @@
-//! Measured use: parsers of what the kernel and the kubelet print, the fold of samples into digests, and histories.
+//! Measured use: parsers of what the kernel, the kubelet and GPUs' exporter print, the fold of samples into digests, and histories.
 
 mod exposition;
+mod gpu;
 mod histogram;
 mod history;
 mod kernel;
@@ -15,6 +16,7 @@ use drover_common::protocol::{PodUsage, UsageDigest, UsageSource};
 use jiff::Timestamp;
 
 pub use exposition::Lines;
+pub use gpu::{GpuReading, GpuUse};
 pub use histogram::{Buckets, Checkpoint, HISTOGRAM_VERSION, Histogram};
 pub use history::{History, SavedHistory};
 pub use kernel::{
@@ -175,6 +177,7 @@ impl UsageWindow {
             pressure_permille,
             network_bytes_per_second: traffic.map(|[received, sent, ..]| [received, sent]),
             disk_bytes_per_second: traffic.map(|[.., read, written]| [read, written]),
+            gpu: None,
             source: UsageSource::Kernel,
             pods: self.pods.iter().filter_map(|(uid, fold)| fold.usage(uid)).collect(),
         };
@@ -220,6 +223,7 @@ impl PodFold {
             oom_kills: rest.oom_kills.saturating_sub(before.oom_kills),
             cpu_milli_p90: None,
             memory_peak: None,
+            gpu: None,
         })
     }
 }

@@ -1,4 +1,4 @@
-//! Whatever IMDS, the kernel, the kubelet, the leaders, the API server and the own disk say: nothing panics, and
+//! Whatever IMDS, the kernel, the kubelet, GPUs' exporter, the leaders, the API server and the own disk say: nothing panics, and
 //! nothing that is no notice is taken for one.
 //!
 //! Inputs are the files of `tests/corpus`, mutated, and plain noise. A long run:
@@ -12,12 +12,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 use drover_agent_core::usage::{
-    self, History, KubeletFold, KubeletReading, Lines, PodNames, SavedHistory,
+    self, GpuReading, History, KubeletFold, KubeletReading, Lines, PodNames, SavedHistory,
 };
 use drover_agent_core::{Agent, Answer, CallKey, Effect, Identity, Input, NoticePath, Saved, imds};
 use drover_common::call::{Kind, KubernetesCall};
 use drover_common::cluster::{ClusterEvent, ClusterObject, ObjectKey};
-use drover_common::protocol::{Directives, ReportAnswer, UsageDigest};
+use drover_common::protocol::{Directives, PodUsage, ReportAnswer, UsageDigest};
 use jiff::{SignedDuration, Timestamp};
 use proptest::prelude::*;
 use proptest::sample::Index;
@@ -194,6 +194,18 @@ proptest! {
             }
             kubelet
         };
+        let (mut lines, mut gpus) = (Lines::default(), GpuReading::default());
+        lines.feed(text.as_bytes(), |line| gpus.take(line, &names));
+        if let Some(usage) = gpus.usage() {
+            let pods = names.values().map(|uid| PodUsage { uid: uid.to_string(), ..PodUsage::default() });
+            let mut digest = UsageDigest { pods: pods.collect(), ..UsageDigest::default() };
+            usage.write(&mut digest);
+            let whole = digest.gpu.expect("the node has what there is");
+            for gpu in digest.pods.iter().filter_map(|pod| pod.gpu.as_deref()).chain([&whole]) {
+                prop_assert!(gpu.busy_permille.is_none_or(|share| share <= 1000));
+                prop_assert!((1..=whole.count).contains(&gpu.count));
+            }
+        }
         let kubelet = read(size, at(0));
         prop_assert_eq!(&kubelet, &read(usize::MAX, at(0)), "it matters how it arrives");
         let mut fold = KubeletFold::default();

@@ -19,19 +19,16 @@ use jiff::Timestamp;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::pace::{LASTING, pause};
 use super::pod_names::PodNamesQuestion;
 use crate::config::Config;
-use crate::disk::random;
 
 const PATH: &str = "/metrics/resource";
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// A node with 500 pods of four containers has under 1 MB.
 const LONGEST_BODY: usize = 8 * 1024 * 1024;
-const LONGEST_PAUSE: Duration = Duration::from_secs(300);
 /// What the kubelet told is held true for so long after it fell silent.
 const HOLDS: Duration = Duration::from_secs(60);
-/// Single failures are everyday life.
-const LASTING: u32 = 2;
 
 /// Which kubelet, and as whom it is asked.
 #[derive(Clone)]
@@ -151,17 +148,4 @@ async fn ask(
     let take = |piece: &[u8]| lines.feed(piece, |line| reading.take(line, &names, now));
     drover_kubernetes::read_kubelet(client, PATH, TIMEOUT, LONGEST_BODY, take).await?;
     if reading.is_empty() { Err(AskError::Nothing) } else { Ok(reading) }
-}
-
-/// The interval, doubled by lasting failures, with jitter so that nodes that failed together part.
-pub(super) fn pause(interval: Duration, failures: u32) -> Duration {
-    let doublings = failures.saturating_sub(1).min(8);
-    let full = interval.saturating_mul(1 << doublings).min(LONGEST_PAUSE.max(interval));
-    match failures {
-        0 => full,
-        _ => {
-            let permille = u32::try_from(random() % 500).unwrap_or(0).saturating_add(1_000);
-            full.saturating_mul(permille) / 1000
-        }
-    }
 }

@@ -5,10 +5,12 @@ mod world;
 use std::time::Duration;
 
 use drover_common::labels;
+use drover_kubernetes::KubeletTrust;
 use serde_json::json;
 
 use crate::power::tests::FakeMachine;
-use world::World;
+use crate::{Config, GpuChoice, SourceChoice};
+use world::{State, World};
 
 #[tokio::test]
 async fn a_notice_cordons_and_drains_with_every_leader_down() {
@@ -149,5 +151,42 @@ async fn a_shutdown_of_the_machine_waits_for_the_drain() {
             state.node["spec"].get("unschedulable").is_none() && machine.locks() == 1
         })
         .await;
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn kubelet_and_gpus_are_reported_where_the_kernel_shows_no_pods() {
+    let world = World::new(&["web-0", "web-1"]).await;
+    world.run_pods();
+    let config = Config {
+        usage_source: SourceChoice::Auto,
+        kubelet_url: Some(world.url().parse().unwrap()),
+        kubelet_trust: KubeletTrust::Unverified,
+        kubelet_interval: Duration::from_secs(1),
+        gpu_metrics: GpuChoice::Url(format!("{}/metrics/gpu", world.url())),
+        report_interval: Duration::from_secs(1),
+        ..world.config(world.url())
+    };
+    let agent = world.start_agent_with(config);
+    let last = |state: &State| state.reports.last().map(|report| report["usage"].clone());
+    world
+        .until("the pod's CPU and GPU are reported", |state| {
+            last(state).is_some_and(|usage| usage["pods"][0]["gpu"]["busy_permille"] == 750)
+        })
+        .await;
+    let usage = last(&world.state()).unwrap();
+    assert_eq!(usage["source"], "kubelet");
+    // The kernel's word on the node stays: its files here stand still.
+    assert_eq!(
+        (&usage["cpu_milli_mean"], &usage["memory_working_set"]),
+        (&json!(0), &json!(61_440))
+    );
+    assert_eq!(usage["gpu"], json!({"count": 1, "busy_permille": 750, "memory_used": 10 << 20}));
+    let pod = &usage["pods"][0];
+    assert_eq!(
+        (&pod["uid"], &pod["memory_working_set"]),
+        (&json!("u-web-0"), &json!(1_000_000_000))
+    );
+    assert!((900..=1_100).contains(&pod["cpu_milli_mean"].as_u64().unwrap()), "{pod}");
     agent.stop().await;
 }

@@ -322,3 +322,18 @@ fn running_pods_are_known_by_their_names() {
     let expected = PodNames::from([(ObjectKey::new("d", "runs"), Arc::from("u-runs"))]);
     assert_eq!(agent.running_pods(), expected);
 }
+
+#[test]
+fn gpus_are_what_the_device_plugin_says() {
+    let mut agent = settled();
+    assert!(!agent.has_gpus());
+    for (capacity, expected) in [
+        (json!({"cpu": "8", "nvidia.com/gpu": "0"}), false),
+        (json!({"cpu": "8", "nvidia.com/mig-1g.5gb": "7"}), true),
+        (json!({"cpu": "8", "nvidia.com/gpu": "1"}), true),
+    ] {
+        let node = node(json!({"status": {"capacity": capacity}}));
+        agent.step(applied(Kind::Node, node), at(0));
+        assert_eq!(agent.has_gpus(), expected, "{capacity}");
+    }
+}

@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 
-use crate::{Config, SourceChoice, run};
+use crate::{Config, GpuChoice, SourceChoice, run};
 
 pub(super) struct State {
     pub(super) node: Value,
@@ -39,6 +39,7 @@ pub(super) struct World {
     state: Arc<Mutex<State>>,
     changes: broadcast::Sender<(&'static str, String)>,
     url: String,
+    started: Instant,
     folder: Arc<tempfile::TempDir>,
 }
 
@@ -89,6 +90,7 @@ impl World {
             state: Arc::new(Mutex::new(state)),
             changes: broadcast::channel(100).0,
             url,
+            started: Instant::now(),
             folder: Arc::new(tempfile::tempdir().unwrap()),
         };
         let router = Router::new().fallback(serve).with_state(world.clone());
@@ -128,7 +130,18 @@ impl World {
         began.elapsed()
     }
 
+    /// Has every pod run, as the API server tells it.
+    pub(super) fn run_pods(&self) {
+        for pod in self.state().pods.values_mut() {
+            pod["status"] = json!({"phase": "Running"});
+        }
+    }
+
     pub(super) async fn start_agent(&self, leaders: &str) -> RunningAgent {
+        self.start_agent_with(self.config(leaders))
+    }
+
+    pub(super) fn config(&self, leaders: &str) -> Config {
         let kubeconfig = self.folder.path().join("kubeconfig");
         let text = json!({
             "apiVersion": "v1", "kind": "Config", "current-context": "c",
@@ -139,7 +152,7 @@ impl World {
         std::fs::write(&kubeconfig, text.to_string()).unwrap();
         let host = self.host();
         write_host(&host);
-        let config = Config {
+        Config {
             node: "n".into(),
             kubeconfig: Some(kubeconfig),
             context: None,
@@ -156,10 +169,14 @@ impl World {
             kubelet_url: None,
             kubelet_trust: KubeletTrust::Cluster,
             kubelet_interval: Duration::from_secs(15),
+            gpu_metrics: GpuChoice::Auto,
             cordon_on_problem: false,
             may_power_off: true,
             stop_grace: Duration::ZERO,
-        };
+        }
+    }
+
+    pub(super) fn start_agent_with(&self, config: Config) -> RunningAgent {
         let shutdown = CancellationToken::new();
         let handle = tokio::spawn(run(config, shutdown.clone()));
         RunningAgent { shutdown, handle }
@@ -242,6 +259,29 @@ impl World {
         }
     }
 
+    /// A kubelet, and an exporter of GPU metrics: web-0 has the one GPU.
+    fn metrics(&self, of: &str) -> Response {
+        let web = r#"namespace="d",pod="web-0""#;
+        match of {
+            "resource" => {
+                let seconds = self.started.elapsed().as_secs_f64();
+                format!(
+                    "node_cpu_usage_seconds_total {}\nnode_memory_working_set_bytes 5e9\n\
+                     pod_cpu_usage_seconds_total{{{web}}} {}\n\
+                     pod_memory_working_set_bytes{{{web}}} 1e9\n",
+                    seconds * 3.0,
+                    seconds
+                )
+                .into_response()
+            }
+            "gpu" => format!(
+                "DCGM_FI_DEV_GPU_UTIL{{gpu=\"0\",{web}}} 75\nDCGM_FI_DEV_FB_USED{{gpu=\"0\",{web}}} 10\n"
+            )
+            .into_response(),
+            _ => StatusCode::NOT_FOUND.into_response(),
+        }
+    }
+
     fn imds(&self, path: &str) -> Response {
         if self.state().imds_down {
             return StatusCode::SERVICE_UNAVAILABLE.into_response();
@@ -261,7 +301,9 @@ async fn serve(Extracted(world): Extracted<World>, request: Request) -> Response
     let (parts, body) = request.into_parts();
     let body = axum::body::to_bytes(body, 1 << 20).await.unwrap();
     let path = parts.uri.path();
-    if path.starts_with("/imds/") {
+    if let Some(metrics) = path.strip_prefix("/metrics/") {
+        world.metrics(metrics)
+    } else if path.starts_with("/imds/") {
         world.imds(path)
     } else if path == "/agent/v1/reports" {
         world.state().reports.push(serde_json::from_slice(&body).unwrap());
