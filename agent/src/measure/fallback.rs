@@ -95,3 +95,75 @@ impl Fallback {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use clap::Parser;
+    use drover_agent_core::usage::PodNames;
+    use drover_common::cluster::ObjectKey;
+
+    use super::*;
+    use crate::{Args, Config};
+
+    #[derive(Parser)]
+    struct Command {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    /// A fallback of a node on which a pod runs or not.
+    fn fallback(source: &str, runs: &Arc<AtomicBool>) -> Fallback {
+        drover_kubernetes::install_crypto_provider();
+        let flags = ["drover-agent", "--node-name=n", "--usage-source", source];
+        let config = Config::try_from(Command::parse_from(flags).args).unwrap();
+        let (pod_names, mut asked) = PodNamesQuestion::channel();
+        let runs = Arc::clone(runs);
+        tokio::spawn(async move {
+            while let Some(answer) = asked.recv().await {
+                let web = (ObjectKey::new("d", "web"), Arc::from("u-web"));
+                let pods = runs.load(Ordering::Relaxed).then_some(web);
+                let _nobody_asks = answer.send(PodNames::from_iter(pods));
+            }
+        });
+        let settings = KubeletSettings::of(&config, watch::channel(None).1);
+        Fallback::new(config.usage_source, settings, pod_names)
+    }
+
+    #[tokio::test]
+    async fn the_kubelet_is_asked_while_pods_run_that_are_not_seen() {
+        let runs = Arc::new(AtomicBool::new(false));
+        let mut fallback = fallback("auto", &runs);
+        let mut see = async |sight| {
+            fallback.look(sight).await;
+            fallback.asking.is_some()
+        };
+        for _ in 0..5 {
+            assert!(!see(Sight::Node).await, "no pod runs that could be seen");
+        }
+        runs.store(true, Ordering::Relaxed);
+        assert!(!see(Sight::Node).await, "once may be chance");
+        assert!(!see(Sight::Pods).await);
+        assert!(!see(Sight::Node).await, "it is counted anew");
+        assert!(see(Sight::Node).await);
+        runs.store(false, Ordering::Relaxed);
+        assert!(see(Sight::Node).await, "that its pods ended does not make it see");
+        assert!(!see(Sight::Pods).await, "and back");
+        assert!(!see(Sight::Nothing).await);
+        assert!(see(Sight::Nothing).await);
+    }
+
+    #[tokio::test]
+    async fn who_is_told_whom_to_ask_asks_nobody_else() {
+        let runs = Arc::new(AtomicBool::new(true));
+        let mut cgroup = fallback("cgroup", &runs);
+        let mut kubelet = fallback("kubelet", &runs);
+        for _ in 0..5 {
+            cgroup.look(Sight::Nothing).await;
+            kubelet.look(Sight::Pods).await;
+            assert!(cgroup.asking.is_none() && kubelet.asking.is_some());
+        }
+    }
+}
