@@ -77,6 +77,7 @@ impl Herd {
             },
             detailed_monitoring: false,
             associate_public_ip: None,
+            reservation: None,
             tags: Tags::new(),
         }));
         let Ec2Answer::Subnets(subnets) = self.ec2(Ec2Call::DescribeSubnets(Vec::new())) else {
@@ -93,6 +94,7 @@ impl Herd {
             launch_template: text("template"),
             overrides: vec![place("m5.large"), place("m5.xlarge"), place("c5.xlarge")],
             capacity_type: CapacityType::Spot,
+            capacity_block: false,
             count: NODES,
             tags: Tags::new(),
             context: None,

@@ -1,5 +1,7 @@
 //! Calls to EC2, SSM and Pricing, and their answers, as values without any SDK type.
 
+mod reservation;
+
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
@@ -7,6 +9,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::InstanceId;
 use crate::instance_type::{CapacityType, InstanceTypeFacts};
+
+pub use reservation::{CapacityReservation, ReservationTarget, ReservationTerm, ReservationUse};
 
 /// Tags of an EC2 resource.
 pub type Tags = BTreeMap<String, String>;
@@ -50,6 +54,8 @@ pub enum Ec2Call {
     DescribeSecurityGroups(Vec<SelectorTerm>),
     /// `DescribeImages` that match any of the terms.
     DescribeImages(Vec<SelectorTerm>),
+    /// `DescribeCapacityReservations` in state `active` that match any of the terms.
+    DescribeCapacityReservations(Vec<ReservationTerm>),
     /// SSM `GetParameter`: the parameter's value.
     GetParameter(String),
 }
@@ -73,6 +79,7 @@ impl Ec2Call {
             Ec2Call::DescribeSubnets(_) => "DescribeSubnets",
             Ec2Call::DescribeSecurityGroups(_) => "DescribeSecurityGroups",
             Ec2Call::DescribeImages(_) => "DescribeImages",
+            Ec2Call::DescribeCapacityReservations(_) => "DescribeCapacityReservations",
             Ec2Call::GetParameter(_) => "GetParameter",
         }
     }
@@ -107,6 +114,8 @@ pub enum Ec2Answer {
     SecurityGroups(Vec<(String, String)>),
     /// To `DescribeImages`.
     Images(Vec<Image>),
+    /// To `DescribeCapacityReservations`.
+    CapacityReservations(Vec<CapacityReservation>),
     /// To `GetParameter`.
     Parameter(String),
 }
@@ -205,8 +214,12 @@ pub struct FleetRequest {
     pub launch_template: String,
     /// What may be launched, cheapest first.
     pub overrides: Vec<FleetOverride>,
-    /// Spot (`price-capacity-optimized`) or on-demand (`lowest-price`).
+    /// Spot (`price-capacity-optimized`), on-demand (`lowest-price`), or the capacity reservation that
+    /// the launch template names.
     pub capacity_type: CapacityType,
+    /// Whether that reservation is a capacity block, which EC2 bills as a market of its own.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub capacity_block: bool,
     /// How many instances.
     pub count: u32,
     /// Tags on the instances (and the fleet).
@@ -305,6 +318,9 @@ pub struct Instance {
     pub state: InstanceState,
     /// How it is billed.
     pub capacity_type: CapacityType,
+    /// The capacity reservation that it runs in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reservation: Option<String>,
     /// Its image.
     pub image: String,
     /// Its subnet.
@@ -363,6 +379,9 @@ pub struct LaunchTemplateRequest {
     pub detailed_monitoring: bool,
     /// Public address; the subnet's default if `None`.
     pub associate_public_ip: Option<bool>,
+    /// Which capacity reservations its instances use; any open one that they match if `None`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reservation: Option<ReservationUse>,
     /// Tags of the template and of volumes and interfaces.
     pub tags: Tags,
 }

@@ -123,6 +123,45 @@ pub struct Offering {
     pub price: Option<u64>,
     /// Whether EC2 is thought to have it.
     pub available: bool,
+    /// The capacity reservation that it stands for, where it is one's own and counted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reservation: Option<Reservation>,
+}
+
+/// What an offering of reserved capacity is bought from.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Reservation {
+    /// Its id.
+    pub id: String,
+    /// An on-demand reservation or a capacity block.
+    pub kind: ReservationKind,
+    /// Whether its owner may take its instances back.
+    pub interruptible: bool,
+    /// Instances that it still has room for.
+    pub free: u32,
+}
+
+/// How capacity was reserved.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+#[serde(rename_all = "kebab-case")]
+pub enum ReservationKind {
+    /// An On-Demand Capacity Reservation.
+    #[default]
+    Default,
+    /// A Capacity Block for ML: it was paid for in advance, and ends.
+    CapacityBlock,
+}
+
+impl ReservationKind {
+    /// EC2's word, and the value of the label `karpenter.k8s.aws/capacity-reservation-type`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            ReservationKind::Default => "default",
+            ReservationKind::CapacityBlock => "capacity-block",
+        }
+    }
 }
 
 /// An instance type as the planner sees it, for one kubelet and image configuration.

@@ -63,6 +63,13 @@ pub const CLUSTER_UID_TAG: &str = "drover.dev/cluster-uid";
 /// EC2 tag: the cluster's name.
 pub const CLUSTER_NAME_TAG: &str = "eks:eks-cluster-name";
 
+/// The capacity reservation of a reserved node.
+pub const RESERVATION_ID: &str = "karpenter.k8s.aws/capacity-reservation-id";
+/// `default` or `capacity-block`.
+pub const RESERVATION_TYPE: &str = "karpenter.k8s.aws/capacity-reservation-type";
+/// Whether the reservation's owner may take its instances back: `true` or `false`.
+pub const RESERVATION_INTERRUPTIBLE: &str = "karpenter.k8s.aws/capacity-reservation-interruptible";
+
 /// Windows build of an image.
 pub const WINDOWS_BUILD: &str = "node.kubernetes.io/windows-build";
 /// Prefix of Karpenter's AWS labels.

@@ -7,6 +7,8 @@
 mod contract;
 #[path = "ec2_provider/moto.rs"]
 mod moto;
+#[path = "ec2_provider/reservations.rs"]
+mod reservations;
 
 use std::collections::BTreeMap;
 
@@ -70,6 +72,10 @@ async fn moto_keeps_the_contract() {
     // What moto lacks is told from what fails.
     let prices = ec2.execute(&Ec2Call::GetOnDemandPrices).await.unwrap_err();
     assert_eq!(prices.kind, Ec2FailureKind::Unsupported, "{prices}");
+    let term = drover_common::ec2::ReservationTerm::default();
+    let reservations = Ec2Call::DescribeCapacityReservations(vec![term]);
+    let reservations = ec2.execute(&reservations).await.unwrap_err();
+    assert_eq!(reservations.kind, Ec2FailureKind::Unsupported, "{reservations}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -38,6 +38,7 @@ fn made_up_type(number: i64) -> InstanceType {
         capacity_type,
         price: Some(price),
         available: true,
+        reservation: None,
     };
     InstanceType {
         labels: BTreeMap::from([

@@ -174,6 +174,7 @@ fn offering(value: Value) -> Result<Offering, String> {
         capacity_type: written.capacity_type,
         price,
         available: written.available,
+        reservation: None,
     })
 }
 

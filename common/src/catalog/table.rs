@@ -87,6 +87,7 @@ fn zone_offerings(text: &str, on_demand: u64) -> Option<Vec<Offering>> {
         capacity_type,
         price: Some(price),
         available: true,
+        reservation: None,
     };
     let spot = text.get(1..).filter(|price| !price.is_empty());
     let mut offerings = Vec::with_capacity(2);

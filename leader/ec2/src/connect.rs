@@ -87,6 +87,7 @@ impl Ec2 {
             writes: ec2(RetryConfig::disabled(), WRITE),
             ssm: aws_sdk_ssm::Client::from_conf(ssm.build()),
             pricing: aws_sdk_pricing::Client::from_conf(pricing.build()),
+            ec2_is_custom: settings.ec2_endpoint.is_some(),
             pricing_is_custom: settings.pricing_endpoint.is_some(),
             region: settings.region,
         }

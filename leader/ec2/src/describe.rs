@@ -205,6 +205,7 @@ fn instance(shown: &aws_sdk_ec2::types::Instance) -> Option<Instance> {
         zone: text(shown.placement().and_then(|placement| placement.availability_zone())),
         state: state(shown.state().and_then(|state| state.name())?)?,
         capacity_type,
+        reservation: shown.capacity_reservation_id().map(str::to_owned),
         image: text(shown.image_id()),
         subnet: text(shown.subnet_id()),
         private_dns_name: text(shown.private_dns_name()),

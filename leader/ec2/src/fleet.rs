@@ -46,6 +46,8 @@ impl Ec2 {
                     .build(),
             ),
             CapacityType::OnDemand => call.on_demand_options(on_demand().build()),
+            // A capacity block is a market of its own, without options.
+            CapacityType::Reserved if request.capacity_block => call,
             CapacityType::Reserved => call.on_demand_options(on_demand_reserved()),
         };
         let output = call.send().await.map_err(failure)?;
@@ -143,6 +145,9 @@ fn template_config(request: &FleetRequest) -> FleetLaunchTemplateConfigRequest {
 fn target_capacity(request: &FleetRequest) -> TargetCapacitySpecificationRequest {
     let default_type = match request.capacity_type {
         CapacityType::Spot => DefaultTargetCapacityType::Spot,
+        CapacityType::Reserved if request.capacity_block => {
+            DefaultTargetCapacityType::CapacityBlock
+        }
         CapacityType::OnDemand | CapacityType::Reserved => DefaultTargetCapacityType::OnDemand,
     };
     TargetCapacitySpecificationRequest::builder()

@@ -12,6 +12,7 @@ mod failure;
 mod fleet;
 mod instance_type;
 mod price;
+mod reservation;
 mod template;
 
 pub use connect::{Settings, StaticCredentials};
@@ -26,6 +27,8 @@ pub struct Ec2 {
     ssm: aws_sdk_ssm::Client,
     pricing: aws_sdk_pricing::Client,
     region: String,
+    /// Whether EC2 is somebody's imitation, which may lack calls.
+    ec2_is_custom: bool,
     /// Whether Pricing is somebody's imitation, whose 5xx says "not imitated" rather than "down".
     pricing_is_custom: bool,
 }
@@ -80,6 +83,9 @@ impl Ec2 {
                 Ec2Answer::SecurityGroups(self.describe_security_groups(terms).await?)
             }
             Ec2Call::DescribeImages(terms) => Ec2Answer::Images(self.describe_images(terms).await?),
+            Ec2Call::DescribeCapacityReservations(terms) => {
+                Ec2Answer::CapacityReservations(self.describe_capacity_reservations(terms).await?)
+            }
             Ec2Call::GetParameter(name) => Ec2Answer::Parameter(self.get_parameter(name).await?),
         })
     }

@@ -20,6 +20,7 @@ use crate::Ec2;
 use crate::describe::tag_filters;
 use crate::failure::{failure, incomplete};
 use crate::fleet::{sdk_tags, tag_specification};
+use crate::reservation::specify;
 
 /// EC2's code for a name that is taken.
 const NAME_TAKEN: &str = "InvalidLaunchTemplateName.AlreadyExistsException";
@@ -137,7 +138,9 @@ fn data(request: &LaunchTemplateRequest) -> RequestLaunchTemplateData {
             );
         }
     }
-    data.build()
+    let mut data = data.build();
+    specify(&mut data, request.reservation.as_ref());
+    data
 }
 
 fn metadata_options(options: &MetadataOptions) -> LaunchTemplateInstanceMetadataOptionsRequest {

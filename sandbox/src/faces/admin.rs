@@ -9,6 +9,8 @@
 //! | `POST /doom` | `{"count", "after_milliseconds"}`: the next launches die | `{}` |
 //! | `POST /capacity` | `{"instance_type", "zone", "capacity_type", "available"}` | `{}` |
 //! | `GET /capacity` | | the rules in force |
+//! | `POST /reservations` | `{"instance_type", "zone", "count", "id", "type", "tags", …}` | `{"id"}` |
+//! | `GET /reservations`, `DELETE /reservations/{id}` | | the capacity reservations |
 //! | `POST /faults` | a [`Fault`] | `{"id"}` |
 //! | `GET /faults`, `DELETE /faults`, `DELETE /faults/{id}` | | the faults in force |
 //! | `GET /instances`, `GET /audit`, `GET /cost` | | the cloud's books |
@@ -25,7 +27,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::shared::SharedWorld;
-use crate::world::cloud::{CapacityRule, MaintenanceEvent, NoticeError};
+use crate::world::cloud::{CapacityRule, MaintenanceEvent, NoticeError, ReservationOrder};
 use crate::world::faults::Fault;
 
 /// The admin endpoint's router.
@@ -37,6 +39,8 @@ pub(crate) fn router(world: SharedWorld) -> Router {
         .route("/fail", post(fail))
         .route("/doom", post(doom))
         .route("/capacity", post(limit_capacity).get(capacity))
+        .route("/reservations", post(reserve).get(reservations))
+        .route("/reservations/{id}", delete(cancel_reservation))
         .route("/faults", post(add_fault).get(faults).delete(clear_faults))
         .route("/faults/{id}", delete(remove_fault))
         .route("/instances", get(instances))
@@ -180,6 +184,23 @@ async fn capacity(State(world): State<SharedWorld>) -> Json<Value> {
     Json(world.with(|world, _| json!(world.cloud.capacity_rules())))
 }
 
+async fn reserve(State(world): State<SharedWorld>, told: Told<ReservationOrder>) -> Answer {
+    let Json(order) = told?;
+    let id = world.with(|world, _| world.cloud.reserve_capacity(order));
+    Ok(Json(json!({"id": id})))
+}
+
+async fn reservations(State(world): State<SharedWorld>) -> Json<Value> {
+    Json(world.with(|world, _| json!(world.cloud.reservations().collect::<Vec<_>>())))
+}
+
+async fn cancel_reservation(State(world): State<SharedWorld>, Path(id): Path<String>) -> Answer {
+    if world.with(|world, _| world.cloud.cancel_reservation(&id)) {
+        return Ok(Json(json!({})));
+    }
+    Err(Refusal(StatusCode::NOT_FOUND, format!("capacity reservation {id}: there is none")))
+}
+
 async fn add_fault(State(world): State<SharedWorld>, told: Told<Fault>) -> Answer {
     let Json(fault) = told?;
     let id = world.with(|world, _| world.faults.add(fault));
@@ -216,6 +237,7 @@ async fn instances(State(world): State<SharedWorld>) -> Json<Value> {
                     "instance_type": instance.instance_type,
                     "zone": instance.zone,
                     "capacity_type": instance.capacity_type,
+                    "reservation": instance.reservation,
                     "state": instance.state,
                     "reason": instance.reason,
                     "private_dns_name": instance.private_dns_name(),

@@ -24,6 +24,7 @@ mod market;
 mod network;
 mod page;
 mod parameters;
+mod reservation;
 mod template;
 mod xml;
 
@@ -86,6 +87,7 @@ fn perform(
         "DescribeAvailabilityZones" => network::zones(cloud, parameters, now),
         "DescribeSubnets" => network::subnets(cloud, parameters, now),
         "DescribeSecurityGroups" => network::security_groups(cloud, parameters, now),
+        "DescribeCapacityReservations" => reservation::describe(cloud, parameters, now),
         "DescribeImages" => image::describe(cloud, parameters, now),
         other => Err(refuse(
             "InvalidAction",

@@ -25,6 +25,7 @@ mod instance;
 mod market;
 mod network;
 mod notice;
+mod reservation;
 mod template;
 mod throttle;
 
@@ -35,6 +36,7 @@ pub use audit::{Audit, TokenUse};
 pub use instance::SimulatedInstance;
 pub use market::{CapacityRule, CatalogType};
 pub use notice::{MaintenanceEvent, NoticeError, Notices, SpotNotice};
+pub use reservation::ReservationOrder;
 
 use audit::Books;
 use doom::Doomed;
@@ -43,6 +45,7 @@ use image::Images;
 use instance::{after, asked_for};
 use market::Market;
 use network::Network;
+use reservation::Reservations;
 use template::Templates;
 use throttle::Throttle;
 
@@ -95,6 +98,7 @@ pub struct Cloud {
     network: Network,
     images: Images,
     templates: Templates,
+    reservations: Reservations,
     instances: BTreeMap<InstanceId, SimulatedInstance>,
     /// What was asked and answered under each client token.
     tokens: BTreeMap<String, (FleetRequest, FleetAnswer)>,
@@ -133,6 +137,7 @@ impl Cloud {
             random: random.fork(),
             request_ids: random.fork(),
             templates: Templates::default(),
+            reservations: Reservations::default(),
             instances: BTreeMap::new(),
             tokens: BTreeMap::new(),
             throttle: Throttle::default(),
@@ -202,6 +207,9 @@ impl Cloud {
                 Ec2Answer::SecurityGroups(self.network.matching_groups(terms))
             }
             Ec2Call::DescribeImages(terms) => Ec2Answer::Images(self.images.matching(terms)),
+            Ec2Call::DescribeCapacityReservations(terms) => {
+                Ec2Answer::CapacityReservations(self.matching_reservations(terms))
+            }
             Ec2Call::DescribeAvailabilityZones => {
                 Ec2Answer::Zones(self.zones().map(|zone| (zone.name, zone.id)).collect())
             }
@@ -271,6 +279,7 @@ impl Cloud {
 
     /// Lets everything happen that is due at `now`.
     pub fn tick(&mut self, now: Timestamp) {
+        self.end_reservations(now);
         let mut forgotten = Vec::new();
         for instance in self.instances.values_mut() {
             instance.stale_tags.retain(|(until, _)| now < *until);
@@ -320,6 +329,7 @@ impl Cloud {
                 [wait.map(|wait| after(instance.since, wait)), end]
             })
             .flatten()
+            .chain(self.reservations_due())
             .min()
     }
 }

@@ -88,6 +88,7 @@ pub(crate) fn launch_template(name: &str, image: &str) -> LaunchTemplateRequest 
         },
         detailed_monitoring: false,
         associate_public_ip: None,
+        reservation: None,
         tags: Tags::from([(labels::NODEPOOL.to_owned(), "default".to_owned())]),
     }
 }
@@ -115,6 +116,7 @@ pub(crate) async fn fleet_request(ec2: &Ec2, template: &str, token: &str) -> Fle
         launch_template: template.to_owned(),
         overrides: overrides.collect(),
         capacity_type: CapacityType::Spot,
+        capacity_block: false,
         count: 2,
         tags: Tags::from([
             (labels::NODEPOOL.to_owned(), "default".to_owned()),

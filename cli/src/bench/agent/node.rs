@@ -90,6 +90,7 @@ fn launch(sandbox: &Sandbox) -> anyhow::Result<String> {
             },
             detailed_monitoring: false,
             associate_public_ip: None,
+            reservation: None,
             tags: Tags::new(),
         }),
     )?;
@@ -110,6 +111,7 @@ fn launch(sandbox: &Sandbox) -> anyhow::Result<String> {
             launch_template: text("bench"),
             overrides: vec![place],
             capacity_type: CapacityType::OnDemand,
+            capacity_block: false,
             count: 1,
             tags: Tags::new(),
             context: None,

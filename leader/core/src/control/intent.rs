@@ -131,6 +131,7 @@ impl Control {
             launch_template: template.name.clone(),
             overrides,
             capacity_type: launch.capacity_type,
+            capacity_block: false,
             count: u32::try_from(count).unwrap_or(u32::MAX),
             tags,
             context: class.spec.context.clone(),

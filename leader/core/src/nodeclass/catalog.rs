@@ -110,7 +110,13 @@ fn offerings(
     let mut list = Vec::new();
     for zone in offered.into_iter().flatten().filter(|zone| zones.contains(zone.as_str())) {
         let mut push = |capacity_type, price| {
-            list.push(Offering { zone: zone.clone(), capacity_type, price, available: true });
+            list.push(Offering {
+                zone: zone.clone(),
+                capacity_type,
+                price,
+                available: true,
+                reservation: None,
+            });
         };
         if facts.spot {
             push(CapacityType::Spot, spot_prices.and_then(|prices| prices.get(zone)).copied());

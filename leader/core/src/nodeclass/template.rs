@@ -144,6 +144,7 @@ pub fn launch_template(
         },
         detailed_monitoring: spec.detailed_monitoring.unwrap_or(false),
         associate_public_ip: spec.associate_public_ip_address,
+        reservation: None,
         tags: tags.clone(),
     };
     request.name = name(&request);

@@ -50,6 +50,7 @@ fn decode(cloud: &Cloud, parameters: &Parameters) -> Result<FleetRequest, Ec2Fai
         launch_template,
         overrides: config.list("Overrides").iter().map(|one| decode_override(cloud, one)).collect(),
         capacity_type: capacity_type(parameters, &capacity),
+        capacity_block: capacity.text("DefaultTargetCapacityType") == Some("capacity-block"),
         count: capacity.number("TotalTargetCapacity")?.unwrap_or_default(),
         tags: instance_tags.flat_map(|one| one.tags("Tag")).collect(),
         context: parameters.text("Context").map(str::to_owned),
@@ -72,6 +73,7 @@ fn capacity_type(parameters: &Parameters, capacity: &Parameters) -> CapacityType
     let reservations = parameters.below("OnDemandOptions").below("CapacityReservationOptions");
     match capacity.text("DefaultTargetCapacityType") {
         Some("spot") => CapacityType::Spot,
+        Some("capacity-block") => CapacityType::Reserved,
         _ if reservations.is_empty() => CapacityType::OnDemand,
         _ => CapacityType::Reserved,
     }

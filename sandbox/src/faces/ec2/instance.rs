@@ -109,6 +109,7 @@ fn encode(xml: &mut Xml, instance: &Instance, full: &SimulatedInstance, vpc: &st
     if instance.capacity_type == CapacityType::Spot {
         xml.text("instanceLifecycle", "spot");
     }
+    xml.optional("capacityReservationId", instance.reservation.as_ref());
     xml.tags(&instance.tags);
 }
 

@@ -4,8 +4,9 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use drover_common::ec2::{
     BlockDevice, Ec2Answer, Ec2Call, Ec2Failure, LaunchTemplate, LaunchTemplateRequest,
-    MetadataOptions,
+    MetadataOptions, ReservationTarget, ReservationUse,
 };
+use drover_common::instance_type::ReservationKind;
 use jiff::Timestamp;
 
 use super::page::page;
@@ -112,8 +113,27 @@ fn decode(parameters: &Parameters) -> Result<LaunchTemplateRequest, Ec2Failure> 
         },
         detailed_monitoring: data.flag("Monitoring.Enabled").unwrap_or_default(),
         associate_public_ip: interface.flag("AssociatePublicIpAddress"),
+        reservation: reservation(&data)?,
         tags: parameters.list("TagSpecification").iter().flat_map(|one| one.tags("Tag")).collect(),
     })
+}
+
+fn reservation(data: &Parameters) -> Result<Option<ReservationUse>, Ec2Failure> {
+    let specification = data.below("CapacityReservationSpecification");
+    let target = specification.text("CapacityReservationTarget.CapacityReservationId");
+    let block = data.text("InstanceMarketOptions.MarketType") == Some("capacity-block");
+    let kind = if block { ReservationKind::CapacityBlock } else { ReservationKind::Default };
+    match (specification.text("CapacityReservationPreference"), target) {
+        (None | Some("capacity-reservations-only"), Some(id)) => {
+            Ok(Some(ReservationUse::Only(ReservationTarget { id: id.to_owned(), kind })))
+        }
+        (Some("none"), None) => Ok(Some(ReservationUse::Never)),
+        (None | Some("open"), None) => Ok(None),
+        (Some(other), _) => Err(refuse(
+            "InvalidParameterCombination",
+            format!("CapacityReservationPreference {other} does not go with this target"),
+        )),
+    }
 }
 
 fn user_data(encoded: &str) -> Result<String, Ec2Failure> {

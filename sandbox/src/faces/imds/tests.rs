@@ -47,6 +47,7 @@ fn launch(cloud: &mut Cloud) -> InstanceId {
         },
         detailed_monitoring: false,
         associate_public_ip: None,
+        reservation: None,
         tags: Tags::new(),
     };
     cloud.apply(&Ec2Call::CreateLaunchTemplate(template), start()).unwrap();
@@ -65,6 +66,7 @@ fn launch(cloud: &mut Cloud) -> InstanceId {
             image: None,
         }],
         capacity_type: CapacityType::Spot,
+        capacity_block: false,
         count: 1,
         tags: Tags::from([("Name".to_owned(), "n".to_owned())]),
         context: None,

@@ -2,7 +2,7 @@
 
 use drover_common::ec2::{
     Ec2Failure, FleetAnswer, FleetError, FleetOverride, FleetRequest, InstanceState,
-    LaunchTemplateRequest, LaunchedInstance,
+    LaunchTemplateRequest, LaunchedInstance, ReservationUse,
 };
 use drover_common::id::InstanceId;
 use drover_common::instance_type::CapacityType;
@@ -99,12 +99,16 @@ impl Cloud {
                 answer.errors.push(fleet_error(wanted, code, message));
                 continue;
             }
-            let mut taken = self.market.take(
-                &wanted.instance_type,
-                &wanted.zone,
-                request.capacity_type,
-                missing,
-            );
+            // What is reserved is there, however short the market is.
+            let mut taken = match &template.reservation {
+                Some(ReservationUse::Only(target)) => missing.min(self.room_in(&target.id)),
+                _ => self.market.take(
+                    &wanted.instance_type,
+                    &wanted.zone,
+                    request.capacity_type,
+                    missing,
+                ),
+            };
             while taken > 0 {
                 match self.launch(request, template, wanted, now) {
                     Some(launched) => answer.instances.push(launched),
@@ -120,6 +124,10 @@ impl Cloud {
                     "InsufficientFreeAddressesInSubnet",
                     message,
                 ));
+            } else if missing > 0
+                && let Err((code, message)) = self.check_reservation(template, wanted)
+            {
+                answer.errors.push(fleet_error(wanted, code, message));
             } else if missing > 0 {
                 answer.errors.push(insufficient_capacity(wanted));
             }
@@ -172,10 +180,10 @@ impl Cloud {
             CapacityType::Spot if !entry.facts.spot => {
                 Err(("Unsupported", format!("{} is not offered as spot", wanted.instance_type)))
             }
-            CapacityType::Reserved => {
+            CapacityType::Reserved if template.reservation.is_none() => {
                 Err(("ReservationCapacityExceeded", "there is no capacity reservation".to_owned()))
             }
-            CapacityType::Spot | CapacityType::OnDemand => Ok(()),
+            _ => self.check_reservation(template, wanted),
         }
     }
 
@@ -193,6 +201,7 @@ impl Cloud {
         let price =
             self.market.price(&wanted.instance_type, &wanted.zone, request.capacity_type, now);
         let architecture = self.market.types.get(&wanted.instance_type)?.facts.arch.clone();
+        let reservation = self.reservation_for(template, wanted, request.capacity_type);
         let id = InstanceId::from(resource_id(&mut self.random, "i"));
         let ends = self.doomed.take().map(|after_launch| after(now, after_launch));
         let instance = SimulatedInstance {
@@ -203,6 +212,7 @@ impl Cloud {
             zone_id,
             subnet: wanted.subnet.clone(),
             capacity_type: request.capacity_type,
+            reservation,
             image: wanted.image.clone().unwrap_or_else(|| template.image.clone()),
             private_address,
             launch_template: template.name.clone(),

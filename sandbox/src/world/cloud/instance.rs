@@ -27,6 +27,8 @@ pub struct SimulatedInstance {
     pub subnet: String,
     /// How it is billed.
     pub capacity_type: CapacityType,
+    /// The capacity reservation that it runs in.
+    pub reservation: Option<String>,
     /// Its image.
     pub image: String,
     /// Its private address.
@@ -88,7 +90,13 @@ impl SimulatedInstance {
             instance_type: self.instance_type.clone(),
             zone: self.zone.clone(),
             state: self.state,
-            capacity_type: self.capacity_type,
+            // EC2 tells reserved from on-demand by the reservation alone.
+            capacity_type: match (self.capacity_type, &self.reservation) {
+                (CapacityType::Spot, _) => CapacityType::Spot,
+                (_, Some(_)) => CapacityType::Reserved,
+                (_, None) => CapacityType::OnDemand,
+            },
+            reservation: self.reservation.clone(),
             image: self.image.clone(),
             // EC2 forgets network and name of a terminated instance.
             subnet: if terminated { String::new() } else { self.subnet.clone() },

@@ -8,6 +8,8 @@ use drover_common::labels;
 
 use super::*;
 
+mod reservations;
+
 fn options() -> CloudOptions {
     let mut options = CloudOptions::of(&WorldOptions::default());
     options.throttle = false;
@@ -72,6 +74,7 @@ fn template(name: &str, image: &str) -> LaunchTemplateRequest {
         },
         detailed_monitoring: false,
         associate_public_ip: None,
+        reservation: None,
         tags: Tags::new(),
     }
 }
@@ -98,6 +101,7 @@ fn request(cloud: &mut Cloud, token: &str, types: &[&str], count: u32) -> FleetR
         launch_template: "lt-one".to_owned(),
         overrides,
         capacity_type: CapacityType::Spot,
+        capacity_block: false,
         count,
         tags: Tags::from([
             (labels::INTENT_TAG.to_owned(), token.to_owned()),

@@ -365,6 +365,7 @@ impl World {
                     zone: chosen.zone.clone(),
                     state: InstanceState::Running,
                     capacity_type: request.capacity_type,
+                    reservation: None,
                     image: "ami-1".to_owned(),
                     subnet: chosen.subnet.clone(),
                     private_dns_name: format!("{id}.ec2.internal"),

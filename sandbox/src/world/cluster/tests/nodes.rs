@@ -48,6 +48,7 @@ impl Town {
             },
             detailed_monitoring: false,
             associate_public_ip: None,
+            reservation: None,
             tags: Tags::new(),
         }));
         let Ec2Answer::Subnets(subnets) = self.ec2(Ec2Call::DescribeSubnets(Vec::new())) else {
@@ -64,6 +65,7 @@ impl Town {
                 image: None,
             }],
             capacity_type: CapacityType::OnDemand,
+            capacity_block: false,
             count: 1,
             tags: Tags::new(),
             context: None,

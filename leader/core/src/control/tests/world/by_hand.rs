@@ -106,6 +106,7 @@ impl World {
                 zone: "us-east-1a".to_owned(),
                 state: InstanceState::Running,
                 capacity_type: drover_common::instance_type::CapacityType::OnDemand,
+                reservation: None,
                 image: "ami-1".to_owned(),
                 subnet: "subnet-1".to_owned(),
                 private_dns_name: format!("{id}.ec2.internal"),
