@@ -196,6 +196,7 @@ impl Workload {
             in_flight: &[],
             leaving: const { &BTreeSet::new() },
             unavailable: const { &BTreeMap::new() },
+            reserved: const { &BTreeMap::new() },
             pool_usage: &self.usage,
             settings: &self.settings,
             now: Timestamp::UNIX_EPOCH,

@@ -261,9 +261,15 @@ fn control(args: &Args) -> Result<Settings, ConfigError> {
             .signed_duration(&args.consolidation_period)?,
         vm_memory_overhead_ppm: overhead_ppm(args.vm_memory_overhead_percent)?,
         reserved_enis: args.reserved_enis,
+        reserved_capacity: feature_gates(args)?.get("ReservedCapacity").copied().unwrap_or(true),
         lease,
         ..Settings::default()
     })
+}
+
+fn feature_gates(args: &Args) -> Result<BTreeMap<String, bool>, ConfigError> {
+    gates::parse(&args.feature_gates)
+        .map_err(|reason| Setting("--feature-gates", "FEATURE_GATES").error(reason))
 }
 
 fn repack(args: &Args) -> Result<RepackSettings, ConfigError> {
@@ -273,8 +279,7 @@ fn repack(args: &Args) -> Result<RepackSettings, ConfigError> {
     if percent > 100 {
         return Err(saving.error(format!("{percent} is more than 100")));
     }
-    let gates = gates::parse(&args.feature_gates)
-        .map_err(|reason| Setting("--feature-gates", "FEATURE_GATES").error(reason))?;
+    let gates = feature_gates(args)?;
     let usual = RepackSettings::default();
     Ok(RepackSettings {
         min_saving_percent: percent,

@@ -8,7 +8,9 @@
 use std::collections::BTreeMap;
 
 use drover_common::cluster::ObjectKey;
-use drover_common::ec2::{FleetError, FleetRequest, LaunchTemplateRequest};
+use drover_common::ec2::{
+    FleetError, FleetRequest, LaunchTemplateRequest, ReservationTarget, ReservationUse,
+};
 use drover_common::id::{
     DisruptionId, InstanceId, IntentId, NodeClaimName, NodeName, NodePoolName,
 };
@@ -74,6 +76,14 @@ pub enum Change {
         claim: NodeClaimName,
         /// Its Node.
         node: NodeName,
+    },
+    /// The claim's capacity reservation is over; its instance runs on, billed on demand.
+    RecordReservationLapsed {
+        /// The claim.
+        claim: NodeClaimName,
+        /// What it costs from now on, micro-dollars an hour; 0 if unknown.
+        #[serde(default)]
+        hourly_price_micro: u64,
     },
     /// The claim's Node is ready for pods.
     RecordInitialized {
@@ -197,6 +207,16 @@ pub struct LaunchIntent {
     pub reason: String,
 }
 
+impl LaunchIntent {
+    /// The capacity reservation that it launches into.
+    pub fn reservation(&self) -> Option<&ReservationTarget> {
+        match &self.launch_template.reservation {
+            Some(ReservationUse::Only(target)) => Some(target),
+            Some(ReservationUse::Never) | None => None,
+        }
+    }
+}
+
 /// One NodeClaim of an intent.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ClaimPlan {
@@ -246,7 +266,7 @@ pub struct ClaimLaunch {
     pub hourly_price_micro: Option<u64>,
 }
 
-/// The facts of a claim's instance that never change.
+/// The facts of a claim's instance. Only a reservation's end changes any of them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClaimInstance {
     /// Its id.
@@ -260,6 +280,9 @@ pub struct ClaimInstance {
     pub subnet: String,
     /// How it is billed.
     pub capacity_type: CapacityType,
+    /// The capacity reservation that it runs in, if it is reserved.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reservation: Option<String>,
     /// Its image; empty if not told.
     #[serde(default)]
     pub image: String,
@@ -274,6 +297,9 @@ pub struct UnavailableOffering {
     pub zone: String,
     /// Billing.
     pub capacity_type: CapacityType,
+    /// One capacity reservation; all of that billing if `None`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reservation: Option<String>,
     /// Until when it is left alone.
     pub until: Timestamp,
 }

@@ -6,6 +6,7 @@ mod facts;
 mod hash;
 mod image;
 mod refusal;
+mod reservation;
 mod resolve;
 mod selection;
 mod template;
@@ -15,6 +16,7 @@ pub use catalog::{CatalogFlags, NodeClassCatalog, catalog, node_settings};
 pub use facts::CloudFacts;
 pub use hash::{HASH_VERSION, node_class_hash, node_pool_hash};
 pub use image::ResolvedImage;
+pub use reservation::ResolvedReservation;
 pub use resolve::{ResolvedClass, resolve};
 pub use selection::{ClassAnswers, class_calls};
 pub use template::{

@@ -58,6 +58,8 @@ pub struct OfflineCluster {
     /// The time that ages and windows are judged by.
     pub now: Timestamp,
     unavailable: BTreeMap<UnavailableOffering, Timestamp>,
+    /// A dump tells nothing of launches that EC2 has not counted.
+    reserved: BTreeMap<String, u32>,
 }
 
 impl OfflineCluster {
@@ -70,6 +72,7 @@ impl OfflineCluster {
             in_flight: &self.in_flight,
             leaving: &self.leaving,
             unavailable: &self.unavailable,
+            reserved: &self.reserved,
             pool_usage: &self.pool_usage,
             settings,
             now: self.now,

@@ -32,6 +32,7 @@ mod pack;
 mod profile;
 mod reason;
 mod repack;
+mod reserved;
 mod rules;
 mod running;
 mod split;

@@ -122,6 +122,9 @@ impl State {
             }
             Change::AdoptClaim { claim } => self.adopt_claim(index, at, claim),
             Change::RecordRegistered { claim, node } => self.record_registered(at, claim, node),
+            Change::RecordReservationLapsed { claim, hourly_price_micro } => {
+                self.record_reservation_lapsed(index, at, claim, *hourly_price_micro)
+            }
             Change::RecordInitialized { claim } => self.record_initialized(at, claim),
             Change::RecordNotice { node, notice, unavailable } => {
                 self.record_notice(index, at, node, notice, unavailable.as_ref())

@@ -140,8 +140,9 @@ pub struct Args {
     /// What happens where minValues can't be met: Strict or BestEffort.
     #[arg(long, env = "MIN_VALUES_POLICY", default_value = "Strict", value_name = "POLICY")]
     pub min_values_policy: String,
-    /// Karpenter's feature gates as `Name=true,…`; SpotToSpotConsolidation (true unless said
-    /// otherwise: a spot replacement needs 15 cheaper types) is the one of consolidation.
+    /// Karpenter's feature gates as `Name=true,…`. Both that are known are true unless said otherwise:
+    /// ReservedCapacity (capacity reservations that classes select are used) and
+    /// SpotToSpotConsolidation (spot replaces spot that has 15 cheaper types to become).
     #[arg(long, env = "FEATURE_GATES", default_value = "", value_name = "GATES")]
     pub feature_gates: String,
     /// How often nodes that hold pods are looked at for consolidation; each node of the cluster adds

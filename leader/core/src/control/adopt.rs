@@ -132,6 +132,7 @@ impl Control {
                 zone: i.zone.clone(),
                 subnet: i.subnet.clone(),
                 capacity_type: i.capacity_type,
+                reservation: i.reservation.clone(),
                 image: i.image.clone(),
             }),
             nodeclass,

@@ -208,6 +208,7 @@ impl Control {
             instance_type: instance.instance_type.clone(),
             zone: instance.zone.clone(),
             capacity_type: instance.capacity_type,
+            reservation: instance.reservation.clone(),
             until,
         });
         let change =

@@ -77,7 +77,9 @@ impl Control {
             .get(class)
             .ok_or_else(|| IntentError::NoClass(class.clone()).to_string())?;
         let unavailable = super::gather::unavailable_now(state, now);
-        let launch = launch_of_claim(claim, catalog, &unavailable, &self.settings.planner)?;
+        let reserved = self.reserved(state);
+        let settings = &self.settings.planner;
+        let launch = launch_of_claim(claim, catalog, &unavailable, &reserved, settings)?;
         self.intent_by_hand(name, claim, &launch, now).map_err(|error| error.to_string())
     }
 

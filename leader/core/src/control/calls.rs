@@ -183,6 +183,7 @@ fn proposal_key(change: &Change) -> String {
         Change::AdoptClaim { claim } => format!("adopt {}", claim.name),
         Change::RecordRegistered { claim, .. } => format!("registered {claim}"),
         Change::RecordInitialized { claim } => format!("initialized {claim}"),
+        Change::RecordReservationLapsed { claim, .. } => format!("lapsed {claim}"),
         Change::RecordNotice { notice, .. } => format!(
             "notice {} {:?} {} {:?}",
             notice.instance, notice.kind, notice.boot, notice.deadline

@@ -1,10 +1,12 @@
 //! What EC2, SSM and Pricing say of types, prices and classes: read on start and by interval.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use drover_common::call::{Call, Outcome};
-use drover_common::ec2::{Ec2Call, Ec2FailureKind};
-use drover_common::instance_type::{CapacityType, InstanceType};
+use drover_common::crd::Ec2NodeClass;
+use drover_common::ec2::{Ec2Call, Ec2Failure, Ec2FailureKind};
+use drover_common::instance_type::{CapacityType, InstanceType, Reservation};
 use jiff::{SignedDuration, Timestamp};
 
 use super::Control;
@@ -40,6 +42,8 @@ struct ClassReading {
     answers: ClassAnswers,
     complete: bool,
     resolved: Option<ResolvedClass>,
+    /// When the reading began that `resolved` still is the outcome of.
+    read_at: Option<Timestamp>,
 }
 
 impl Discovery {
@@ -56,6 +60,11 @@ impl Discovery {
     /// What a class resolved to.
     pub(super) fn resolved(&self, class: &str) -> Option<&ResolvedClass> {
         self.classes.get(class)?.resolved.as_ref()
+    }
+
+    /// When the reading of a class began that tells what its reservations have room for.
+    pub(super) fn read_at(&self, class: &str) -> Option<Timestamp> {
+        self.classes.get(class)?.read_at
     }
 
     /// One instance type under a class.
@@ -78,6 +87,18 @@ impl Discovery {
             .iter()
             .find(|offering| offering.zone == zone && offering.capacity_type == capacity_type)?
             .price
+    }
+
+    /// A capacity reservation of a class.
+    pub(super) fn reservation(
+        &self,
+        class: &str,
+        instance_type: &str,
+        id: &str,
+    ) -> Option<&Reservation> {
+        let kind = self.instance_type(class, instance_type)?;
+        let mut own = kind.offerings.iter().filter_map(|o| o.reservation.as_ref());
+        own.find(|reservation| reservation.id == id)
     }
 
     /// Whether types and zones are known, and each price list was read or can't be.
@@ -129,7 +150,7 @@ impl Control {
     }
 
     fn read_class(&mut self, name: &str, now: Timestamp) {
-        let Some(class) = self.view.classes().get(name).cloned() else { return };
+        let Some(class) = self.class_to_read(name) else { return };
         let refresh = self.settings.class_refresh;
         let reading =
             self.discovery.classes.entry(name.to_owned()).or_insert_with(|| ClassReading {
@@ -139,6 +160,7 @@ impl Control {
                 answers: ClassAnswers::default(),
                 complete: false,
                 resolved: None,
+                read_at: None,
             });
         let failed = !reading.answers.failures().is_empty();
         let wait = if failed { RETRY_FAILED_CLASS } else { refresh };
@@ -164,6 +186,9 @@ impl Control {
         if calls.is_empty() {
             let resolved = resolve(&class, &self.settings.cluster, &reading.answers, now);
             reading.complete = true;
+            if reading.answers.failures().is_empty() {
+                reading.read_at = Some(reading.begun_at);
+            }
             // A failed read says nothing new: what was resolved before stands.
             let keep = !reading.answers.failures().is_empty() && reading.resolved.is_some();
             if !keep && reading.resolved.as_ref() != Some(&resolved) {
@@ -177,7 +202,30 @@ impl Control {
         }
     }
 
+    /// A class as far as it is honoured: with the gate closed, it selects no reservations.
+    fn class_to_read(&self, name: &str) -> Option<Arc<Ec2NodeClass>> {
+        let class = self.view.classes().get(name)?;
+        let selects = !class.spec.capacity_reservation_selector_terms.is_empty();
+        if self.settings.reserved_capacity || !selects {
+            return Some(class.clone());
+        }
+        let mut class = Ec2NodeClass::clone(class);
+        class.spec.capacity_reservation_selector_terms.clear();
+        Some(Arc::new(class))
+    }
+
     fn ask_for_class(&mut self, class: &str, call: Ec2Call, now: Timestamp) {
+        if self.discovery.unsupported.contains(call.name()) {
+            let lacking = Err(Ec2Failure {
+                kind: Ec2FailureKind::Unsupported,
+                code: "Unsupported".to_owned(),
+                message: format!("{} was not offered before", call.name()),
+            });
+            if let Some(reading) = self.discovery.classes.get_mut(class) {
+                reading.answers.record(&call, &lacking);
+            }
+            return;
+        }
         let what = match &call {
             Ec2Call::GetParameter(parameter) => parameter.clone(),
             // A class has at most two questions of a kind, which differ in their terms.
@@ -202,6 +250,12 @@ impl Control {
     ) {
         let (Call::Ec2(call), Outcome::Ec2(answer)) = (call, outcome) else { return };
         if let Some(class) = self.discovery.asked_for.remove(key) {
+            // Reservations may be lacking as a whole; other calls fail for what they ask.
+            if let (Ec2Call::DescribeCapacityReservations(_), Err(failure)) = (call, answer)
+                && failure.kind == Ec2FailureKind::Unsupported
+            {
+                self.discovery.unsupported.insert(call.name());
+            }
             if let Some(reading) = self.discovery.classes.get_mut(&class) {
                 reading.answers.record(call, answer);
             }

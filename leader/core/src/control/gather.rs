@@ -7,7 +7,7 @@ use drover_common::id::{NodeClaimName, NodeName, NodePoolName};
 use drover_common::labels;
 use drover_common::requirement::Requirements;
 use drover_common::resources::{ResourceName, Resources};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use super::lifecycle::not_initialized;
 use super::{Control, object};
@@ -15,10 +15,14 @@ use crate::expected::expected_pods;
 use crate::planner::{InFlightNode, PlanInput, UnavailableOffering, VirtualPods};
 use crate::state::{ClaimRecord, Stage, State};
 
+/// How long after a launch EC2's count of what a reservation has room for surely tells of it.
+const COUNTED_AFTER: SignedDuration = SignedDuration::from_secs(5);
+
 /// What plans are made from besides the view.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Gathered {
     in_flight: Vec<InFlightNode>,
+    reserved: BTreeMap<String, u32>,
     usage: BTreeMap<NodePoolName, Resources>,
     unavailable: BTreeMap<UnavailableOffering, Timestamp>,
     virtual_pods: Vec<VirtualPods>,
@@ -38,6 +42,7 @@ impl Gathered {
             in_flight: &self.in_flight,
             leaving,
             unavailable: &self.unavailable,
+            reserved: &self.reserved,
             pool_usage: &self.usage,
             settings: &control.settings.planner,
             now,
@@ -51,6 +56,7 @@ impl Control {
         Gathered {
             virtual_pods: expected_pods(&self.view, now),
             in_flight: self.in_flight_nodes(state),
+            reserved: self.reserved(state),
             usage: self.pool_usage(state),
             unavailable: unavailable_now(state, now),
         }
@@ -141,6 +147,32 @@ impl Control {
         }
     }
 
+    /// Nodes on their way into each reservation that EC2 had not counted when it was last asked.
+    pub(super) fn reserved(&self, state: &State) -> BTreeMap<String, u32> {
+        let mut reserved: BTreeMap<String, u32> = BTreeMap::new();
+        for record in state.claims.values().filter(|record| record.stage < Stage::Gone) {
+            let id = match &record.instance {
+                Some(instance) => {
+                    let read_at = self.discovery.read_at(&record.nodeclass);
+                    let counted =
+                        record.launched_at.zip(read_at).is_some_and(|(launched, read)| {
+                            read.duration_since(launched) >= COUNTED_AFTER
+                        });
+                    instance.reservation.as_ref().filter(|_| !counted)
+                }
+                None => {
+                    let intent = record.intent.as_ref().and_then(|id| state.intents.get(id));
+                    intent.and_then(|intent| intent.reservation()).map(|target| &target.id)
+                }
+            };
+            if let Some(id) = id {
+                let count = reserved.entry(id.clone()).or_default();
+                *count = count.saturating_add(1);
+            }
+        }
+        reserved
+    }
+
     /// What each pool holds at worst: nodes as they are, launches as the largest they may become.
     pub(super) fn pool_usage(&self, state: &State) -> BTreeMap<NodePoolName, Resources> {
         let mut usage: BTreeMap<NodePoolName, Resources> = BTreeMap::new();
@@ -195,6 +227,7 @@ pub(super) fn unavailable_now(
                 capacity_type: key.capacity_type,
                 instance_type: Some(key.instance_type.clone()),
                 zone: Some(key.zone.clone()),
+                reservation: key.reservation.clone(),
             };
             (offering, *until)
         })

@@ -5,8 +5,11 @@ use std::sync::Arc;
 
 use drover_common::cluster::ObjectKey;
 use drover_common::crd::{Ec2NodeClass, NodePool, RawResources};
-use drover_common::ec2::{FleetOverride, FleetRequest, LaunchTemplateRequest, Tags};
+use drover_common::ec2::{
+    FleetOverride, FleetRequest, LaunchTemplateRequest, ReservationUse, Tags,
+};
 use drover_common::id::{IntentId, NodeClaimName};
+use drover_common::instance_type::ReservationKind;
 use drover_common::labels;
 use drover_common::resources::Resources;
 use jiff::Timestamp;
@@ -131,7 +134,10 @@ impl Control {
             launch_template: template.name.clone(),
             overrides,
             capacity_type: launch.capacity_type,
-            capacity_block: false,
+            capacity_block: launch
+                .reservation
+                .as_ref()
+                .is_some_and(|target| target.kind == ReservationKind::CapacityBlock),
             count: u32::try_from(count).unwrap_or(u32::MAX),
             tags,
             context: class.spec.context.clone(),
@@ -173,11 +179,19 @@ impl Control {
             labels: launch.labels.clone(),
             taints: launch.taints.iter().chain(&launch.startup_taints).cloned().collect(),
         };
-        launch_template(class, resolved, image, &registration, &self.settings.cluster, tags)
-            .map_err(|error| IntentError::UserData {
+        // A class that selects reservations says who uses them; its other nodes use none, so that
+        // those that EC2 would fill by itself are there when they are counted on.
+        let reservation = match &launch.reservation {
+            Some(target) => Some(ReservationUse::Only(target.clone())),
+            None => resolved.reservations.as_ref().map(|_| ReservationUse::Never),
+        };
+        let cluster = &self.settings.cluster;
+        launch_template(class, resolved, image, &registration, cluster, tags, reservation).map_err(
+            |error| IntentError::UserData {
                 class: launch.nodeclass.clone(),
                 reason: error.to_string(),
-            })
+            },
+        )
     }
 
     /// The launch's offerings as overrides, and the image of the first; others name their own where

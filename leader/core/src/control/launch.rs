@@ -330,6 +330,7 @@ impl Control {
                     zone: instance.zone.clone(),
                     subnet: instance.subnet.clone(),
                     capacity_type: instance.capacity_type,
+                    reservation: intent.reservation().map(|target| target.id.clone()),
                     image: image_of(intent, instance),
                 },
             })
@@ -424,9 +425,13 @@ fn unavailable_offerings(
     errors: &[FleetError],
     until: Timestamp,
 ) -> Vec<UnavailableOffering> {
+    let target = intent.reservation();
+    // A reservation that is gone is no more to be had than a full one.
+    let is_of_reservation =
+        |error: &FleetError| target.is_some() && error.code.contains("CapacityReservation");
     let offerings: BTreeSet<UnavailableOffering> = errors
         .iter()
-        .filter(|error| error.is_unfulfillable())
+        .filter(|error| error.is_unfulfillable() || is_of_reservation(error))
         .flat_map(|error| {
             intent.request.overrides.iter().filter(|o| {
                 error.instance_type.as_ref().is_none_or(|t| *t == o.instance_type)
@@ -437,6 +442,7 @@ fn unavailable_offerings(
             instance_type: o.instance_type.clone(),
             zone: o.zone.clone(),
             capacity_type: intent.request.capacity_type,
+            reservation: target.map(|target| target.id.clone()),
             until,
         })
         .collect();

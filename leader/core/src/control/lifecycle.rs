@@ -7,6 +7,7 @@ use drover_common::call::{Call, Kind, KubernetesCall, Target};
 use drover_common::cluster::{ClusterEvent, ClusterObject, Node, Pod};
 use drover_common::crd::{NodeClaim, parse_resources};
 use drover_common::id::{NodeClaimName, NodeName};
+use drover_common::instance_type::CapacityType;
 use drover_common::labels;
 use drover_common::taint::{Taint, TaintEffect};
 use jiff::Timestamp;
@@ -18,6 +19,10 @@ use super::{claim_status, node_patch, object};
 use crate::command::Change;
 use crate::state::{ClaimRecord, Stage, State};
 use crate::view::View;
+
+/// Labels of reserved nodes alone.
+pub(super) const RESERVATION_LABELS: [&str; 3] =
+    [labels::RESERVATION_ID, labels::RESERVATION_TYPE, labels::RESERVATION_INTERRUPTIBLE];
 
 /// When pods last came to, ended on or began to leave each node. Kept by followers, too.
 #[derive(Clone, Debug, Default)]
@@ -76,6 +81,7 @@ impl Control {
         for (name, record) in &state.claims {
             let object = self.view.claims().get(name).cloned();
             let node = self.node_of(record);
+            self.follow_reservation(name, record, now);
             if let Some(claim) = &object {
                 self.follow_claim_object(state, name, record, claim, node.as_deref(), now);
             }
@@ -84,6 +90,30 @@ impl Control {
             if record.stage < Stage::Terminating {
                 self.record_progress(name, record, object.as_deref(), &node, now);
             }
+        }
+    }
+
+    /// Whether EC2 still shows a reserved instance in its reservation, once it surely shows it.
+    fn follow_reservation(&mut self, name: &NodeClaimName, record: &ClaimRecord, now: Timestamp) {
+        let Some(instance) = &record.instance else { return };
+        let settled = record
+            .launched_at
+            .is_some_and(|at| now.duration_since(at) >= self.settings.absence_interval);
+        let reserved = instance.capacity_type == CapacityType::Reserved;
+        if !reserved || !settled || record.stage >= Stage::Terminating {
+            return;
+        }
+        let shown = self.cloud.get(&instance.id).filter(|shown| !shown.state.is_gone());
+        if shown.is_some_and(|shown| shown.capacity_type == CapacityType::OnDemand) {
+            let price = self.discovery.price(
+                &record.nodeclass,
+                &instance.instance_type,
+                &instance.zone,
+                CapacityType::OnDemand,
+            );
+            let claim = name.clone();
+            let hourly_price_micro = price.unwrap_or(0);
+            self.propose(Change::RecordReservationLapsed { claim, hourly_price_micro }, now);
         }
     }
 
@@ -144,16 +174,31 @@ impl Control {
         if record.stage == Stage::Gone {
             return None;
         }
-        let mut wanted: BTreeMap<String, String> = self
+        let mut wanted: BTreeMap<String, Option<String>> = self
             .discovery
             .instance_type(&record.nodeclass, &instance.instance_type)
-            .map(|kind| kind.labels.clone())
-            .unwrap_or_default();
-        wanted.insert(labels::INSTANCE_TYPE.to_owned(), instance.instance_type.clone());
-        wanted.insert(labels::ZONE.to_owned(), instance.zone.clone());
-        wanted.insert(labels::CAPACITY_TYPE.to_owned(), instance.capacity_type.to_string());
+            .map(|kind| kind.labels.iter().map(|(key, value)| (key.clone(), Some(value.clone()))))
+            .into_iter()
+            .flatten()
+            .collect();
+        let mut want = |key: &str, value| drop(wanted.insert(key.to_owned(), value));
+        want(labels::INSTANCE_TYPE, Some(instance.instance_type.clone()));
+        want(labels::ZONE, Some(instance.zone.clone()));
+        want(labels::CAPACITY_TYPE, Some(instance.capacity_type.to_string()));
+        match &instance.reservation {
+            Some(id) => {
+                want(labels::RESERVATION_ID, Some(id.clone()));
+                let class = &record.nodeclass;
+                if let Some(known) = self.discovery.reservation(class, &instance.instance_type, id)
+                {
+                    want(labels::RESERVATION_TYPE, Some(known.kind.as_str().to_owned()));
+                    want(labels::RESERVATION_INTERRUPTIBLE, Some(known.interruptible.to_string()));
+                }
+            }
+            None => RESERVATION_LABELS.into_iter().for_each(|key| want(key, None)),
+        }
         let present = object::labels_of(claim);
-        wanted.retain(|key, value| present.get(key) != Some(value));
+        wanted.retain(|key, value| present.get(key) != value.as_ref());
         let resource_version = claim.metadata.resource_version.clone();
         (!wanted.is_empty())
             .then(|| json!({"metadata": {"labels": wanted, "resourceVersion": resource_version}}))

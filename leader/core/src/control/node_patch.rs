@@ -5,10 +5,12 @@ use std::collections::BTreeMap;
 use drover_common::cluster::{Node, OwnerReference};
 use drover_common::crd::NodeClaim;
 use drover_common::id::{DisruptionId, NodeClaimName};
+use drover_common::instance_type::CapacityType;
 use drover_common::labels;
 use drover_common::taint::{Taint, TaintEffect};
 use serde_json::{Map, Value, json};
 
+use super::lifecycle::RESERVATION_LABELS;
 use super::object;
 use crate::state::{ClaimRecord, Stage};
 
@@ -80,6 +82,17 @@ fn wanted_labels(
     if !registered && let Some(claim) = wanted.claim.filter(|claim| has_instance_labels(claim)) {
         labels.extend(object::labels_of(claim).into_iter().map(|(key, value)| (key, Some(value))));
         labels.insert(labels::REGISTERED.to_owned(), Some("true".to_owned()));
+    }
+    // A Node whose reservation is over is one on demand.
+    let billing = |key: &str| node.metadata.labels.get(key).map(String::as_str);
+    let lapsed = wanted.record.instance.as_ref().is_some_and(|instance| {
+        instance.capacity_type == CapacityType::OnDemand
+            && billing(labels::CAPACITY_TYPE) == Some(CapacityType::Reserved.as_str())
+    });
+    if registered && lapsed {
+        let on_demand = CapacityType::OnDemand.to_string();
+        labels.insert(labels::CAPACITY_TYPE.to_owned(), Some(on_demand));
+        labels.extend(RESERVATION_LABELS.into_iter().map(|key| (key.to_owned(), None)));
     }
     if registered && wanted.initializes && !is_set(node, labels::INITIALIZED) {
         labels.insert(labels::INITIALIZED.to_owned(), Some("true".to_owned()));

@@ -306,6 +306,7 @@ pub(super) fn alike(launches: Vec<Launch>) -> Vec<Vec<Launch>> {
         left.nodepool == right.nodepool
             && left.nodeclass == right.nodeclass
             && left.capacity_type == right.capacity_type
+            && left.reservation == right.reservation
             && left.offerings == right.offerings
             && left.requirements == right.requirements
             && left.labels == right.labels

@@ -26,6 +26,8 @@ pub struct Settings {
     pub vm_memory_overhead_ppm: u32,
     /// `RESERVED_ENIS`.
     pub reserved_enis: u32,
+    /// Whether capacity reservations are used (the feature gate `ReservedCapacity`).
+    pub reserved_capacity: bool,
     /// How long an intent's request may be replayed; afterwards EC2 is only asked what there is.
     pub replay_for: SignedDuration,
     /// How long an offering that EC2 could not give is left alone.
@@ -104,6 +106,7 @@ impl Default for Settings {
             disruption_poll: SignedDuration::from_secs(10),
             vm_memory_overhead_ppm: 75_000,
             reserved_enis: 0,
+            reserved_capacity: true,
             replay_for: SignedDuration::from_mins(15),
             unavailable_for: SignedDuration::from_mins(3),
             launch_liveness: SignedDuration::from_mins(5),

@@ -9,6 +9,7 @@ mod doubt;
 mod launching;
 mod leaving;
 mod rebalancing;
+mod reserving;
 mod rig;
 mod static_pools;
 mod world;

@@ -13,6 +13,7 @@ use drover_common::instance_type::{
 use drover_common::resources::{ResourceName, Resources};
 
 use super::facts::CloudFacts;
+use super::reservation::reserved_offerings;
 use super::resolve::ResolvedClass;
 
 const GIB: i64 = 1 << 30;
@@ -84,11 +85,15 @@ pub fn catalog(
         resolved.subnets.iter().map(|subnet| subnet.zone.as_str()).collect();
     let estimated = cloud.on_demand_prices.is_empty();
     let on_demand = if estimated { &*ESTIMATES } else { &cloud.on_demand_prices };
+    let reservations = resolved.reservations.as_deref().unwrap_or_default();
     let instance_types = cloud
         .instance_types
         .values()
         .filter_map(|facts| {
-            let offerings = offerings(facts, cloud, &zones, on_demand.get(&facts.name).copied());
+            let on_demand = on_demand.get(&facts.name).copied();
+            let mut offerings = offerings(facts, cloud, &zones, on_demand);
+            let reserved = reserved_offerings(reservations, &facts.name, on_demand);
+            offerings.extend(reserved.filter(|offering| zones.contains(offering.zone.as_str())));
             if offerings.is_empty() {
                 return None;
             }

@@ -12,7 +12,6 @@ pub(super) fn refused_fields(class: &Ec2NodeClass) -> Vec<FieldError> {
         ("connectionTracking", spec.connection_tracking.is_some()),
         ("cpuOptions", spec.cpu_options.is_some()),
         ("ipPrefixCount", spec.ip_prefix_count.is_some()),
-        ("capacityReservationSelectorTerms", !spec.capacity_reservation_selector_terms.is_empty()),
     ];
     used.into_iter()
         .filter(|(_, used)| *used)

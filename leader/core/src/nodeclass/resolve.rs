@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::image::{Devices, ResolvedImage, requirements, sort};
 use super::refusal::refused_fields;
+use super::reservation::{self, ResolvedReservation};
 use super::selection::{ClassAnswers, image_terms, parameter_terms, parameters};
 use super::template::{ClusterSettings, NodeRegistration};
 use super::user_data::user_data;
@@ -24,6 +25,8 @@ pub struct ResolvedClass {
     pub images: Vec<ResolvedImage>,
     /// Instance profile.
     pub instance_profile: Option<String>,
+    /// Capacity reservations, by id; `None` where the class selects none.
+    pub reservations: Option<Vec<ResolvedReservation>>,
     /// The status conditions as they should be.
     pub conditions: Vec<Condition>,
     /// The patch (RFC 7386) that brings the object's status up to date.
@@ -78,12 +81,21 @@ pub fn resolve(
             }),
         ),
     ];
+    let selects = !class.spec.capacity_reservation_selector_terms.is_empty();
+    let told = answers.reservations.as_deref().unwrap_or_default();
+    let reservations = selects.then(|| reservation::resolved(told, now));
+    if selects {
+        // That none is there is no fault: they come and go.
+        let failure = answers.failure("DescribeCapacityReservations");
+        findings.push(Finding::of(RESERVATIONS_READY, None).unless(failure));
+    }
     let mut errors = validate_node_class(class);
     errors.extend(refused_fields(class));
     errors.extend(user_data_error(class, cluster));
     findings.push(validation(&errors));
 
     let mut conditions = class.status.clone().unwrap_or_default().conditions;
+    conditions.retain(|condition| selects || condition.type_ != RESERVATIONS_READY);
     let generation = class.metadata.generation;
     for finding in std::iter::once(ready(&findings)).chain(findings) {
         Condition::set(&mut conditions, finding.condition(generation, now));
@@ -91,7 +103,7 @@ pub fn resolve(
     // Free addresses change all the time: in this order the status is written only if it changes.
     let mut by_id: Vec<&Subnet> = subnets.iter().collect();
     by_id.sort_by(|left, right| left.id.cmp(&right.id));
-    let status = json!({"status": {
+    let mut status = json!({"status": {
         "subnets": by_id.iter().map(|subnet| json!({
             "id": subnet.id, "zone": subnet.zone, "zoneID": subnet.zone_id,
         })).collect::<Vec<_>>(),
@@ -102,7 +114,31 @@ pub fn resolve(
         "instanceProfile": instance_profile,
         "conditions": conditions,
     }});
-    ResolvedClass { subnets, security_groups, images, instance_profile, conditions, status }
+    if let Some(shown) = reservations_status(class, reservations.as_deref()) {
+        status["status"]["capacityReservations"] = shown;
+    }
+    ResolvedClass {
+        subnets,
+        security_groups,
+        images,
+        instance_profile,
+        reservations,
+        conditions,
+        status,
+    }
+}
+
+const RESERVATIONS_READY: &str = "CapacityReservationsReady";
+
+/// The reservations to show. A patch has to say so where there are none any more.
+fn reservations_status(
+    class: &Ec2NodeClass,
+    reservations: Option<&[ResolvedReservation]>,
+) -> Option<Value> {
+    let shown = class.status.as_ref().is_some_and(|s| !s.capacity_reservations.is_empty());
+    let list = reservations.unwrap_or_default();
+    (shown || !list.is_empty())
+        .then(|| list.iter().map(|one| json!(reservation::status_of(one))).collect())
 }
 
 fn image_status(resolved: &ResolvedImage) -> Value {

@@ -4,10 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use drover_common::crd::{AmiSelectorTerm, Ec2NodeClass, Ec2NodeClassSpec};
 use drover_common::ec2::{
-    Ec2Answer, Ec2Call, Ec2Failure, Ec2FailureKind, Image, SelectorTerm, Subnet, Tags,
+    CapacityReservation, Ec2Answer, Ec2Call, Ec2Failure, Ec2FailureKind, Image, SelectorTerm,
+    Subnet, Tags,
 };
 
 use super::image::{Devices, Parameter, alias_parameters};
+use super::reservation::reservation_terms;
 use super::template::ClusterSettings;
 
 /// Owners of images that are selected by name or tags without an owner: one's own account and AWS.
@@ -20,12 +22,13 @@ pub struct ClassAnswers {
     pub(super) security_groups: Option<Vec<(String, String)>>,
     pub(super) images: BTreeMap<Vec<SelectorTerm>, Vec<Image>>,
     pub(super) parameters: BTreeMap<String, Option<String>>,
+    pub(super) reservations: Option<Vec<CapacityReservation>>,
     failures: BTreeMap<String, Ec2Failure>,
 }
 
 impl ClassAnswers {
     /// Takes in an outcome. A parameter that does not exist is an answer: not every family has an
-    /// image for every architecture. Returns whether the call is one that classes make.
+    /// image for every architecture, and an EC2 without reservations has none. Returns whether the call is one that classes make.
     pub fn record(&mut self, call: &Ec2Call, outcome: &Result<Ec2Answer, Ec2Failure>) -> bool {
         match (call, outcome) {
             (Ec2Call::DescribeSubnets(_), Ok(Ec2Answer::Subnets(subnets))) => {
@@ -36,6 +39,17 @@ impl ClassAnswers {
             }
             (Ec2Call::DescribeImages(terms), Ok(Ec2Answer::Images(images))) => {
                 self.images.insert(terms.clone(), images.clone());
+            }
+            (
+                Ec2Call::DescribeCapacityReservations(_),
+                Ok(Ec2Answer::CapacityReservations(reservations)),
+            ) => {
+                self.reservations = Some(reservations.clone());
+            }
+            (Ec2Call::DescribeCapacityReservations(_), Err(failure))
+                if failure.kind == Ec2FailureKind::Unsupported =>
+            {
+                self.reservations = Some(Vec::new());
             }
             (Ec2Call::GetParameter(name), Ok(Ec2Answer::Parameter(value))) => {
                 self.parameters.insert(name.clone(), Some(value.clone()));
@@ -55,10 +69,11 @@ impl ClassAnswers {
                 Ec2Call::DescribeSubnets(_)
                 | Ec2Call::DescribeSecurityGroups(_)
                 | Ec2Call::DescribeImages(_)
+                | Ec2Call::DescribeCapacityReservations(_)
                 | Ec2Call::GetParameter(_),
                 Err(failure),
             ) => {
-                self.failures.insert(call_name(call).to_owned(), failure.clone());
+                self.failures.insert(call.name().to_owned(), failure.clone());
             }
             _ => return false,
         }
@@ -76,17 +91,8 @@ impl ClassAnswers {
     }
 }
 
-fn call_name(call: &Ec2Call) -> &'static str {
-    match call {
-        Ec2Call::DescribeSubnets(_) => "DescribeSubnets",
-        Ec2Call::DescribeSecurityGroups(_) => "DescribeSecurityGroups",
-        Ec2Call::DescribeImages(_) => "DescribeImages",
-        _ => "GetParameter",
-    }
-}
-
-/// The calls whose answers are still missing, given those there are: first subnets, security groups
-/// and SSM parameters, then the images that the parameters name. Empty once
+/// The calls whose answers are still missing, given those there are: first subnets, security groups,
+/// capacity reservations and SSM parameters, then the images that the parameters name. Empty once
 /// [`super::resolve`] has all it needs, or a call of this step failed.
 pub fn class_calls(
     class: &Ec2NodeClass,
@@ -100,6 +106,12 @@ pub fn class_calls(
     }
     if answers.security_groups.is_none() && answers.failure("DescribeSecurityGroups").is_none() {
         calls.push(Ec2Call::DescribeSecurityGroups(security_group_terms(spec)));
+    }
+    if !spec.capacity_reservation_selector_terms.is_empty()
+        && answers.reservations.is_none()
+        && answers.failure("DescribeCapacityReservations").is_none()
+    {
+        calls.push(Ec2Call::DescribeCapacityReservations(reservation_terms(spec)));
     }
     if answers.failure("GetParameter").is_some() || answers.failure("DescribeImages").is_some() {
         return calls;

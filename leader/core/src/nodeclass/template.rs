@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use drover_common::crd::{AmiFamily, BlockDeviceMapping, Ec2NodeClass};
-use drover_common::ec2::{BlockDevice, LaunchTemplateRequest, MetadataOptions, Tags};
+use drover_common::ec2::{
+    BlockDevice, LaunchTemplateRequest, MetadataOptions, ReservationUse, Tags,
+};
 use drover_common::labels;
 use drover_common::taint::{Taint, TaintEffect};
 use sha2::{Digest, Sha256};
@@ -124,6 +126,7 @@ pub fn launch_template(
     node: &NodeRegistration,
     cluster: &ClusterSettings,
     tags: &Tags,
+    reservation: Option<ReservationUse>,
 ) -> Result<LaunchTemplateRequest, UserDataError> {
     let spec = &class.spec;
     let family = spec.family().unwrap_or(AmiFamily::Custom);
@@ -144,7 +147,7 @@ pub fn launch_template(
         },
         detailed_monitoring: spec.detailed_monitoring.unwrap_or(false),
         associate_public_ip: spec.associate_public_ip_address,
-        reservation: None,
+        reservation,
         tags: tags.clone(),
     };
     request.name = name(&request);

@@ -10,6 +10,8 @@ use serde_json::{Value, json};
 
 use super::*;
 
+mod reservations;
+
 fn class(spec: Value) -> Ec2NodeClass {
     let mut object = json!({
         "metadata": {"name": "default", "generation": 3},
@@ -331,7 +333,7 @@ fn the_disk_that_counts_is_marked_or_the_familys() {
 fn user_data(spec: Value) -> Result<String, UserDataError> {
     let class = class(spec);
     let resolved = resolved(&class);
-    launch_template(&class, &resolved, "ami-1", &node(), &cluster(), &Tags::new())
+    launch_template(&class, &resolved, "ami-1", &node(), &cluster(), &Tags::new(), None)
         .map(|request| request.user_data)
 }
 
@@ -452,7 +454,7 @@ fn equal_templates_have_equal_names() {
     let resolved = resolved(&class);
     let tags = resource_tags(&class, &cluster(), Some("default"));
     let make = |image: &str, node: &NodeRegistration| {
-        launch_template(&class, &resolved, image, node, &cluster(), &tags).unwrap()
+        launch_template(&class, &resolved, image, node, &cluster(), &tags, None).unwrap()
     };
     let one = make("ami-1", &node());
     assert_eq!(one, make("ami-1", &node()));

@@ -196,6 +196,7 @@ impl Dump {
             warnings,
             now,
             unavailable: BTreeMap::new(),
+            reserved: BTreeMap::new(),
         }
     }
 }

@@ -150,7 +150,9 @@ impl Board<'_> {
         let mut only = FixedBitSet::with_capacity(self.market.offers.len());
         only.insert_range(pool.offers.clone());
         offers.intersect_with(&only);
+        // What is reserved is there: it needs nothing to fall back on.
         if self.settings.min_values_policy == MinValuesPolicy::Strict
+            && self.market.slot_of(cheapest).is_none()
             && self.missing_values(pool, &offers).is_some()
         {
             return None;
@@ -158,7 +160,8 @@ impl Board<'_> {
         Some(Narrowed { offers, cheapest, pinned })
     }
 
-    /// Drops offers without room for the request, and those that the pool's limits forbid.
+    /// Drops offers without room for the request, and those that the pool's limits or a full
+    /// reservation forbid.
     fn keep_affordable(
         &self,
         offers: &mut FixedBitSet,
@@ -173,7 +176,7 @@ impl Board<'_> {
             let Some(kind) = self.market.offers.get(offer).map(|offer| offer.kind) else {
                 continue;
             };
-            let good = match judged {
+            let of_kind = match judged {
                 Some((known, good)) if known == kind => good,
                 _ => {
                     self.market.kinds.get(kind).is_some_and(|kind| {
@@ -184,8 +187,8 @@ impl Board<'_> {
                     }) && self.within_limits(offer, reserved)
                 }
             };
-            judged = Some((kind, good));
-            if !good {
+            judged = Some((kind, of_kind));
+            if !of_kind || !self.market.has_slot(offer, reserved) {
                 offers.remove(offer);
             }
         }
@@ -295,8 +298,12 @@ impl Board<'_> {
         self.reserve(narrowed.cheapest, 1);
     }
 
-    /// Takes a node of this offer off what its pool's limits leave, or gives it back.
+    /// Takes a node of this offer off what its pool's limits and its reservation leave, or gives it
+    /// back.
     pub(super) fn reserve(&mut self, offer: usize, sign: i64) {
+        if let Some(slot) = self.market.slot_of(offer) {
+            self.market.slots.take(slot, sign);
+        }
         let Some(kind) = self.market.offers.get(offer).map(|offer| offer.kind) else { return };
         let Some(pool) = self.market.pool_of(offer) else { return };
         let Some(capacity) = self.market.kinds.get(kind).map(|kind| kind.capacity.clone()) else {

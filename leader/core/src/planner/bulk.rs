@@ -26,25 +26,15 @@ impl Board<'_> {
             if pieces.is_empty() {
                 break;
             }
+            if self.market.slots.any() {
+                self.buy_reserved(&tier, &mut pieces);
+                pieces.retain(|piece| piece.count > 0);
+                if pieces.is_empty() {
+                    break;
+                }
+            }
             let candidates = self.candidates(&tier, &pieces);
-            let items: Vec<Item> = pieces
-                .iter()
-                .map(|piece| Item {
-                    request: self
-                        .groups
-                        .get(piece.group)
-                        .map(|group| group.request.clone())
-                        .unwrap_or_default(),
-                    demand: piece.count,
-                    cap: piece.cap,
-                })
-                .collect();
-            let allowances: Vec<Allowance> = self
-                .market
-                .pools
-                .iter()
-                .map(|pool| Allowance { left: pool.left.clone(), nodes: pool.nodes_left })
-                .collect();
+            let (items, allowances) = (self.items_of(&pieces), self.allowances());
             let (packing, price) =
                 pack(&items, &candidates, &allowances, self.settings.packing_passes);
             first_fit_price = first_fit_price.saturating_add(price);
@@ -59,9 +49,32 @@ impl Board<'_> {
         first_fit_price
     }
 
+    /// What there is to pack.
+    pub(super) fn items_of(&self, pieces: &[Piece]) -> Vec<Item> {
+        let request = |piece: &Piece| {
+            let group = self.groups.get(piece.group);
+            group.map(|group| group.request.clone()).unwrap_or_default()
+        };
+        pieces
+            .iter()
+            .map(|piece| Item { request: request(piece), demand: piece.count, cap: piece.cap })
+            .collect()
+    }
+
+    /// What limits leave of each pool.
+    pub(super) fn allowances(&self) -> Vec<Allowance> {
+        let pools = self.market.pools.iter();
+        pools.map(|pool| Allowance { left: pool.left.clone(), nodes: pool.nodes_left }).collect()
+    }
+
     /// Turns packed nodes into bins. Nodes whose types would not meet `minValues` are left out;
     /// their pods go the exact way.
-    fn open_packed(&mut self, pieces: &mut [Piece], candidates: &[Candidate], packed: &Packed) {
+    pub(super) fn open_packed(
+        &mut self,
+        pieces: &mut [Piece],
+        candidates: &[Candidate],
+        packed: &Packed,
+    ) {
         let Some(candidate) = candidates.get(packed.candidate) else { return };
         let Some(pool) = self.market.pools.get(candidate.pool) else { return };
         let mut offers = FixedBitSet::with_capacity(self.market.offers.len());
@@ -76,7 +89,8 @@ impl Board<'_> {
             add_times(&mut used, &group.request, *count);
         }
         self.keep_fitting(&mut offers, &used);
-        let strict = self.settings.min_values_policy == MinValuesPolicy::Strict;
+        let reserved = self.market.slot_of(candidate.offer).is_some();
+        let strict = self.settings.min_values_policy == MinValuesPolicy::Strict && !reserved;
         let sound = offers.contains(candidate.offer)
             && !(strict && self.missing_values(pool, &offers).is_some())
             && fits(&used, &vec![0; used.len()], &candidate.room);
@@ -84,9 +98,12 @@ impl Board<'_> {
             return;
         }
         let most = most_room(&self.market, &offers);
-        let cheapest = self.cheapest_like(candidate, pool, &offers);
+        let cheapest = match reserved {
+            true => candidate.offer,
+            false => self.cheapest_like(candidate, pool, &offers),
+        };
         for _ in 0..packed.count {
-            if !self.within_limits(cheapest, None) {
+            if !self.can_have(cheapest, None) {
                 return;
             }
             let mut bin = self.empty_bin(offers.clone());

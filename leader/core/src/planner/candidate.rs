@@ -85,11 +85,35 @@ impl Board<'_> {
                     all.extend(self.spot_candidates(*number, pool, &offers, &admission, pieces));
                 } else {
                     let kept = self.undominated_of(pool, &offers, &admission, 1);
-                    all.extend(kept.iter().filter_map(|o| self.single(*number, *o, &admission)));
+                    let counted = |offer: &&usize| self.market.slot_of(**offer).is_some();
+                    let kept = kept.iter().filter(|offer| !counted(offer));
+                    all.extend(kept.filter_map(|o| self.single(*number, *o, &admission)));
                 }
             }
         }
         self.prune(all)
+    }
+
+    /// Reservations with room that pieces may be packed into, at what their nodes are worth.
+    pub(super) fn reserved_candidates(&self, tier: &[usize], pieces: &[Piece]) -> Vec<Candidate> {
+        let sets = pieces.iter().map(|piece| &piece.offers);
+        let admission = Admission::new(self.market.offers.len(), pieces.len(), sets);
+        let wanted = |piece: usize| pieces.get(piece).is_some_and(|piece| piece.count > 0);
+        let mut all = Vec::new();
+        for number in tier {
+            let offers = self.market.pools.get(*number).map(|pool| pool.offers.clone());
+            for offer in offers.into_iter().flatten() {
+                let held = self.market.offers.get(offer).and_then(|offer| offer.reservation);
+                let Some(held) = held.filter(|_| self.market.has_slot(offer, None)) else {
+                    continue;
+                };
+                let candidate = self.single(*number, offer, &admission);
+                let candidate = candidate.filter(|one| one.admits.ones().any(wanted));
+                all.extend(candidate.map(|one| Candidate { price: held.worth, ..one }));
+            }
+        }
+        all.sort_by_key(|candidate| (candidate.price, self.market.rank(candidate.offer)));
+        all
     }
 
     /// A pool's offers that anyone may use, each in the order of buying, by what one launch is made
@@ -129,7 +153,8 @@ impl Board<'_> {
         })
     }
 
-    /// Of offers in the order of buying, those that fewer than `depth` types dominate.
+    /// Of offers in the order of buying, those that fewer than `depth` types dominate. Those of
+    /// reservations are all kept, and dominate none: they may be full.
     fn undominated_of(
         &self,
         pool: &Pool,
@@ -141,10 +166,13 @@ impl Board<'_> {
         for offer in offers {
             let Some(kind) = self.market.kind_of(*offer) else { continue };
             let row = admission.row(*offer);
+            let counted = self.market.slot_of(*offer).is_some();
             let better = kept.iter().filter(|(other, other_kind)| {
-                is_as_large(&other_kind.room, &kind.room)
+                !counted
+                    && is_as_large(&other_kind.room, &kind.room)
                     && takes_no_more(&other_kind.capacity, &kind.capacity, pool)
                     && is_within(row, admission.row(*other))
+                    && self.market.slot_of(*other).is_none()
             });
             if better.take(depth).count() < depth {
                 kept.push((*offer, kind));

@@ -10,6 +10,7 @@ mod listing;
 mod overlay;
 mod repack;
 mod requests;
+mod reservations;
 mod topology;
 mod volume;
 
@@ -67,6 +68,7 @@ fn check_places(input: &PlanInput<'_>, plan: &Plan) -> Vec<Violation> {
         check_launch(input, number, launch, &mut violations);
     }
     check_limits(input, plan, &mut violations);
+    reservations::check(input, plan, &mut violations);
     topology::check(input, plan, &mut violations);
     violations
 }
@@ -232,6 +234,10 @@ fn check_min_values(
     violations: &mut Vec<Violation>,
 ) {
     let Some(pool) = input.view.pools().get(&launch.nodepool) else { return };
+    // Values are something to fall back on, and what is reserved is there.
+    if launch.reservation.is_some() {
+        return;
+    }
     for requirement in &pool.spec.template.spec.requirements {
         let Some(least) = requirement.min_values else { continue };
         let key = drover_common::labels::stable_name(&requirement.key);

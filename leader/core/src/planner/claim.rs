@@ -4,6 +4,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 use drover_common::crd::{NodeClaim, parse_resources};
+use drover_common::ec2::ReservationTarget;
 use drover_common::id::NodePoolName;
 use drover_common::instance_type::{CapacityType, InstanceType, Offering};
 use drover_common::labels;
@@ -13,10 +14,11 @@ use jiff::Timestamp;
 use smol_str::SmolStr;
 
 use super::market::{
-    UNKNOWN_PRICE, determined_keys, is_exotic, is_offer_key, single_values, type_label,
-    unavailable_until,
+    UNKNOWN_PRICE, determined_keys, is_exotic, is_offer_key, offering_label, single_values,
+    type_label, unavailable_until,
 };
 use super::matching::{current_key, fulfils, requirement_text};
+use super::reserved::on_demand_price;
 use super::{Launch, LaunchOffering, MinValuesPolicy, PlannerSettings, UnavailableOffering};
 use crate::nodeclass::NodeClassCatalog;
 
@@ -30,6 +32,12 @@ impl Choice<'_> {
     fn cost(&self) -> u64 {
         self.offers.iter().map(|offer| cost(offer)).min().unwrap_or(UNKNOWN_PRICE)
     }
+
+    /// What decides between equal costs: reserved nodes are free alike.
+    fn worth(&self) -> u64 {
+        let reserved = self.offers.iter().any(|offer| offer.reservation.is_some());
+        if reserved { on_demand_price(self.kind) } else { 0 }
+    }
 }
 
 fn cost(offer: &Offering) -> u64 {
@@ -40,7 +48,8 @@ fn cost(offer: &Offering) -> u64 {
 ///
 /// Types are kept as Karpenter keeps them: those with room for the requests; bare metal, GPUs and
 /// accelerators only if nothing else is left; of the capacity types the first of reserved, spot and
-/// on-demand that can be had; by price, up to the settings' number of types.
+/// on-demand that can be had; by price, up to the settings' number of types. Of capacity reservations
+/// with room for it one is taken; `reserved` says how much of their room others are on their way to.
 ///
 /// # Errors
 /// Which field excludes every type.
@@ -48,6 +57,7 @@ pub fn launch_of_claim(
     claim: &NodeClaim,
     catalog: &NodeClassCatalog,
     unavailable: &BTreeMap<UnavailableOffering, Timestamp>,
+    reserved: &BTreeMap<String, u32>,
     settings: &PlannerSettings,
 ) -> Result<Launch, String> {
     let requests = parse_resources(&claim.spec.resources.requests)
@@ -62,7 +72,7 @@ pub fn launch_of_claim(
     if roomy.is_empty() {
         return Err(format!("spec.resources.requests: no allowed type has room for {requests}"));
     }
-    let mut choices = available(roomy, unavailable);
+    let mut choices = available(roomy, unavailable, reserved);
     let flexible = requirements.iter().any(|requirement| requirement.min_values.is_some());
     if !flexible && choices.iter().any(|choice| !is_exotic(choice.kind)) {
         choices.retain(|choice| !is_exotic(choice.kind));
@@ -76,6 +86,7 @@ pub fn launch_of_claim(
     let mut choices = of_capacity_type(choices, capacity_type, flexible);
     choices.truncate(settings.max_instance_types);
     check_min_values(&requirements, &choices, settings)?;
+    keep_one_reservation(&mut choices);
     Ok(launch(claim, &requirements, requests, &choices, capacity_type))
 }
 
@@ -94,10 +105,9 @@ fn allowed_types<'a>(
     for requirement in requirements.iter().filter(|r| determined.contains(r.key.as_str())) {
         if is_offer_key(&requirement.key) {
             for choice in &mut left {
-                choice.offers.retain(|offer| match requirement.key.as_str() {
-                    labels::ZONE => fulfils(requirement, Some(&offer.zone)),
-                    _ => fulfils(requirement, Some(offer.capacity_type.as_str())),
-                });
+                choice
+                    .offers
+                    .retain(|offer| fulfils(requirement, offering_label(offer, &requirement.key)));
             }
             left.retain(|choice| !choice.offers.is_empty());
         } else {
@@ -114,13 +124,21 @@ fn allowed_types<'a>(
 fn available<'a>(
     choices: Vec<Choice<'a>>,
     unavailable: &BTreeMap<UnavailableOffering, Timestamp>,
+    reserved: &BTreeMap<String, u32>,
 ) -> Vec<Choice<'a>> {
+    let has_room = |offer: &Offering| {
+        offer.reservation.as_ref().is_none_or(|reservation| {
+            reservation.free > reserved.get(&reservation.id).copied().unwrap_or(0)
+        })
+    };
     choices
         .into_iter()
         .filter_map(|mut choice| {
             let name = &choice.kind.name;
             choice.offers.retain(|offer| {
-                offer.available && unavailable_until(unavailable, name, offer).is_none()
+                offer.available
+                    && has_room(offer)
+                    && unavailable_until(unavailable, name, offer).is_none()
             });
             (!choice.offers.is_empty()).then_some(choice)
         })
@@ -149,12 +167,23 @@ fn of_capacity_type(
             (!choice.offers.is_empty()).then_some(choice)
         })
         .collect();
-    of_type.sort_by(|a, b| (a.cost(), &a.kind.name).cmp(&(b.cost(), &b.kind.name)));
+    of_type.sort_by(|a, b| {
+        (a.cost(), a.worth(), &a.kind.name).cmp(&(b.cost(), b.worth(), &b.kind.name))
+    });
     let bargain = |choice: &Choice<'_>| ceiling.is_none_or(|most| choice.cost() <= most);
     if of_type.iter().any(bargain) {
         of_type.retain(bargain);
     }
     of_type
+}
+
+/// A launch is of one reservation.
+fn keep_one_reservation(choices: &mut Vec<Choice<'_>>) {
+    let first = choices.first().and_then(|choice| choice.offers.first());
+    if first.is_some_and(|offer| offer.reservation.is_some()) {
+        choices.truncate(1);
+        choices.iter_mut().for_each(|choice| choice.offers.truncate(1));
+    }
 }
 
 fn check_min_values(
@@ -186,6 +215,9 @@ fn values_of<'c>(choice: &'c Choice<'_>, key: &str) -> Vec<&'c str> {
         labels::CAPACITY_TYPE => {
             choice.offers.iter().map(|offer| offer.capacity_type.as_str()).collect()
         }
+        _ if is_offer_key(key) => {
+            choice.offers.iter().filter_map(|offer| offering_label(offer, key)).collect()
+        }
         _ => type_label(choice.kind, key).into_iter().collect(),
     }
 }
@@ -216,6 +248,13 @@ fn launch(
     known.extend(claim.metadata.labels.clone().unwrap_or_default());
     known.extend(single_values(requirements));
     known.insert(labels::CAPACITY_TYPE.to_owned(), capacity_type.as_str().to_owned());
+    let first = choices.first().and_then(|choice| choice.offers.first());
+    let reservation = first.and_then(|offer| offer.reservation.as_ref());
+    for key in [labels::RESERVATION_ID, labels::RESERVATION_TYPE, labels::RESERVATION_INTERRUPTIBLE]
+    {
+        let value = reservation.and(first).and_then(|offer| offering_label(offer, key));
+        known.extend(value.map(|value| (key.to_owned(), value.to_owned())));
+    }
     if let (1, Some(zone)) = (zones.len(), zones.first()) {
         known.insert(labels::ZONE.to_owned(), (*zone).to_owned());
     }
@@ -223,6 +262,10 @@ fn launch(
         nodepool: NodePoolName::default(),
         nodeclass: claim.spec.node_class_ref.name.clone(),
         capacity_type,
+        reservation: reservation.map(|reservation| ReservationTarget {
+            id: reservation.id.clone(),
+            kind: reservation.kind,
+        }),
         zones: zones.iter().map(|zone| (*zone).to_owned()).collect(),
         requirements: planned_requirements(requirements, &offerings),
         requests,

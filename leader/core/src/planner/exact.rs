@@ -100,7 +100,7 @@ impl Board<'_> {
                 let daemons = self.market.kind_of(*offer).map(|kind| &kind.daemon_ports);
                 let mut daemons = daemons.into_iter().flatten();
                 daemons.any(|daemon| ports.iter().any(|port| port.conflicts(daemon)))
-                    || !self.within_limits(*offer, Some(cheapest))
+                    || !self.can_have(*offer, Some(cheapest))
             })
             .collect();
         for offer in conflicting {
@@ -273,7 +273,7 @@ impl Board<'_> {
     /// one again are dropped from the list.
     fn place_in_bin(&mut self, group: usize, bins: &mut Vec<usize>, thrifty: bool) -> bool {
         let Some(entry) = self.groups.get(group).filter(|_| !bins.is_empty()) else { return false };
-        let alone = self.cheapest(&entry.offers).map_or(0, |offer| self.cost(offer));
+        let alone = self.cheapest_free(&entry.offers).map_or(0, |offer| self.cost(offer));
         let domains = self.allowed_domains(group);
         let found = first_of(bins, |bin| {
             let Some(target) = self.bins.get(bin) else { return Answer::Never };

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use drover_common::cluster::ObjectKey;
+use drover_common::ec2::ReservationTarget;
 use drover_common::instance_type::CapacityType;
 use drover_common::labels;
 use drover_common::requirement::{Operator, Requirement};
@@ -22,6 +23,19 @@ use super::{Launch, LaunchOffering, MinValuesPolicy};
 const LEAST_TYPES: usize = 5;
 /// How much dearer than its cheapest type a launch may become, in percent of that type.
 const PRICE_CEILING_PERCENT: u64 = 150;
+
+/// What a launch decides of its node.
+const DECIDED: [&str; 3] = [labels::INSTANCE_TYPE, labels::ZONE, labels::CAPACITY_TYPE];
+/// The same in a capacity reservation.
+const DECIDED_OF_RESERVED: [&str; 4] =
+    [labels::INSTANCE_TYPE, labels::ZONE, labels::CAPACITY_TYPE, labels::RESERVATION_ID];
+/// Labels that all offers of a launch have alike.
+const OF_BILLING: [&str; 4] = [
+    labels::CAPACITY_TYPE,
+    labels::RESERVATION_ID,
+    labels::RESERVATION_TYPE,
+    labels::RESERVATION_INTERRUPTIBLE,
+];
 
 /// A type that a launch may become, with its offers by price.
 struct Choice {
@@ -81,7 +95,11 @@ impl Board<'_> {
     fn launch(&mut self, bin: &Bin) -> Option<Launch> {
         let cheapest = self.market.offers.get(bin.cheapest)?.clone();
         let template_index = self.market.kinds.get(cheapest.kind)?.template;
-        let options = self.options(bin, template_index, cheapest.capacity_type);
+        // A launch is of one reservation, whose room was counted.
+        let options = match cheapest.reservation {
+            Some(_) => vec![Choice { kind: cheapest.kind, offers: vec![bin.cheapest] }],
+            None => self.options(bin, template_index, cheapest.capacity_type),
+        };
         let options = self.within_slack(bin, options);
         let options = self.affordable(bin, options, cheapest.capacity_type);
         let mut offers: Vec<usize> =
@@ -94,9 +112,10 @@ impl Board<'_> {
             offers.iter().filter_map(|o| Some(self.market.offers.get(*o)?.zone)).collect();
         let kinds: Vec<usize> = options.iter().map(|option| option.kind).collect();
         let listed: FixedBitSet = offers.iter().copied().collect();
-        // A launch is of one capacity type, whatever else its pool could have had.
-        let short =
-            self.all_missing_values(pool, &listed).any(|(key, ..)| key != labels::CAPACITY_TYPE);
+        // A launch is of one capacity type, whatever else its pool could have had. What is reserved
+        // is there: it needs nothing to fall back on.
+        let short = cheapest.reservation.is_none()
+            && self.all_missing_values(pool, &listed).any(|(key, ..)| key != labels::CAPACITY_TYPE);
         if short && self.settings.min_values_policy == MinValuesPolicy::Strict {
             return None;
         }
@@ -105,10 +124,14 @@ impl Board<'_> {
             nodepool: pool.name.clone(),
             nodeclass: pool.class.clone(),
             capacity_type: cheapest.capacity_type,
+            reservation: cheapest.reservation.map(|held| ReservationTarget {
+                id: held.reservation.id.clone(),
+                kind: held.reservation.kind,
+            }),
             zones: zones.iter().map(|zone| (*zone).to_owned()).collect(),
             requirements: self.claim_requirements(bin, &template.labels, &offers),
             requests: self.requests(bin, cheapest.kind),
-            labels: self.known_labels(&template.labels, &kinds, &zones, cheapest.capacity_type),
+            labels: self.known_labels(&template.labels, &kinds, &zones, &offers),
             taints: pool.taints.clone(),
             startup_taints: pool.startup_taints.clone(),
             pods: sorted_pods(bin),
@@ -337,7 +360,11 @@ impl Board<'_> {
         own_labels: &BTreeMap<String, String>,
         offers: &[usize],
     ) -> Vec<Requirement> {
-        let decided = [labels::INSTANCE_TYPE, labels::ZONE, labels::CAPACITY_TYPE];
+        let decided = if offers.iter().any(|offer| self.market.slot_of(*offer).is_some()) {
+            &DECIDED_OF_RESERVED[..]
+        } else {
+            &DECIDED[..]
+        };
         let pool = self.market.pools.get(bin.pool);
         let from_pool = pool.map(|pool| pool.requirements.as_slice()).unwrap_or_default();
         let mut requirements: Vec<Requirement> = from_pool
@@ -349,7 +376,7 @@ impl Board<'_> {
             let values: BTreeSet<&str> =
                 offers.iter().filter_map(|offer| self.market.label(*offer, key)).collect();
             requirements.push(Requirement {
-                key: key.to_owned(),
+                key: (*key).to_owned(),
                 operator: Operator::In,
                 min_values: least_values(from_pool, key).filter(|n| *n as usize <= values.len()),
                 values: values.into_iter().map(str::to_owned).collect(),
@@ -381,7 +408,7 @@ impl Board<'_> {
         own: &BTreeMap<String, String>,
         kinds: &[usize],
         zones: &BTreeSet<&str>,
-        capacity_type: CapacityType,
+        offers: &[usize],
     ) -> BTreeMap<String, String> {
         let mut types = kinds
             .iter()
@@ -399,7 +426,11 @@ impl Board<'_> {
             all.into_iter().map(|(key, value)| (key.clone(), value.clone())).collect();
         common.extend(name.map(|name| (labels::INSTANCE_TYPE.to_owned(), name.clone())));
         common.extend(own.iter().map(|(key, value)| (key.clone(), value.clone())));
-        common.insert(labels::CAPACITY_TYPE.to_owned(), capacity_type.as_str().to_owned());
+        let first = offers.first().copied().unwrap_or(usize::MAX);
+        for key in OF_BILLING {
+            let value = self.market.label(first, key);
+            common.extend(value.map(|value| (key.to_owned(), value.to_owned())));
+        }
         if let (1, Some(zone)) = (zones.len(), zones.first()) {
             common.insert(labels::ZONE.to_owned(), (*zone).to_owned());
         }

@@ -31,6 +31,8 @@ pub struct PlanInput<'a> {
     pub leaving: &'a BTreeSet<NodeName>,
     /// Offerings that EC2 lately could not provide, and until when they are left alone.
     pub unavailable: &'a BTreeMap<UnavailableOffering, Timestamp>,
+    /// Nodes on their way into a capacity reservation that its room does not tell of yet, by its id.
+    pub reserved: &'a BTreeMap<String, u32>,
     /// Capacity in use by NodePool, launches in flight included, with the count of nodes under
     /// `nodes`; limits are judged by it.
     pub pool_usage: &'a BTreeMap<NodePoolName, Resources>,
@@ -96,6 +98,8 @@ pub struct UnavailableOffering {
     pub instance_type: Option<String>,
     /// One zone, or all.
     pub zone: Option<String>,
+    /// One capacity reservation, or all.
+    pub reservation: Option<String>,
 }
 
 /// What to do with preferences.

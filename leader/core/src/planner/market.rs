@@ -1,6 +1,7 @@
 //! What can be bought: NodePools with their open labels fixed, the node kinds they allow, and the
 //! offerings of those.
 
+mod label;
 mod left;
 
 use std::cmp::Reverse;
@@ -9,7 +10,7 @@ use std::ops::Range;
 
 use drover_common::crd::{NodePool, validate_node_pool};
 use drover_common::id::NodePoolName;
-use drover_common::instance_type::{CapacityType, InstanceType};
+use drover_common::instance_type::{CapacityType, InstanceType, Offering};
 use drover_common::labels;
 use drover_common::requirement::Requirement;
 use drover_common::resources::{ResourceName, Resources};
@@ -24,9 +25,11 @@ use super::dimension::{Amounts, Dimensions};
 use super::matching::{current_key, fulfils};
 use super::open_label::{LabelUses, open_labels};
 use super::overlay::{Overlays, common};
-use crate::nodeclass::NodeClassCatalog;
+use super::reserved::{Held, Slots, on_demand_price};
 use crate::view::HostPort;
 
+use label::reservation_label;
+pub(super) use label::{determined_keys, is_offer_key, offering_label, type_label};
 use left::{limits_left, pool_requirements};
 pub(super) use left::{single_values, unavailable_until};
 
@@ -102,6 +105,8 @@ pub(super) struct Offer<'a> {
     pub available: bool,
     /// Until when it is left alone, where it is.
     pub until: Option<Timestamp>,
+    /// The reservation that it is bought from, where that is counted.
+    pub reservation: Option<Held<'a>>,
 }
 
 /// Price that an offering of unknown price is taken to have: dearer than any.
@@ -133,6 +138,8 @@ pub(super) struct Market<'a> {
     pub capped: FixedBitSet,
     /// Offers of known price.
     pub priced: FixedBitSet,
+    /// How many more nodes reservations have room for.
+    pub slots: Slots<'a>,
     /// Why a pool is not planned for.
     pub refused: Vec<(NodePoolName, String)>,
     /// Things that were skipped.
@@ -181,7 +188,8 @@ impl<'a> Market<'a> {
         };
         let available = set(&|offer, _| offer.available);
         let plain = set(&|_, kind| !kind.exotic);
-        let capped = set(&|_, kind| kind.vcpus <= max_vcpus);
+        // A large node that is reserved is paid for, used or not.
+        let capped = set(&|offer, kind| kind.vcpus <= max_vcpus || offer.reservation.is_some());
         let priced = set(&|offer, _| offer.price.is_some());
         (self.available, self.plain, self.capped, self.priced) = (available, plain, capped, priced);
         for pool in &mut self.pools {
@@ -301,11 +309,10 @@ impl<'a> Market<'a> {
         if !allowed {
             return;
         }
-        let offer_allowed = |zone: &str, capacity_type: CapacityType| {
-            requirements.iter().all(|r| match current_key(&r.key) {
-                labels::ZONE => fulfils(r, Some(zone)),
-                labels::CAPACITY_TYPE => fulfils(r, Some(capacity_type.as_str())),
-                _ => true,
+        let offer_allowed = |offering: &Offering| {
+            requirements.iter().all(|r| {
+                let key = current_key(&r.key);
+                !is_offer_key(key) || fulfils(r, offering_label(offering, key))
             })
         };
         let kind = self.kinds.len();
@@ -313,14 +320,13 @@ impl<'a> Market<'a> {
         let mut added: Option<Resources> = None;
         let fixed = self.templates.get(template).map(|template| &template.labels);
         for offering in &instance_type.offerings {
-            if offer_allowed(&offering.zone, offering.capacity_type) {
-                let label = |key: &str| match key {
-                    labels::ZONE => Some(offering.zone.as_str()),
-                    labels::CAPACITY_TYPE => Some(offering.capacity_type.as_str()),
-                    _ => {
-                        let own = fixed.and_then(|labels| labels.get(key)).map(String::as_str);
-                        own.or(type_label(instance_type, key))
+            if offer_allowed(offering) {
+                let label = |key: &str| {
+                    if is_offer_key(key) {
+                        return offering_label(offering, key);
                     }
+                    let own = fixed.and_then(|labels| labels.get(key)).map(String::as_str);
+                    own.or(type_label(instance_type, key))
                 };
                 let mut price = offering.price;
                 let mut here = Resources::new();
@@ -330,13 +336,20 @@ impl<'a> Market<'a> {
                 }
                 added = Some(added.map_or_else(|| here.clone(), |known| common(&known, &here)));
                 let until = unavailable_until(input.unavailable, &instance_type.name, offering);
+                let reservation = offering.reservation.as_ref().map(|reservation| Held {
+                    slot: self.slots.enter(input, reservation),
+                    reservation,
+                    worth: on_demand_price(instance_type),
+                });
+                let full = reservation.is_some_and(|held| self.slots.left(held.slot) <= 0);
                 self.offers.push(Offer {
                     kind,
                     zone: &offering.zone,
                     capacity_type: offering.capacity_type,
                     price,
-                    available: offering.available && until.is_none(),
+                    available: offering.available && until.is_none() && !full,
                     until,
+                    reservation,
                 });
             }
         }
@@ -356,7 +369,7 @@ impl<'a> Market<'a> {
         };
         (
             entry.capacity_type != CapacityType::Reserved,
-            entry.cost(),
+            entry.reservation.map_or(entry.cost(), |held| held.worth),
             entry.capacity_type,
             kind.vcpus,
             &kind.instance_type.name,
@@ -376,6 +389,9 @@ impl<'a> Market<'a> {
             labels::ZONE => return Some(offer.zone),
             labels::CAPACITY_TYPE => return Some(offer.capacity_type.as_str()),
             labels::HOSTNAME => return None,
+            _ if is_offer_key(key) => {
+                return reservation_label(offer.reservation.map(|held| held.reservation), key);
+            }
             _ => {}
         }
         let kind = self.kinds.get(offer.kind)?;
@@ -436,31 +452,4 @@ pub(super) fn is_exotic(instance_type: &InstanceType) -> bool {
     has("karpenter.k8s.aws/instance-gpu-count")
         || has("karpenter.k8s.aws/instance-accelerator-count")
         || instance_type.name.contains(".metal")
-}
-
-/// The value of a label that follows from the type.
-pub(super) fn type_label<'t>(instance_type: &'t InstanceType, key: &str) -> Option<&'t str> {
-    if key == labels::INSTANCE_TYPE {
-        return Some(&instance_type.name);
-    }
-    instance_type.labels.get(key).map(String::as_str)
-}
-
-/// Keys whose value follows from the offering, not from the type.
-pub(super) fn is_offer_key(key: &str) -> bool {
-    matches!(key, labels::ZONE | labels::CAPACITY_TYPE)
-}
-
-/// Keys that type or offering decide; any other is the pool's to choose.
-pub(super) fn determined_keys(catalog: &NodeClassCatalog) -> BTreeSet<&str> {
-    let mut keys: BTreeSet<&str> = catalog.label_keys().iter().map(String::as_str).collect();
-    keys.extend([
-        labels::ZONE,
-        labels::CAPACITY_TYPE,
-        labels::INSTANCE_TYPE,
-        labels::ARCH,
-        labels::OS,
-        labels::HOSTNAME,
-    ]);
-    keys
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use drover_common::cluster::ObjectKey;
+use drover_common::ec2::ReservationTarget;
 use drover_common::id::{NodeClaimName, NodeName, NodePoolName};
 use drover_common::instance_type::CapacityType;
 use drover_common::requirement::Requirement;
@@ -33,6 +34,9 @@ pub struct Launch {
     pub nodeclass: String,
     /// Billing.
     pub capacity_type: CapacityType,
+    /// The capacity reservation that it is to use, and nothing else.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reservation: Option<ReservationTarget>,
     /// What it may become, cheapest first; every pod fits every one.
     pub offerings: Vec<LaunchOffering>,
     /// Zones of the offerings, sorted.

@@ -62,6 +62,10 @@ impl Board<'_> {
         }
         let mut offers = entry.offers.clone();
         keep_range(&mut offers, &pool);
+        let sold = if offers.is_clear() { &possible } else { &offers };
+        if let Some(reason) = self.full_reservations(sold) {
+            return reason;
+        }
         if offers.is_clear() {
             return self.shortage_reason(&entry, &pool, &possible);
         }
@@ -69,7 +73,7 @@ impl Board<'_> {
             return format!("its host port {port} is taken by a DaemonSet on every type that fits");
         }
         let limited: Vec<usize> =
-            offers.ones().filter(|offer| self.within_limits(*offer, None)).collect();
+            offers.ones().filter(|offer| self.can_have(*offer, None)).collect();
         if limited.is_empty() {
             return self.limit_reason(&pool, &offers);
         }

@@ -3,13 +3,12 @@
 use std::collections::BTreeMap;
 
 use drover_common::cluster::{NodeSelectorTerm, PodAffinityTerm, TopologySpreadConstraint};
-use drover_common::labels;
 use drover_common::requirement::{Operator, Requirement};
 use drover_common::taint::{Taint, Toleration};
 use fixedbitset::FixedBitSet;
 
 use super::PreferencePolicy;
-use super::market::Market;
+use super::market::{Market, is_offer_key};
 use super::matching::{current_key, fulfils, repelling};
 use super::open_label::LabelUses;
 use crate::view::PodShape;
@@ -102,7 +101,7 @@ impl KeyIndex {
                 }
             };
             for kind in &market.kinds {
-                if matches!(key, labels::ZONE | labels::CAPACITY_TYPE) {
+                if is_offer_key(key) {
                     for offer in kind.offers.clone() {
                         note(offer..offer + 1, market.label(offer, key));
                     }

@@ -41,7 +41,7 @@ pub fn plan_static(
     for _ in 0..count {
         let mut within = offers.clone();
         for offer in offers.ones() {
-            if !board.within_limits(offer, None) {
+            if !board.can_have(offer, None) {
                 within.remove(offer);
             }
         }

@@ -21,6 +21,7 @@ mod priority;
 mod random;
 mod repack;
 mod requests;
+mod reserved;
 mod shortage;
 mod spread;
 mod static_pools;

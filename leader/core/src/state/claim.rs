@@ -3,6 +3,7 @@
 use drover_common::id::{
     DisruptionId, InstanceId, IntentId, NodeClaimName, NodeName, NodePoolName,
 };
+use drover_common::instance_type::CapacityType;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -154,6 +155,38 @@ impl State {
         claim.initialized_at = Some(at);
         claim.planned = None;
         claim.stage = claim.stage.max(Stage::Initialized);
+        Applied::Done
+    }
+
+    pub(super) fn record_reservation_lapsed(
+        &mut self,
+        index: u64,
+        at: Timestamp,
+        name: &NodeClaimName,
+        hourly_price_micro: u64,
+    ) -> Applied {
+        let Some(claim) = self.claims.get_mut(name) else {
+            return Applied::rejected(format!("NodeClaim {name} is unknown"));
+        };
+        let Some(instance) = &mut claim.instance else {
+            return Applied::rejected(format!("NodeClaim {name} has no instance yet"));
+        };
+        if instance.capacity_type != CapacityType::Reserved {
+            return Applied::Unchanged;
+        }
+        instance.capacity_type = CapacityType::OnDemand;
+        let reservation = instance.reservation.take().unwrap_or_default();
+        let before = std::mem::replace(&mut claim.hourly_price_micro, hourly_price_micro);
+        let signed = |price: u64| i64::try_from(price).unwrap_or(i64::MAX);
+        self.journal.write(Decision {
+            index,
+            at,
+            verb: "record-reservation-lapsed".to_owned(),
+            subjects: vec![name.to_string(), reservation],
+            why: "EC2 shows the instance in no capacity reservation any more".to_owned(),
+            hourly_price_change_micro: signed(hourly_price_micro).saturating_sub(signed(before)),
+            ..Decision::default()
+        });
         Applied::Done
     }
 

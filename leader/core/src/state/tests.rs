@@ -77,6 +77,7 @@ fn instance(id: &str) -> ClaimInstance {
         zone: "us-east-1a".to_owned(),
         subnet: "subnet-1".to_owned(),
         capacity_type: CapacityType::Spot,
+        reservation: None,
         image: "ami-1".to_owned(),
     }
 }
@@ -287,6 +288,20 @@ fn a_verb_of_a_newer_version_is_refused_and_known_ones_default_their_fields() {
     assert!(serde_json::from_str::<Command>(text).is_ok());
 }
 
+#[test]
+fn what_was_written_before_there_were_reservations_is_read_as_without() {
+    let text = r#"{"instance_type":"m5.large","zone":"a","capacity_type":"spot",
+        "until":"2026-01-01T00:00:00Z"}"#;
+    let offering: UnavailableOffering = serde_json::from_str(text).unwrap();
+    assert_eq!(offering.reservation, None);
+    assert_eq!(serde_json::to_value(&offering).unwrap().as_object().unwrap().len(), 4);
+    let text = r#"{"id":"i-1","instance_type":"m5.large","zone":"a","capacity_type":"reserved"}"#;
+    assert_eq!(serde_json::from_str::<ClaimInstance>(text).unwrap().reservation, None);
+    // A request is replayed byte by byte: what it does not say must not be said later.
+    let request = serde_json::to_value(intent("one", &["a"]).request).unwrap();
+    assert_eq!(request.get("capacity_block"), None);
+}
+
 fn any_claim() -> impl Strategy<Value = NodeClaimName> {
     prop::sample::select(vec!["a", "b", "c", "d"]).prop_map(NodeClaimName::from)
 }
@@ -301,6 +316,7 @@ fn any_unavailable() -> impl Strategy<Value = UnavailableOffering> {
             instance_type: kind.to_owned(),
             zone: "us-east-1a".to_owned(),
             capacity_type: CapacityType::Spot,
+            reservation: None,
             until: at(second),
         }
     })

@@ -4,6 +4,7 @@
 mod by_hand;
 mod machines;
 mod region;
+mod reservations;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -13,7 +14,7 @@ use drover_common::call::{
 use drover_common::cluster::{ClusterEvent, ClusterObject, ObjectKey};
 use drover_common::ec2::{
     Ec2Answer, Ec2Call, Ec2Failure, Ec2FailureKind, FleetAnswer, FleetError, FleetRequest,
-    Instance, InstanceQuery, InstanceState, LaunchTemplate, LaunchedInstance, Tags,
+    Instance, InstanceQuery, InstanceState, LaunchTemplate, LaunchedInstance, ReservationUse, Tags,
 };
 use drover_common::id::{InstanceId, provider_id};
 use drover_common::labels;
@@ -35,6 +36,16 @@ pub(super) struct World {
     pub(super) templates: BTreeMap<String, LaunchTemplate>,
     /// Types EC2 has none of.
     pub(super) sold_out: BTreeSet<String>,
+    /// Capacity reservations: how many instances each is for.
+    reservations: BTreeMap<String, u32>,
+    /// What launch templates say of reservations.
+    uses: BTreeMap<String, ReservationUse>,
+    /// Whether EC2 refuses what it told it had room for.
+    pub(super) filled_by_others: bool,
+    /// Launches that a reservation had no room for.
+    pub(super) overuses: usize,
+    /// How often reservations were read.
+    pub(super) reservation_reads: usize,
     /// Terminate calls, by instance.
     pub(super) terminated: Vec<InstanceId>,
     /// Nodes whose kubelet is up stay so until their instance ends.
@@ -292,7 +303,10 @@ impl World {
                 }
                 Ec2Answer::Done
             }
+            Ec2Call::DescribeCapacityReservations(_) => self.describe_reservations()?,
             Ec2Call::CreateLaunchTemplate(template) => {
+                let uses = template.reservation.clone();
+                self.uses.extend(uses.map(|uses| (template.name.clone(), uses)));
                 self.add_template(&template.name, template.tags.clone());
                 Ec2Answer::LaunchTemplate("lt-1".to_owned())
             }
@@ -355,6 +369,13 @@ impl World {
             .collect();
         for _ in 0..request.count {
             let Some(chosen) = offered.first() else { break };
+            let reservation = match self.room_for(request) {
+                Ok(reservation) => reservation,
+                Err(refused) => {
+                    answer.errors.push(refused);
+                    break;
+                }
+            };
             let id = InstanceId::from(format!("i-{:04}", self.launched));
             self.launched += 1;
             self.instances.insert(
@@ -365,7 +386,7 @@ impl World {
                     zone: chosen.zone.clone(),
                     state: InstanceState::Running,
                     capacity_type: request.capacity_type,
-                    reservation: None,
+                    reservation,
                     image: "ami-1".to_owned(),
                     subnet: chosen.subnet.clone(),
                     private_dns_name: format!("{id}.ec2.internal"),

@@ -197,13 +197,18 @@ pub(super) fn hosts_of_launch(
             .iter()
             .find(|t| t.name == offering.instance_type)
             .ok_or_else(|| format!("type {} does not exist", offering.instance_type))?;
+        let target = launch.reservation.as_ref().map(|target| &target.id);
         let sold = found.offerings.iter().any(|o| {
-            o.zone == offering.zone && o.capacity_type == launch.capacity_type && o.available
+            o.zone == offering.zone
+                && o.capacity_type == launch.capacity_type
+                && o.available
+                && (target.is_none() || o.reservation.as_ref().map(|r| &r.id) == target)
         });
         let gone = input.unavailable.keys().any(|gone| {
             gone.capacity_type == launch.capacity_type
                 && gone.instance_type.as_ref().is_none_or(|name| *name == found.name)
                 && gone.zone.as_ref().is_none_or(|zone| *zone == offering.zone)
+                && gone.reservation.as_ref().is_none_or(|id| Some(id) == target)
         });
         if !sold || gone {
             return Err(format!("{} is not sold in {}", found.name, offering.zone));
@@ -221,6 +226,7 @@ pub(super) fn hosts_of_launch(
             labels.insert(labels::ZONE.to_owned(), zone.clone());
             labels
                 .insert(labels::CAPACITY_TYPE.to_owned(), launch.capacity_type.as_str().to_owned());
+            labels.extend(reservation_labels(instance_type, launch));
             if !matches(&pool.spec.template.spec.requirements, &labels) {
                 return Err(format!("{} is not of the NodePool", instance_type.name));
             }
@@ -240,6 +246,21 @@ pub(super) fn hosts_of_launch(
         }
     }
     Ok(hosts)
+}
+
+/// Labels that a node has for its capacity reservation.
+fn reservation_labels(instance_type: &InstanceType, launch: &Launch) -> Vec<(String, String)> {
+    let Some(target) = &launch.reservation else { return Vec::new() };
+    let reservations = instance_type.offerings.iter().filter_map(|o| o.reservation.as_ref());
+    let own = reservations.filter(|one| one.id == target.id);
+    own.flat_map(|one| {
+        [
+            (labels::RESERVATION_ID.to_owned(), one.id.clone()),
+            (labels::RESERVATION_TYPE.to_owned(), one.kind.as_str().to_owned()),
+            (labels::RESERVATION_INTERRUPTIBLE.to_owned(), one.interruptible.to_string()),
+        ]
+    })
+    .collect()
 }
 
 /// Takes off what the cluster's DaemonSets will take and do not take yet.

@@ -24,7 +24,8 @@ pub(super) fn check(input: &PlanInput<'_>, plan: &Plan, violations: &mut Vec<Vio
     for (number, launch) in plan.launches.iter().enumerate() {
         let subject = format!("launch {number}");
         check_ceiling(input, &subject, launch, violations);
-        if is_plain(input, launch) {
+        // A large node that is reserved is paid for, used or not.
+        if launch.reservation.is_none() && is_plain(input, launch) {
             check_size(input, number, launch, violations);
             diversity::check(input, number, launch, violations);
         }

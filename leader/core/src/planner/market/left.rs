@@ -23,13 +23,17 @@ pub(in crate::planner) fn unavailable_until(
     }
     let names = [None, Some(instance_type.to_owned())];
     let zones = [None, Some(offering.zone.clone())];
+    let own = offering.reservation.as_ref().map(|reservation| reservation.id.clone());
     let keys = names.iter().flat_map(|name| zones.iter().map(move |zone| (name, zone)));
-    keys.filter_map(|(name, zone)| {
-        unavailable.get(&UnavailableOffering {
+    keys.flat_map(|(name, zone)| {
+        let key = |reservation| UnavailableOffering {
             capacity_type: offering.capacity_type,
             instance_type: name.clone(),
             zone: zone.clone(),
-        })
+            reservation,
+        };
+        let own = own.clone().and_then(|own| unavailable.get(&key(Some(own))));
+        unavailable.get(&key(None)).into_iter().chain(own)
     })
     .max()
     .copied()

@@ -6,6 +6,7 @@ use drover_common::cluster::{Node, ObjectKey, Pod, PodDisruptionBudget};
 use drover_common::crd::{ConsolidationPolicy, DisruptionReason, NodePool, allowed_disruptions};
 use drover_common::drain::has_active_do_not_disrupt;
 use drover_common::id::{NodeName, NodePoolName};
+use drover_common::instance_type::CapacityType;
 use drover_common::labels;
 use jiff::{SignedDuration, Timestamp};
 
@@ -185,6 +186,10 @@ fn judge_node(
         }
         if only_empty {
             return Err(waits("pods would have to move"));
+        }
+        if managed.capacity_type == CapacityType::Reserved {
+            let reason = "it is in a capacity reservation, which costs the same without it";
+            return Err((LeftKind::NoGain, reason.to_owned()));
         }
         let comes_back = pod.metadata.controller().is_some() || input.settings.moves_bare_pods;
         if !comes_back {

@@ -4,13 +4,14 @@
 //! offer is worth more than it costs, the pair that makes the demand worth most. A sum of such values
 //! bounds what new nodes for the pods cost from below.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 use fixedbitset::FixedBitSet;
 
 use super::yard::{Lot, Yard};
 use crate::planner::board::Board;
-use crate::planner::dimension::{CPU, MEMORY};
+use crate::planner::dimension::{CPU, MEMORY, add_times};
 
 /// How far above the bound a plan for a handful of nodes is expected to be, in percent.
 const PACKING_LOSS_PERCENT: u64 = 6;
@@ -23,7 +24,7 @@ type Prices = (f64, f64);
 /// Puts a value on what every node holds.
 pub(super) fn appraise(board: &Board<'_>, lots: &mut [Lot]) {
     let values = values(board, lots);
-    for lot in lots {
+    for lot in lots.iter_mut() {
         let value: f64 = lot
             .contents
             .iter()
@@ -31,6 +32,49 @@ pub(super) fn appraise(board: &Board<'_>, lots: &mut [Lot]) {
             .sum();
         lot.value = value.max(0.0) as u64;
     }
+    if board.market.slots.any() {
+        appraise_reserved(board, lots);
+    }
+}
+
+/// Pods of a node that a reservation has room for cost next to nothing there. The dearest nodes have
+/// the first choice, and each takes the place of one node in the reservation.
+fn appraise_reserved(board: &Board<'_>, lots: &mut [Lot]) {
+    let mut slots = board.market.slots.clone();
+    let offers: Vec<usize> = board
+        .market
+        .by_rank
+        .iter()
+        .copied()
+        .filter(|offer| board.market.slot_of(*offer).is_some())
+        .collect();
+    let mut order: Vec<usize> = (0..lots.len()).collect();
+    order.sort_by_key(|place| Reverse(lots.get(*place).map(|lot| lot.price)));
+    for place in order {
+        let Some(lot) = lots.get_mut(place).filter(|lot| lot.candidate) else { continue };
+        let holds = |offer: &usize| {
+            let free = board.market.slot_of(*offer).is_some_and(|slot| slots.left(slot) > 0);
+            free && holds(board, lot, *offer)
+        };
+        let slot = offers.iter().find(|offer| holds(offer)).and_then(|o| board.market.slot_of(*o));
+        if let Some(slot) = slot {
+            slots.take(slot, 1);
+            lot.value = lot.value.min(1);
+        }
+    }
+}
+
+/// Whether one node of an offer may hold everything that a node holds.
+fn holds(board: &Board<'_>, lot: &Lot, offer: usize) -> bool {
+    let Some(kind) = board.market.kind_of(offer) else { return false };
+    let mut used = vec![0; kind.room.len()];
+    let fit = lot.contents.iter().all(|(group, pods)| {
+        let Some(group) = board.groups.get(*group) else { return false };
+        let count = u32::try_from(pods.len()).unwrap_or(u32::MAX);
+        add_times(&mut used, &group.request, count);
+        group.offers.contains(offer)
+    });
+    fit && used.iter().zip(&kind.room).all(|(used, room)| used <= room)
 }
 
 /// Micro-dollars an hour of one pod, by group.
@@ -80,8 +124,11 @@ fn prices(board: &Board<'_>, offers: &FixedBitSet, members: &[usize], demand: &[
         wanted.0 += count * amount(&group.request, CPU);
         wanted.1 += count * amount(&group.request, MEMORY);
     }
+    // What reservations have room for is not what any number of pods can have.
+    let sold = |offer: &usize| board.market.slot_of(*offer).is_none();
     let rooms: Vec<(f64, f64, f64)> = offers
         .ones()
+        .filter(sold)
         .filter_map(|offer| {
             let room = &board.market.kind_of(offer)?.room;
             let price = board.market.offers.get(offer)?.price?;
@@ -118,6 +165,7 @@ fn scarce_value(board: &Board<'_>, offers: &FixedBitSet, request: &[i64]) -> f64
         .map(|dimension| {
             offers
                 .ones()
+                .filter(|offer| board.market.slot_of(*offer).is_none())
                 .filter_map(|offer| {
                     let room = amount(&board.market.kind_of(offer)?.room, dimension);
                     let price = board.market.offers.get(offer)?.price? as f64;

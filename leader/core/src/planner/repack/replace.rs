@@ -147,6 +147,7 @@ impl Yard<'_> {
         let mut attempt = self.begin(nodes);
         let limits: Vec<(Vec<Option<i64>>, Option<i64>)> =
             self.board.market.pools.iter().map(|p| (p.left.clone(), p.nodes_left)).collect();
+        let slots = self.board.market.slots.clone();
         let outcome = self.plan_batch(&mut attempt);
         let outcome = outcome.and_then(|launches| {
             self.check_alone()?;
@@ -158,6 +159,7 @@ impl Yard<'_> {
                 pool.left = left;
                 pool.nodes_left = nodes_left;
             }
+            self.board.market.slots = slots;
         }
         outcome
     }
@@ -256,6 +258,7 @@ impl Yard<'_> {
             let pool = self.board.market.pools.iter().find(|pool| pool.name == launch.nodepool);
             if self.board.settings.min_values_policy == MinValuesPolicy::Strict
                 && let Some(pool) = pool
+                && launch.reservation.is_none()
             {
                 self.check_min_values(pool, launch)?;
             }

@@ -14,6 +14,7 @@ use super::{LeftAlone, LeftKind, RepackInput};
 use crate::planner::attach::AttachLimits;
 use crate::planner::board::Board;
 use crate::planner::group::{PendingGroup, collect};
+use crate::planner::reserved::Slots;
 use crate::planner::rules::{Alternatives, variants};
 use crate::planner::topology::Topology;
 use crate::planner::volume::volume_rules;
@@ -51,11 +52,13 @@ impl Lot {
 
 /// How every attempt begins.
 #[derive(Default)]
-struct Start {
+struct Start<'a> {
     /// Use and ports of each place.
     places: Vec<(Vec<i64>, Vec<HostPort>)>,
     /// What limits leave of each pool.
     pools: Vec<(Vec<Option<i64>>, Option<i64>)>,
+    /// What room reservations have.
+    slots: Slots<'a>,
 }
 
 /// One repack.
@@ -84,7 +87,7 @@ pub(super) struct Yard<'a> {
     pub refused: Vec<LeftAlone>,
     classes: Vec<usize>,
     admits: Vec<Vec<Option<bool>>>,
-    start: Start,
+    start: Start<'a>,
 }
 
 impl<'a> Yard<'a> {
@@ -175,6 +178,7 @@ impl<'a> Yard<'a> {
         self.start = Start {
             places: places.map(|p| (p.used.clone(), p.ports.clone())).collect(),
             pools: pools.map(|p| (p.left.clone(), p.nodes_left)).collect(),
+            slots: board.market.slots.clone(),
         };
         economy::appraise(&self.board, &mut self.lots);
         let lots = &self.lots;
@@ -206,6 +210,7 @@ impl<'a> Yard<'a> {
             pool.left.clone_from(left);
             pool.nodes_left = *nodes_left;
         }
+        self.board.market.slots.clone_from(&self.start.slots);
         self.board.topology.clone_from(&self.alone);
         self.stayed.clear();
         self.cursors.fill((0, 0));

@@ -30,7 +30,14 @@ fn catalog() -> NodeClassCatalog {
 
 fn launch(requirements: Value, requests: Value) -> Launch {
     let claim = claim(requirements, requests);
-    launch_of_claim(&claim, &catalog(), &BTreeMap::new(), &PlannerSettings::default()).unwrap()
+    launch_of_claim(
+        &claim,
+        &catalog(),
+        &BTreeMap::new(),
+        &BTreeMap::new(),
+        &PlannerSettings::default(),
+    )
+    .unwrap()
 }
 
 fn is_in(key: &str, values: &[&str]) -> Value {
@@ -99,14 +106,17 @@ fn what_ec2_lacks_is_not_asked_for() {
             capacity_type,
             instance_type: Some("m5.large".to_owned()),
             zone: None,
+            reservation: None,
         };
         (offering, Timestamp::MAX)
     };
     let settings = PlannerSettings::default();
     let no_spot = BTreeMap::from([gone(CapacityType::Spot)]);
-    let launch = launch_of_claim(&claim, &catalog(), &no_spot, &settings).unwrap();
+    let launch =
+        launch_of_claim(&claim, &catalog(), &no_spot, &BTreeMap::new(), &settings).unwrap();
     assert_eq!(launch.capacity_type, CapacityType::OnDemand);
     let neither = BTreeMap::from([gone(CapacityType::Spot), gone(CapacityType::OnDemand)]);
-    let refused = launch_of_claim(&claim, &catalog(), &neither, &settings).unwrap_err();
+    let refused =
+        launch_of_claim(&claim, &catalog(), &neither, &BTreeMap::new(), &settings).unwrap_err();
     assert_eq!(refused, "EC2 lately had none of the allowed types");
 }

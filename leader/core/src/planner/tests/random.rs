@@ -7,10 +7,11 @@ use std::collections::BTreeSet;
 
 use drover_common::call::Kind;
 use drover_common::cluster::ObjectKey;
+use drover_common::ec2::ReservationTarget;
 use drover_common::id::{NodeClaimName, NodePoolName};
 use drover_common::instance_type::CapacityType;
 use drover_common::labels;
-use drover_common::requirement::Requirements;
+use drover_common::requirement::{Operator, Requirement, Requirements};
 use proptest::prelude::*;
 use proptest::test_runner::{RngSeed, TestCaseError};
 use serde_json::json;
@@ -52,6 +53,8 @@ struct Case {
     pools: usize,
     daemons: usize,
     gone: Vec<(usize, usize)>,
+    /// Type, zone and room of each capacity reservation.
+    reservations: Vec<(usize, usize, u32)>,
     best_effort: bool,
 }
 
@@ -75,19 +78,25 @@ fn case() -> impl Strategy<Value = Case> {
         0_usize..4,
         prop::collection::vec((0_usize..2, 0_usize..4), 0..3),
         any::<bool>(),
+        // Last, so that cases that failed once are made as they were.
+        prop::collection::vec((0..RESERVABLE.len(), 0_usize..3, 0_u32..4), 0..4),
     )
-        .prop_map(|(apps, late, nodes, running, pools, daemons, gone, best_effort)| Case {
-            apps,
-            late,
-            nodes,
-            running,
-            pools,
-            daemons,
-            gone,
-            best_effort,
-        })
+        .prop_map(
+            |(apps, late, nodes, running, pools, daemons, gone, best_effort, reservations)| Case {
+                apps,
+                late,
+                nodes,
+                running,
+                pools,
+                daemons,
+                gone,
+                reservations,
+                best_effort,
+            },
+        )
 }
 
+const RESERVABLE: [&str; 5] = ["m5.large", "c5.2xlarge", "m6g.xlarge", "g5.xlarge", "r5.24xlarge"];
 const ZONES: [&str; 3] = ["us-east-1a", "us-east-1b", "us-east-1c"];
 
 fn pools(world: &mut World, bits: usize) {
@@ -246,8 +255,12 @@ fn build(case: &Case) -> World {
             capacity_type: [CapacityType::Spot, CapacityType::OnDemand][*billing],
             instance_type: None,
             zone: ZONES.get(*zone).map(|zone| (*zone).to_owned()),
+            reservation: None,
         };
         world.unavailable.insert(offering, "2026-01-01T14:03:00Z".parse().unwrap());
+    }
+    for (number, (kind, zone, free)) in case.reservations.iter().enumerate() {
+        world.reservation(&format!("cr-{number}"), RESERVABLE[*kind], ZONES[*zone], *free);
     }
     add_apps(&mut world, "app", &case.apps);
     world
@@ -256,6 +269,9 @@ fn build(case: &Case) -> World {
 /// Turns what was launched into nodes in flight, and counts them against their pools.
 fn carry_out(world: &mut World, plan: &Plan) {
     for (number, launch) in plan.launches.iter().enumerate() {
+        if let Some(target) = &launch.reservation {
+            *world.reserved.entry(target.id.clone()).or_default() += 1;
+        }
         world.in_flight.push(InFlightNode {
             claim: NodeClaimName::from(format!("claim-{number}")),
             node: None,
@@ -293,17 +309,30 @@ fn addable(world: &World, plan: &Plan) -> Option<(ObjectKey, String)> {
                 let mut labels = kind.labels.clone();
                 labels.insert(labels::NODEPOOL.to_owned(), "default".to_owned());
                 labels.insert(labels::NODECLASS.to_owned(), "default".to_owned());
+                let target = offering
+                    .reservation
+                    .as_ref()
+                    .map(|r| ReservationTarget { id: r.id.clone(), kind: r.kind });
+                let id = target.iter().map(|target| target.id.clone());
+                labels.extend(id.clone().map(|id| (labels::RESERVATION_ID.to_owned(), id)));
+                let pinned = id.map(|id| Requirement {
+                    key: labels::RESERVATION_ID.to_owned(),
+                    operator: Operator::In,
+                    values: vec![id],
+                    min_values: None,
+                });
                 let launch = Launch {
                     nodepool: NodePoolName::from("default"),
                     nodeclass: "default".to_owned(),
                     capacity_type: offering.capacity_type,
+                    reservation: target.clone(),
                     offerings: vec![LaunchOffering {
                         instance_type: kind.name.as_str().into(),
                         zone: offering.zone.as_str().into(),
                         price_micro: offering.price,
                     }],
                     zones: vec![offering.zone.clone()],
-                    requirements: Vec::new(),
+                    requirements: pinned.collect(),
                     requests: drover_common::resources::Resources::new(),
                     labels,
                     taints: Vec::new(),

@@ -3,6 +3,7 @@
 mod cluster;
 mod company;
 mod property;
+mod reserved;
 
 use drover_common::call::Kind;
 use drover_common::crd::DisruptionReason;

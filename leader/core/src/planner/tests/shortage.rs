@@ -13,6 +13,7 @@ fn take(world: &mut World, capacity_type: drover_common::instance_type::Capacity
         capacity_type,
         instance_type: Some(name.to_owned()),
         zone: Some("us-east-1b".to_owned()),
+        reservation: None,
     };
     world.unavailable.insert(offering, "2026-01-01T14:03:00Z".parse().unwrap());
 }

@@ -8,14 +8,16 @@ use drover_common::call::Kind;
 use drover_common::catalog::{REFERENCE_REGION, reference};
 use drover_common::cluster::{ClusterEvent, ClusterObject, ObjectKey};
 use drover_common::id::{NodeName, NodePoolName};
-use drover_common::instance_type::{CapacityType, InstanceType, NodeSettings};
+use drover_common::instance_type::{
+    CapacityType, InstanceType, NodeSettings, Offering, Reservation, ReservationKind,
+};
 use drover_common::resources::Resources;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use crate::nodeclass::catalog::NodeClassCatalog;
 use crate::planner::{
-    InFlightNode, PlacementTarget, Plan, PlanInput, PlannerSettings, UnavailableOffering,
+    InFlightNode, Launch, PlacementTarget, Plan, PlanInput, PlannerSettings, UnavailableOffering,
     VirtualPods, check, draft,
 };
 use crate::view::View;
@@ -41,6 +43,8 @@ pub(crate) struct World {
     pub leaving: BTreeSet<NodeName>,
     pub unavailable: BTreeMap<UnavailableOffering, Timestamp>,
     pub virtual_pods: Vec<VirtualPods>,
+    /// Nodes on their way into reservations.
+    pub reserved: BTreeMap<String, u32>,
     pub usage: BTreeMap<NodePoolName, Resources>,
     pub settings: PlannerSettings,
     /// What was put in, as people read it.
@@ -62,6 +66,7 @@ impl World {
             leaving: BTreeSet::new(),
             unavailable: BTreeMap::new(),
             virtual_pods: Vec::new(),
+            reserved: BTreeMap::new(),
             usage: BTreeMap::new(),
             settings: PlannerSettings::default(),
             told: Vec::new(),
@@ -207,11 +212,44 @@ impl World {
         self.view.apply(ClusterEvent::Applied(ClusterObject::Pod(Box::new(pod))));
     }
 
+    /// A capacity reservation of the class `default`, with room for so many more nodes.
+    pub(crate) fn reservation(
+        &mut self,
+        id: &str,
+        instance_type: &str,
+        zone: &str,
+        free: u32,
+    ) -> &mut Self {
+        self.reserve(id, instance_type, zone, free, ReservationKind::Default)
+    }
+
+    pub(crate) fn reserve(
+        &mut self,
+        id: &str,
+        instance_type: &str,
+        zone: &str,
+        free: u32,
+        kind: ReservationKind,
+    ) -> &mut Self {
+        self.tell(format!("{} reservation {id}: {free} {instance_type} in {zone}", kind.as_str()));
+        let catalog = self.catalogs.get_mut("default").unwrap();
+        let found = catalog.instance_types.iter_mut().find(|t| t.name == instance_type).unwrap();
+        found.offerings.push(Offering {
+            zone: zone.to_owned(),
+            capacity_type: CapacityType::Reserved,
+            price: Some(1),
+            available: true,
+            reservation: Some(Reservation { id: id.to_owned(), kind, interruptible: false, free }),
+        });
+        self
+    }
+
     pub(crate) fn take_offer(&mut self, capacity_type: CapacityType, zone: Option<&str>) {
         let offering = UnavailableOffering {
             capacity_type,
             instance_type: None,
             zone: zone.map(str::to_owned),
+            reservation: None,
         };
         self.unavailable.insert(offering, "2026-01-01T14:03:00Z".parse().unwrap());
     }
@@ -224,6 +262,7 @@ impl World {
             leaving: &self.leaving,
             unavailable: &self.unavailable,
             virtual_pods: &self.virtual_pods,
+            reserved: &self.reserved,
             pool_usage: &self.usage,
             settings: &self.settings,
             now: "2026-01-01T00:00:00Z".parse().unwrap(),
@@ -295,7 +334,7 @@ pub(crate) fn render(plan: &Plan) -> String {
             text,
             "launch {} {} ${:.4}/h in {}: {} types: {shown} …\n  requests {}\n  pods {}",
             launch.nodepool,
-            launch.capacity_type,
+            billing(launch),
             launch.hourly_price_micro as f64 / 1e6,
             launch.zones.join(" "),
             types.len(),
@@ -321,6 +360,14 @@ pub(crate) fn render(plan: &Plan) -> String {
     }
     writeln!(text, "total ${:.4}/h", plan.report.hourly_price_micro as f64 / 1e6).unwrap();
     text
+}
+
+/// How a launch is billed, with its reservation.
+fn billing(launch: &Launch) -> String {
+    match &launch.reservation {
+        Some(target) => format!("{} ({})", launch.capacity_type, target.id),
+        None => launch.capacity_type.to_string(),
+    }
 }
 
 fn unique<'t>(names: impl Iterator<Item = &'t str>) -> Vec<&'t str> {

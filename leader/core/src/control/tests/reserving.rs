@@ -1,0 +1,111 @@
+//! Capacity reservations: filled, never beyond their room, refused, lacking, and over.
+
+use drover_common::call::Kind;
+use drover_common::instance_type::CapacityType;
+use drover_common::labels;
+use serde_json::Value;
+
+use super::rig::*;
+
+fn reserved(id: &str, total: u32) -> Rig {
+    let mut rig = Rig::new();
+    rig.world.select_reservations();
+    rig.world.reserve(id, total);
+    rig.lead();
+    rig
+}
+
+fn billing(rig: &Rig) -> Vec<CapacityType> {
+    let mut billing: Vec<CapacityType> =
+        rig.world.running_instances().iter().map(|instance| instance.capacity_type).collect();
+    billing.sort();
+    billing
+}
+
+fn values<'v>(objects: &[&'v Value], label: &str) -> Vec<&'v str> {
+    let value = |object: &&'v Value| object["metadata"]["labels"][label].as_str().unwrap_or("");
+    objects.iter().map(value).collect()
+}
+
+#[test]
+fn room_is_counted_before_ec2_tells_of_it() {
+    let mut rig = reserved("cr-1", 1);
+    rig.run(5);
+    rig.world.add_pods("web", 2, 800);
+    rig.run(4);
+    assert_eq!(billing(&rig), [CapacityType::Reserved]);
+    // The class is read each minute: what was read still has room for the node that is there.
+    rig.world.add_pods("api", 2, 800);
+    rig.run(10);
+    assert_eq!(billing(&rig), [CapacityType::Reserved, CapacityType::OnDemand]);
+    assert_eq!(rig.world.overuses, 0);
+    assert_eq!(rig.rejected, Vec::<String>::new());
+    let record = rig.state.claims.values().find(|claim| claim.hourly_price_micro == 1).unwrap();
+    assert_eq!(record.instance.as_ref().unwrap().reservation.as_deref(), Some("cr-1"));
+    rig.check_settled();
+}
+
+#[test]
+fn a_full_reservation_is_left_alone_for_three_minutes() {
+    let mut rig = reserved("cr-1", 2);
+    rig.world.filled_by_others = true;
+    rig.world.add_pods("web", 2, 800);
+    rig.run(30);
+    let keys: Vec<String> = rig.state.unavailable.keys().map(ToString::to_string).collect();
+    assert_eq!(keys, ["m5.large/us-east-1a/reserved/cr-1"]);
+    assert_eq!(billing(&rig), [CapacityType::OnDemand]);
+    assert_eq!(rig.world.overuses, 1, "it is not tried over and over");
+    let until = *rig.state.unavailable.values().next().unwrap();
+    let left = until.duration_since(rig.world.now).as_secs();
+    assert!((145..180).contains(&left), "{left} s of three minutes are left");
+}
+
+#[test]
+fn an_ec2_without_reservations_is_told_once_and_worked_without() {
+    let mut rig = Rig::new();
+    rig.world.select_reservations();
+    rig.lead();
+    rig.world.add_pods("web", 2, 800);
+    rig.run(200);
+    assert_eq!(billing(&rig), [CapacityType::OnDemand]);
+    assert_eq!(rig.world.reservation_reads, 1);
+    let status = rig.control.status(&rig.state, rig.world.now);
+    let told = status.problems.iter().find(|(subject, _)| subject.contains("Reservations"));
+    assert!(told.is_some_and(|(_, words)| words.contains("not offered here")), "{told:?}");
+    let class = rig.world.list(Kind::Ec2NodeClass)[0];
+    assert!(conditions(class).contains(&"CapacityReservationsReady".to_owned()), "{class}");
+    assert!(conditions(class).contains(&"Ready".to_owned()), "{class}");
+}
+
+#[test]
+fn reservations_are_not_read_where_no_class_selects_any() {
+    let mut rig = Rig::new();
+    rig.world.reserve("cr-1", 1);
+    rig.run(100);
+    assert_eq!(rig.world.reservation_reads, 0);
+}
+
+#[test]
+fn a_node_whose_reservation_is_over_is_one_on_demand() {
+    let mut rig = reserved("cr-1", 1);
+    rig.world.reserve("cr-2", 0);
+    rig.world.add_pods("web", 2, 800);
+    rig.run(20);
+    assert_eq!(values(&rig.world.list(Kind::Node), labels::CAPACITY_TYPE), ["reserved"]);
+    assert_eq!(values(&rig.world.list(Kind::Node), labels::RESERVATION_ID), ["cr-1"]);
+    rig.world.end_reservation("cr-1");
+    rig.run(120);
+    assert_eq!(rig.rejected, Vec::<String>::new());
+    for kind in [Kind::Node, Kind::NodeClaim] {
+        let objects = rig.world.list(kind);
+        assert_eq!(values(&objects, labels::CAPACITY_TYPE), ["on-demand"], "{kind:?}");
+        for label in
+            [labels::RESERVATION_ID, labels::RESERVATION_TYPE, labels::RESERVATION_INTERRUPTIBLE]
+        {
+            assert_eq!(values(&objects, label), [""], "{kind:?} {label}");
+        }
+    }
+    let record = rig.state.claims.values().next().unwrap();
+    assert_eq!(record.hourly_price_micro, 96_000, "it costs what it costs on demand");
+    assert_eq!(rig.world.running_pods(), 2);
+}
