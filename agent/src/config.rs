@@ -78,12 +78,7 @@ pub struct Args {
     kubelet_url: Option<String>,
     /// Certificates to trust the kubelet by (PEM), in place of the cluster's; for a self-signed one
     /// its own (/var/lib/kubelet/pki/kubelet.crt), with a --kubelet-url of the name it was made for.
-    #[arg(
-        long,
-        env = "DROVER_KUBELET_CA",
-        value_name = "FILE",
-        conflicts_with = "kubelet_insecure"
-    )]
+    #[arg(long, env = "DROVER_KUBELET_CA", value_name = "FILE")]
     kubelet_ca: Option<PathBuf>,
     /// Do not check the kubelet's certificate. Whoever answers in its place gets the token by which
     /// the agent is known to the API server, and may do what the agent may.
@@ -192,6 +187,11 @@ pub enum ConfigError {
         /// What was given.
         url: String,
     },
+    /// Two that contradict each other.
+    #[error(
+        "--kubelet-ca says by what the kubelet is verified, and --kubelet-insecure that it is not: give one"
+    )]
+    KubeletTrust,
     /// The token would travel in the clear.
     #[error(
         "--kubelet-url: {url:?} is not encrypted, so that others may read the agent's token; --kubelet-insecure permits it"
@@ -216,6 +216,7 @@ impl TryFrom<Args> for Config {
             false => "http://169.254.169.254",
         });
         let kubelet_trust = match args.kubelet_ca.filter(|path| !path.as_os_str().is_empty()) {
+            Some(_) if args.kubelet_insecure => return Err(ConfigError::KubeletTrust),
             Some(path) => KubeletTrust::Authority(path),
             None if args.kubelet_insecure => KubeletTrust::Unverified,
             None => KubeletTrust::Cluster,
@@ -344,6 +345,9 @@ mod tests {
         let plain = ["--kubelet-url", "http://127.0.0.1:10255"];
         let error = config(&plain).unwrap_err();
         assert!(error.to_string().contains("--kubelet-insecure"), "{error}");
+        let ca = ["--kubelet-ca", "ca.crt"];
+        let both = config(&[ca.as_slice(), &["--kubelet-insecure"]].concat()).unwrap_err();
+        assert_eq!(both, ConfigError::KubeletTrust);
         let insecure = config(&[plain.as_slice(), &["--kubelet-insecure"]].concat()).unwrap();
         assert_eq!(insecure.kubelet_trust, KubeletTrust::Unverified);
         let own = ["--kubelet-url", "HTTPS://node-1:10250/", "--kubelet-ca", "kubelet.crt"];

@@ -86,7 +86,8 @@ pub(crate) async fn measure(settings: Settings, disk: StateDir, inputs: mpsc::Se
     let mut checkpoint_at = Instant::now() + CHECKPOINT;
     loop {
         ticks.tick().await;
-        let due = Instant::now() >= digest_at;
+        // Half a sample early rather than one late: ticks come when they come.
+        let due = Instant::now() + pace / 2 >= digest_at;
         let mut sight = Sight::Nothing;
         if let Some(reading) = kernel.take() {
             let Some((returned, seen)) = reading.sample(due, &clock).await else { return };

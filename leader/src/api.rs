@@ -121,10 +121,11 @@ impl IntoResponse for ApiError {
             ApiError::Refused(Refusal::Forbidden(_)) => {
                 (StatusCode::FORBIDDEN, body).into_response()
             }
-            ApiError::NoLeader
-            | ApiError::LeaderSilent(_)
-            | ApiError::Stopping(_)
-            | ApiError::Refused(Refusal::Unreviewed(_)) => {
+            ApiError::NoLeader | ApiError::LeaderSilent(_) | ApiError::Stopping(_) => {
+                let headers = [(RETRY_AFTER, "1"), (proxy::NO_LEADER, "1")];
+                (StatusCode::SERVICE_UNAVAILABLE, headers, body).into_response()
+            }
+            ApiError::Refused(Refusal::Unreviewed(_) | Refusal::Busy) => {
                 (StatusCode::SERVICE_UNAVAILABLE, [(RETRY_AFTER, "1")], body).into_response()
             }
         }

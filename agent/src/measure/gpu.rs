@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::pace::{LASTING, pause};
+use super::pace::{LASTING, pause, rest};
 use super::pod_names::PodNamesQuestion;
 use crate::config::GpuChoice;
 use crate::imds::innermost;
@@ -110,12 +110,13 @@ async fn follow(
                 if failures >= LASTING && !std::mem::replace(&mut told_silent, true) {
                     tracing::warn!(%url, %error, "No exporter tells GPU metrics; GPUs' use is unknown.");
                 }
-                if heard_at.elapsed() > HOLDS {
-                    told.send_replace(None);
-                }
             }
         }
-        tokio::time::sleep(pause(interval, failures)).await;
+        let holds = match failures {
+            0 => Duration::MAX,
+            _ => HOLDS.saturating_sub(heard_at.elapsed()),
+        };
+        rest(&told, pause(interval, failures), holds).await;
     }
 }
 

@@ -19,7 +19,7 @@ use jiff::Timestamp;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::pace::{LASTING, pause};
+use super::pace::{LASTING, pause, rest};
 use super::pod_names::PodNamesQuestion;
 use crate::config::Config;
 
@@ -123,13 +123,16 @@ pub(super) async fn follow(
                 if failures == LASTING {
                     tracing::warn!(%error, "The kubelet does not tell its metrics; use is unknown.");
                 }
-                if heard_at.elapsed() > HOLDS {
-                    fold = KubeletFold::default();
-                    told.send_replace(None);
-                }
             }
         }
-        tokio::time::sleep(pause(settings.interval, failures)).await;
+        let holds = match failures {
+            0 => Duration::MAX,
+            _ => HOLDS.saturating_sub(heard_at.elapsed()),
+        };
+        rest(&told, pause(settings.interval, failures), holds).await;
+        if told.borrow().is_none() {
+            fold = KubeletFold::default();
+        }
     }
 }
 

@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+use tokio::sync::watch;
+use tokio::time::sleep;
+
 use crate::disk::random;
 
 const LONGEST_PAUSE: Duration = Duration::from_secs(300);
@@ -21,6 +24,17 @@ pub(super) fn pause(interval: Duration, failures: u32) -> Duration {
     }
 }
 
+/// Pauses, and takes back what was told once it is not to be held true any more.
+pub(super) async fn rest<T>(told: &watch::Sender<Option<T>>, pause: Duration, holds: Duration) {
+    if told.borrow().is_some() && holds < pause {
+        sleep(holds).await;
+        told.send_replace(None);
+        sleep(pause.saturating_sub(holds)).await;
+    } else {
+        sleep(pause).await;
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -32,5 +46,18 @@ mod tests {
         assert!((15..=23).contains(&pause(interval, 1).as_secs()));
         assert!((60..=90).contains(&pause(interval, 3).as_secs()));
         assert!((300..=450).contains(&pause(interval, u32::MAX).as_secs()));
+    }
+
+    #[tokio::test]
+    async fn what_was_told_is_taken_back_in_time() {
+        let (sender, told) = watch::channel(Some(1));
+        let [short, long] = [1, 1000].map(Duration::from_millis);
+        rest(&sender, short, long).await;
+        assert_eq!(*told.borrow(), Some(1));
+        let mut changed = told.clone();
+        tokio::select! {
+            () = rest(&sender, long * 60, short) => panic!("the pause is longer"),
+            taken = changed.wait_for(Option::is_none) => assert!(taken.is_ok()),
+        }
     }
 }

@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use aws_sdk_ec2::types::{ArchitectureValues, Filter, InstanceLifecycleType, InstanceStateName};
+use aws_sdk_ec2::types::{
+    ArchitectureValues, CapacityReservationPreference, Filter, InstanceLifecycleType,
+    InstanceStateName,
+};
 use drover_common::ec2::{
     Ec2Failure, Image, Instance, InstanceQuery, InstanceState, SelectorTerm, Subnet, Tags,
 };
@@ -193,10 +196,16 @@ fn instance(shown: &aws_sdk_ec2::types::Instance) -> Option<Instance> {
     let text = |value: Option<&str>| value.unwrap_or_default().to_owned();
     let launched = shown.launch_time()?;
     let spot = shown.instance_lifecycle() == Some(&InstanceLifecycleType::Spot);
+    // An instance may have landed in an open reservation without having been launched for it.
+    let for_reservation = shown.capacity_reservation_specification().is_some_and(|asked| {
+        asked.capacity_reservation_target().is_some()
+            || asked.capacity_reservation_preference()
+                == Some(&CapacityReservationPreference::CapacityReservationsOnly)
+    });
     let capacity_type = match (spot, shown.capacity_reservation_id()) {
         (true, _) => CapacityType::Spot,
-        (false, Some(_)) => CapacityType::Reserved,
-        (false, None) => CapacityType::OnDemand,
+        (false, Some(_)) if for_reservation => CapacityType::Reserved,
+        (false, _) => CapacityType::OnDemand,
     };
     let tags = shown.tags().iter();
     Some(Instance {

@@ -6,10 +6,12 @@ use std::time::Duration;
 use axum::body::Bytes;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
-use axum::http::{HeaderMap, Method, StatusCode, Uri};
+use axum::http::{HeaderMap, Method, Uri};
 use axum::response::{IntoResponse, Json, Response};
 use drover_common::id::{InstanceId, NodeName};
-use drover_common::protocol::{Directive, Directives, PROTOCOL_VERSION, Report, ReportAnswer};
+use drover_common::protocol::{
+    Directive, Directives, NoticeKind, PROTOCOL_VERSION, Report, ReportAnswer,
+};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use tokio::time::{Instant, timeout_at};
@@ -26,8 +28,6 @@ const LONGEST_POLL: Duration = Duration::from_secs(25);
 const LONGEST_LEADERLESS: Duration = Duration::from_secs(10);
 /// How long after the leader did not answer it is asked again, where no other is heard of.
 const ASK_AGAIN_AFTER: Duration = Duration::from_secs(1);
-/// What a follower allows the leader on top.
-const PASSING_ON: Duration = Duration::from_secs(3);
 
 /// `POST /agent/v1/reports`. Answered once the report's notices are in the log, or, with
 /// `committed: false`, after five seconds.
@@ -38,8 +38,7 @@ pub(super) async fn reports(
     body: Bytes,
 ) -> Result<Response, ApiError> {
     if !shared.is_leading() {
-        let patience = COMMIT_PATIENCE + PASSING_ON;
-        return proxy::pass_on(&shared, &headers, Method::POST, &uri, body, patience).await;
+        return proxy::pass_on(&shared, &headers, Method::POST, &uri, body, COMMIT_PATIENCE).await;
     }
     let report: Report = serde_json::from_slice(&body)
         .map_err(|error| ApiError::BadRequest(format!("the report is unreadable: {error}")))?;
@@ -52,11 +51,22 @@ pub(super) async fn reports(
     if report.node.0.is_empty() {
         return Err(ApiError::BadRequest("node: it is empty".to_owned()));
     }
-    admit(&shared, &headers, &report.node, !report.notices.is_empty()).await?;
+    let urgent = report.notices.iter().any(|notice| is_urgent(notice.kind));
+    admit(&shared, &headers, &report.node, urgent).await?;
     let (node, instance) = (report.node.clone(), report.instance.clone());
     let (committed, usage_unknown) = take_report(&shared, Arc::new(report)).await?;
     let directives = directives_for(&shared.brain.board().borrow(), &node, instance.as_ref());
     Ok(Json(ReportAnswer { committed, directives, usage_unknown }).into_response())
+}
+
+/// What a node ends by in minutes. Other notices may be in force for weeks.
+fn is_urgent(kind: NoticeKind) -> bool {
+    use NoticeKind::{AutoScaling, Maintenance, Problem, Rebalance, Shutdown};
+    use NoticeKind::{SpotHibernate, SpotStop, SpotTerminate};
+    match kind {
+        SpotTerminate | SpotStop | SpotHibernate | AutoScaling | Shutdown => true,
+        Maintenance | Problem | Rebalance => false,
+    }
 }
 
 async fn admit(
@@ -103,8 +113,8 @@ pub(super) async fn nonces(
     let Query(NonceQuery { node }) =
         query.map_err(|error| ApiError::BadRequest(error.body_text()))?;
     if !shared.is_leading() {
-        return proxy::pass_on(&shared, &headers, Method::POST, &uri, Bytes::new(), PASSING_ON)
-            .await;
+        let within = Duration::ZERO;
+        return proxy::pass_on(&shared, &headers, Method::POST, &uri, Bytes::new(), within).await;
     }
     Ok(Json(shared.gate.nonce_for(&node)?).into_response())
 }
@@ -127,7 +137,8 @@ pub(super) async fn directives(
     poll: Result<Query<Poll>, QueryRejection>,
 ) -> Result<Response, ApiError> {
     let Query(poll) = poll.map_err(|error| ApiError::BadRequest(error.body_text()))?;
-    let deadline = Instant::now() + LONGEST_POLL;
+    let within = proxy::wanted_within(&headers).unwrap_or(LONGEST_POLL).min(LONGEST_POLL);
+    let deadline = Instant::now() + within;
     let mut leadership = shared.group.leadership();
     let mut leaderless_since = None;
     loop {
@@ -135,29 +146,30 @@ pub(super) async fn directives(
         let answer = if shared.is_leading() {
             wait_for_directives(&shared, &headers, &poll, deadline).await
         } else {
-            let patience = deadline.duration_since(Instant::now()) + PASSING_ON;
-            let asked =
-                proxy::pass_on(&shared, &headers, Method::GET, &uri, Bytes::new(), patience);
+            let within = deadline.duration_since(Instant::now());
+            let asked = proxy::pass_on(&shared, &headers, Method::GET, &uri, Bytes::new(), within);
             tokio::select! {
                 answer = asked => answer,
                 // The one that was asked may be gone without a word.
-                _ = leadership.changed() => continue,
+                changed = leadership.changed() => match changed {
+                    Ok(()) => continue,
+                    // This replica stops.
+                    Err(_) => return Err(ApiError::NoLeader),
+                },
             }
         };
         let now = Instant::now();
         let since = *leaderless_since.get_or_insert(now);
-        let unanswered = match &answer {
-            Ok(answer) => answer.status() == StatusCode::SERVICE_UNAVAILABLE,
-            Err(error) => matches!(error, ApiError::NoLeader | ApiError::LeaderSilent(_)),
-        };
-        let waits = unanswered
+        let waits = matches!(answer, Err(ApiError::NoLeader | ApiError::LeaderSilent(_)))
             && now.duration_since(since) < LONGEST_LEADERLESS
             && now < deadline
             && !proxy::was_passed_on(&headers);
         if !waits {
             return answer;
         }
-        let _ = timeout_at(now + ASK_AGAIN_AFTER, leadership.changed()).await;
+        if let Ok(Err(_)) = timeout_at(now + ASK_AGAIN_AFTER, leadership.changed()).await {
+            return answer;
+        }
     }
 }
 

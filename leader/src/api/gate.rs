@@ -47,6 +47,8 @@ pub(super) enum Refusal {
     Forbidden(String),
     #[error(transparent)]
     Unreviewed(#[from] ReviewError),
+    #[error("too many wait to be let in")]
+    Busy,
 }
 
 /// Decides who is let in.

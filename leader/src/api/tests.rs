@@ -242,6 +242,13 @@ async fn a_replica_that_stops_hands_over_first_and_comes_back() {
     assert!(polls.iter().all(|(_, poll)| !poll.is_finished()));
     let other = (0..3).find(|slot| ![first, second].contains(slot)).unwrap();
     replicas.stop_replica(other).await;
+    // Those at a replica that stops end with it.
+    for (slot, poll) in polls {
+        if slot == other {
+            let ended = tokio::time::timeout(Duration::from_secs(2), poll).await;
+            assert!(ended.is_ok(), "a poll goes on at a replica that has stopped");
+        }
+    }
     replicas.stop_replica(replicas.leader().await).await;
     // One of three can't lead, and says so.
     let (last, _) = replicas.running.iter().enumerate().find(|(_, it)| it.is_some()).unwrap();

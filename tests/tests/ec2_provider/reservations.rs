@@ -1,9 +1,10 @@
 //! Capacity reservations through the SDK: read by every kind of term, and launched into.
 
 use drover_common::ec2::{
-    CapacityReservation, Ec2Answer, Ec2Call, InstanceQuery, ReservationTarget, ReservationTerm,
-    ReservationUse, Tags,
+    CapacityReservation, Ec2Answer, Ec2Call, Instance, InstanceQuery, ReservationTarget,
+    ReservationTerm, ReservationUse, Tags,
 };
+use drover_common::id::InstanceId;
 use drover_common::instance_type::{CapacityType, ReservationKind};
 use drover_ec2::Ec2;
 
@@ -29,6 +30,20 @@ async fn described(ec2: &Ec2, terms: Vec<ReservationTerm>) -> Vec<CapacityReserv
 
 fn by(id: &str) -> ReservationTerm {
     ReservationTerm { id: Some(id.to_owned()), ..ReservationTerm::default() }
+}
+
+/// An instance as soon as EC2 shows it.
+async fn shown(ec2: &Ec2, instance: &InstanceId) -> Instance {
+    let query = InstanceQuery { instances: vec![instance.clone()], tags: Tags::new() };
+    for _ in 0..50 {
+        let read = ec2.execute(&Ec2Call::DescribeInstances(query.clone())).await.unwrap();
+        let Ec2Answer::Instances(mut read) = read else { panic!("{read:?}") };
+        if let Some(instance) = read.pop() {
+            return instance;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+    }
+    panic!("{instance} is not shown");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -102,20 +117,29 @@ async fn a_launch_goes_into_the_reservation_it_names_and_no_further() {
     assert_eq!(answer.errors[0].code, "ReservationCapacityExceeded");
     assert!(answer.errors[0].is_unfulfillable());
     assert_eq!(described(&ec2, vec![by(&id)]).await[0].available, 0);
-    let instances = vec![answer.instances[0].instance.clone()];
-    let query = InstanceQuery { instances: instances.clone(), tags: Tags::new() };
-    let mut shown = Vec::new();
-    for _ in 0..50 {
-        let read = ec2.execute(&Ec2Call::DescribeInstances(query.clone())).await.unwrap();
-        let Ec2Answer::Instances(read) = read else { panic!("{read:?}") };
-        if !read.is_empty() {
-            shown = read;
-            break;
-        }
-        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
-    }
-    assert_eq!(shown[0].reservation, Some(id.clone()));
-    assert_eq!(shown[0].capacity_type, CapacityType::Reserved);
-    ec2.execute(&Ec2Call::TerminateInstances(instances)).await.unwrap();
+    let launched = answer.instances[0].instance.clone();
+    let instance = shown(&ec2, &launched).await;
+    assert_eq!(instance.reservation, Some(id.clone()));
+    assert_eq!(instance.capacity_type, CapacityType::Reserved);
+    ec2.execute(&Ec2Call::TerminateInstances(vec![launched])).await.unwrap();
     assert_eq!(described(&ec2, vec![by(&id)]).await[0].available, 1, "it is given back");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_only_landed_in_an_open_reservation_is_on_demand() {
+    let (sandbox, ec2) = sandbox().await;
+    let order = r#"{"instance_type": "m5.large", "zone": "us-east-1a", "count": 1,
+        "instance_match_criteria": "open"}"#;
+    let id = reserve(&sandbox.endpoints().admin, order).await;
+    let imitation = Imitation::sandbox();
+    let template = launch_template("drover-plain", &image(&ec2, &imitation).await);
+    ec2.execute(&Ec2Call::CreateLaunchTemplate(template)).await.unwrap();
+    let mut request = fleet_request(&ec2, "drover-plain", "token-1").await;
+    request.overrides.retain(|one| one.instance_type == "m5.large" && one.zone == "us-east-1a");
+    request.capacity_type = CapacityType::OnDemand;
+    request.count = 1;
+    let answer = fleet(ec2.execute(&Ec2Call::CreateFleet(request)).await.unwrap());
+    let instance = shown(&ec2, &answer.instances[0].instance).await;
+    assert_eq!(instance.reservation, Some(id));
+    assert_eq!(instance.capacity_type, CapacityType::OnDemand);
 }

@@ -6,6 +6,7 @@
 use drover_common::crd::{Condition, NodeClaim};
 use drover_common::ec2::Instance;
 use drover_common::id::{IntentId, NodeClaimName, NodeName, NodePoolName, instance_of_provider_id};
+use drover_common::instance_type::CapacityType;
 use drover_common::labels;
 use jiff::Timestamp;
 
@@ -132,7 +133,11 @@ impl Control {
                 zone: i.zone.clone(),
                 subnet: i.subnet.clone(),
                 capacity_type: i.capacity_type,
-                reservation: i.reservation.clone(),
+                // One on demand may have landed in an open reservation.
+                reservation: i
+                    .reservation
+                    .clone()
+                    .filter(|_| i.capacity_type == CapacityType::Reserved),
                 image: i.image.clone(),
             }),
             nodeclass,

@@ -8,6 +8,7 @@
 //! asked only once the claim bears the intent's id and our finalizer: a log that is lost finds the
 //! instance by the one, and a deletion can't overtake the launch for the other.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use drover_common::call::Kind;
@@ -52,10 +53,19 @@ impl Control {
             .filter(|(name, claim)| !state.claims.contains_key(*name) && is_by_hand(claim))
             .map(|(name, claim)| (name.clone(), claim.clone()))
             .collect();
+        if waiting.is_empty() || self.awaits_intents(state, now) {
+            return;
+        }
+        let mut reserved = self.reserved(state);
         for (name, claim) in waiting {
-            match self.plan_by_hand(state, &name, &claim, now) {
+            match self.plan_by_hand(state, &reserved, &name, &claim, now) {
                 Ok(intent) => {
+                    if let Some(target) = intent.reservation() {
+                        let count = reserved.entry(target.id.clone()).or_default();
+                        *count = count.saturating_add(1);
+                    }
                     self.launches.begin(&intent.id);
+                    self.provisioning.expect(&intent.id, now);
                     self.propose(Change::CreateIntent { intent: Box::new(intent) }, now);
                 }
                 Err(reason) => self.tell_not_launched(&name, &claim, &reason, now),
@@ -66,6 +76,7 @@ impl Control {
     fn plan_by_hand(
         &self,
         state: &State,
+        reserved: &BTreeMap<String, u32>,
         name: &NodeClaimName,
         claim: &NodeClaim,
         now: Timestamp,
@@ -77,9 +88,8 @@ impl Control {
             .get(class)
             .ok_or_else(|| IntentError::NoClass(class.clone()).to_string())?;
         let unavailable = super::gather::unavailable_now(state, now);
-        let reserved = self.reserved(state);
         let settings = &self.settings.planner;
-        let launch = launch_of_claim(claim, catalog, &unavailable, &reserved, settings)?;
+        let launch = launch_of_claim(claim, catalog, &unavailable, reserved, settings)?;
         self.intent_by_hand(name, claim, &launch, now).map_err(|error| error.to_string())
     }
 

@@ -62,9 +62,15 @@ impl Discovery {
         self.classes.get(class)?.resolved.as_ref()
     }
 
-    /// When the reading of a class began that tells what its reservations have room for.
-    pub(super) fn read_at(&self, class: &str) -> Option<Timestamp> {
-        self.classes.get(class)?.read_at
+    /// When the oldest of the readings began that tell what a reservation has room for: classes that
+    /// select the same one are read at different times.
+    pub(super) fn told_at(&self, reservation: &str) -> Option<Timestamp> {
+        let selects = |reading: &&ClassReading| {
+            let resolved = reading.resolved.as_ref();
+            let selected = resolved.and_then(|resolved| resolved.reservations.as_deref());
+            selected.unwrap_or_default().iter().any(|one| one.told.id == reservation)
+        };
+        self.classes.values().filter(selects).map(|reading| reading.read_at).min().flatten()
     }
 
     /// One instance type under a class.

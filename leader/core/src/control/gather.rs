@@ -152,14 +152,12 @@ impl Control {
         let mut reserved: BTreeMap<String, u32> = BTreeMap::new();
         for record in state.claims.values().filter(|record| record.stage < Stage::Gone) {
             let id = match &record.instance {
-                Some(instance) => {
-                    let read_at = self.discovery.read_at(&record.nodeclass);
-                    let counted =
-                        record.launched_at.zip(read_at).is_some_and(|(launched, read)| {
-                            read.duration_since(launched) >= COUNTED_AFTER
-                        });
-                    instance.reservation.as_ref().filter(|_| !counted)
-                }
+                Some(instance) => instance.reservation.as_ref().filter(|id| {
+                    let told = record.launched_at.zip(self.discovery.told_at(id));
+                    told.is_none_or(|(launched, told)| {
+                        told.duration_since(launched) < COUNTED_AFTER
+                    })
+                }),
                 None => {
                     let intent = record.intent.as_ref().and_then(|id| state.intents.get(id));
                     intent.and_then(|intent| intent.reservation()).map(|target| &target.id)

@@ -13,6 +13,7 @@ use drover_common::ec2::{
     LaunchedInstance, Tags,
 };
 use drover_common::id::{InstanceId, IntentId, NodeClaimName};
+use drover_common::instance_type::CapacityType;
 use drover_common::labels;
 use jiff::Timestamp;
 
@@ -22,6 +23,9 @@ use super::calls::CallKey;
 use super::intent::intent_tags;
 use crate::command::{Change, ClaimInstance, ClaimLaunch, LaunchIntent, UnavailableOffering};
 use crate::state::{Stage, State};
+
+/// The code of a launch that EC2 was never asked for, because its NodeClaim is gone.
+const CLAIM_DELETED: &str = "NodeClaimDeleted";
 
 /// What this leader knows of the intents under way, and of single instances.
 #[derive(Clone, Debug, Default)]
@@ -113,7 +117,7 @@ impl Control {
                 }
                 Step::GiveUp => {
                     self.launches.of(id).refused = Some(FleetError {
-                        code: "NodeClaimDeleted".to_owned(),
+                        code: CLAIM_DELETED.to_owned(),
                         message: "the NodeClaim was deleted before its launch".to_owned(),
                         instance_type: None,
                         zone: None,
@@ -330,7 +334,10 @@ impl Control {
                     zone: instance.zone.clone(),
                     subnet: instance.subnet.clone(),
                     capacity_type: instance.capacity_type,
-                    reservation: intent.reservation().map(|target| target.id.clone()),
+                    reservation: intent
+                        .reservation()
+                        .filter(|_| instance.capacity_type == CapacityType::Reserved)
+                        .map(|target| target.id.clone()),
                     image: image_of(intent, instance),
                 },
             })
@@ -419,16 +426,15 @@ fn image_of(intent: &LaunchIntent, instance: &LaunchedInstance) -> String {
 }
 
 /// The offerings that EC2's errors speak of. An error without a type or zone speaks of every
-/// override that it does not exclude.
+/// override that it does not exclude. A reservation is left alone whatever the error says: it is the
+/// first choice, and would be so again and again.
 fn unavailable_offerings(
     intent: &LaunchIntent,
     errors: &[FleetError],
     until: Timestamp,
 ) -> Vec<UnavailableOffering> {
     let target = intent.reservation();
-    // A reservation that is gone is no more to be had than a full one.
-    let is_of_reservation =
-        |error: &FleetError| target.is_some() && error.code.contains("CapacityReservation");
+    let is_of_reservation = |error: &FleetError| target.is_some() && error.code != CLAIM_DELETED;
     let offerings: BTreeSet<UnavailableOffering> = errors
         .iter()
         .filter(|error| error.is_unfulfillable() || is_of_reservation(error))

@@ -104,7 +104,9 @@ impl Control {
             return;
         }
         let shown = self.cloud.get(&instance.id).filter(|shown| !shown.state.is_gone());
-        if shown.is_some_and(|shown| shown.capacity_type == CapacityType::OnDemand) {
+        if shown.is_some_and(|shown| shown.capacity_type == CapacityType::OnDemand)
+            && self.knows_prices_of(&record.nodeclass)
+        {
             let price = self.discovery.price(
                 &record.nodeclass,
                 &instance.instance_type,
@@ -115,6 +117,13 @@ impl Control {
             let hourly_price_micro = price.unwrap_or(0);
             self.propose(Change::RecordReservationLapsed { claim, hourly_price_micro }, now);
         }
+    }
+
+    /// Whether prices under a class are known as far as they will be: what is recorded stands.
+    fn knows_prices_of(&self, class: &str) -> bool {
+        let is_known = self.discovery.catalogs().contains_key(class);
+        let is_gone = !self.view.classes().contains_key(class);
+        self.discovery.is_ready(&self.calls) && (is_known || is_gone)
     }
 
     /// The Node of a claim: the one with its instance's providerID.

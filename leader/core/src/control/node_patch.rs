@@ -83,13 +83,17 @@ fn wanted_labels(
         labels.extend(object::labels_of(claim).into_iter().map(|(key, value)| (key, Some(value))));
         labels.insert(labels::REGISTERED.to_owned(), Some("true".to_owned()));
     }
-    // A Node whose reservation is over is one on demand.
-    let billing = |key: &str| node.metadata.labels.get(key).map(String::as_str);
-    let lapsed = wanted.record.instance.as_ref().is_some_and(|instance| {
-        instance.capacity_type == CapacityType::OnDemand
-            && billing(labels::CAPACITY_TYPE) == Some(CapacityType::Reserved.as_str())
-    });
-    if registered && lapsed {
+    // A Node whose reservation is over is one on demand. Its kubelet may have set the labels itself,
+    // before it registered.
+    let of_node = &node.metadata.labels;
+    let says_reserved = of_node
+        .get(labels::CAPACITY_TYPE)
+        .is_some_and(|value| value == CapacityType::Reserved.as_str())
+        || RESERVATION_LABELS.into_iter().any(|key| of_node.contains_key(key));
+    let instance = wanted.record.instance.as_ref();
+    let lapsed = says_reserved
+        && instance.is_some_and(|instance| instance.capacity_type == CapacityType::OnDemand);
+    if lapsed {
         let on_demand = CapacityType::OnDemand.to_string();
         labels.insert(labels::CAPACITY_TYPE.to_owned(), Some(on_demand));
         labels.extend(RESERVATION_LABELS.into_iter().map(|key| (key.to_owned(), None)));

@@ -129,16 +129,21 @@ impl Control {
 
     /// Whether everything a plan needs is known, and no earlier plan is still on its way.
     pub(super) fn can_plan(&mut self, state: &State, now: Timestamp) -> bool {
+        !self.awaits_intents(state, now)
+            && self.cloud.is_read()
+            && self.discovery.is_ready(&self.calls)
+            && state.paused.is_none()
+            && !self.has_unadopted(state, now)
+    }
+
+    /// Whether State does not show yet what was proposed: what it needs is not counted.
+    pub(super) fn awaits_intents(&mut self, state: &State, now: Timestamp) -> bool {
         self.provisioning.outstanding.retain(|id, since| {
             !state.intents.contains_key(id)
                 && !state.closed_intents.contains_key(id)
                 && now.duration_since(*since) < INTENT_PATIENCE
         });
-        self.provisioning.outstanding.is_empty()
-            && self.cloud.is_read()
-            && self.discovery.is_ready(&self.calls)
-            && state.paused.is_none()
-            && !self.has_unadopted(state, now)
+        !self.provisioning.outstanding.is_empty()
     }
 
     fn plan_is_due(&self, state: &State, now: Timestamp) -> bool {

@@ -28,7 +28,8 @@ pub struct ClassAnswers {
 
 impl ClassAnswers {
     /// Takes in an outcome. A parameter that does not exist is an answer: not every family has an
-    /// image for every architecture, and an EC2 without reservations has none. Returns whether the call is one that classes make.
+    /// image for every architecture, and an EC2 without reservations has none. Returns whether the
+    /// call is one that classes make.
     pub fn record(&mut self, call: &Ec2Call, outcome: &Result<Ec2Answer, Ec2Failure>) -> bool {
         match (call, outcome) {
             (Ec2Call::DescribeSubnets(_), Ok(Ec2Answer::Subnets(subnets))) => {

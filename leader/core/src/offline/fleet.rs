@@ -161,14 +161,15 @@ pub(super) fn types_by_name(cluster: &OfflineCluster) -> BTreeMap<&str, &Instanc
         .collect()
 }
 
-/// What the catalogue asks for a node like this; reserved capacity is paid for already.
+/// What the catalogue asks for a node like this. Reserved capacity is paid for already: it costs the
+/// least there is, for zero is a price that is not known.
 pub(super) fn price_of_node(
     types: &BTreeMap<&str, &InstanceType>,
     key: &FleetKey,
     zone: &str,
 ) -> Option<u64> {
     if key.capacity_type == CapacityType::Reserved.as_str() {
-        return Some(0);
+        return Some(1);
     }
     let offerings = &types.get(key.instance_type.as_str())?.offerings;
     let in_zone = offerings.iter().find(|offering| {

@@ -288,6 +288,22 @@ fn nothing_but_reserved_capacity_is_free() {
 }
 
 #[test]
+fn an_empty_reserved_node_is_taken_down_like_any_other() {
+    let managed = json!({"karpenter.sh/nodepool": "default",
+        "node.kubernetes.io/instance-type": "x.large",
+        "karpenter.sh/capacity-type": "reserved", "topology.kubernetes.io/zone": "us-east-1a"});
+    let free = json!({"budgets": [{"nodes": "100%"}]});
+    let all = [with(pool("default"), "/spec/disruption", free), node("n1", managed)];
+    let cluster = cluster(&all);
+    let settings = PlannerSettings::default();
+    let made = plan(&cluster.plan_input(&settings));
+    let repack = cluster.repack(&settings, &made);
+    let nodes: Vec<&str> =
+        repack.batches.iter().flat_map(|batch| &batch.nodes).map(|node| node.as_str()).collect();
+    assert_eq!(nodes, ["n1"], "{:?}", repack.left);
+}
+
+#[test]
 fn what_is_too_large_to_count_is_a_reason() {
     let huge = pod("huge", &"9".repeat(30));
     let answer = answer(&cluster(&[pool("default"), huge]));

@@ -85,8 +85,10 @@ pub fn launch_of_claim(
         .ok_or("EC2 lately had none of the allowed types")?;
     let mut choices = of_capacity_type(choices, capacity_type, flexible);
     choices.truncate(settings.max_instance_types);
-    check_min_values(&requirements, &choices, settings)?;
-    keep_one_reservation(&mut choices);
+    // What is reserved is there: it needs nothing to fall back on.
+    if !keep_one_reservation(&mut choices) {
+        check_min_values(&requirements, &choices, settings)?;
+    }
     Ok(launch(claim, &requirements, requests, &choices, capacity_type))
 }
 
@@ -177,13 +179,15 @@ fn of_capacity_type(
     of_type
 }
 
-/// A launch is of one reservation.
-fn keep_one_reservation(choices: &mut Vec<Choice<'_>>) {
+/// A launch is of one reservation. Returns whether this one is.
+fn keep_one_reservation(choices: &mut Vec<Choice<'_>>) -> bool {
     let first = choices.first().and_then(|choice| choice.offers.first());
-    if first.is_some_and(|offer| offer.reservation.is_some()) {
+    let is_reserved = first.is_some_and(|offer| offer.reservation.is_some());
+    if is_reserved {
         choices.truncate(1);
         choices.iter_mut().for_each(|choice| choice.offers.truncate(1));
     }
+    is_reserved
 }
 
 fn check_min_values(

@@ -4,11 +4,10 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use drover_kubernetes::ReviewError;
 use futures::FutureExt;
 use futures::future::{BoxFuture, Shared};
 use tokio::sync::Semaphore;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::Refusal;
 
@@ -18,6 +17,8 @@ pub(super) const YES_COUNTS: Duration = Duration::from_secs(60);
 pub(super) const NO_COUNTS: Duration = Duration::from_secs(5);
 /// How long a yes counts while the API server does not answer.
 pub(super) const YES_COUNTS_ALONE: Duration = Duration::from_secs(10 * 60);
+/// How long whoever has such a yes waits for a newer one.
+pub(super) const PATIENCE_WITH_YES: Duration = Duration::from_secs(1);
 /// Answers kept: an agent each, at the largest clusters there are. So many questions may wait.
 const MOST_KEPT: usize = 20_000;
 /// Reviews under way at once, of each lane. The API server takes some ten milliseconds for each: all
@@ -30,7 +31,7 @@ pub(super) type AnswerKey = [u8; 32];
 /// Who waits for whom.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Lane {
-    /// Notices and operators: few.
+    /// Operators, and notices of what ends a node: few.
     Urgent,
     /// What agents say and ask all the time.
     Routine,
@@ -41,10 +42,14 @@ pub(super) struct Kept<T>(Arc<Inner<T>>);
 
 struct Inner<T> {
     answers: Mutex<HashMap<AnswerKey, Answer<T>>>,
-    /// Whoever asks the same waits for the same answer.
+    urgent: Queue<T>,
+    routine: Queue<T>,
+}
+
+/// The questions of one lane, and whose turn it is. Whoever asks the same waits for the same answer.
+struct Queue<T> {
     asked: Mutex<HashMap<AnswerKey, Asked<T>>>,
-    urgent: Semaphore,
-    routine: Semaphore,
+    turns: Semaphore,
 }
 
 type Asked<T> = Shared<BoxFuture<'static, Result<T, Refusal>>>;
@@ -55,14 +60,16 @@ struct Answer<T> {
     at: Instant,
 }
 
+impl<T> Default for Queue<T> {
+    fn default() -> Self {
+        Self { asked: Mutex::default(), turns: Semaphore::new(MOST_UNDER_WAY) }
+    }
+}
+
 impl<T> Default for Kept<T> {
     fn default() -> Self {
-        Self(Arc::new(Inner {
-            answers: Mutex::default(),
-            asked: Mutex::default(),
-            urgent: Semaphore::new(MOST_UNDER_WAY),
-            routine: Semaphore::new(MOST_UNDER_WAY),
-        }))
+        let (urgent, routine) = (Queue::default(), Queue::default());
+        Self(Arc::new(Inner { answers: Mutex::default(), urgent, routine }))
     }
 }
 
@@ -83,60 +90,77 @@ impl<T: Clone + Send + Sync + 'static> Kept<T> {
                 return answer.said.clone();
             }
         }
-        match self.ask(asked, now, lane, review).await {
-            Err(Refusal::Unreviewed(error)) => match before {
-                Some(Answer { said: Ok(yes), at }) if now.duration_since(at) < YES_COUNTS_ALONE => {
-                    Ok(yes)
+        let review = self.ask(asked, now, lane, review)?;
+        match before {
+            Some(Answer { said: Ok(yes), at }) if now.duration_since(at) < YES_COUNTS_ALONE => {
+                // An API server that hangs must not keep those waiting that it said yes to.
+                match timeout(PATIENCE_WITH_YES, review).await {
+                    Err(_) | Ok(Err(Refusal::Unreviewed(_))) => Ok(yes),
+                    Ok(said) => said,
                 }
-                _ => Err(Refusal::Unreviewed(error)),
-            },
-            said => said,
+            }
+            _ => review.await,
         }
     }
 
-    /// Asks in its turn, or waits for the answer to the same question. An urgent one that is found waiting
-    /// among the routine is asked beside it.
-    async fn ask(
+    /// The answer that is waited for already, or will come in its turn.
+    fn ask(
         &self,
         key: AnswerKey,
         now: Instant,
         lane: Lane,
         review: impl Future<Output = Result<T, Refusal>> + Send + 'static,
-    ) -> Result<T, Refusal> {
-        if let Lane::Urgent = lane {
-            let _turn = self.0.urgent.acquire().await;
-            let said = review.await;
-            self.0.keep(key, now, &said);
-            return said;
+    ) -> Result<Asked<T>, Refusal> {
+        let mut all = lock(&self.0.queue(lane).asked);
+        if let Some(asked) = all.get(&key) {
+            return Ok(asked.clone());
         }
-        let asked = {
-            let mut all = lock(&self.0.asked);
-            if let Some(asked) = all.get(&key) {
-                asked.clone()
-            } else if all.len() >= MOST_KEPT {
-                let reason = "too many wait for an answer".to_owned();
-                return Err(Refusal::Unreviewed(ReviewError { reason }));
-            } else {
-                let inner = Arc::clone(&self.0);
-                let asked = async move {
-                    let _turn = inner.routine.acquire().await;
-                    let said = review.await;
-                    inner.keep(key, now, &said);
-                    lock(&inner.asked).remove(&key);
-                    said
-                };
-                let asked = asked.boxed().shared();
-                all.insert(key, asked.clone());
-                drop(tokio::spawn(asked.clone()));
-                asked
-            }
+        if all.len() >= MOST_KEPT {
+            return Err(Refusal::Busy);
+        }
+        let (inner, began) = (Arc::clone(&self.0), Instant::now());
+        let asked = async move {
+            let _entry = Entry { inner: &inner, lane, key };
+            let _turn = inner.queue(lane).turns.acquire().await;
+            let at = now + began.elapsed();
+            let said = review.await;
+            inner.keep(key, at, &said);
+            said
         };
-        asked.await
+        let asked = asked.boxed().shared();
+        all.insert(key, asked.clone());
+        drop(tokio::spawn(asked.clone()));
+        Ok(asked)
+    }
+}
+
+/// A question's place among those asked, which it leaves however it ends.
+struct Entry<'a, T> {
+    inner: &'a Inner<T>,
+    lane: Lane,
+    key: AnswerKey,
+}
+
+impl<T> Drop for Entry<'_, T> {
+    fn drop(&mut self) {
+        // What was removed is this very question: it may only be dropped outside of the lock.
+        let removed = lock(&self.inner.queue(self.lane).asked).remove(&self.key);
+        drop(removed);
+    }
+}
+
+impl<T> Inner<T> {
+    fn queue(&self, lane: Lane) -> &Queue<T> {
+        match lane {
+            Lane::Urgent => &self.urgent,
+            Lane::Routine => &self.routine,
+        }
     }
 }
 
 impl<T: Clone> Inner<T> {
-    fn keep(&self, key: AnswerKey, now: Instant, said: &Result<T, Refusal>) {
+    /// Keeps what was said in a review that began `at`.
+    fn keep(&self, key: AnswerKey, at: Instant, said: &Result<T, Refusal>) {
         if let Err(Refusal::Unreviewed(_)) = said {
             return;
         }
@@ -144,11 +168,12 @@ impl<T: Clone> Inner<T> {
         if kept.len() >= MOST_KEPT {
             kept.retain(|_, answer| {
                 let counts = if answer.said.is_ok() { YES_COUNTS_ALONE } else { NO_COUNTS };
-                now.duration_since(answer.at) < counts
+                at.duration_since(answer.at) < counts
             });
         }
-        if kept.len() < MOST_KEPT || said.is_ok() {
-            kept.insert(key, Answer { said: said.clone(), at: now });
+        let is_newest = kept.get(&key).is_none_or(|answer| answer.at <= at);
+        if is_newest && (kept.len() < MOST_KEPT || said.is_ok()) {
+            kept.insert(key, Answer { said: said.clone(), at });
         }
     }
 }

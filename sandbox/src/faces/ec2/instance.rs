@@ -110,6 +110,11 @@ fn encode(xml: &mut Xml, instance: &Instance, full: &SimulatedInstance, vpc: &st
         xml.text("instanceLifecycle", "spot");
     }
     xml.optional("capacityReservationId", instance.reservation.as_ref());
+    if full.capacity_type == CapacityType::Reserved {
+        xml.wrap("capacityReservationSpecification", |xml| {
+            xml.text("capacityReservationPreference", "capacity-reservations-only");
+        });
+    }
     xml.tags(&instance.tags);
 }
 

@@ -90,11 +90,12 @@ impl SimulatedInstance {
             instance_type: self.instance_type.clone(),
             zone: self.zone.clone(),
             state: self.state,
-            // EC2 tells reserved from on-demand by the reservation alone.
+            // What a reservation was named for is on demand once it is over; what landed in an open
+            // one always was.
             capacity_type: match (self.capacity_type, &self.reservation) {
                 (CapacityType::Spot, _) => CapacityType::Spot,
-                (_, Some(_)) => CapacityType::Reserved,
-                (_, None) => CapacityType::OnDemand,
+                (CapacityType::Reserved, Some(_)) => CapacityType::Reserved,
+                _ => CapacityType::OnDemand,
             },
             reservation: self.reservation.clone(),
             image: self.image.clone(),

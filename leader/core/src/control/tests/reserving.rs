@@ -3,7 +3,7 @@
 use drover_common::call::Kind;
 use drover_common::instance_type::CapacityType;
 use drover_common::labels;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::rig::*;
 
@@ -48,7 +48,7 @@ fn room_is_counted_before_ec2_tells_of_it() {
 #[test]
 fn a_full_reservation_is_left_alone_for_three_minutes() {
     let mut rig = reserved("cr-1", 2);
-    rig.world.filled_by_others = true;
+    rig.world.refuses_reserved = Some("ReservationCapacityExceeded");
     rig.world.add_pods("web", 2, 800);
     rig.run(30);
     let keys: Vec<String> = rig.state.unavailable.keys().map(ToString::to_string).collect();
@@ -58,6 +58,75 @@ fn a_full_reservation_is_left_alone_for_three_minutes() {
     let until = *rig.state.unavailable.values().next().unwrap();
     let left = until.duration_since(rig.world.now).as_secs();
     assert!((145..180).contains(&left), "{left} s of three minutes are left");
+}
+
+#[test]
+fn whatever_the_refusal_the_next_launch_is_on_demand() {
+    let mut rig = reserved("cr-1", 2);
+    rig.world.refuses_reserved = Some("UnauthorizedOperation");
+    rig.world.add_pods("web", 2, 800);
+    rig.run(30);
+    assert_eq!(billing(&rig), [CapacityType::OnDemand]);
+    assert_eq!(rig.world.overuses, 1, "it is not tried over and over");
+    assert_eq!(rig.world.running_pods(), 2);
+}
+
+#[test]
+fn claims_by_hand_made_at_once_do_not_take_the_same_room() {
+    let mut rig = reserved("cr-1", 1);
+    rig.run(5);
+    let own = json!({"requirements": [
+        {"key": labels::CAPACITY_TYPE, "operator": "In", "values": ["reserved", "on-demand"]},
+        {"key": labels::INSTANCE_TYPE, "operator": "Exists", "minValues": 2},
+    ]});
+    rig.world.add_claim_by_hand("one", &own);
+    rig.world.add_claim_by_hand("two", &own);
+    rig.run(20);
+    assert_eq!(rig.rejected, Vec::<String>::new());
+    assert_eq!(billing(&rig), [CapacityType::Reserved, CapacityType::OnDemand]);
+    assert_eq!(rig.world.overuses, 0);
+    rig.check_settled();
+}
+
+#[test]
+fn room_that_classes_share_is_counted_by_the_older_reading() {
+    let mut rig = reserved("cr-1", 1);
+    rig.run(30);
+    let mut other = rig.world.list(Kind::Ec2NodeClass)[0].clone();
+    other["metadata"] = json!({"name": "other"});
+    other.as_object_mut().unwrap().remove("status");
+    rig.world.put(Kind::Ec2NodeClass, other);
+    rig.run(3);
+    rig.world.add_pods("web", 2, 800);
+    rig.run(30);
+    assert_eq!(billing(&rig), [CapacityType::Reserved]);
+    // The node's class was read again since; the other one still tells of room for it.
+    let own = json!({"nodeClassRef": {"name": "other"}, "requirements": [
+        {"key": labels::CAPACITY_TYPE, "operator": "In", "values": ["reserved", "on-demand"]},
+    ]});
+    rig.world.add_claim_by_hand("mine", &own);
+    rig.run(10);
+    assert_eq!(billing(&rig), [CapacityType::Reserved, CapacityType::OnDemand]);
+    assert_eq!(rig.world.overuses, 0);
+}
+
+#[test]
+fn a_reserved_instance_that_ec2_ends_leaves_room_for_another() {
+    let mut rig = reserved("cr-1", 1);
+    rig.world.add_pods("web", 2, 800);
+    rig.run(20);
+    assert_eq!(billing(&rig), [CapacityType::Reserved]);
+    let ended = rig.world.running_instances()[0].instance.clone();
+    rig.world.end_instance(&ended);
+    // Instances are read each half minute, the class each minute.
+    rig.run(95);
+    rig.world.remove_pods("web");
+    rig.world.add_pods("api", 2, 800);
+    rig.run(20);
+    assert_eq!(billing(&rig), [CapacityType::Reserved]);
+    assert_ne!(rig.world.running_instances()[0].instance, ended);
+    assert_eq!(rig.world.overuses, 0);
+    assert_eq!(rig.world.running_pods(), 2);
 }
 
 #[test]
@@ -108,4 +177,25 @@ fn a_node_whose_reservation_is_over_is_one_on_demand() {
     let record = rig.state.claims.values().next().unwrap();
     assert_eq!(record.hourly_price_micro, 96_000, "it costs what it costs on demand");
     assert_eq!(rig.world.running_pods(), 2);
+    // A label that a kubelet set from its own settings is not true any more, either.
+    let name = rig.world.list(Kind::Node)[0]["metadata"]["name"].as_str().unwrap().to_owned();
+    let stale = json!({"metadata": {"labels": {labels::RESERVATION_ID: "cr-1"}}});
+    rig.world.change(Kind::Node, "", &name, &stale);
+    assert_eq!(values(&rig.world.list(Kind::Node), labels::RESERVATION_ID), ["cr-1"]);
+    rig.run(5);
+    assert_eq!(values(&rig.world.list(Kind::Node), labels::RESERVATION_ID), [""]);
+}
+
+#[test]
+fn a_lapse_is_recorded_once_the_price_on_demand_is_known() {
+    let mut rig = reserved("cr-1", 1);
+    rig.world.reserve("cr-2", 0);
+    rig.world.add_pods("web", 2, 800);
+    rig.run(90);
+    rig.world.end_reservation("cr-1");
+    // A new leader sees the instance before it has read what anything costs.
+    rig.lead();
+    rig.run(20);
+    assert_eq!(values(&rig.world.list(Kind::Node), labels::CAPACITY_TYPE), ["on-demand"]);
+    assert_eq!(rig.state.claims.values().next().unwrap().hourly_price_micro, 96_000);
 }

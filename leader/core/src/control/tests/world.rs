@@ -40,9 +40,9 @@ pub(super) struct World {
     reservations: BTreeMap<String, u32>,
     /// What launch templates say of reservations.
     uses: BTreeMap<String, ReservationUse>,
-    /// Whether EC2 refuses what it told it had room for.
-    pub(super) filled_by_others: bool,
-    /// Launches that a reservation had no room for.
+    /// The code by which EC2 refuses what it told it had room for, if it does.
+    pub(super) refuses_reserved: Option<&'static str>,
+    /// Launches into a reservation that were refused.
     pub(super) overuses: usize,
     /// How often reservations were read.
     pub(super) reservation_reads: usize,

@@ -82,6 +82,11 @@ fn an_open_reservation_takes_what_matches_unless_the_template_says_never() {
     };
     create(&mut cloud, &other, at(1));
     assert_eq!(described(&mut cloud, at(2))[0].available, 4);
+    let shown = describe(&mut cloud, at(30));
+    assert_eq!(shown.iter().filter(|one| one.reservation.is_some()).count(), 1);
+    let on_demand =
+        |one: &drover_common::ec2::Instance| one.capacity_type == CapacityType::OnDemand;
+    assert!(shown.len() == 2 && shown.iter().all(on_demand), "neither was launched for it");
 }
 
 #[test]

@@ -74,7 +74,7 @@ impl World {
     /// The reservation that one more instance of a request goes into.
     ///
     /// # Errors
-    /// It is full, or others filled it.
+    /// It is full, or EC2 refuses.
     pub(super) fn room_for(
         &mut self,
         request: &FleetRequest,
@@ -83,13 +83,13 @@ impl World {
             return Ok(None);
         };
         let total = self.reservations.get(&target.id).copied().unwrap_or(0);
-        if !self.filled_by_others && self.held(&target.id) < total as usize {
+        if self.refuses_reserved.is_none() && self.held(&target.id) < total as usize {
             return Ok(Some(target.id.clone()));
         }
         self.overuses += 1;
         Err(FleetError {
-            code: "ReservationCapacityExceeded".to_owned(),
-            message: "it is full".to_owned(),
+            code: self.refuses_reserved.unwrap_or("ReservationCapacityExceeded").to_owned(),
+            message: "it is not to be had".to_owned(),
             instance_type: Some("m5.large".to_owned()),
             zone: Some("us-east-1a".to_owned()),
         })
