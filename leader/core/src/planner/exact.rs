@@ -130,7 +130,13 @@ impl Board<'_> {
         let mut known = bins.len();
         let mut placed = 0;
         while placed < most && self.groups.get(group).is_some_and(|group| group.left() > 0) {
-            if self.place_on_node(group, &mut nodes)
+            let mut there = self.place_on_node(group, &mut nodes);
+            if !there && !self.held.is_empty() {
+                // Before more is bought for others, those have their places that one was bought for.
+                self.seat_held();
+                there = self.place_on_node(group, &mut nodes);
+            }
+            if there
                 || self.place_in_bin(group, &mut thrifty, true)
                 || self.place_in_new_bin(group)
                 || self.place_in_bin(group, &mut bins, false)
