@@ -107,8 +107,10 @@ metadata: {name: good}
     let mut command = sandbox(state.path());
     command.args(["--leaders", "1"]).arg("-f").arg(&manifests);
     let child = command.spawn().unwrap();
-    let told = text(&wait(child, Duration::from_secs(200), |_, _| {}));
+    let output = wait(child, Duration::from_secs(200), |_, _| {});
+    let told = text(&output);
     assert!(told.contains("1 objects applied"), "{told}");
+    assert!(!output.status.success(), "what was not applied is a failure:\n{told}");
     for expected in [
         "manifests.yaml, document 1: not YAML",
         "document 2: unheard a: the cluster has no kind Unheard in example.com/v9",

@@ -1,7 +1,6 @@
 //! A real kubectl against the Kubernetes face. Where kubectl is missing, the tests say so.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-#![allow(clippy::print_stdout, reason = "a skip says what is missing")]
 
 use std::io::Write as _;
 use std::process::{Command, Stdio};
@@ -41,7 +40,13 @@ impl Cluster {
     /// `None` without kubectl.
     async fn start() -> Option<Self> {
         if Command::new("kubectl").arg("version").arg("--client").output().is_err() {
-            println!("kubectl is not on PATH: nothing was tested");
+            let mut uncaptured = std::io::stderr();
+            writeln!(
+                uncaptured,
+                "SKIPPED {}: kubectl is missing",
+                std::thread::current().name().unwrap_or_default()
+            )
+            .unwrap();
             return None;
         }
         let sandbox = Sandbox::start(Options::default()).await.unwrap();

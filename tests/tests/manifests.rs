@@ -2,8 +2,8 @@
 //! rules refuse. Where kubectl is missing the tests say so.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-#![allow(clippy::print_stdout, reason = "a skip says what is missing")]
 
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
@@ -42,7 +42,8 @@ impl Kubectl {
     async fn start(test: &str) -> Option<Self> {
         let found = Command::new("kubectl").args(["version", "--client"]).output().await;
         if !found.is_ok_and(|output| output.status.success()) {
-            println!("SKIPPED {test}: kubectl is missing");
+            let mut uncaptured = std::io::stderr();
+            writeln!(uncaptured, "SKIPPED {test}: kubectl is missing").unwrap();
             return None;
         }
         let sandbox = Sandbox::start(Options::default()).await.unwrap();

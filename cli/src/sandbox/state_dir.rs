@@ -23,6 +23,7 @@ struct EndpointsFile<'a> {
     ssm: &'a str,
     pricing: &'a str,
     admin: &'a str,
+    kubelet: &'a str,
     imds: &'a BTreeMap<String, String>,
 }
 
@@ -120,6 +121,7 @@ pub(crate) fn write_endpoints(
         ssm: &endpoints.ssm,
         pricing: &endpoints.pricing,
         admin: &endpoints.admin,
+        kubelet: &endpoints.kubelet,
         imds,
     };
     let draft = folder.join("endpoints.json.new");
