@@ -117,11 +117,14 @@ pub enum SourceChoice {
     Kubelet,
 }
 
+/// Where DCGM's exporter usually listens.
+const USUAL_EXPORTER: &str = "http://127.0.0.1:9400/metrics";
+
 /// Who is asked for GPUs' use.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum GpuChoice {
-    /// The exporter at its usual address, once the Node has GPUs.
-    Auto,
+    /// An exporter, once the Node has GPUs.
+    OnceThereAre(String),
     /// Nobody.
     Off,
     /// The exporter at this address, whatever the Node says.
@@ -242,7 +245,7 @@ impl TryFrom<Args> for Config {
             kubelet_trust,
             kubelet_interval: args.kubelet_interval,
             gpu_metrics: match args.gpu_metrics.trim() {
-                "" | "auto" => GpuChoice::Auto,
+                "" | "auto" => GpuChoice::OnceThereAre(USUAL_EXPORTER.to_owned()),
                 "off" => GpuChoice::Off,
                 url => GpuChoice::Url(base_url("--gpu-metrics", url)?),
             },
@@ -360,7 +363,8 @@ mod tests {
 
     #[test]
     fn gpus_are_asked_for_where_they_are_told() {
-        assert_eq!(config(&[]).unwrap().gpu_metrics, GpuChoice::Auto);
+        let usual = GpuChoice::OnceThereAre(USUAL_EXPORTER.to_owned());
+        assert_eq!(config(&[]).unwrap().gpu_metrics, usual);
         assert_eq!(config(&["--gpu-metrics", "off"]).unwrap().gpu_metrics, GpuChoice::Off);
         let url = "http://dcgm:9400/metrics";
         let told = config(&["--gpu-metrics", url]).unwrap().gpu_metrics;

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use drover_agent_core::Saved;
 use drover_agent_core::usage::SavedHistory;
@@ -88,6 +89,12 @@ pub(crate) async fn boot_id(host_root: &Path) -> BootId {
 pub(crate) fn random() -> u64 {
     use std::hash::{BuildHasher, Hasher};
     std::collections::hash_map::RandomState::new().build_hasher().finish()
+}
+
+/// Between a half and the whole: those that pause for the same reason part.
+pub(crate) fn part_of(pause: Duration) -> Duration {
+    let permille = u32::try_from(random() % 500).unwrap_or(0).saturating_add(500);
+    pause.saturating_mul(permille) / 1000
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use crate::config::Config;
-use crate::disk::random;
+use crate::disk::{part_of, random};
 use crate::imds::innermost;
 use proof::Proof;
 
@@ -183,9 +183,7 @@ impl Leaders {
         } else {
             (FIRST_PAUSE, LONGEST_PAUSE)
         };
-        let full = first.saturating_mul(factor).min(longest);
-        let permille = u32::try_from(random() % 500).unwrap_or(0).saturating_add(500);
-        full.saturating_mul(permille) / 1000
+        part_of(first.saturating_mul(factor).min(longest))
     }
 
     fn succeed(&mut self, what: &str) {

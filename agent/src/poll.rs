@@ -6,7 +6,7 @@ use drover_agent_core::{Answer, Input, NoticePath, imds as bodies};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use crate::disk::random;
+use crate::disk::part_of;
 use crate::imds::{Imds, ImdsError};
 use crate::pulse::Pulse;
 
@@ -132,7 +132,5 @@ async fn ask(
 
 /// The interval, doubled by failures, with jitter so that nodes that failed together part.
 fn pause(interval: Duration, failures: u32) -> Duration {
-    let full = interval.saturating_mul(1 << failures.min(4)).min(LONGEST_PAUSE.max(interval));
-    let permille = u32::try_from(random() % 500).unwrap_or(0).saturating_add(500);
-    full.saturating_mul(permille) / 1000
+    part_of(interval.saturating_mul(1 << failures.min(4)).min(LONGEST_PAUSE.max(interval)))
 }

@@ -14,8 +14,6 @@ use super::pod_names::PodNamesQuestion;
 use crate::config::GpuChoice;
 use crate::imds::innermost;
 
-/// Where DCGM's exporter listens unless it's told otherwise.
-const USUAL_URL: &str = "http://127.0.0.1:9400/metrics";
 /// How often the exporter measures, unless it's told otherwise.
 const INTERVAL: Duration = Duration::from_secs(30);
 /// How soon it is asked again while no pod is known whose a GPU could be: the agent has just started.
@@ -55,7 +53,7 @@ impl Gpus {
     ) -> Option<Self> {
         let (url, has_gpus) = match choice {
             GpuChoice::Off => return None,
-            GpuChoice::Auto => (USUAL_URL.to_owned(), Some(has_gpus)),
+            GpuChoice::OnceThereAre(url) => (url, Some(has_gpus)),
             GpuChoice::Url(url) => (url, None),
         };
         let (sender, told) = watch::channel(None);

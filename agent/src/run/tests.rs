@@ -158,12 +158,13 @@ async fn a_shutdown_of_the_machine_waits_for_the_drain() {
 async fn kubelet_and_gpus_are_reported_where_the_kernel_shows_no_pods() {
     let world = World::new(&["web-0", "web-1"]).await;
     world.run_pods();
+    world.state().node["status"]["capacity"]["nvidia.com/gpu"] = json!("1");
     let config = Config {
         usage_source: SourceChoice::Auto,
         kubelet_url: Some(world.url().parse().unwrap()),
         kubelet_trust: KubeletTrust::Unverified,
         kubelet_interval: Duration::from_secs(1),
-        gpu_metrics: GpuChoice::Url(format!("{}/metrics/gpu", world.url())),
+        gpu_metrics: GpuChoice::OnceThereAre(format!("{}/metrics/gpu", world.url())),
         report_interval: Duration::from_secs(1),
         ..world.config(world.url())
     };

@@ -140,28 +140,30 @@ pub(super) async fn directives(
     let within = proxy::wanted_within(&headers).unwrap_or(LONGEST_POLL).min(LONGEST_POLL);
     let deadline = Instant::now() + within;
     let mut leadership = shared.group.leadership();
-    let mut leaderless_since = None;
+    let mut leaderless = Leaderless::default();
     loop {
         leadership.mark_unchanged();
+        let asked_at = Instant::now();
         let answer = if shared.is_leading() {
-            wait_for_directives(&shared, &headers, &poll, deadline).await
+            Some(wait_for_directives(&shared, &headers, &poll, deadline).await)
         } else {
-            let within = deadline.duration_since(Instant::now());
+            let within = deadline.duration_since(asked_at);
             let asked = proxy::pass_on(&shared, &headers, Method::GET, &uri, Bytes::new(), within);
             tokio::select! {
-                answer = asked => answer,
+                answer = asked => Some(answer),
                 // The one that was asked may be gone without a word.
                 changed = leadership.changed() => match changed {
-                    Ok(()) => continue,
+                    Ok(()) => None,
                     // This replica stops.
                     Err(_) => return Err(ApiError::NoLeader),
                 },
             }
         };
         let now = Instant::now();
-        let since = *leaderless_since.get_or_insert(now);
+        let hopes = leaderless.hopes(asked_at, now);
+        let Some(answer) = answer else { continue };
         let waits = matches!(answer, Err(ApiError::NoLeader | ApiError::LeaderSilent(_)))
-            && now.duration_since(since) < LONGEST_LEADERLESS
+            && hopes
             && now < deadline
             && !proxy::was_passed_on(&headers);
         if !waits {
@@ -170,6 +172,23 @@ pub(super) async fn directives(
         if let Ok(Err(_)) = timeout_at(now + ASK_AGAIN_AFTER, leadership.changed()).await {
             return answer;
         }
+    }
+}
+
+/// Since when nobody has led, as far as a question that is kept open can tell.
+#[derive(Debug, Default)]
+struct Leaderless {
+    since: Option<Instant>,
+}
+
+impl Leaderless {
+    /// Whether it is worth while to ask again, after one was asked that does not lead any more. Whoever
+    /// kept the question for a while led until then.
+    fn hopes(&mut self, asked_at: Instant, now: Instant) -> bool {
+        if now.duration_since(asked_at) > ASK_AGAIN_AFTER {
+            self.since = None;
+        }
+        now.duration_since(*self.since.get_or_insert(now)) < LONGEST_LEADERLESS
     }
 }
 
@@ -247,6 +266,18 @@ mod tests {
         assert_eq!(directives_for(&board, &node, Some(&"i-1".into())), told);
         assert_eq!(directives_for(&board, &node, Some(&"i-2".into())), []);
         assert_eq!(directives_for(&board, &"m".into(), None), []);
+    }
+
+    #[test]
+    fn a_poll_is_given_up_after_ten_seconds_in_which_nobody_led() {
+        let start = Instant::now();
+        let at = |second| start + Duration::from_secs(second);
+        let mut leaderless = Leaderless::default();
+        assert!(leaderless.hopes(at(0), at(3)), "the first leader ends");
+        assert!(leaderless.hopes(at(4), at(4)));
+        assert!(leaderless.hopes(at(5), at(15)), "the second one ends");
+        assert!(leaderless.hopes(at(24), at(24)));
+        assert!(!leaderless.hopes(at(25), at(25)));
     }
 
     #[test]

@@ -3,7 +3,8 @@
 //!
 //! The API server is asked once and its answer is kept for a minute. While it does not answer, what it
 //! said before still counts for some time: a notice must get through when the API server is down. To
-//! a new leader all agents come at once: it asks of a few at a time, of those with notices first.
+//! a new leader all agents come at once: it asks of a few at a time, and keeps turns for news of what ends a
+//! node.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};

@@ -159,7 +159,7 @@ impl Replicas {
     }
 }
 
-fn kubeconfig_of(server: &str) -> String {
+pub(super) fn kubeconfig_of(server: &str) -> String {
     json!({
         "apiVersion": "v1", "kind": "Config", "current-context": "test",
         "clusters": [{ "name": "test", "cluster": { "server": server } }],
@@ -195,6 +195,11 @@ async fn any_replica_takes_agents_requests_and_answers_operators() {
             replicas.get(slot, "/agent/v1/directives?node=n-1&instance=i-1&after=7").await.unwrap();
         assert_eq!((status.as_u16(), polled.as_str()), (200, r#"{"sequence":0,"directives":[]}"#));
         assert_eq!(replicas.get(slot, "/healthz").await.unwrap().0, 200);
+        // Whoever passes a poll on says how long it may take, and so may an agent.
+        let url = format!("{}/agent/v1/directives?node=n-1&after=0", replicas.urls[slot]);
+        let poll = replicas.client.get(url).header("drover-within-ms", "200");
+        let answer = poll.timeout(Duration::from_secs(3)).send().await.unwrap();
+        assert_eq!(answer.status(), StatusCode::OK);
     }
     // What is new of pods is of no use to a leader that does not know the rest, and it says so.
     let mut news = report();

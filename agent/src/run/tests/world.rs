@@ -169,7 +169,7 @@ impl World {
             kubelet_url: None,
             kubelet_trust: KubeletTrust::Cluster,
             kubelet_interval: Duration::from_secs(15),
-            gpu_metrics: GpuChoice::Auto,
+            gpu_metrics: GpuChoice::Off,
             cordon_on_problem: false,
             may_power_off: true,
             stop_grace: Duration::ZERO,

@@ -58,11 +58,6 @@ impl Talk {
     }
 }
 
-/// What an error comes from in the end.
-fn innermost(error: &dyn std::error::Error) -> String {
-    error.source().map_or_else(|| error.to_string(), innermost)
-}
-
 impl SimulatedAgent {
     fn talk(&self) -> Talk {
         let replicas = u32::try_from(self.urls.len()).unwrap_or(1);
@@ -102,7 +97,7 @@ impl SimulatedAgent {
                 }
                 Err(error) => {
                     tracing::debug!(node = self.node, %error, "A report was not taken.");
-                    figures.failed(innermost(&error));
+                    figures.failed(anyhow::Error::new(error).root_cause().to_string());
                     talk.failed().await;
                     at = Instant::now();
                 }

@@ -4,9 +4,11 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use drover_kubernetes::ReviewError;
 use futures::FutureExt;
 use futures::future::{BoxFuture, Shared};
 use tokio::sync::Semaphore;
+use tokio::task::JoinError;
 use tokio::time::{Instant, timeout};
 
 use super::Refusal;
@@ -20,7 +22,7 @@ pub(super) const YES_COUNTS_ALONE: Duration = Duration::from_secs(10 * 60);
 /// How long whoever has such a yes waits for a newer one.
 pub(super) const PATIENCE_WITH_YES: Duration = Duration::from_secs(1);
 /// Answers kept: an agent each, at the largest clusters there are. So many questions may wait.
-const MOST_KEPT: usize = 20_000;
+pub(super) const MOST_KEPT: usize = 20_000;
 /// Reviews under way at once, of each lane. The API server takes some ten milliseconds for each: all
 /// at once they would only wait for each other, until nobody wants their answer any more.
 const MOST_UNDER_WAY: usize = 32;
@@ -90,16 +92,17 @@ impl<T: Clone + Send + Sync + 'static> Kept<T> {
                 return answer.said.clone();
             }
         }
-        let review = self.ask(asked, now, lane, review)?;
+        let asked = self.ask(asked, now, lane, review);
+        let answer = async move { asked?.await };
         match before {
             Some(Answer { said: Ok(yes), at }) if now.duration_since(at) < YES_COUNTS_ALONE => {
-                // An API server that hangs must not keep those waiting that it said yes to.
-                match timeout(PATIENCE_WITH_YES, review).await {
-                    Err(_) | Ok(Err(Refusal::Unreviewed(_))) => Ok(yes),
+                // An API server that hangs must not keep those out that it said yes to.
+                match timeout(PATIENCE_WITH_YES, answer).await {
+                    Err(_) | Ok(Err(Refusal::Unreviewed(_) | Refusal::Busy)) => Ok(yes),
                     Ok(said) => said,
                 }
             }
-            _ => review.await,
+            _ => answer.await,
         }
     }
 
@@ -119,17 +122,17 @@ impl<T: Clone + Send + Sync + 'static> Kept<T> {
             return Err(Refusal::Busy);
         }
         let (inner, began) = (Arc::clone(&self.0), Instant::now());
-        let asked = async move {
+        let task = tokio::spawn(async move {
             let _entry = Entry { inner: &inner, lane, key };
             let _turn = inner.queue(lane).turns.acquire().await;
             let at = now + began.elapsed();
             let said = review.await;
             inner.keep(key, at, &said);
             said
-        };
-        let asked = asked.boxed().shared();
+        });
+        let failed = |error: JoinError| Refusal::from(ReviewError { reason: error.to_string() });
+        let asked = task.map(move |ended| ended.map_err(failed).flatten()).boxed().shared();
         all.insert(key, asked.clone());
-        drop(tokio::spawn(asked.clone()));
         Ok(asked)
     }
 }
@@ -143,9 +146,7 @@ struct Entry<'a, T> {
 
 impl<T> Drop for Entry<'_, T> {
     fn drop(&mut self) {
-        // What was removed is this very question: it may only be dropped outside of the lock.
-        let removed = lock(&self.inner.queue(self.lane).asked).remove(&self.key);
-        drop(removed);
+        lock(&self.inner.queue(self.lane).asked).remove(&self.key);
     }
 }
 

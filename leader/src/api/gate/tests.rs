@@ -2,7 +2,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde_json::json;
 
-use super::kept::{NO_COUNTS, PATIENCE_WITH_YES, YES_COUNTS, YES_COUNTS_ALONE};
+use super::kept::{MOST_KEPT, NO_COUNTS, PATIENCE_WITH_YES, YES_COUNTS, YES_COUNTS_ALONE};
 use super::*;
 
 fn account() -> AccountName {
@@ -181,7 +181,92 @@ async fn a_review_that_panics_shuts_nobody_out() {
     let ask = tokio::spawn(async move {
         first.get(key(&["t"]), Instant::now(), Lane::Routine, async { panic!("by design") }).await
     });
-    assert!(ask.await.is_err());
+    assert!(matches!(ask.await.unwrap(), Err(Refusal::Unreviewed(_))));
     let said = kept.get(key(&["t"]), Instant::now(), Lane::Routine, async { Ok(1) }).await;
     assert_eq!(said, Ok(1));
+}
+
+#[tokio::test]
+async fn a_full_queue_keeps_nobody_out_who_was_let_in() {
+    let kept = Kept::<u8>::default();
+    let start = Instant::now();
+    let later = start + YES_COUNTS + Duration::from_secs(1);
+    for lane in [Lane::Urgent, Lane::Routine] {
+        let known = key(&["known", &format!("{lane:?}")]);
+        assert_eq!(kept.get(known, start, lane, async { Ok(1) }).await, Ok(1));
+        let strangers = (0..MOST_KEPT).map(|stranger| {
+            let token = key(&[&format!("{lane:?} {stranger}")]);
+            let asked = kept.get(token, later, lane, std::future::pending());
+            tokio::time::timeout(Duration::ZERO, asked)
+        });
+        futures::future::join_all(strangers).await;
+        let hang = std::future::pending;
+        assert_eq!(kept.get(key(&["one more"]), later, lane, hang()).await, Err(Refusal::Busy));
+        assert_eq!(kept.get(known, later, lane, hang()).await, Ok(1));
+    }
+}
+
+#[tokio::test]
+async fn an_answer_counts_from_when_its_turn_came() {
+    let kept = Kept::<u8>::default();
+    let start = Instant::now();
+    let turn = Duration::from_millis(200);
+    let all = (0..33).map(|agent| {
+        let review = async move {
+            tokio::time::sleep(turn).await;
+            Ok(1)
+        };
+        let name = format!("{agent}");
+        let asked = key(&[&name]);
+        kept.get(asked, start, Lane::Routine, review)
+    });
+    assert!(futures::future::join_all(all).await.iter().all(Result::is_ok));
+    let mut counts = 0;
+    for agent in 0..33 {
+        let no = async { Err(Refusal::UnknownToken) };
+        let now = start + YES_COUNTS + turn / 2;
+        let said = kept.get(key(&[&format!("{agent}")]), now, Lane::Routine, no).await;
+        counts += u8::from(said.is_ok());
+    }
+    assert_eq!(counts, 1, "that of the one that had to wait for another's turn");
+}
+
+#[tokio::test]
+async fn news_of_a_nodes_end_waits_for_nobodys_turn() {
+    drover_kubernetes::install_crypto_provider();
+    let asked = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&asked);
+    let silent = axum::Router::new().fallback(axum::routing::any(move || {
+        counted.fetch_add(1, Ordering::Relaxed);
+        std::future::pending::<()>()
+    }));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let server = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(axum::serve(listener, silent).into_future());
+    let folder = tempfile::tempdir().unwrap();
+    let kubeconfig = folder.path().join("kubeconfig");
+    std::fs::write(&kubeconfig, crate::api::tests::kubeconfig_of(&server)).unwrap();
+    let client = drover_kubernetes::connect(Some(kubeconfig.as_path()), None).await.unwrap();
+    let gate = Gate::guarded(client, account()).unwrap();
+    let admit = |agent: u32, urgent| {
+        let gate = gate.clone();
+        let value = format!("Bearer token-{agent}").parse().unwrap();
+        let headers = HeaderMap::from_iter([(header::AUTHORIZATION, value)]);
+        tokio::spawn(async move { gate.admit_agent(&headers, &"n".into(), urgent).await })
+    };
+    let hears_of = async |count| {
+        let begun = Instant::now();
+        while asked.load(Ordering::Relaxed) < count && begun.elapsed() < PATIENCE {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        // Nor of more.
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        asked.load(Ordering::Relaxed)
+    };
+    for agent in 0..40 {
+        admit(agent, false);
+    }
+    assert_eq!(hears_of(32).await, 32);
+    admit(40, true);
+    assert_eq!(hears_of(33).await, 33);
 }
