@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
+use drover_core::planner::{MinValuesPolicy, PlannerSettings, PreferencePolicy};
 
 /// Node autoscaling for Kubernetes on AWS: an agent on every node, a Raft-replicated leader group.
 #[derive(Debug, Parser)]
@@ -43,7 +44,7 @@ pub(crate) struct CrdsArgs {
 }
 
 /// `drover simulate`.
-#[derive(Clone, Debug, Default, clap::Args)]
+#[derive(Clone, Debug, clap::Args)]
 #[command(
     after_help = "Exit status: 0 planned (pods that fit nowhere are an answer), 2 input that cannot be read, \
 1 anything else.\n\nA dump of what matters, read from standard input:\n  \
@@ -65,9 +66,58 @@ pub(crate) struct SimulateArgs {
     /// The time that ages and windows are judged by; by default the newest one in the input.
     #[arg(long, value_name = "RFC3339")]
     pub(crate) now: Option<jiff::Timestamp>,
+    /// The largest node, in vCPUs, unless a pod fits on none that is smaller.
+    #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) max_node_vcpus: u32,
+    /// Whether pods' preferences count.
+    #[arg(long, value_enum, ignore_case = true, default_value_t)]
+    pub(crate) preference_policy: PreferenceChoice,
+    /// What happens where minValues can't be met.
+    #[arg(long, value_enum, ignore_case = true, default_value_t)]
+    pub(crate) min_values_policy: MinValuesChoice,
     /// How the answer is written.
     #[arg(short = 'o', long, value_enum, default_value_t)]
     pub(crate) output: OutputFormat,
+}
+
+impl SimulateArgs {
+    /// The planner's settings: those of a leader with the same flags.
+    pub(crate) fn settings(&self) -> PlannerSettings {
+        PlannerSettings {
+            max_node_vcpus: self.max_node_vcpus,
+            preference_policy: match self.preference_policy {
+                PreferenceChoice::Respect => PreferencePolicy::Respect,
+                PreferenceChoice::Ignore => PreferencePolicy::Ignore,
+            },
+            min_values_policy: match self.min_values_policy {
+                MinValuesChoice::Strict => MinValuesPolicy::Strict,
+                MinValuesChoice::BestEffort => MinValuesPolicy::BestEffort,
+            },
+            ..PlannerSettings::default()
+        }
+    }
+}
+
+/// Whether pods' preferences count.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+#[value(rename_all = "PascalCase")]
+pub(crate) enum PreferenceChoice {
+    /// They are kept where that is possible.
+    #[default]
+    Respect,
+    /// They are passed over.
+    Ignore,
+}
+
+/// What happens where minValues can't be met.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+#[value(rename_all = "PascalCase")]
+pub(crate) enum MinValuesChoice {
+    /// Nothing is launched.
+    #[default]
+    Strict,
+    /// As many as there are do.
+    BestEffort,
 }
 
 /// How an answer is written.

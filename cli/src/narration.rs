@@ -2,6 +2,7 @@
 //! for complaints. Everything else goes to the logs.
 
 use std::io::{IsTerminal, Write};
+use std::process::ExitCode;
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
@@ -9,6 +10,13 @@ use std::time::Instant;
 pub(crate) fn complain(error: &anyhow::Error) {
     // Nothing can be done where even standard error is closed.
     let _ = writeln!(std::io::stderr().lock(), "error: {error:#}");
+}
+
+/// Prints what clap says, help or a complaint. A wrong command line is no unreadable input, which clap's own
+/// exit status would say.
+pub(crate) fn usage(error: &clap::Error) -> ExitCode {
+    let _ = error.print();
+    if error.use_stderr() { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 
 /// Prints a line that is no part of the answer.

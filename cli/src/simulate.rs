@@ -24,7 +24,7 @@ use std::time::Instant;
 use anyhow::Context;
 use drover_common::catalog;
 use drover_core::offline::{Answer, Fleet, InstanceTypes, OfflineCluster};
-use drover_core::planner::{Plan, PlannerSettings, RepackPlan, plan};
+use drover_core::planner::{Plan, RepackPlan, plan};
 
 use crate::args::{OutputFormat, SimulateArgs};
 use crate::narration::note;
@@ -85,7 +85,7 @@ fn answer(args: &SimulateArgs) -> Result<(), Failure> {
         note(&format!("warning: {warning}"));
     }
     let started = Instant::now();
-    let settings = PlannerSettings::default();
+    let settings = args.settings();
     let plan = plan(&cluster.plan_input(&settings));
     let repack = args.consolidate.then(|| cluster.repack(&settings, &plan));
     let seconds_to_plan = started.elapsed().as_secs_f64();

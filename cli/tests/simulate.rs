@@ -198,3 +198,81 @@ fn the_status_tells_what_went_wrong() {
         .unwrap();
     assert_eq!(unwritable.status.code(), Some(1));
 }
+
+#[test]
+fn a_wrong_command_line_is_no_unreadable_input() {
+    for arguments in [&["--nonsense"][..], &[], &["-f", "-", "--max-node-vcpus", "0"]] {
+        let refused = simulate(arguments, Some(b""));
+        assert_eq!(refused.status.code(), Some(1), "{arguments:?}");
+        assert!(refused.stdout.is_empty() && !refused.stderr.is_empty());
+    }
+    assert_eq!(simulate(&["--help"], None).status.code(), Some(0));
+}
+
+#[test]
+fn flags_set_what_a_leaders_do() {
+    let pod = r#"{"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "NAME"}, "spec": {"containers":
+        [{"name": "c", "resources": {"requests": {"cpu": "1", "memory": "2Gi"}}}]}}"#;
+    let pods = (0..40).map(|number| pod.replace("NAME", &format!("p{number}")));
+    let pool = MANIFESTS.split("---").next().unwrap();
+    let pods: Vec<String> = pods.collect();
+    let input = format!("{pool}---\n{}", pods.join("\n---\n"));
+    let launches = |flags: &[&str]| {
+        let arguments = [&["-f", "-", "-o", "json"], flags].concat();
+        answer(&simulate(&arguments, Some(input.as_bytes())))["launches"].as_array().unwrap().len()
+    };
+    let (usual, small) = (launches(&[]), launches(&["--max-node-vcpus", "4"]));
+    assert!(usual <= 4 && small >= 10, "{usual} and {small} launches");
+}
+
+/// Two nodes with a pod each, which one of them could run, and a window in which none may go.
+const HALF_EMPTY: &str = r#"
+apiVersion: karpenter.sh/v1
+kind: NodePool
+metadata: {name: default}
+spec:
+  disruption:
+    budgets:
+    - {nodes: "100%"}
+    - {nodes: "0", schedule: "0 9 * * *", duration: 8h}
+  template:
+    spec:
+      requirements: []
+      nodeClassRef: {group: karpenter.k8s.aws, kind: EC2NodeClass, name: default}
+---
+apiVersion: v1
+kind: Node
+metadata:
+  name: NAME
+  labels:
+    karpenter.sh/nodepool: default
+    karpenter.sh/capacity-type: on-demand
+    node.kubernetes.io/instance-type: m5.large
+    topology.kubernetes.io/zone: us-east-1a
+    kubernetes.io/hostname: NAME
+spec: {providerID: "aws:///us-east-1a/i-NAME"}
+status:
+  allocatable: {cpu: 1930m, memory: 6903Mi, pods: "29"}
+  capacity: {cpu: "2", memory: 7577Mi, pods: "29"}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: on-NAME}
+spec:
+  nodeName: NAME
+  containers: [{name: c, resources: {requests: {cpu: 500m, memory: 1Gi}}}]
+"#;
+
+#[test]
+fn consolidation_is_planned_when_asked_for_and_budgets_keep_their_hours() {
+    let input = [HALF_EMPTY.replace("NAME", "n1"), HALF_EMPTY.replace("NAME", "n2")].join("---");
+    let nodes = |flags: &[&str]| {
+        let arguments = [&["-f", "-", "-o", "json"], flags].concat();
+        let answer = answer(&simulate(&arguments, Some(input.as_bytes())));
+        let disruptions = answer["disruptions"].as_array().cloned().unwrap_or_default();
+        disruptions.iter().map(|one| one["nodes"].as_array().unwrap().len()).sum::<usize>()
+    };
+    assert_eq!(nodes(&["--now", "2026-11-26T20:00:00Z"]), 0, "it was not asked for");
+    assert!(nodes(&["--consolidate", "--now", "2026-11-26T20:00:00Z"]) >= 1);
+    assert_eq!(nodes(&["--consolidate", "--now", "2026-11-26T10:00:00Z"]), 0, "within the window");
+}

@@ -254,6 +254,7 @@ fn control(args: &Args) -> Result<Settings, ConfigError> {
         planner: PlannerSettings {
             preference_policy: preference_policy(&args.preference_policy)?,
             min_values_policy: min_values_policy(&args.min_values_policy)?,
+            max_node_vcpus: max_node_vcpus(args.max_node_vcpus)?,
             ..PlannerSettings::default()
         },
         repack: repack(args)?,
@@ -306,6 +307,15 @@ fn min_values_policy(text: &str) -> Result<MinValuesPolicy, ConfigError> {
         _ => Err(Setting("--min-values-policy", "MIN_VALUES_POLICY")
             .error(format!("{text:?} is neither Strict nor BestEffort"))),
     }
+}
+
+fn max_node_vcpus(vcpus: u32) -> Result<u32, ConfigError> {
+    if vcpus == 0 {
+        return Err(
+            Setting("--max-node-vcpus", "DROVER_MAX_NODE_VCPUS").error("it must be above zero")
+        );
+    }
+    Ok(vcpus)
 }
 
 /// A fraction of a VM's memory, despite its name, in millionths.

@@ -2,6 +2,8 @@
 
 use std::io::{Cursor, Write};
 
+use drover_core::planner::PlannerSettings;
+
 use super::*;
 use read::{Input, read_stream};
 

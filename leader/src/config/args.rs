@@ -140,6 +140,9 @@ pub struct Args {
     /// What happens where minValues can't be met: Strict or BestEffort.
     #[arg(long, env = "MIN_VALUES_POLICY", default_value = "Strict", value_name = "POLICY")]
     pub min_values_policy: String,
+    /// The largest node, in vCPUs, unless a pod fits on none that is smaller: what is lost with one node.
+    #[arg(long, env = "DROVER_MAX_NODE_VCPUS", default_value_t = 32, value_name = "COUNT")]
+    pub max_node_vcpus: u32,
     /// Karpenter's feature gates as `Name=true,…`. Both that are known are true unless said otherwise:
     /// ReservedCapacity (capacity reservations that classes select are used) and
     /// SpotToSpotConsolidation (spot replaces spot that has 15 cheaper types to become).
