@@ -48,7 +48,7 @@ pub(crate) struct CrdsArgs {
 #[command(
     after_help = "Exit status: 0 planned (pods that fit nowhere are an answer), 2 input that cannot be read, \
 1 anything else.\n\nA dump of what matters, read from standard input:\n  \
-kubectl get pods,nodes,nodepools,nodeclaims,ec2nodeclasses,pdb,daemonsets,replicasets,statefulsets,\
+kubectl get pods,nodes,nodepools,nodeclaims,ec2nodeclasses,pdb,daemonsets,replicasets,statefulsets,jobs,\
 pvc,pv,storageclasses,csinodes,priorityclasses,namespaces -A -o json | drover simulate -f -"
 )]
 pub(crate) struct SimulateArgs {

@@ -11,7 +11,7 @@ use drover_sandbox::{Options, Sandbox};
 use serde_json::Value;
 
 const KINDS: &str = "pods,nodes,nodepools,nodeclaims,ec2nodeclasses,poddisruptionbudgets,daemonsets,\
-                     replicasets,statefulsets,persistentvolumeclaims,persistentvolumes,\
+                     replicasets,statefulsets,jobs,persistentvolumeclaims,persistentvolumes,\
                      storageclasses,csinodes,namespaces,configmaps";
 
 const MANIFESTS: &str = r#"

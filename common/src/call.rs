@@ -46,6 +46,8 @@ pub enum Kind {
     ReplicaSet,
     /// apps/v1 StatefulSet
     StatefulSet,
+    /// batch/v1 Job
+    Job,
     /// policy/v1 PodDisruptionBudget
     PodDisruptionBudget,
     /// storage.k8s.io/v1 StorageClass
@@ -89,7 +91,7 @@ pub struct Endpoint {
 
 impl Kind {
     /// Every kind, in declaration order.
-    pub const ALL: [Kind; 20] = [
+    pub const ALL: [Kind; 21] = [
         Kind::Pod,
         Kind::Node,
         Kind::Namespace,
@@ -98,6 +100,7 @@ impl Kind {
         Kind::DaemonSet,
         Kind::ReplicaSet,
         Kind::StatefulSet,
+        Kind::Job,
         Kind::PodDisruptionBudget,
         Kind::StorageClass,
         Kind::CsiNode,
@@ -125,6 +128,7 @@ impl Kind {
             Kind::DaemonSet => ("apps", "DaemonSet", "daemonsets", true),
             Kind::ReplicaSet => ("apps", "ReplicaSet", "replicasets", true),
             Kind::StatefulSet => ("apps", "StatefulSet", "statefulsets", true),
+            Kind::Job => ("batch", "Job", "jobs", true),
             Kind::PodDisruptionBudget => {
                 ("policy", "PodDisruptionBudget", "poddisruptionbudgets", true)
             }
@@ -159,7 +163,7 @@ impl Kind {
 
     /// Whether a cluster may do without the kind: decisions don't wait for its watch.
     pub const fn is_optional(self) -> bool {
-        matches!(self, Kind::NodeOverlay | Kind::CapacityBuffer | Kind::PodTemplate)
+        matches!(self, Kind::NodeOverlay | Kind::CapacityBuffer | Kind::PodTemplate | Kind::Job)
     }
 
     /// `apiVersion` as written in manifests.

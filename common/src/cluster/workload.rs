@@ -80,6 +80,52 @@ pub struct ReplicaStatus {
     pub conditions: Vec<PodCondition>,
 }
 
+/// A Job: it makes pods until enough have succeeded.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Job {
+    /// Metadata.
+    pub metadata: Metadata,
+    /// Spec.
+    pub spec: JobSpec,
+    /// Status.
+    pub status: JobStatus,
+}
+
+/// How many pods a Job wants.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct JobSpec {
+    /// At once; 1 if absent.
+    pub parallelism: Option<i32>,
+    /// That succeed; if absent, one that has ends the Job.
+    pub completions: Option<i32>,
+    /// Whether it makes none for now.
+    pub suspend: bool,
+}
+
+/// How far a Job is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct JobStatus {
+    /// Pods that have succeeded.
+    pub succeeded: i32,
+}
+
+impl Job {
+    /// Pods that it wants to run now.
+    pub fn wanted(&self) -> i32 {
+        let parallelism = self.spec.parallelism.unwrap_or(1).max(0);
+        let succeeded = self.status.succeeded.max(0);
+        match self.spec.completions {
+            _ if self.spec.suspend => 0,
+            Some(completions) => parallelism.min(completions.saturating_sub(succeeded)).max(0),
+            None if succeeded > 0 => 0,
+            None => parallelism,
+        }
+    }
+}
+
 /// A Namespace.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
@@ -134,4 +180,24 @@ pub struct PriorityClass {
     pub value: i32,
     /// Whether pods that name no class get it.
     pub global_default: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_job_wants_what_is_left_of_it() {
+        let wanted = |parallelism, completions, succeeded, suspend| {
+            let spec = JobSpec { parallelism, completions, suspend };
+            Job { spec, status: JobStatus { succeeded }, ..Job::default() }.wanted()
+        };
+        assert_eq!(wanted(None, None, 0, false), 1);
+        assert_eq!(wanted(Some(8), Some(20), 5, false), 8);
+        assert_eq!(wanted(Some(8), Some(20), 15, false), 5);
+        assert_eq!(wanted(Some(8), Some(20), 30, false), 0);
+        assert_eq!(wanted(Some(8), None, 1, false), 0, "a work queue that is done");
+        assert_eq!(wanted(Some(8), Some(20), 0, true), 0);
+        assert_eq!(wanted(Some(i32::MIN), Some(i32::MIN), i32::MAX, false), 0);
+    }
 }

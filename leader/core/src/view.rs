@@ -13,9 +13,9 @@ use std::sync::Arc;
 
 use drover_common::call::Kind;
 use drover_common::cluster::{
-    ClusterEvent, ClusterObject, CsiNode, DaemonSet, NamedPodTemplate, Namespace, Node, ObjectKey,
-    PersistentVolume, PersistentVolumeClaim, Pod, PodDisruptionBudget, ReplicaSet, StatefulSet,
-    StorageClass, VolumeAttachment,
+    ClusterEvent, ClusterObject, CsiNode, DaemonSet, Job, NamedPodTemplate, Namespace, Node,
+    ObjectKey, PersistentVolume, PersistentVolumeClaim, Pod, PodDisruptionBudget, ReplicaSet,
+    StatefulSet, StorageClass, VolumeAttachment,
 };
 use drover_common::crd::{CapacityBuffer, Ec2NodeClass, NodeClaim, NodeOverlay, NodePool};
 use drover_common::id::{
@@ -144,6 +144,7 @@ pub struct View {
     daemon_sets: BTreeMap<ObjectKey, Arc<DaemonSet>>,
     replica_sets: BTreeMap<ObjectKey, Arc<ReplicaSet>>,
     stateful_sets: BTreeMap<ObjectKey, Arc<StatefulSet>>,
+    jobs: BTreeMap<ObjectKey, Arc<Job>>,
     shapes: ShapeTable,
     unschedulable: BTreeSet<ObjectKey>,
     pods_by_node: BTreeMap<NodeName, NodePods>,
@@ -255,6 +256,7 @@ impl View {
             ClusterObject::DaemonSet(o) => keep!(DaemonSet, daemon_sets, o),
             ClusterObject::ReplicaSet(o) => keep!(ReplicaSet, replica_sets, o),
             ClusterObject::StatefulSet(o) => keep!(StatefulSet, stateful_sets, o),
+            ClusterObject::Job(o) => keep!(Job, jobs, o),
             ClusterObject::PodTemplate(o) => keep!(PodTemplate, pod_templates, o),
             ClusterObject::PersistentVolume(o) => {
                 self.sync.seen(Kind::PersistentVolume, &ObjectKey::from(&o.metadata));
@@ -368,6 +370,7 @@ impl View {
             Kind::DaemonSet => drop(self.daemon_sets.remove(key)),
             Kind::ReplicaSet => drop(self.replica_sets.remove(key)),
             Kind::StatefulSet => drop(self.stateful_sets.remove(key)),
+            Kind::Job => drop(self.jobs.remove(key)),
             Kind::Lease | Kind::Event => {}
         }
     }
@@ -395,6 +398,7 @@ impl View {
             Kind::DaemonSet => self.daemon_sets.keys().cloned().collect(),
             Kind::ReplicaSet => self.replica_sets.keys().cloned().collect(),
             Kind::StatefulSet => self.stateful_sets.keys().cloned().collect(),
+            Kind::Job => self.jobs.keys().cloned().collect(),
             Kind::Lease | Kind::Event => BTreeSet::new(),
         }
     }

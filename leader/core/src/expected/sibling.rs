@@ -13,53 +13,84 @@ use crate::view::View;
 /// An owner whose youngest pod is older than this makes no more of them: a quota, or a webhook.
 const STILL_CREATING: SignedDuration = SignedDuration::from_secs(10);
 
+/// What makes pods that are alike.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum OwnerKind {
+    ReplicaSet,
+    StatefulSet,
+    Job,
+}
+
+impl OwnerKind {
+    fn of(kind: &str) -> Option<Self> {
+        match kind {
+            "ReplicaSet" => Some(Self::ReplicaSet),
+            "StatefulSet" => Some(Self::StatefulSet),
+            "Job" => Some(Self::Job),
+            _ => None,
+        }
+    }
+
+    /// As kubectl abbreviates it, in the names of pods to come.
+    fn prefix(self) -> &'static str {
+        match self {
+            Self::ReplicaSet => "rs",
+            Self::StatefulSet => "sts",
+            Self::Job => "job",
+        }
+    }
+}
+
 /// Siblings of pending pods that their owners have asked for, and that are not there or not
 /// judged by the scheduler yet.
 pub(crate) fn siblings_to_come(view: &View, now: Timestamp) -> Vec<VirtualPods> {
-    let mut owners: BTreeMap<(ObjectKey, bool), Arc<Pod>> = BTreeMap::new();
+    let mut owners: BTreeMap<(ObjectKey, OwnerKind), Arc<Pod>> = BTreeMap::new();
     for key in view.unschedulable_pods() {
         let Some(pod) = view.pod(key).filter(|pod| is_provisionable(pod)) else {
             continue;
         };
         let Some(owner) = pod.metadata.controller() else { continue };
-        let stateful = owner.kind == "StatefulSet";
-        if stateful || owner.kind == "ReplicaSet" {
-            let namespace = key.namespace.clone();
-            let owner = ObjectKey::new(namespace, &owner.name);
-            owners.entry((owner, stateful)).or_insert_with(|| Arc::clone(pod));
+        if let Some(kind) = OwnerKind::of(&owner.kind) {
+            let owner = ObjectKey::new(key.namespace.clone(), &owner.name);
+            owners.entry((owner, kind)).or_insert_with(|| Arc::clone(pod));
         }
     }
     owners
         .into_iter()
-        .filter_map(|((owner, stateful), sibling)| {
-            let missing = replicas_to_come(view, &owner, stateful, &sibling, now);
-            let name = format!("{}/{}", if stateful { "sts" } else { "rs" }, owner.name);
+        .filter_map(|((owner, kind), sibling)| {
+            let missing = replicas_to_come(view, &owner, kind, &sibling, now);
+            let name = format!("{}/{}", kind.prefix(), owner.name);
             (missing > 0).then(|| VirtualPods::like(&sibling, &name, missing))
         })
         .collect()
 }
 
+/// How many pods an owner wants at once; `None` where that is not to be waited for.
+fn wanted(view: &View, owner: &ObjectKey, kind: OwnerKind) -> Option<i32> {
+    match kind {
+        OwnerKind::StatefulSet => {
+            let set = view.stateful_sets().get(owner)?;
+            // Others make the next pod when the last one is ready.
+            (set.spec.pod_management_policy == "Parallel").then(|| set.spec.replicas.unwrap_or(1))
+        }
+        OwnerKind::ReplicaSet => {
+            let set = view.replica_sets().get(owner)?;
+            let mut conditions = set.status.conditions.iter();
+            let blocked = conditions.any(|c| c.kind == "ReplicaFailure" && c.status == "True");
+            (!blocked).then(|| set.spec.replicas.unwrap_or(1))
+        }
+        OwnerKind::Job => view.jobs().get(owner).map(|job| job.wanted()),
+    }
+}
+
 fn replicas_to_come(
     view: &View,
     owner: &ObjectKey,
-    stateful: bool,
+    kind: OwnerKind,
     sibling: &Pod,
     now: Timestamp,
 ) -> usize {
-    let wanted = if stateful {
-        let set = view.stateful_sets().get(owner);
-        // Others make the next pod when the last one is ready.
-        set.filter(|set| set.spec.pod_management_policy == "Parallel")
-            .map(|set| set.spec.replicas.unwrap_or(1))
-    } else {
-        let set = view.replica_sets().get(owner);
-        let blocked = |set: &&Arc<drover_common::cluster::ReplicaSet>| {
-            let mut conditions = set.status.conditions.iter();
-            conditions.any(|c| c.kind == "ReplicaFailure" && c.status == "True")
-        };
-        set.filter(|set| !blocked(set)).map(|set| set.spec.replicas.unwrap_or(1))
-    };
-    let Some(wanted) = wanted else { return 0 };
+    let Some(wanted) = wanted(view, owner, kind) else { return 0 };
     let uid = sibling.metadata.controller().map(|owner| owner.uid.clone());
     let (mut settled, mut youngest) = (0_usize, None);
     for pod in pods_named_after(view, owner) {

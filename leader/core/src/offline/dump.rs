@@ -21,7 +21,7 @@ pub enum DumpKind {
     Watched(Kind),
     /// `scheduling.k8s.io` PriorityClass.
     PriorityClass,
-    /// Deployment or Job: it owns pods, and nothing of it is read.
+    /// Deployment: its ReplicaSets tell what it wants.
     Owner,
 }
 
@@ -32,7 +32,7 @@ impl DumpKind {
         let (group, version) = api_version.rsplit_once('/').unwrap_or(("", api_version));
         match (group, kind) {
             ("scheduling.k8s.io", "PriorityClass") => return Some(Self::PriorityClass),
-            ("apps", "Deployment") | ("batch", "Job") => return Some(Self::Owner),
+            ("apps", "Deployment") => return Some(Self::Owner),
             _ => {}
         }
         Kind::ALL

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use drover_common::cluster::{
-    CsiNode, DaemonSet, NamedPodTemplate, Namespace, Node, ObjectKey, PersistentVolume,
+    CsiNode, DaemonSet, Job, NamedPodTemplate, Namespace, Node, ObjectKey, PersistentVolume,
     PersistentVolumeClaim, Pod, PodDisruptionBudget, ReplicaSet, StatefulSet, StorageClass,
     VolumeAttachment,
 };
@@ -172,5 +172,10 @@ impl View {
     /// All StatefulSets.
     pub fn stateful_sets(&self) -> &BTreeMap<ObjectKey, Arc<StatefulSet>> {
         &self.stateful_sets
+    }
+
+    /// All Jobs.
+    pub fn jobs(&self) -> &BTreeMap<ObjectKey, Arc<Job>> {
+        &self.jobs
     }
 }

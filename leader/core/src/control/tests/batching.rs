@@ -38,6 +38,25 @@ fn a_rollout_is_bought_as_one() {
 }
 
 #[test]
+fn a_jobs_pods_are_bought_as_one() {
+    let mut rig = Rig::new();
+    rig.run(2);
+    let job = json!({
+        "metadata": {"name": "sums", "namespace": "default"},
+        "spec": {"parallelism": 8, "completions": 20}, "status": {"succeeded": 14},
+    });
+    rig.world.put(Kind::Job, job);
+    rig.world.add_pod_of(("Job", "sums"), "sums-x1", 800);
+    rig.run(3);
+    assert_eq!(rig.world.instances.len(), 3, "two pods a node, for the six that are left");
+    for number in 2..7 {
+        rig.world.add_pod_of(("Job", "sums"), &format!("sums-x{number}"), 800);
+    }
+    rig.run(10);
+    assert_eq!((rig.world.running_pods(), rig.world.instances.len()), (6, 3));
+}
+
+#[test]
 fn replicas_that_a_quota_keeps_back_are_not_waited_for() {
     let mut rig = Rig::new();
     rig.run(2);

@@ -107,18 +107,19 @@ impl World {
     /// Pods of a ReplicaSet that ask for so much CPU, pending as the scheduler leaves them.
     pub(super) fn add_pods(&mut self, prefix: &str, count: usize, milli_cpu: u32) {
         for number in 0..count {
-            self.add_pod(&format!("{prefix}-{number}"), milli_cpu);
+            self.add_pod_of(("ReplicaSet", "web"), &format!("{prefix}-{number}"), milli_cpu);
         }
     }
 
-    fn add_pod(&mut self, name: &str, milli_cpu: u32) {
+    /// A pod of an owner's.
+    pub(super) fn add_pod_of(&mut self, owner: (&str, &str), name: &str, milli_cpu: u32) {
         self.put(
             Kind::Pod,
             json!({
                 "metadata": {
                     "name": name, "namespace": "default",
                     "ownerReferences": [{
-                        "apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "web", "uid": "rs",
+                        "apiVersion": "v1", "kind": owner.0, "name": owner.1, "uid": "rs",
                         "controller": true,
                     }],
                 },
@@ -279,7 +280,7 @@ impl World {
         self.delete(name);
         if name.0 == Kind::Pod {
             let milli = cpu.as_str().and_then(|t| t.strip_suffix('m')?.parse().ok()).unwrap_or(0);
-            self.add_pod(&format!("{}-again", name.2), milli);
+            self.add_pod_of(("ReplicaSet", "web"), &format!("{}-again", name.2), milli);
         }
         Ok(Value::Null)
     }
