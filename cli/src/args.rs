@@ -325,6 +325,9 @@ pub(crate) struct SandboxArgs {
     /// folder, which is printed.
     #[arg(long, value_name = "DIR")]
     pub(crate) state_dir: Option<PathBuf>,
+    /// Have the leaders listen to the simulated account's interruption queue, too.
+    #[arg(long)]
+    pub(crate) interruption_queue: bool,
     /// Run leaders and agents as processes of their own instead of inside this one.
     #[arg(long)]
     pub(crate) processes: bool,

@@ -1,5 +1,6 @@
-//! Calls to EC2, SSM and Pricing, and their answers, as values without any SDK type.
+//! Calls to EC2, SSM, Pricing and SQS, and their answers, as values without any SDK type.
 
+mod queue;
 mod reservation;
 
 use std::collections::BTreeMap;
@@ -10,12 +11,13 @@ use serde::{Deserialize, Serialize};
 use crate::id::InstanceId;
 use crate::instance_type::{CapacityType, InstanceTypeFacts};
 
+pub use queue::{QueueEvent, QueueEventError, QueueEventKind, QueueMessage};
 pub use reservation::{CapacityReservation, ReservationTarget, ReservationTerm, ReservationUse};
 
 /// Tags of an EC2 resource.
 pub type Tags = BTreeMap<String, String>;
 
-/// A request to EC2, SSM or Pricing. Paginated calls are one call here: the shell reads all pages.
+/// A request to EC2, SSM, Pricing or SQS. Paginated calls are one call here: the shell reads all pages.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Ec2Call {
     /// `CreateFleet` of type `instant`.
@@ -58,6 +60,19 @@ pub enum Ec2Call {
     DescribeCapacityReservations(Vec<ReservationTerm>),
     /// SSM `GetParameter`: the parameter's value.
     GetParameter(String),
+    /// SQS `ReceiveMessage`, up to ten messages: waits up to 20 s for the first. They are not handed out
+    /// again for a while.
+    ReceiveMessages {
+        /// The queue's name or URL.
+        queue: String,
+    },
+    /// SQS `DeleteMessageBatch`.
+    DeleteMessages {
+        /// The queue's name or URL.
+        queue: String,
+        /// Receipts of at most ten messages.
+        receipts: Vec<String>,
+    },
 }
 
 impl Ec2Call {
@@ -81,6 +96,8 @@ impl Ec2Call {
             Ec2Call::DescribeImages(_) => "DescribeImages",
             Ec2Call::DescribeCapacityReservations(_) => "DescribeCapacityReservations",
             Ec2Call::GetParameter(_) => "GetParameter",
+            Ec2Call::ReceiveMessages { .. } => "ReceiveMessage",
+            Ec2Call::DeleteMessages { .. } => "DeleteMessageBatch",
         }
     }
 }
@@ -118,9 +135,11 @@ pub enum Ec2Answer {
     CapacityReservations(Vec<CapacityReservation>),
     /// To `GetParameter`.
     Parameter(String),
+    /// To `ReceiveMessage`.
+    Messages(Vec<QueueMessage>),
 }
 
-/// Why EC2, SSM or Pricing did not do what was asked.
+/// Why EC2, SSM, Pricing or SQS did not do what was asked.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[error("{code}: {message}")]
 pub struct Ec2Failure {
@@ -199,6 +218,7 @@ impl Ec2FailureKind {
             | "ServerInternal"
             | "ServiceUnavailable"
             | "Unavailable" => Self::Unknown,
+            "AWS.SimpleQueueService.NonExistentQueue" | "QueueDoesNotExist" => Self::NotFound,
             _ if code.contains("NotFound") => Self::NotFound,
             _ => Self::Invalid,
         }

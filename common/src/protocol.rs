@@ -92,11 +92,14 @@ pub enum NoticeKind {
     Shutdown,
     /// The Node bears a condition that says it is broken: soft.
     Problem,
+    /// The owner of an interruptible capacity reservation takes it back: as spot, and only the
+    /// interruption queue tells of it.
+    ReservationReclaim,
 }
 
 impl NoticeKind {
     /// Every kind, in order.
-    pub const ALL: [NoticeKind; 8] = [
+    pub const ALL: [NoticeKind; 9] = [
         NoticeKind::SpotTerminate,
         NoticeKind::SpotStop,
         NoticeKind::SpotHibernate,
@@ -105,6 +108,7 @@ impl NoticeKind {
         NoticeKind::AutoScaling,
         NoticeKind::Shutdown,
         NoticeKind::Problem,
+        NoticeKind::ReservationReclaim,
     ];
 
     /// The name on the wire, in logs and in metrics.
@@ -118,6 +122,7 @@ impl NoticeKind {
             NoticeKind::AutoScaling => "auto-scaling",
             NoticeKind::Shutdown => "shutdown",
             NoticeKind::Problem => "problem",
+            NoticeKind::ReservationReclaim => "reservation-reclaim",
         }
     }
 
@@ -129,14 +134,21 @@ impl NoticeKind {
             | NoticeKind::SpotStop
             | NoticeKind::SpotHibernate
             | NoticeKind::Maintenance
-            | NoticeKind::AutoScaling => true,
+            | NoticeKind::AutoScaling
+            | NoticeKind::ReservationReclaim => true,
             NoticeKind::Rebalance | NoticeKind::Shutdown | NoticeKind::Problem => false,
         }
     }
 
     /// Whether it permits a delete past a PodDisruptionBudget when time runs out.
     pub fn passes_budgets(self) -> bool {
-        matches!(self, NoticeKind::SpotTerminate | NoticeKind::SpotStop | NoticeKind::SpotHibernate)
+        matches!(
+            self,
+            NoticeKind::SpotTerminate
+                | NoticeKind::SpotStop
+                | NoticeKind::SpotHibernate
+                | NoticeKind::ReservationReclaim
+        )
     }
 }
 

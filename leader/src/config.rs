@@ -216,6 +216,7 @@ fn aws(args: &Args) -> Result<drover_ec2::Settings, ConfigError> {
         ec2_endpoint: endpoint(&args.aws_endpoint_url_ec2),
         ssm_endpoint: endpoint(&args.aws_endpoint_url_ssm),
         pricing_endpoint: endpoint(&args.aws_endpoint_url_pricing),
+        sqs_endpoint: endpoint(&args.aws_endpoint_url_sqs),
         imds_endpoint: args.aws_ec2_metadata_service_endpoint.clone(),
         credentials,
     })
@@ -263,6 +264,8 @@ fn control(args: &Args) -> Result<Settings, ConfigError> {
         vm_memory_overhead_ppm: overhead_ppm(args.vm_memory_overhead_percent)?,
         reserved_enis: args.reserved_enis,
         reserved_capacity: feature_gates(args)?.get("ReservedCapacity").copied().unwrap_or(true),
+        interruption_queue: Some(args.interruption_queue.trim().to_owned())
+            .filter(|queue| !queue.is_empty()),
         lease,
         ..Settings::default()
     })

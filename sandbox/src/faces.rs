@@ -11,4 +11,5 @@ pub mod kubelet;
 pub mod kubernetes;
 mod page;
 pub mod pricing;
+pub mod sqs;
 pub mod ssm;

@@ -10,7 +10,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::faces::{admin, ec2, imds, kubelet, kubernetes, pricing, ssm};
+use crate::faces::{admin, ec2, imds, kubelet, kubernetes, pricing, sqs, ssm};
 use crate::host_tree::HostTrees;
 use crate::shared::SharedWorld;
 use crate::world::WorldOptions;
@@ -58,6 +58,8 @@ pub struct Endpoints {
     pub ssm: String,
     /// Pricing.
     pub pricing: String,
+    /// SQS, with a queue of the cluster's name.
+    pub sqs: String,
     /// Commands to the sandbox itself.
     pub admin: String,
     /// The metadata service of instance `i` is at `<imds>/i`.
@@ -89,6 +91,7 @@ impl Sandbox {
             ec2: faces.serve("ec2", ec2::router(world.clone())).await?,
             ssm: faces.serve("ssm", ssm::router(world.clone())).await?,
             pricing: faces.serve("pricing", pricing::router(world.clone())).await?,
+            sqs: faces.serve("sqs", sqs::router(world.clone())).await?,
             admin: faces.serve("admin", admin::router(world.clone())).await?,
             imds: faces.serve("imds", imds::router(world.clone())).await?,
             kubelet: faces.serve("kubelet", kubelet::router(world.clone())).await?,

@@ -7,6 +7,8 @@
 mod contract;
 #[path = "ec2_provider/moto.rs"]
 mod moto;
+#[path = "ec2_provider/queue.rs"]
+mod queue;
 #[path = "ec2_provider/reservations.rs"]
 mod reservations;
 
@@ -28,7 +30,7 @@ use drover_sandbox::{Options, Sandbox};
 async fn sandbox() -> (Sandbox, Ec2) {
     let sandbox = Sandbox::start(Options::default()).await.unwrap();
     let endpoints = sandbox.endpoints();
-    let ec2 = connect(&endpoints.ec2, &endpoints.ssm, &endpoints.pricing).await;
+    let ec2 = connect([&endpoints.ec2, &endpoints.ssm, &endpoints.pricing, &endpoints.sqs]).await;
     (sandbox, ec2)
 }
 
@@ -69,8 +71,9 @@ async fn moto_keeps_the_contract() {
             return;
         }
     };
-    let ec2 = connect(&moto.url, &moto.url, &moto.url).await;
+    let ec2 = connect([moto.url.as_str(); 4]).await;
     contract::holds(&ec2, &Imitation::moto()).await;
+    queue::holds(&ec2, &moto.url).await;
     // What moto lacks is told from what fails.
     let prices = ec2.execute(&Ec2Call::GetOnDemandPrices).await.unwrap_err();
     assert_eq!(prices.kind, Ec2FailureKind::Unsupported, "{prices}");

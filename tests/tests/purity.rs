@@ -69,6 +69,9 @@ fn agents_know_no_leader_and_the_sandbox_knows_neither() {
 #[test]
 fn only_one_crate_knows_the_aws_sdks() {
     for package in ["drover-core", "drover-kubernetes", "drover-agent", "drover-sandbox"] {
-        assert_reaches_nothing_of(package, &["aws-sdk-ec2", "aws-sdk-ssm", "aws-config"]);
+        assert_reaches_nothing_of(
+            package,
+            &["aws-sdk-ec2", "aws-sdk-sqs", "aws-sdk-ssm", "aws-config"],
+        );
     }
 }

@@ -78,7 +78,7 @@ impl NoticePath {
             NoticeKind::Rebalance => Some(NoticePath::Rebalance),
             NoticeKind::Maintenance => Some(NoticePath::Maintenance),
             NoticeKind::AutoScaling => Some(NoticePath::AutoScaling),
-            NoticeKind::Shutdown | NoticeKind::Problem => None,
+            NoticeKind::Shutdown | NoticeKind::Problem | NoticeKind::ReservationReclaim => None,
         }
     }
 }

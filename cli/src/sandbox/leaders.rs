@@ -63,13 +63,9 @@ impl Leaders {
             .iter()
             .map(|(id, raft, api)| Replica {
                 id: *id,
-                arguments: leader_arguments(
-                    *id,
-                    &peers,
-                    [*raft, *api],
-                    state_dir,
-                    endpoints,
-                    files,
+                arguments: with_queue(
+                    args,
+                    leader_arguments(*id, &peers, [*raft, *api], state_dir, endpoints, files),
                 ),
                 log: state_dir.log_of(&format!("leader-{id}")),
                 member: Mutex::new(None),
@@ -198,6 +194,14 @@ impl Replica {
     }
 }
 
+/// The sandbox's queue is named after the cluster.
+fn with_queue(args: &SandboxArgs, mut arguments: Vec<OsString>) -> Vec<OsString> {
+    if args.interruption_queue {
+        arguments.extend(["--interruption-queue".into(), CLUSTER_NAME.into()]);
+    }
+    arguments
+}
+
 fn leader_arguments(
     id: u8,
     peers: &str,
@@ -217,6 +221,7 @@ fn leader_arguments(
         ("--aws-endpoint-url-ec2", endpoints.ec2.clone()),
         ("--aws-endpoint-url-ssm", endpoints.ssm.clone()),
         ("--aws-endpoint-url-pricing", endpoints.pricing.clone()),
+        ("--aws-endpoint-url-sqs", endpoints.sqs.clone()),
         ("--aws-access-key-id", "sandbox".to_owned()),
         ("--aws-secret-access-key", "sandbox".to_owned()),
         // Nobody waits ten minutes for a tour.

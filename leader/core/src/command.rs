@@ -90,15 +90,19 @@ pub enum Change {
         /// The claim.
         claim: NodeClaimName,
     },
-    /// An agent read a notice.
+    /// There is a notice.
     RecordNotice {
-        /// The agent's Node.
-        node: NodeName,
+        /// Its instance's Node, as far as it is known.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        node: Option<NodeName>,
         /// The notice.
         notice: Notice,
         /// The offering that EC2 is taking back, if it tells of a shortage.
         #[serde(default)]
         unavailable: Option<UnavailableOffering>,
+        /// Who tells.
+        #[serde(default)]
+        source: NoticeSource,
     },
     /// Claims are to leave, after their replacements are up.
     CommitDisruption {
@@ -176,6 +180,17 @@ pub enum Change {
     /// A change made by a newer version; this replica refuses it.
     #[serde(other)]
     Unknown,
+}
+
+/// Who tells of a notice.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum NoticeSource {
+    /// The node's agent read it.
+    #[default]
+    Agent,
+    /// The interruption queue told of it.
+    Queue,
 }
 
 /// One launch attempt: one exact request under one client token, for claims of one kind.

@@ -42,6 +42,7 @@ mod object;
 mod overlay;
 mod pool;
 mod provisioning;
+mod queue;
 mod rebalance;
 mod replace;
 mod settings;
@@ -67,6 +68,7 @@ use crate::view::View;
 pub use calls::CallKey;
 pub use consolidate::ConsolidationCounts;
 pub use drain_news::{AgentCounts, Times};
+pub use queue::QueueCounts;
 pub use settings::{LeaseSettings, Settings};
 pub use status::{NodeSummary, Status};
 
@@ -135,6 +137,7 @@ pub struct Control {
     provisioning: provisioning::Provisioning,
     activity: lifecycle::PodActivity,
     consolidation: consolidate::Consolidation,
+    queue: queue::Queue,
     rebalances: rebalance::Rebalances,
     suspicions: garbage::Suspicions,
     templates: templates::Templates,
@@ -168,6 +171,7 @@ impl Control {
             provisioning: provisioning::Provisioning::default(),
             activity: lifecycle::PodActivity::default(),
             consolidation: consolidate::Consolidation::default(),
+            queue: queue::Queue::default(),
             rebalances: rebalance::Rebalances::default(),
             suspicions: garbage::Suspicions::default(),
             templates: templates::Templates::default(),
@@ -256,6 +260,7 @@ impl Control {
         self.drains = drain::Drains::default();
         self.provisioning = provisioning::Provisioning::default();
         self.consolidation = consolidate::Consolidation::default();
+        self.queue = queue::Queue::default();
         self.rebalances = rebalance::Rebalances::default();
         self.suspicions = garbage::Suspicions::default();
         self.templates = templates::Templates::default();
@@ -274,6 +279,7 @@ impl Control {
         if !self.may_act(now) {
             return;
         }
+        self.heed_queue(state, now);
         self.adopt_claims(state, now);
         self.launch_claims_by_hand(state, now);
         self.execute_launches(state, now);

@@ -126,8 +126,9 @@ impl State {
                 self.record_reservation_lapsed(index, at, claim, *hourly_price_micro)
             }
             Change::RecordInitialized { claim } => self.record_initialized(at, claim),
-            Change::RecordNotice { node, notice, unavailable } => {
-                self.record_notice(index, at, node, notice, unavailable.as_ref())
+            Change::RecordNotice { node, notice, unavailable, source } => {
+                let told = (node.as_ref(), *source);
+                self.record_notice(index, at, told, notice, unavailable.as_ref())
             }
             Change::CommitDisruption { disruption, intents } => {
                 self.commit_disruption(index, at, disruption, intents)

@@ -1,5 +1,6 @@
 //! Region, endpoints, credentials, time-outs.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use aws_config::default_provider::credentials::DefaultCredentialsChain;
@@ -19,6 +20,8 @@ const READ: Duration = Duration::from_secs(20);
 /// How long one request that changes something may take. `CreateFleet` of type `instant` launches
 /// before it answers, which takes seconds on a busy day.
 const WRITE: Duration = Duration::from_secs(40);
+/// How long a question to a queue may take, which itself waits 20 s for a message.
+const LISTEN: Duration = Duration::from_secs(30);
 /// Attempts for a read, the first included.
 const READ_ATTEMPTS: u32 = 3;
 /// The Pricing API exists in few regions; this one knows the prices of all of the same partition.
@@ -35,6 +38,8 @@ pub struct Settings {
     pub ssm_endpoint: Option<String>,
     /// Pricing's URL where it is not AWS's own (`AWS_ENDPOINT_URL_PRICING`, `AWS_ENDPOINT_URL`).
     pub pricing_endpoint: Option<String>,
+    /// SQS' URL where it is not AWS's own (`AWS_ENDPOINT_URL_SQS`, `AWS_ENDPOINT_URL`).
+    pub sqs_endpoint: Option<String>,
     /// The metadata service to take credentials from, where it is not the link-local address
     /// (`AWS_EC2_METADATA_SERVICE_ENDPOINT`).
     pub imds_endpoint: Option<String>,
@@ -82,11 +87,18 @@ impl Ec2 {
             .retry_config(reads.clone())
             .region(Region::new(PRICING_REGION));
         pricing.set_endpoint_url(settings.pricing_endpoint.clone());
+        // A message that was handed out, but did not arrive, comes again by itself.
+        let mut sqs = aws_sdk_sqs::config::Builder::from(&shared)
+            .retry_config(RetryConfig::disabled())
+            .timeout_config(timeouts(LISTEN));
+        sqs.set_endpoint_url(settings.sqs_endpoint.clone());
         Self {
             reads: ec2(reads, READ),
             writes: ec2(RetryConfig::disabled(), WRITE),
             ssm: aws_sdk_ssm::Client::from_conf(ssm.build()),
             pricing: aws_sdk_pricing::Client::from_conf(pricing.build()),
+            sqs: aws_sdk_sqs::Client::from_conf(sqs.build()),
+            queue_urls: Arc::default(),
             ec2_is_custom: settings.ec2_endpoint.is_some(),
             pricing_is_custom: settings.pricing_endpoint.is_some(),
             region: settings.region,

@@ -4,6 +4,8 @@
 //! kind says what to do next. Nothing is decided here: what to launch, what to retry and when is
 //! the caller's affair, so calls that change something are never repeated by the SDK.
 
+use std::sync::Arc;
+
 use drover_common::ec2::{Ec2Answer, Ec2Call, Ec2Failure};
 
 mod connect;
@@ -12,12 +14,13 @@ mod failure;
 mod fleet;
 mod instance_type;
 mod price;
+mod queue;
 mod reservation;
 mod template;
 
 pub use connect::{Settings, StaticCredentials};
 
-/// Clients of EC2, SSM and Pricing. Cheap to clone; clones share connections.
+/// Clients of EC2, SSM, Pricing and SQS. Cheap to clone; clones share connections.
 #[derive(Clone, Debug)]
 pub struct Ec2 {
     /// Repeats throttled and failed requests by itself.
@@ -26,6 +29,8 @@ pub struct Ec2 {
     writes: aws_sdk_ec2::Client,
     ssm: aws_sdk_ssm::Client,
     pricing: aws_sdk_pricing::Client,
+    sqs: aws_sdk_sqs::Client,
+    queue_urls: Arc<queue::QueueUrls>,
     region: String,
     /// Whether EC2 is somebody's imitation, which may lack calls.
     ec2_is_custom: bool,
@@ -87,6 +92,13 @@ impl Ec2 {
                 Ec2Answer::CapacityReservations(self.describe_capacity_reservations(terms).await?)
             }
             Ec2Call::GetParameter(name) => Ec2Answer::Parameter(self.get_parameter(name).await?),
+            Ec2Call::ReceiveMessages { queue } => {
+                Ec2Answer::Messages(self.receive_messages(queue).await?)
+            }
+            Ec2Call::DeleteMessages { queue, receipts } => {
+                self.delete_messages(queue, receipts).await?;
+                Ec2Answer::Done
+            }
         })
     }
 }

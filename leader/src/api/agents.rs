@@ -62,9 +62,11 @@ pub(super) async fn reports(
 /// What a node ends by in minutes. Other notices may be in force for weeks.
 fn is_urgent(kind: NoticeKind) -> bool {
     use NoticeKind::{AutoScaling, Maintenance, Problem, Rebalance, Shutdown};
-    use NoticeKind::{SpotHibernate, SpotStop, SpotTerminate};
+    use NoticeKind::{ReservationReclaim, SpotHibernate, SpotStop, SpotTerminate};
     match kind {
-        SpotTerminate | SpotStop | SpotHibernate | AutoScaling | Shutdown => true,
+        SpotTerminate | SpotStop | SpotHibernate | ReservationReclaim | AutoScaling | Shutdown => {
+            true
+        }
         Maintenance | Problem | Rebalance => false,
     }
 }

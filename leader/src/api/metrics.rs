@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
+use drover_common::ec2::QueueEventKind;
 use drover_core::control::Status;
 
 use super::status::dollars;
@@ -20,6 +21,7 @@ pub(super) async fn metrics(State(shared): State<Shared>) -> Result<Response, Ap
     let mut page = Page::default();
     write_cluster(&mut page, &status);
     write_told(&mut page, &status);
+    write_queue(&mut page, &status);
     write_consolidation(&mut page, &status);
     write_raft(&mut page, &shared.group.status(), shared.is_leading());
     page.gauge(
@@ -142,6 +144,25 @@ fn write_told(page: &mut Page, status: &Status) {
         page.line(&format!("{name}_sum"), &[], times.milliseconds as f64 / 1e3);
         page.line(&format!("{name}_count"), &[], times.count);
     }
+}
+
+fn write_queue(page: &mut Page, status: &Status) {
+    let counts = &status.queue;
+    let received = "karpenter_interruption_received_messages_total";
+    page.head(received, "counter", "Messages of the interruption queue, by what they tell.");
+    for kind in QueueEventKind::ALL {
+        let count = counts.received.get(&kind).copied().unwrap_or(0);
+        page.line(received, &[("message_type", kind.name())], count);
+    }
+    page.counter(
+        "karpenter_interruption_deleted_messages_total",
+        "Messages of the interruption queue that were heeded and deleted.",
+        counts.deleted,
+    );
+    let delay = "karpenter_interruption_message_queue_duration_seconds";
+    page.head(delay, "summary", "Time that messages took from EventBridge to here.");
+    page.line(&format!("{delay}_sum"), &[], counts.delays.milliseconds as f64 / 1e3);
+    page.line(&format!("{delay}_count"), &[], counts.delays.count);
 }
 
 fn write_consolidation(page: &mut Page, status: &Status) {

@@ -94,7 +94,7 @@ pub struct Args {
     /// The AWS region.
     #[arg(long, env = "AWS_REGION", default_value = "", value_name = "REGION")]
     pub aws_region: String,
-    /// Where EC2, SSM and Pricing are, if not at AWS.
+    /// Where EC2, SSM, Pricing and SQS are, if not at AWS.
     #[arg(long, env = "AWS_ENDPOINT_URL", value_name = "URL")]
     pub aws_endpoint_url: Option<String>,
     /// Where EC2 is, if not at AWS.
@@ -106,6 +106,9 @@ pub struct Args {
     /// Where Pricing is, if not at AWS.
     #[arg(long, env = "AWS_ENDPOINT_URL_PRICING", value_name = "URL")]
     pub aws_endpoint_url_pricing: Option<String>,
+    /// Where SQS is, if not at AWS.
+    #[arg(long, env = "AWS_ENDPOINT_URL_SQS", value_name = "URL")]
+    pub aws_endpoint_url_sqs: Option<String>,
     /// Where the instance metadata service is, if not at its link-local address.
     #[arg(long, env = "AWS_EC2_METADATA_SERVICE_ENDPOINT", value_name = "URL")]
     pub aws_ec2_metadata_service_endpoint: Option<String>,
@@ -116,6 +119,11 @@ pub struct Args {
     /// The access key's secret.
     #[arg(long, value_name = "SECRET")]
     pub aws_secret_access_key: Option<String>,
+
+    /// An SQS queue, by name or URL, that EventBridge tells of interruptions, state changes and AWS Health
+    /// events. Agents hear of interruptions without one.
+    #[arg(long, env = "INTERRUPTION_QUEUE", default_value = "", value_name = "QUEUE")]
+    pub interruption_queue: String,
 
     /// A batch of pending pods is planned at the latest so long after its first.
     #[arg(long, env = "BATCH_MAX_DURATION", default_value = "1s", value_name = "DURATION")]

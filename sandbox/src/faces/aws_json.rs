@@ -1,4 +1,6 @@
-//! AWS's JSON 1.1 protocol, which SSM and Pricing speak: the operation is in a header.
+//! AWS's JSON protocols (1.0 and 1.1), which SSM, Pricing and SQS speak: the operation is in a header.
+
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
@@ -8,6 +10,7 @@ use axum::response::{IntoResponse, Response};
 use drover_common::ec2::{Ec2Failure, Ec2FailureKind};
 use jiff::Timestamp;
 use serde_json::{Value, json};
+use tokio::time::{Instant, sleep};
 
 use crate::faces::disturb::{Disturbance, disturb, settle};
 use crate::shared::SharedWorld;
@@ -29,6 +32,16 @@ pub(crate) struct Service {
     pub(crate) prefix: &'static str,
     /// Its operations.
     pub(crate) perform: Perform,
+    /// How long an operation waits for what its first answer lacks; `None`: it does not.
+    pub(crate) patience: fn(&str, &Value, &Value) -> Option<Duration>,
+}
+
+/// How often an operation that waits is tried again.
+const AGAIN_AFTER: Duration = Duration::from_millis(50);
+
+/// The patience of operations that do not wait.
+pub(crate) fn never(_operation: &str, _input: &Value, _output: &Value) -> Option<Duration> {
+    None
 }
 
 /// A service's router.
@@ -59,8 +72,17 @@ async fn handle(
     let Ok(input) = serde_json::from_slice(&body) else {
         return refusal(400, "SerializationException", "the body is not JSON");
     };
-    let answer =
-        world.with(|world, now| (service.perform)(&mut world.cloud, &operation, &input, now));
+    let asked_at = Instant::now();
+    let answer = loop {
+        let answer =
+            world.with(|world, now| (service.perform)(&mut world.cloud, &operation, &input, now));
+        let patience =
+            answer.as_ref().ok().and_then(|output| (service.patience)(&operation, &input, output));
+        if patience.is_none_or(|patience| asked_at.elapsed() >= patience) {
+            break answer;
+        }
+        sleep(AGAIN_AFTER).await;
+    };
     let answer = match answer {
         Ok(output) => reply(StatusCode::OK, &output),
         Err(failed) => {

@@ -17,7 +17,10 @@ const PAGE: usize = 100;
 /// Pricing's router.
 pub(crate) fn router(world: SharedWorld) -> Router {
     let prefix = "AWSPriceListService.";
-    aws_json::router(world, Service { face: Face::Pricing, prefix, perform })
+    aws_json::router(
+        world,
+        Service { face: Face::Pricing, prefix, perform, patience: aws_json::never },
+    )
 }
 
 fn perform(

@@ -12,7 +12,10 @@ use crate::world::faults::Face;
 
 /// SSM's router.
 pub(crate) fn router(world: SharedWorld) -> Router {
-    aws_json::router(world, Service { face: Face::Ssm, prefix: "AmazonSSM.", perform })
+    aws_json::router(
+        world,
+        Service { face: Face::Ssm, prefix: "AmazonSSM.", perform, patience: aws_json::never },
+    )
 }
 
 fn perform(

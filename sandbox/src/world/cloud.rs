@@ -7,7 +7,8 @@
 use std::collections::BTreeMap;
 
 use drover_common::ec2::{
-    Ec2Answer, Ec2Call, Ec2Failure, Ec2FailureKind, FleetAnswer, FleetRequest, InstanceState, Tags,
+    Ec2Answer, Ec2Call, Ec2Failure, Ec2FailureKind, FleetAnswer, FleetRequest, InstanceState,
+    QueueMessage, Tags,
 };
 use drover_common::id::InstanceId;
 use drover_common::instance_type::{CapacityType, InstanceTypeFacts};
@@ -25,6 +26,7 @@ mod instance;
 mod market;
 mod network;
 mod notice;
+mod queue;
 mod reservation;
 mod template;
 mod throttle;
@@ -45,6 +47,7 @@ use image::Images;
 use instance::{after, asked_for};
 use market::Market;
 use network::Network;
+use queue::Queue;
 use reservation::Reservations;
 use template::Templates;
 use throttle::Throttle;
@@ -104,6 +107,7 @@ pub struct Cloud {
     tokens: BTreeMap<String, (FleetRequest, FleetAnswer)>,
     throttle: Throttle,
     doomed: Doomed,
+    queue: Queue,
     books: Books,
     /// Micro-dollars spent on instances that are forgotten by now.
     spent: u64,
@@ -136,6 +140,7 @@ impl Cloud {
             images,
             random: random.fork(),
             request_ids: random.fork(),
+            queue: Queue::new(random.fork()),
             templates: Templates::default(),
             reservations: Reservations::default(),
             instances: BTreeMap::new(),
@@ -210,6 +215,14 @@ impl Cloud {
             Ec2Call::DescribeCapacityReservations(terms) => {
                 Ec2Answer::CapacityReservations(self.matching_reservations(terms))
             }
+            Ec2Call::ReceiveMessages { queue } => {
+                let hidden_for = SignedDuration::from_secs(20);
+                Ec2Answer::Messages(self.receive_messages(queue, 10, hidden_for, now)?)
+            }
+            Ec2Call::DeleteMessages { queue, receipts } => {
+                self.delete_messages(queue, receipts)?;
+                Ec2Answer::Done
+            }
             Ec2Call::DescribeAvailabilityZones => {
                 Ec2Answer::Zones(self.zones().map(|zone| (zone.name, zone.id)).collect())
             }
@@ -277,6 +290,51 @@ impl Cloud {
         Ok(())
     }
 
+    /// Up to `most` messages of a queue, hidden from the next for a while.
+    ///
+    /// # Errors
+    /// There is no such queue.
+    pub(crate) fn receive_messages(
+        &mut self,
+        queue: &str,
+        most: usize,
+        hidden_for: SignedDuration,
+        now: Timestamp,
+    ) -> Result<Vec<QueueMessage>, Ec2Failure> {
+        self.queue_named(queue)?;
+        Ok(self.queue.receive(most, hidden_for, now))
+    }
+
+    /// Deletes messages by their receipts.
+    ///
+    /// # Errors
+    /// There is no such queue.
+    pub(crate) fn delete_messages(
+        &mut self,
+        queue: &str,
+        receipts: &[String],
+    ) -> Result<(), Ec2Failure> {
+        self.queue_named(queue)?;
+        self.queue.delete(receipts);
+        Ok(())
+    }
+
+    /// The name of a queue that is told by name or URL.
+    ///
+    /// # Errors
+    /// There is no such queue: the one there is bears the cluster's name.
+    pub(crate) fn queue_named<'a>(&self, queue: &'a str) -> Result<&'a str, Ec2Failure> {
+        let name = queue.rsplit('/').next().unwrap_or(queue);
+        if name == self.options.cluster {
+            return Ok(name);
+        }
+        Err(Ec2Failure {
+            kind: Ec2FailureKind::NotFound,
+            code: "com.amazonaws.sqs#QueueDoesNotExist".to_owned(),
+            message: format!("queue {name}: it does not exist"),
+        })
+    }
+
     /// Lets everything happen that is due at `now`.
     pub fn tick(&mut self, now: Timestamp) {
         self.end_reservations(now);
@@ -307,6 +365,7 @@ impl Cloud {
                 _ => {}
             }
         }
+        self.queue.follow(&self.options.region, &self.instances, now);
         for id in forgotten {
             if let Some(instance) = self.instances.remove(&id) {
                 self.spent = self.spent.saturating_add(instance.cost(now));

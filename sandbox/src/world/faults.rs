@@ -16,6 +16,8 @@ pub enum Face {
     Ssm,
     /// Pricing.
     Pricing,
+    /// SQS.
+    Sqs,
     /// The instances' metadata service.
     Imds,
     /// The nodes' kubelets.

@@ -42,12 +42,13 @@ pub(crate) fn now() -> Timestamp {
 }
 
 /// A client of an imitation; any key will do.
-pub(crate) async fn connect(ec2: &str, ssm: &str, pricing: &str) -> Ec2 {
+pub(crate) async fn connect([ec2, ssm, pricing, sqs]: [&str; 4]) -> Ec2 {
     Ec2::connect(Settings {
         region: "us-east-1".to_owned(),
         ec2_endpoint: Some(ec2.to_owned()),
         ssm_endpoint: Some(ssm.to_owned()),
         pricing_endpoint: Some(pricing.to_owned()),
+        sqs_endpoint: Some(sqs.to_owned()),
         imds_endpoint: None,
         credentials: Some(StaticCredentials {
             access_key_id: "AKIDTEST".to_owned(),

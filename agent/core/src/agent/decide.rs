@@ -38,6 +38,7 @@ impl Agent {
             | NoticeKind::SpotStop
             | NoticeKind::SpotHibernate
             | NoticeKind::AutoScaling
+            | NoticeKind::ReservationReclaim
             | NoticeKind::Shutdown => true,
             // What a recommendation is worth is the leaders' decision.
             NoticeKind::Rebalance => false,
@@ -59,6 +60,7 @@ impl Agent {
             NoticeKind::SpotHibernate | NoticeKind::Problem | NoticeKind::Rebalance => false,
             NoticeKind::SpotTerminate
             | NoticeKind::SpotStop
+            | NoticeKind::ReservationReclaim
             | NoticeKind::Maintenance
             | NoticeKind::AutoScaling
             | NoticeKind::Shutdown => true,

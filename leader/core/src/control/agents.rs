@@ -11,7 +11,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::Control;
 use super::drain_news::{AgentCounts, Told};
-use crate::command::{Change, UnavailableOffering};
+use crate::command::{Change, NoticeSource, UnavailableOffering};
 use crate::state::{Stage, State};
 
 /// An agent that has said nothing for so long, on a node that is gone, is gone, too.
@@ -198,39 +198,36 @@ impl Control {
         if !self.concerns(state, report, notice) || is_recorded(state, notice) {
             return false;
         }
-        let claim = state.claim_of_instance(&notice.instance).map(|(_, claim)| claim);
-        let instance = claim.and_then(|claim| claim.instance.as_ref());
-        let shuns = notice.kind.passes_budgets()
-            || (notice.kind == NoticeKind::Rebalance
-                && self.follows_rebalance(claim.and_then(|claim| claim.nodepool.as_ref())));
-        let until = now.checked_add(self.settings.unavailable_for).unwrap_or(now);
-        let unavailable = instance.filter(|_| shuns).map(|instance| UnavailableOffering {
+        let change = Change::RecordNotice {
+            node: Some(report.node.clone()),
+            notice: notice.clone(),
+            unavailable: self.shunned(state, notice, now),
+            source: NoticeSource::Agent,
+        };
+        let (reason, words) = words_of(notice.kind);
+        self.node_event(&report.node, reason, words, true, now);
+        self.propose(change, now)
+    }
+
+    /// The offering that EC2 takes back, where a notice tells of a shortage that counts.
+    pub(super) fn shunned(
+        &self,
+        state: &State,
+        notice: &Notice,
+        now: Timestamp,
+    ) -> Option<UnavailableOffering> {
+        let (_, claim) = state.claim_of_instance(&notice.instance)?;
+        let follows = || self.follows_rebalance(claim.nodepool.as_ref());
+        let shuns =
+            notice.kind.passes_budgets() || (notice.kind == NoticeKind::Rebalance && follows());
+        let instance = claim.instance.as_ref().filter(|_| shuns)?;
+        Some(UnavailableOffering {
             instance_type: instance.instance_type.clone(),
             zone: instance.zone.clone(),
             capacity_type: instance.capacity_type,
             reservation: instance.reservation.clone(),
-            until,
-        });
-        let change =
-            Change::RecordNotice { node: report.node.clone(), notice: notice.clone(), unavailable };
-        if notice.kind == NoticeKind::Rebalance {
-            self.node_event(
-                &report.node,
-                "SpotRebalanceRecommendation",
-                "Spot rebalance recommendation was triggered",
-                true,
-                now,
-            );
-        } else {
-            self.node_event(
-                &report.node,
-                "SpotInterrupted",
-                "Spot interruption warning was triggered",
-                true,
-                now,
-            );
-        }
-        self.propose(change, now)
+            until: now.checked_add(self.settings.unavailable_for).unwrap_or(now),
+        })
     }
 
     /// Puts measured use into the log where it is news, all nodes in one entry.
@@ -326,6 +323,30 @@ fn complete(before: Option<&Agent>, report: &Report) -> (Option<UsageDigest>, Op
     }
     let whole = UsageDigest { pods: pods.into_values().collect(), ..told.clone() };
     (Some(whole), Some(report.sequence))
+}
+
+/// What is told of a notice on its Node. The reasons are Karpenter's where it knows the kind.
+pub(super) fn words_of(kind: NoticeKind) -> (&'static str, &'static str) {
+    match kind {
+        NoticeKind::SpotTerminate | NoticeKind::SpotStop | NoticeKind::SpotHibernate => {
+            ("SpotInterrupted", "Spot interruption warning was triggered")
+        }
+        NoticeKind::Rebalance => {
+            ("SpotRebalanceRecommendation", "Spot rebalance recommendation was triggered")
+        }
+        NoticeKind::ReservationReclaim => (
+            "CapacityReservationInterrupted",
+            "Capacity reservation interruption warning was triggered",
+        ),
+        NoticeKind::Maintenance => ("InstanceUnhealthy", "Scheduled maintenance was announced"),
+        NoticeKind::AutoScaling => {
+            ("InstanceTerminating", "The Auto Scaling group terminates the instance")
+        }
+        NoticeKind::Shutdown => ("InstanceStopping", "The operating system shuts down"),
+        NoticeKind::Problem => {
+            ("InstanceUnhealthy", "The Node bears a condition that says it is broken")
+        }
+    }
 }
 
 fn is_recorded(state: &State, notice: &Notice) -> bool {

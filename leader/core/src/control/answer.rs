@@ -40,6 +40,8 @@ impl Control {
                     self.take_live_check(id, answer, now);
                 }
             }
+            CallKey::ReceiveMessages => self.take_messages(outcome, now),
+            CallKey::DeleteMessages => self.take_messages_deleted(&call, &outcome),
             CallKey::DescribeIntent(intent) => self.take_intent_read(intent, outcome, now),
             CallKey::CreateLaunchTemplate(intent) => self.take_template(intent, &outcome),
             CallKey::Launch(intent) => self.take_fleet(intent, outcome),
@@ -192,6 +194,8 @@ fn subject(key: &CallKey) -> String {
         CallKey::Lease => "the lease".to_owned(),
         CallKey::Discover(what) => what.clone(),
         CallKey::DescribeInstances => "reading the cluster's instances".to_owned(),
+        CallKey::ReceiveMessages => "reading the interruption queue".to_owned(),
+        CallKey::DeleteMessages => "deleting messages of the interruption queue".to_owned(),
         CallKey::DescribeInstance(id) => format!("reading instance {id}"),
         CallKey::DescribeIntent(id) => format!("reading the instances of intent {id}"),
         CallKey::CreateLaunchTemplate(id) => format!("the launch template of intent {id}"),

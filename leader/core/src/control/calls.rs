@@ -32,6 +32,10 @@ pub enum CallKey {
     Discover(String),
     /// All instances of the cluster.
     DescribeInstances,
+    /// Messages of the interruption queue.
+    ReceiveMessages,
+    /// The end of messages that were heeded.
+    DeleteMessages,
     /// One instance, asked for by id.
     DescribeInstance(InstanceId),
     /// The instances of an intent, asked for by tag.

@@ -12,7 +12,7 @@ use super::Control;
 use super::calls::CallKey;
 use crate::state::State;
 
-/// How often instances are read while one is being terminated.
+/// How often instances are read while one is being terminated, or something happened to one.
 const TERMINATION_POLL: SignedDuration = SignedDuration::from_secs(2);
 
 /// The last read of all instances.
@@ -20,6 +20,8 @@ const TERMINATION_POLL: SignedDuration = SignedDuration::from_secs(2);
 pub(super) struct CloudView {
     instances: BTreeMap<InstanceId, Instance>,
     read_at: Option<Timestamp>,
+    /// When the last read that was answered was asked for.
+    read_as_of: Option<Timestamp>,
     asked_at: Option<Timestamp>,
     /// Instances of claims that a read did not show, and the first read that did not.
     missing_since: BTreeMap<InstanceId, Timestamp>,
@@ -41,11 +43,17 @@ impl CloudView {
         self.instances.values()
     }
 
+    /// Whether all instances were read by a call that was made after `since`.
+    pub(super) fn is_read_since(&self, since: Timestamp) -> bool {
+        self.read_as_of.is_some_and(|at| at > since)
+    }
+
     /// Takes in a read of all instances.
     pub(super) fn record_all(&mut self, state: &State, read: Vec<Instance>, now: Timestamp) {
         self.instances = read.into_iter().map(|i| (i.instance.clone(), i)).collect();
         self.read_at = Some(now);
         let asked_at = self.asked_at.unwrap_or(now);
+        self.read_as_of = Some(asked_at);
         let instances = &self.instances;
         self.missing_since.retain(|id, _| !instances.contains_key(id));
         self.missing_at.retain(|id, _| !instances.contains_key(id));
@@ -74,13 +82,11 @@ impl CloudView {
 }
 
 impl Control {
-    /// Reads all instances of the cluster: at once, then by interval, faster while some are ending.
+    /// Reads all instances of the cluster: at once, then by interval, faster while some are ending or are
+    /// said to.
     pub(super) fn read_instances(&mut self, state: &State, now: Timestamp) {
-        let interval = if state.terminations.is_empty() {
-            self.settings.instance_refresh
-        } else {
-            TERMINATION_POLL
-        };
+        let hurries = !state.terminations.is_empty() || self.queue_wants_read(state, now);
+        let interval = if hurries { TERMINATION_POLL } else { self.settings.instance_refresh };
         let due = self.cloud.asked_at.is_none_or(|at| now.duration_since(at) >= interval);
         if !due {
             return;

@@ -45,7 +45,7 @@ pub struct Times {
 }
 
 impl Times {
-    fn add(&mut self, took: SignedDuration) {
+    pub(super) fn add(&mut self, took: SignedDuration) {
         let milliseconds = u64::try_from(took.as_millis()).unwrap_or(0);
         self.count = self.count.saturating_add(1);
         self.milliseconds = self.milliseconds.saturating_add(milliseconds);

@@ -87,9 +87,7 @@ impl Control {
             return None;
         }
         if let Some(notice) = state.hard_notice(name) {
-            let words =
-                format!("{:?} notice read by the agent of {}", notice.notice.kind, notice.node);
-            return Some((DisruptionReason::Interruption, words));
+            return Some((DisruptionReason::Interruption, notice.describe()));
         }
         let instance = record.instance.as_ref().and_then(|instance| self.cloud.get(&instance.id));
         if let Some(instance) = instance

@@ -63,6 +63,8 @@ pub struct Settings {
     pub rebalance_rest: SignedDuration,
     /// How often measured use is put into the log.
     pub usage_interval: SignedDuration,
+    /// The name or URL of an SQS queue that EventBridge tells of instances; `None`: there is none.
+    pub interruption_queue: Option<String>,
     /// Karpenter's lease; `None` where leader election is disabled.
     pub lease: Option<LeaseSettings>,
 }
@@ -123,6 +125,7 @@ impl Default for Settings {
             nominated_for: SignedDuration::from_secs(20),
             rebalance_rest: SignedDuration::from_mins(30),
             usage_interval: SignedDuration::from_secs(10),
+            interruption_queue: None,
             lease: Some(LeaseSettings::default()),
         }
     }

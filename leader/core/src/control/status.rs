@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::drain_news::AgentCounts;
-use super::{ConsolidationCounts, Control};
+use super::{ConsolidationCounts, Control, QueueCounts};
 use crate::planner::{LeftAlone, PlanReport, RepackReport};
 use crate::state::{Stage, State};
 use crate::view::ViewCounts;
@@ -44,6 +44,8 @@ pub struct Status {
     pub agents: usize,
     /// What agents told of notices and drains since this replica began to lead.
     pub told: AgentCounts,
+    /// What the interruption queue told.
+    pub queue: QueueCounts,
     /// Pods on nodes that drain now.
     pub draining_pods: usize,
     /// The last plan in numbers.
@@ -130,6 +132,7 @@ impl Control {
                 .fold(0, |sum, claim| sum.saturating_add(claim.hourly_price_micro)),
             agents: self.agents.live(now, self.settings.agent_silence),
             told: self.agent_counts().clone(),
+            queue: self.queue.counts().clone(),
             draining_pods: self.agents.draining_pods(now, self.settings.agent_silence),
             last_plan: self.provisioning.last_report().cloned(),
             last_repack: self.consolidation.report().cloned(),

@@ -8,6 +8,7 @@ mod consolidating;
 mod doubt;
 mod launching;
 mod leaving;
+mod queue;
 mod rebalancing;
 mod reserving;
 mod rig;

@@ -1,4 +1,4 @@
-//! Notices that agents read.
+//! Notices that agents read, or the interruption queue tells of.
 
 use drover_common::id::{NodeClaimName, NodeName};
 use drover_common::protocol::Notice;
@@ -6,25 +6,44 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::{Applied, State, seconds_between};
-use crate::command::UnavailableOffering;
+use crate::command::{NoticeSource, UnavailableOffering};
 use crate::journal::Decision;
 
 /// Seconds a notice is kept after its deadline (or its detection, where there is none): an instance
 /// is gone by then, or the notice was withdrawn.
 const KEPT_SECONDS: i64 = 3_600;
 
-/// A notice and who read it.
+/// What the queue tells anew after so many seconds is another event, not the one that is known.
+const QUEUE_NEWS_SECONDS: i64 = 600;
+
+/// A notice and who tells of it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NoticeRecord {
-    /// The Node whose agent read it.
-    pub node: NodeName,
+    /// Its instance's Node, as far as it was known.
+    #[serde(default)]
+    pub node: Option<NodeName>,
     /// The notice.
     pub notice: Notice,
+    /// Who tells of it.
+    #[serde(default)]
+    pub source: NoticeSource,
     /// When it was proposed.
     pub recorded_at: Timestamp,
 }
 
 impl NoticeRecord {
+    /// It and its source, for people.
+    pub fn describe(&self) -> String {
+        let kind = self.notice.kind.name();
+        match (self.source, &self.node) {
+            (NoticeSource::Agent, Some(node)) => {
+                format!("{kind} notice, read by the agent of {node}")
+            }
+            (NoticeSource::Agent, None) => format!("{kind} notice, read by the node's agent"),
+            (NoticeSource::Queue, _) => format!("{kind} notice, told by the interruption queue"),
+        }
+    }
+
     pub(super) fn is_over(&self, at: Timestamp) -> bool {
         let end = self.notice.deadline.unwrap_or(self.notice.detected_at).max(self.recorded_at);
         seconds_between(end, at) > KEPT_SECONDS
@@ -36,17 +55,26 @@ impl State {
         &mut self,
         index: u64,
         at: Timestamp,
-        node: &NodeName,
+        told: (Option<&NodeName>, NoticeSource),
         notice: &Notice,
         unavailable: Option<&UnavailableOffering>,
     ) -> Applied {
+        let (node, source) = told;
         let known = self.notices.get(&notice.instance).and_then(|kinds| kinds.get(&notice.kind));
-        if known.is_some_and(|record| {
-            record.notice.boot == notice.boot && record.notice.deadline == notice.deadline
-        }) {
+        let unchanged = match source {
+            NoticeSource::Agent => known.is_some_and(|record| {
+                record.notice.boot == notice.boot && record.notice.deadline == notice.deadline
+            }),
+            NoticeSource::Queue => {
+                !self.instances.contains_key(&notice.instance) || self.knows_of(notice, at)
+            }
+        };
+        if unchanged {
             return Applied::Unchanged;
         }
-        let record = NoticeRecord { node: node.clone(), notice: notice.clone(), recorded_at: at };
+        let record =
+            NoticeRecord { node: node.cloned(), notice: notice.clone(), source, recorded_at: at };
+        let why = record.describe();
         self.notices.entry(notice.instance.clone()).or_default().insert(notice.kind, record);
         if let Some(offering) = unavailable {
             self.record_unavailable(at, std::slice::from_ref(offering));
@@ -56,7 +84,7 @@ impl State {
             index,
             at,
             verb: "record-notice".to_owned(),
-            subjects: [Some(node.to_string()), Some(notice.instance.to_string()), claim]
+            subjects: [node.map(ToString::to_string), Some(notice.instance.to_string()), claim]
                 .into_iter()
                 .flatten()
                 .collect(),
@@ -65,10 +93,23 @@ impl State {
                 .map(|deadline| format!("deadline {deadline}"))
                 .into_iter()
                 .collect(),
-            why: format!("the node's agent read a {:?} notice", notice.kind),
+            why,
             ..Decision::default()
         });
         Applied::Done
+    }
+
+    /// Whether what the queue tells is known. What the node itself reads is not replaced by what comes to
+    /// the queue later, unless that tells of another time altogether.
+    pub(crate) fn knows_of(&self, notice: &Notice, at: Timestamp) -> bool {
+        let known = self.notices.get(&notice.instance).and_then(|kinds| kinds.get(&notice.kind));
+        known.is_some_and(|record| match record.source {
+            NoticeSource::Queue => record.notice.deadline == notice.deadline,
+            NoticeSource::Agent => {
+                let end = record.notice.deadline.unwrap_or(record.notice.detected_at);
+                seconds_between(end, at) <= QUEUE_NEWS_SECONDS
+            }
+        })
     }
 
     /// The hard notice in force for a claim's instance: EC2 will take or stop it.

@@ -8,8 +8,8 @@ use serde_json::json;
 
 use super::*;
 use crate::command::{
-    AdoptedClaim, ClaimInstance, ClaimLaunch, ClaimPlan, Disruption, DisruptionReason, PlannedNode,
-    UnavailableOffering,
+    AdoptedClaim, ClaimInstance, ClaimLaunch, ClaimPlan, Disruption, DisruptionReason,
+    NoticeSource, PlannedNode, UnavailableOffering,
 };
 
 fn at(second: i64) -> Timestamp {
@@ -324,9 +324,10 @@ fn any_unavailable() -> impl Strategy<Value = UnavailableOffering> {
 
 fn any_notice() -> impl Strategy<Value = Change> {
     let kind = prop::sample::select(vec![NoticeKind::SpotTerminate, NoticeKind::Rebalance]);
-    (any_instance(), kind, prop::option::of(any_unavailable())).prop_map(
-        |(instance, kind, unavailable)| Change::RecordNotice {
-            node: "node-1".into(),
+    let source = prop::sample::select(vec![NoticeSource::Agent, NoticeSource::Queue]);
+    (any_instance(), kind, prop::option::of(any_unavailable()), source).prop_map(
+        |(instance, kind, unavailable, source)| Change::RecordNotice {
+            node: Some("node-1".into()),
             notice: Notice {
                 kind,
                 instance,
@@ -335,6 +336,7 @@ fn any_notice() -> impl Strategy<Value = Change> {
                 detected_at: at(0),
             },
             unavailable,
+            source,
         },
     )
 }

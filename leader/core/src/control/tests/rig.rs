@@ -38,6 +38,10 @@ pub(super) struct Rig {
     pub(super) fail: Option<fn(&Call) -> bool>,
     /// Delete every launch template just before the next fleet.
     pub(super) sweep_before_fleet: bool,
+    /// The log takes no command.
+    pub(super) refuses_proposals: bool,
+    /// Messages of the queue can't be deleted.
+    pub(super) fails_deletes: bool,
 }
 
 pub(super) fn settings() -> Settings {
@@ -75,6 +79,8 @@ impl Rig {
             rejected: Vec::new(),
             fail: None,
             sweep_before_fleet: false,
+            refuses_proposals: false,
+            fails_deletes: false,
         };
         rig.lead();
         rig
@@ -97,6 +103,7 @@ impl Rig {
             let effects = self.control.step(&self.state, input, self.world.now);
             for effect in effects {
                 match effect {
+                    Effect::Propose(_) if self.refuses_proposals => {}
                     Effect::Propose(command) => self.apply(&command),
                     Effect::Call { key, call } => {
                         self.calls += 1;
@@ -121,6 +128,13 @@ impl Rig {
         if matches!(call, Call::Ec2(Ec2Call::CreateFleet(_))) && self.sweep_before_fleet {
             self.sweep_before_fleet = false;
             self.world.templates.clear();
+        }
+        if matches!(call, Call::Ec2(Ec2Call::DeleteMessages { .. })) && self.fails_deletes {
+            return Outcome::Ec2(Err(Ec2Failure {
+                kind: Ec2FailureKind::Unauthorized,
+                code: "AccessDenied".to_owned(),
+                message: "by design".to_owned(),
+            }));
         }
         let outcome = self.world.execute(call);
         if !self.fail.is_some_and(|fails| fails(call)) {

@@ -14,7 +14,8 @@ use drover_common::call::{
 use drover_common::cluster::{ClusterEvent, ClusterObject, ObjectKey};
 use drover_common::ec2::{
     Ec2Answer, Ec2Call, Ec2Failure, Ec2FailureKind, FleetAnswer, FleetError, FleetRequest,
-    Instance, InstanceQuery, InstanceState, LaunchTemplate, LaunchedInstance, ReservationUse, Tags,
+    Instance, InstanceQuery, InstanceState, LaunchTemplate, LaunchedInstance, QueueMessage,
+    ReservationUse, Tags,
 };
 use drover_common::id::{InstanceId, provider_id};
 use drover_common::labels;
@@ -46,6 +47,11 @@ pub(super) struct World {
     pub(super) overuses: usize,
     /// How often reservations were read.
     pub(super) reservation_reads: usize,
+    /// Messages of the interruption queue: receipt, body, and whether it was handed out.
+    pub(super) queue: Vec<(String, String, bool)>,
+    sent: usize,
+    /// How often all instances were read.
+    pub(super) instance_reads: usize,
     /// Terminate calls, by instance.
     pub(super) terminated: Vec<InstanceId>,
     /// Nodes whose kubelet is up stay so until their instance ends.
@@ -285,10 +291,43 @@ impl World {
         Ok(Value::Null)
     }
 
+    /// Puts a message into the interruption queue.
+    pub(super) fn send(&mut self, body: &str) {
+        self.sent += 1;
+        let receipt = format!("receipt-{}", self.sent);
+        self.queue.push((receipt, body.to_owned(), false));
+    }
+
+    /// Messages that were handed out and not deleted are handed out again.
+    pub(super) fn show_queue_again(&mut self) {
+        for (_, _, handed_out) in &mut self.queue {
+            *handed_out = false;
+        }
+    }
+
     fn ec2(&mut self, call: &Ec2Call) -> Result<Ec2Answer, Ec2Failure> {
         Ok(match call {
             Ec2Call::CreateFleet(request) => Ec2Answer::Fleet(self.create_fleet(request)?),
-            Ec2Call::DescribeInstances(query) => Ec2Answer::Instances(self.describe(query)),
+            Ec2Call::DescribeInstances(query) => {
+                self.instance_reads += usize::from(query.instances.is_empty());
+                Ec2Answer::Instances(self.describe(query))
+            }
+            Ec2Call::ReceiveMessages { .. } => {
+                let shown = self.queue.iter_mut().filter(|(_, _, handed_out)| !handed_out);
+                let messages = shown.map(|(receipt, body, handed_out)| {
+                    *handed_out = true;
+                    QueueMessage {
+                        id: receipt.clone(),
+                        receipt: receipt.clone(),
+                        body: body.clone(),
+                    }
+                });
+                Ec2Answer::Messages(messages.collect())
+            }
+            Ec2Call::DeleteMessages { receipts, .. } => {
+                self.queue.retain(|(receipt, ..)| !receipts.contains(receipt));
+                Ec2Answer::Done
+            }
             Ec2Call::TerminateInstances(ids) => {
                 for id in ids {
                     self.terminated.push(id.clone());

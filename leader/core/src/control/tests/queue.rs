@@ -1,0 +1,240 @@
+//! What the interruption queue tells is heeded, once, and then deleted.
+
+use drover_common::call::Call;
+use drover_common::ec2::{Ec2Call, InstanceState, QueueEventKind};
+use drover_common::protocol::NoticeKind;
+use jiff::SignedDuration;
+use serde_json::json;
+
+use super::super::*;
+use super::rig::*;
+use crate::command::{DisruptionReason, NoticeSource};
+use crate::state::Stage;
+
+/// A leader that listens to a queue, and two nodes with pods.
+fn listening() -> Rig {
+    let mut rig = Rig::new();
+    rig.control.settings.interruption_queue = Some("test".to_owned());
+    rig.world.add_pods("web", 2, 800);
+    rig.run(10);
+    rig
+}
+
+fn send(rig: &mut Rig, source: &str, kind: &str, age: i64, detail: serde_json::Value) {
+    let time = rig.world.now - SignedDuration::from_secs(age);
+    let body = json!({"source": source, "detail-type": kind, "time": time, "detail": detail});
+    rig.world.send(&body.to_string());
+}
+
+const SPOT: &str = "EC2 Spot Instance Interruption Warning";
+const STATE: &str = "EC2 Instance State-change Notification";
+
+fn first(rig: &Rig) -> String {
+    rig.world.running_instances()[0].instance.to_string()
+}
+
+fn counts(rig: &Rig) -> QueueCounts {
+    rig.control.status(&rig.state, rig.world.now).queue
+}
+
+#[test]
+fn a_spot_warning_makes_a_node_leave_and_is_deleted_once_it_is_logged() {
+    let mut rig = listening();
+    let doomed = first(&rig);
+    let detail = json!({"instance-id": doomed, "instance-action": "terminate"});
+    send(&mut rig, "aws.ec2", SPOT, 3, detail.clone());
+    send(&mut rig, "aws.ec2", SPOT, 3, detail);
+    rig.run(1);
+    let record = &rig.state.notices[&doomed.as_str().into()][&NoticeKind::SpotTerminate];
+    assert_eq!(record.source, NoticeSource::Queue);
+    assert_eq!(rig.state.unavailable.len(), 1, "what EC2 takes back is not bought again at once");
+    rig.run(1);
+    let leaving = rig.state.claims.values().filter(|claim| claim.stage > Stage::Initialized);
+    assert_eq!(leaving.count(), 1);
+    let reasons = rig.state.disruptions.values().map(|record| record.disruption.reason);
+    assert_eq!(reasons.collect::<Vec<_>>(), [DisruptionReason::Interruption]);
+    assert!(rig.world.queue.is_empty(), "both are deleted");
+    let counts = counts(&rig);
+    assert_eq!(counts.received[&QueueEventKind::SpotInterrupted], 2);
+    assert_eq!((counts.deleted, counts.delays.count), (2, 2));
+    assert!(counts.delays.milliseconds >= 6_000);
+    rig.run(120);
+    rig.check_settled();
+}
+
+#[test]
+fn what_the_log_does_not_take_is_not_deleted() {
+    let mut rig = listening();
+    let detail = json!({"instance-id": first(&rig), "instance-action": "terminate"});
+    send(&mut rig, "aws.ec2", SPOT, 0, detail);
+    rig.refuses_proposals = true;
+    rig.run(3);
+    assert_eq!(rig.world.queue.len(), 1);
+    // Another leader is handed it out again.
+    rig.refuses_proposals = false;
+    rig.lead();
+    rig.control.settings.interruption_queue = Some("test".to_owned());
+    rig.world.show_queue_again();
+    rig.run(2);
+    assert!(rig.world.queue.is_empty());
+    assert_eq!(rig.state.notices.len(), 1);
+}
+
+#[test]
+fn what_an_agent_read_is_not_replaced() {
+    let mut rig = listening();
+    let instance = rig.world.running_instances()[0].instance.clone();
+    let report = rig.report(&instance, Some(NoticeKind::SpotTerminate));
+    rig.step(Input::Report(Box::new(report)));
+    let detail = json!({"instance-id": instance, "instance-action": "terminate"});
+    send(&mut rig, "aws.ec2", SPOT, 0, detail);
+    rig.run(2);
+    let record = &rig.state.notices[&instance][&NoticeKind::SpotTerminate];
+    assert_eq!(record.source, NoticeSource::Agent);
+    assert!(rig.world.queue.is_empty());
+}
+
+#[test]
+fn a_state_change_has_instances_read_until_ec2_shows_it() {
+    let mut rig = listening();
+    rig.run(60);
+    let stopped = rig.world.running_instances()[0].instance.clone();
+    let reads = rig.world.instance_reads;
+    rig.run(2);
+    assert_eq!(rig.world.instance_reads, reads, "it is not long since the last one");
+    send(&mut rig, "aws.ec2", STATE, 0, json!({"instance-id": stopped, "state": "stopping"}));
+    send(&mut rig, "aws.ec2", STATE, 0, json!({"instance-id": "i-other", "state": "stopping"}));
+    rig.run(6);
+    let asked = rig.world.instance_reads - reads;
+    assert!((3..=4).contains(&asked), "every two seconds, not {asked} times");
+    rig.world.instances.get_mut(&stopped).unwrap().state = InstanceState::Stopping;
+    rig.run(4);
+    let leaving = rig.state.claims.values().filter(|claim| claim.stage > Stage::Initialized);
+    assert_eq!(leaving.count(), 1);
+    rig.run(40);
+    assert!(rig.world.queue.is_empty());
+    let reads = rig.world.instance_reads;
+    send(&mut rig, "aws.ec2", STATE, 0, json!({"instance-id": "i-other", "state": "stopping"}));
+    rig.run(5);
+    assert_eq!(rig.world.instance_reads, reads, "of others' instances nothing is asked");
+}
+
+#[test]
+fn what_is_told_of_an_instance_before_its_launch_is_recorded_is_kept_until_then() {
+    let mut rig = Rig::new();
+    rig.control.settings.interruption_queue = Some("test".to_owned());
+    rig.run(2);
+    // The launch's answer is lost: the instance is there, and the log does not know.
+    rig.fail = Some(|call| matches!(call, Call::Ec2(Ec2Call::CreateFleet(_))));
+    rig.world.add_pods("web", 1, 800);
+    while rig.world.instances.is_empty() {
+        rig.run(1);
+    }
+    let doomed = first(&rig);
+    let unknown = rig.state.claim_of_instance(&doomed.as_str().into()).is_none();
+    assert!(unknown, "its launch is not recorded yet");
+    send(&mut rig, "aws.ec2", SPOT, 0, json!({"instance-id": doomed}));
+    rig.run(20);
+    assert!(rig.state.notices.contains_key(&doomed.as_str().into()));
+    assert!(rig.world.queue.is_empty());
+}
+
+#[test]
+fn what_concerns_nobody_is_deleted_once_ec2_was_read() {
+    let mut rig = listening();
+    rig.run(60);
+    send(&mut rig, "aws.ec2", SPOT, 0, json!({"instance-id": "i-other"}));
+    rig.run(25);
+    assert_eq!(rig.world.queue.len(), 1, "it may be one that is about to be known");
+    rig.run(40);
+    assert!(rig.world.queue.is_empty());
+    assert!(rig.state.notices.is_empty());
+}
+
+#[test]
+fn where_nothing_can_be_deleted_the_queue_is_heeded_all_the_same() {
+    let mut rig = listening();
+    rig.fails_deletes = true;
+    for _ in 0..250 {
+        send(&mut rig, "aws.ec2", "EC2 Fleet Instance Change", 0, json!({}));
+    }
+    rig.run(30);
+    let detail = json!({"instance-id": first(&rig)});
+    send(&mut rig, "aws.ec2", SPOT, 0, detail);
+    for _ in 0..20 {
+        rig.world.show_queue_again();
+        rig.run(20);
+    }
+    assert_eq!(rig.state.notices.len(), 1);
+    assert_eq!(rig.world.queue.len(), 251);
+    let problems = rig.control.status(&rig.state, rig.world.now).problems;
+    assert!(problems.keys().any(|subject| subject.contains("deleting messages")), "{problems:?}");
+}
+
+#[test]
+fn an_agent_has_the_last_word_and_a_later_event_is_another() {
+    let mut rig = listening();
+    let instance = rig.world.running_instances()[0].instance.clone();
+    send(
+        &mut rig,
+        "aws.ec2",
+        "EC2 Instance Rebalance Recommendation",
+        0,
+        json!({"instance-id": instance}),
+    );
+    rig.run(1);
+    let source = |rig: &Rig| rig.state.notices[&instance][&NoticeKind::Rebalance].source;
+    assert_eq!(source(&rig), NoticeSource::Queue);
+    let report = rig.report(&instance, Some(NoticeKind::Rebalance));
+    rig.step(Input::Report(Box::new(report)));
+    rig.run(1);
+    assert_eq!(source(&rig), NoticeSource::Agent);
+    rig.run(900);
+    send(
+        &mut rig,
+        "aws.ec2",
+        "EC2 Instance Rebalance Recommendation",
+        0,
+        json!({"instance-id": instance}),
+    );
+    rig.run(2);
+    assert_eq!(source(&rig), NoticeSource::Queue);
+}
+
+#[test]
+fn health_events_reservations_and_recommendations_are_notices_of_their_kinds() {
+    let mut rig = listening();
+    let id = first(&rig);
+    let health = json!({
+        "service": "EC2", "eventTypeCategory": "scheduledChange",
+        "affectedEntities": [{"entityValue": id}],
+    });
+    send(&mut rig, "aws.health", "AWS Health Event", 90_000, health);
+    let one = json!({"instance-id": id});
+    send(&mut rig, "aws.ec2", "EC2 Instance Rebalance Recommendation", 0, one.clone());
+    let reservation = "EC2 Capacity Reservation Instance Interruption Warning";
+    send(&mut rig, "aws.ec2", reservation, 0, one.clone());
+    // What should have happened an hour ago has, or was called off.
+    send(&mut rig, "aws.ec2", SPOT, 3_600, one);
+    rig.world.send("no event");
+    rig.run(1);
+    let problems = rig.control.status(&rig.state, rig.world.now).problems;
+    assert!(problems.keys().any(|subject| subject.contains("queue")), "{problems:?}");
+    let kinds: Vec<NoticeKind> = rig.state.notices[&id.as_str().into()].keys().copied().collect();
+    let wanted = [NoticeKind::Rebalance, NoticeKind::Maintenance, NoticeKind::ReservationReclaim];
+    assert_eq!(kinds, wanted);
+    rig.run(2);
+    assert!(rig.world.queue.is_empty());
+}
+
+#[test]
+fn without_a_queue_or_a_lease_nothing_is_fetched() {
+    let mut rig = Rig::new();
+    rig.world.send("{}");
+    rig.run(5);
+    assert_eq!(rig.world.queue.len(), 1);
+    rig.control.settings.interruption_queue = Some("test".to_owned());
+    rig.step(Input::Deposed);
+    rig.run(5);
+    assert_eq!(rig.world.queue.len(), 1);
+}
