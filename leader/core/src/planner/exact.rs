@@ -24,15 +24,10 @@ impl Board<'_> {
         }
         let first_bin = self.bins.len();
         self.scope = self.undominated(&waiting);
-        // Before others of their kind, to whose places theirs matter.
-        self.seat_held();
         loop {
             let mut placed = false;
             for group in &waiting {
-                if self.place_exactly(*group) {
-                    placed = true;
-                    self.seat_held();
-                }
+                placed |= self.place_exactly(*group);
             }
             if !placed {
                 break;
@@ -130,13 +125,9 @@ impl Board<'_> {
         let mut known = bins.len();
         let mut placed = 0;
         while placed < most && self.groups.get(group).is_some_and(|group| group.left() > 0) {
-            let mut there = self.place_on_node(group, &mut nodes);
-            if !there && !self.held.is_empty() {
-                // Before more is bought for others, those have their places that one was bought for.
-                self.seat_held();
-                there = self.place_on_node(group, &mut nodes);
-            }
-            if there
+            // Before others of their kind, to whose places theirs matter.
+            self.seat_held();
+            if self.place_on_node(group, &mut nodes)
                 || self.place_in_bin(group, &mut thrifty, true)
                 || self.place_in_new_bin(group)
                 || self.place_in_bin(group, &mut bins, false)
