@@ -1,5 +1,6 @@
 //! What EC2, SSM and Pricing say of types, prices and classes: read on start and by interval.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -12,8 +13,8 @@ use jiff::{SignedDuration, Timestamp};
 use super::Control;
 use super::calls::{CallKey, CallTable};
 use crate::nodeclass::{
-    CatalogFlags, ClassAnswers, CloudFacts, NodeClassCatalog, ResolvedClass, catalog, class_calls,
-    resolve,
+    CatalogFlags, ClassAnswers, CloudFacts, NodeClassCatalog, ResolvedClass, ResolvedReservation,
+    catalog, class_calls, resolve,
 };
 
 /// A class whose reads failed is read again after this long.
@@ -46,6 +47,14 @@ struct ClassReading {
     read_at: Option<Timestamp>,
 }
 
+impl ClassReading {
+    /// The reservations that the class resolved to.
+    fn reservations(&self) -> &[ResolvedReservation] {
+        let resolved = self.resolved.as_ref();
+        resolved.and_then(|resolved| resolved.reservations.as_deref()).unwrap_or_default()
+    }
+}
+
 impl Discovery {
     /// Instance types by EC2NodeClass; only classes that are ready.
     pub(super) fn catalogs(&self) -> &BTreeMap<String, NodeClassCatalog> {
@@ -62,15 +71,19 @@ impl Discovery {
         self.classes.get(class)?.resolved.as_ref()
     }
 
-    /// When the oldest of the readings began that tell what a reservation has room for: classes that
-    /// select the same one are read at different times.
+    /// When the newest of the readings began that tell what a reservation has room for.
     pub(super) fn told_at(&self, reservation: &str) -> Option<Timestamp> {
-        let selects = |reading: &&ClassReading| {
-            let resolved = reading.resolved.as_ref();
-            let selected = resolved.and_then(|resolved| resolved.reservations.as_deref());
-            selected.unwrap_or_default().iter().any(|one| one.told.id == reservation)
-        };
-        self.classes.values().filter(selects).map(|reading| reading.read_at).min().flatten()
+        self.newest_of(reservation)?.0
+    }
+
+    /// What a reservation has room for and when that reading began. Classes that select the same one
+    /// are read at different times: the newest speaks for all, of equal ones that with the least room.
+    fn newest_of(&self, reservation: &str) -> Option<(Option<Timestamp>, u32)> {
+        let readings = self.classes.values().flat_map(|reading| {
+            let of_class = reading.reservations().iter().filter(|one| one.told.id == reservation);
+            of_class.map(|one| (reading.read_at, one.told.available))
+        });
+        readings.max_by_key(|(read_at, free)| (*read_at, Reverse(*free)))
     }
 
     /// One instance type under a class.
@@ -201,6 +214,8 @@ impl Control {
                 reading.resolved = Some(resolved);
                 self.discovery.stale = true;
             }
+            // The same words may say more by now: they speak for other classes, too.
+            self.discovery.stale |= !reading.reservations().is_empty();
             return;
         }
         for call in calls {
@@ -292,6 +307,10 @@ impl Control {
             let (Some(class), Some(resolved)) = (class, &reading.resolved) else { continue };
             let mut made = catalog(class, resolved, &self.discovery.facts, &flags);
             made.instance_types.sort_by(|left, right| left.name.cmp(&right.name));
+            let offerings = made.instance_types.iter_mut().flat_map(|kind| &mut kind.offerings);
+            for one in offerings.filter_map(|offering| offering.reservation.as_mut()) {
+                one.free = self.discovery.newest_of(&one.id).map_or(one.free, |(_, free)| free);
+            }
             if resolved.is_ready() {
                 catalogs.insert(name.clone(), made);
             }

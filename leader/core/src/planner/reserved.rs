@@ -33,7 +33,7 @@ pub(super) struct Slots<'a> {
 }
 
 impl<'a> Slots<'a> {
-    /// The number of a reservation. Classes read it at different times: the least room counts.
+    /// The number of a reservation. Should classes tell different things of it, the least room counts.
     pub(super) fn enter(&mut self, input: &PlanInput<'_>, reservation: &'a Reservation) -> usize {
         let on_the_way = input.reserved.get(&reservation.id).copied().unwrap_or(0);
         let left = i64::from(reservation.free) - i64::from(on_the_way);

@@ -88,26 +88,73 @@ fn claims_by_hand_made_at_once_do_not_take_the_same_room() {
     rig.check_settled();
 }
 
-#[test]
-fn room_that_classes_share_is_counted_by_the_older_reading() {
-    let mut rig = reserved("cr-1", 1);
+/// A second class that selects the same reservations, and is read half a minute after the first.
+fn shared_by_two_classes(total: u32) -> Rig {
+    let mut rig = reserved("cr-1", total);
     rig.run(30);
     let mut other = rig.world.list(Kind::Ec2NodeClass)[0].clone();
     other["metadata"] = json!({"name": "other"});
     other.as_object_mut().unwrap().remove("status");
     rig.world.put(Kind::Ec2NodeClass, other);
     rig.run(3);
+    rig
+}
+
+/// The pool's class was read again since a node of it went into the reservation, the other one not.
+fn shared(total: u32) -> Rig {
+    let mut rig = shared_by_two_classes(total);
     rig.world.add_pods("web", 2, 800);
     rig.run(30);
     assert_eq!(billing(&rig), [CapacityType::Reserved]);
-    // The node's class was read again since; the other one still tells of room for it.
+    rig
+}
+
+fn claim_of_the_other_class(rig: &mut Rig) {
     let own = json!({"nodeClassRef": {"name": "other"}, "requirements": [
         {"key": labels::CAPACITY_TYPE, "operator": "In", "values": ["reserved", "on-demand"]},
     ]});
     rig.world.add_claim_by_hand("mine", &own);
+}
+
+#[test]
+fn the_newest_reading_of_a_reservation_speaks_for_all_classes_that_share_it() {
+    let mut rig = shared(1);
+    claim_of_the_other_class(&mut rig);
     rig.run(10);
     assert_eq!(billing(&rig), [CapacityType::Reserved, CapacityType::OnDemand]);
     assert_eq!(rig.world.overuses, 0);
+}
+
+#[test]
+fn a_launch_that_the_newest_reading_counts_is_not_counted_again() {
+    for by_hand in [false, true] {
+        let mut rig = shared(2);
+        if by_hand {
+            claim_of_the_other_class(&mut rig);
+        } else {
+            rig.world.add_pods("api", 2, 800);
+        }
+        rig.run(10);
+        assert_eq!(billing(&rig), [CapacityType::Reserved; 2], "by hand: {by_hand}");
+        assert_eq!(rig.world.overuses, 0);
+    }
+}
+
+#[test]
+fn a_reading_that_tells_what_it_told_before_takes_the_place_of_what_another_class_was_told() {
+    let mut rig = shared_by_two_classes(2);
+    rig.run(32);
+    // After a reading of the pool's class, and gone before the next; the other one's is between.
+    rig.world.add_pods("web", 2, 800);
+    rig.run(30);
+    assert_eq!(billing(&rig), [CapacityType::Reserved]);
+    let ended = rig.world.running_instances()[0].instance.clone();
+    rig.world.remove_pods("web");
+    rig.world.end_instance(&ended);
+    rig.run(35);
+    rig.world.add_pods("api", 4, 800);
+    rig.run(10);
+    assert_eq!(billing(&rig), [CapacityType::Reserved; 2]);
 }
 
 #[test]
