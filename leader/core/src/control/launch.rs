@@ -24,8 +24,12 @@ use super::intent::intent_tags;
 use crate::command::{Change, ClaimInstance, ClaimLaunch, LaunchIntent, UnavailableOffering};
 use crate::state::{Stage, State};
 
-/// The code of a launch that EC2 was never asked for, because its NodeClaim is gone.
+/// The code of a launch whose NodeClaim is gone.
 const CLAIM_DELETED: &str = "NodeClaimDeleted";
+/// The code of a launch whose NodeClaim Kubernetes refuses.
+const CLAIM_REFUSED: &str = "NodeClaimRefused";
+/// Codes of launches that EC2 was never asked for: they say nothing of what it has.
+const NOT_OF_EC2: [&str; 2] = [CLAIM_DELETED, CLAIM_REFUSED];
 
 /// What this leader knows of the intents under way, and of single instances.
 #[derive(Clone, Debug, Default)]
@@ -233,7 +237,7 @@ impl Control {
         let intent = state.claims.get(claim).and_then(|claim| claim.intent.as_ref());
         if let Some(intent) = intent.filter(|id| state.intents.contains_key(id)) {
             self.launches.of(intent).refused = Some(FleetError {
-                code: "NodeClaimRefused".to_owned(),
+                code: CLAIM_REFUSED.to_owned(),
                 message: format!("NodeClaim {claim}: {}", failure.message),
                 instance_type: None,
                 zone: None,
@@ -426,15 +430,16 @@ fn image_of(intent: &LaunchIntent, instance: &LaunchedInstance) -> String {
 }
 
 /// The offerings that EC2's errors speak of. An error without a type or zone speaks of every
-/// override that it does not exclude. A reservation is left alone whatever the error says: it is the
-/// first choice, and would be so again and again.
+/// override that it does not exclude. A reservation is left alone whatever EC2 says: it is the first
+/// choice, and would be so again and again.
 fn unavailable_offerings(
     intent: &LaunchIntent,
     errors: &[FleetError],
     until: Timestamp,
 ) -> Vec<UnavailableOffering> {
     let target = intent.reservation();
-    let is_of_reservation = |error: &FleetError| target.is_some() && error.code != CLAIM_DELETED;
+    let is_of_reservation =
+        |error: &FleetError| target.is_some() && !NOT_OF_EC2.contains(&error.code.as_str());
     let offerings: BTreeSet<UnavailableOffering> = errors
         .iter()
         .filter(|error| error.is_unfulfillable() || is_of_reservation(error))

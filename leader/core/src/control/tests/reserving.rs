@@ -72,6 +72,19 @@ fn whatever_the_refusal_the_next_launch_is_on_demand() {
 }
 
 #[test]
+fn a_claim_that_kubernetes_refuses_says_nothing_of_the_reservation() {
+    let mut rig = reserved("cr-1", 2);
+    rig.world.refuses_claims = true;
+    rig.world.add_pods("web", 2, 800);
+    rig.run(10);
+    let failed = rig.state.closed_intents.len();
+    assert!(failed > 0 && rig.state.unavailable.is_empty(), "{:?}", rig.state.unavailable);
+    rig.world.refuses_claims = false;
+    rig.run(60);
+    assert_eq!(billing(&rig), [CapacityType::Reserved]);
+}
+
+#[test]
 fn claims_by_hand_made_at_once_do_not_take_the_same_room() {
     let mut rig = reserved("cr-1", 1);
     rig.run(5);

@@ -45,6 +45,8 @@ pub(super) struct World {
     pub(super) refuses_reserved: Option<&'static str>,
     /// Launches into a reservation that were refused.
     pub(super) overuses: usize,
+    /// Whether the API server refuses NodeClaims as invalid.
+    pub(super) refuses_claims: bool,
     /// How often reservations were read.
     pub(super) reservation_reads: usize,
     /// Messages of the interruption queue: receipt, body, and whether it was handed out.
@@ -265,6 +267,11 @@ impl World {
             KubernetesCall::Get { target } => {
                 let found = self.objects.get(&name(target)).cloned();
                 found.ok_or(failure(KubernetesFailureKind::NotFound))
+            }
+            KubernetesCall::Create { target, .. }
+                if self.refuses_claims && target.kind == Kind::NodeClaim =>
+            {
+                Err(failure(KubernetesFailureKind::Invalid))
             }
             KubernetesCall::Create { target, object } => self.create(&name(target), object.clone()),
             KubernetesCall::MergePatch { target, status, patch } => {
