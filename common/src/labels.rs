@@ -69,6 +69,9 @@ pub const RESERVATION_ID: &str = "karpenter.k8s.aws/capacity-reservation-id";
 pub const RESERVATION_TYPE: &str = "karpenter.k8s.aws/capacity-reservation-type";
 /// Whether the reservation's owner may take its instances back: `true` or `false`.
 pub const RESERVATION_INTERRUPTIBLE: &str = "karpenter.k8s.aws/capacity-reservation-interruptible";
+/// The labels that reserved nodes alone have.
+pub const RESERVATION_LABELS: [&str; 3] =
+    [RESERVATION_ID, RESERVATION_TYPE, RESERVATION_INTERRUPTIBLE];
 
 /// Windows build of an image.
 pub const WINDOWS_BUILD: &str = "node.kubernetes.io/windows-build";

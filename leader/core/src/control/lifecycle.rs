@@ -20,10 +20,6 @@ use crate::command::Change;
 use crate::state::{ClaimRecord, Stage, State};
 use crate::view::View;
 
-/// Labels of reserved nodes alone.
-pub(super) const RESERVATION_LABELS: [&str; 3] =
-    [labels::RESERVATION_ID, labels::RESERVATION_TYPE, labels::RESERVATION_INTERRUPTIBLE];
-
 /// When pods last came to, ended on or began to leave each node. Kept by followers, too.
 #[derive(Clone, Debug, Default)]
 pub(super) struct PodActivity {
@@ -204,7 +200,7 @@ impl Control {
                     want(labels::RESERVATION_INTERRUPTIBLE, Some(known.interruptible.to_string()));
                 }
             }
-            None => RESERVATION_LABELS.into_iter().for_each(|key| want(key, None)),
+            None => labels::RESERVATION_LABELS.into_iter().for_each(|key| want(key, None)),
         }
         let present = object::labels_of(claim);
         wanted.retain(|key, value| present.get(key) != value.as_ref());

@@ -10,7 +10,6 @@ use drover_common::labels;
 use drover_common::taint::{Taint, TaintEffect};
 use serde_json::{Map, Value, json};
 
-use super::lifecycle::RESERVATION_LABELS;
 use super::object;
 use crate::state::{ClaimRecord, Stage};
 
@@ -85,18 +84,14 @@ fn wanted_labels(
     }
     // A Node whose reservation is over is one on demand. Its kubelet may have set the labels itself,
     // before it registered.
-    let of_node = &node.metadata.labels;
-    let says_reserved = of_node
-        .get(labels::CAPACITY_TYPE)
-        .is_some_and(|value| value == CapacityType::Reserved.as_str())
-        || RESERVATION_LABELS.into_iter().any(|key| of_node.contains_key(key));
     let instance = wanted.record.instance.as_ref();
-    let lapsed = says_reserved
-        && instance.is_some_and(|instance| instance.capacity_type == CapacityType::OnDemand);
-    if lapsed {
-        let on_demand = CapacityType::OnDemand.to_string();
-        labels.insert(labels::CAPACITY_TYPE.to_owned(), Some(on_demand));
-        labels.extend(RESERVATION_LABELS.into_iter().map(|key| (key.to_owned(), None)));
+    if instance.is_some_and(|instance| instance.capacity_type == CapacityType::OnDemand) {
+        let billing = node.metadata.labels.get(labels::CAPACITY_TYPE);
+        if billing.is_some_and(|value| value == CapacityType::Reserved.as_str()) {
+            let on_demand = CapacityType::OnDemand.to_string();
+            labels.insert(labels::CAPACITY_TYPE.to_owned(), Some(on_demand));
+        }
+        labels.extend(labels::RESERVATION_LABELS.map(|key| (key.to_owned(), None)));
     }
     if registered && wanted.initializes && !is_set(node, labels::INITIALIZED) {
         labels.insert(labels::INITIALIZED.to_owned(), Some("true".to_owned()));

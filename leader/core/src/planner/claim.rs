@@ -214,16 +214,10 @@ fn check_min_values(
 }
 
 fn values_of<'c>(choice: &'c Choice<'_>, key: &str) -> Vec<&'c str> {
-    match key {
-        labels::ZONE => choice.offers.iter().map(|offer| offer.zone.as_str()).collect(),
-        labels::CAPACITY_TYPE => {
-            choice.offers.iter().map(|offer| offer.capacity_type.as_str()).collect()
-        }
-        _ if is_offer_key(key) => {
-            choice.offers.iter().filter_map(|offer| offering_label(offer, key)).collect()
-        }
-        _ => type_label(choice.kind, key).into_iter().collect(),
+    if is_offer_key(key) {
+        return choice.offers.iter().filter_map(|offer| offering_label(offer, key)).collect();
     }
+    type_label(choice.kind, key).into_iter().collect()
 }
 
 fn launch(
@@ -254,8 +248,7 @@ fn launch(
     known.insert(labels::CAPACITY_TYPE.to_owned(), capacity_type.as_str().to_owned());
     let first = choices.first().and_then(|choice| choice.offers.first());
     let reservation = first.and_then(|offer| offer.reservation.as_ref());
-    for key in [labels::RESERVATION_ID, labels::RESERVATION_TYPE, labels::RESERVATION_INTERRUPTIBLE]
-    {
+    for key in labels::RESERVATION_LABELS {
         let value = reservation.and(first).and_then(|offer| offering_label(offer, key));
         known.extend(value.map(|value| (key.to_owned(), value.to_owned())));
     }

@@ -6,6 +6,7 @@ use drover_common::labels;
 use serde_json::{Value, json};
 
 use super::rig::*;
+use crate::control::node_patch::{self, Wanted};
 
 fn reserved(id: &str, total: u32) -> Rig {
     let mut rig = Rig::new();
@@ -228,9 +229,7 @@ fn a_node_whose_reservation_is_over_is_one_on_demand() {
     for kind in [Kind::Node, Kind::NodeClaim] {
         let objects = rig.world.list(kind);
         assert_eq!(values(&objects, labels::CAPACITY_TYPE), ["on-demand"], "{kind:?}");
-        for label in
-            [labels::RESERVATION_ID, labels::RESERVATION_TYPE, labels::RESERVATION_INTERRUPTIBLE]
-        {
+        for label in labels::RESERVATION_LABELS {
             assert_eq!(values(&objects, label), [""], "{kind:?} {label}");
         }
     }
@@ -244,6 +243,18 @@ fn a_node_whose_reservation_is_over_is_one_on_demand() {
     assert_eq!(values(&rig.world.list(Kind::Node), labels::RESERVATION_ID), ["cr-1"]);
     rig.run(5);
     assert_eq!(values(&rig.world.list(Kind::Node), labels::RESERVATION_ID), [""]);
+    // One that registers only now loses it at once.
+    let (name, record) = rig.state.claims.iter().next().unwrap();
+    let mut node = (*rig.control.node_of(record).unwrap()).clone();
+    node.metadata.labels.remove(labels::REGISTERED);
+    node.metadata.labels.insert(labels::RESERVATION_ID.to_owned(), "cr-1".to_owned());
+    let claim = rig.control.view.claims().get(name).map(AsRef::as_ref);
+    let (draining, initializes, candidate) = (None, false, None);
+    let wanted = Wanted { name, record, claim, draining, initializes, candidate };
+    let patch = node_patch::patch(&node, &wanted).unwrap();
+    let wanted = patch["metadata"]["labels"].as_object().unwrap();
+    assert_eq!(wanted[labels::REGISTERED], "true");
+    assert_eq!(wanted.get(labels::RESERVATION_ID), Some(&Value::Null));
 }
 
 #[test]

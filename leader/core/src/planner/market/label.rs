@@ -20,14 +20,7 @@ pub(in crate::planner) fn type_label<'t>(
 
 /// Keys whose value follows from the offering, not from the type.
 pub(in crate::planner) fn is_offer_key(key: &str) -> bool {
-    matches!(
-        key,
-        labels::ZONE
-            | labels::CAPACITY_TYPE
-            | labels::RESERVATION_ID
-            | labels::RESERVATION_TYPE
-            | labels::RESERVATION_INTERRUPTIBLE
-    )
+    matches!(key, labels::ZONE | labels::CAPACITY_TYPE) || labels::RESERVATION_LABELS.contains(&key)
 }
 
 /// The value of such a key under an offering.
@@ -63,9 +56,7 @@ pub(in crate::planner) fn determined_keys(catalog: &NodeClassCatalog) -> BTreeSe
         labels::ARCH,
         labels::OS,
         labels::HOSTNAME,
-        labels::RESERVATION_ID,
-        labels::RESERVATION_TYPE,
-        labels::RESERVATION_INTERRUPTIBLE,
     ]);
+    keys.extend(labels::RESERVATION_LABELS);
     keys
 }
