@@ -34,7 +34,13 @@ pub fn plan_static(
     if possible.is_clear() {
         return Err("no instance type fulfils the NodePool's own requirements".to_owned());
     }
-    let offers = board.worth_buying(&possible);
+    let mut bought = possible.clone();
+    for offer in possible.ones().filter(|offer| board.market.slot_of(*offer).is_some()) {
+        bought.remove(offer);
+    }
+    // What is better of the reserved has an end, and then the pool goes on with what is not.
+    let mut offers = board.worth_buying(&possible);
+    offers.union_with(&board.worth_buying(&bought));
     if offers.is_clear() {
         return Err("EC2 could not provide any of the NodePool's offerings lately".to_owned());
     }

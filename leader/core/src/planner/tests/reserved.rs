@@ -216,12 +216,17 @@ fn min_values_do_not_keep_a_pool_from_what_is_reserved() {
 
 #[test]
 fn a_static_pool_fills_its_reservation_and_goes_on() {
-    let mut world = World::small();
-    world.pool("fixed", billed(&["reserved", "on-demand"]), json!({"replicas": 3}));
-    world.reservation("cr-1", "m5.xlarge", "us-east-1a", 2);
-    let launches = plan_static(&world.input(), &"fixed".into(), 3).unwrap();
-    let plan = Plan { launches, ..Plan::default() };
-    assert_eq!(counts(&plan), of([("cr-1", 2), ("on-demand", 1)]));
+    for name in ["m5.xlarge", "m5.24xlarge"] {
+        let mut requirements = billed(&["reserved", "on-demand"]);
+        let of_type = json!({"key": labels::INSTANCE_TYPE, "operator": "In", "values": [name]});
+        requirements.as_array_mut().unwrap().push(of_type);
+        let mut world = World::small();
+        world.pool("fixed", requirements, json!({"replicas": 3}));
+        world.reservation("cr-1", name, "us-east-1a", 2);
+        let launches = plan_static(&world.input(), &"fixed".into(), 3).unwrap();
+        let plan = Plan { launches, ..Plan::default() };
+        assert_eq!(counts(&plan), of([("cr-1", 2), ("on-demand", 1)]), "{name}");
+    }
 }
 
 #[test]
