@@ -1,12 +1,16 @@
 //! Capacity reservations: filled, never beyond their room, refused, lacking, and over.
 
-use drover_common::call::Kind;
+use drover_common::call::{Call, Kind};
+use drover_common::ec2::Ec2Call;
 use drover_common::instance_type::CapacityType;
 use drover_common::labels;
+use jiff::SignedDuration;
 use serde_json::{Value, json};
 
 use super::rig::*;
+use crate::control::Input;
 use crate::control::node_patch::{self, Wanted};
+use crate::state::State;
 
 fn reserved(id: &str, total: u32) -> Rig {
     let mut rig = Rig::new();
@@ -102,6 +106,27 @@ fn claims_by_hand_made_at_once_do_not_take_the_same_room() {
     rig.check_settled();
 }
 
+#[test]
+fn a_claim_by_hand_does_not_take_the_room_that_a_plan_of_the_same_step_takes() {
+    // Pods are planned for some time after they came: at one of these steps.
+    for steps in 0..12 {
+        let mut rig = reserved("cr-1", 1);
+        rig.run(5);
+        rig.world.add_pods("web", 2, 800);
+        for _ in 0..steps {
+            rig.world.now += SignedDuration::from_millis(250);
+            rig.step(Input::Tick);
+        }
+        let own = json!({"requirements": [
+            {"key": labels::CAPACITY_TYPE, "operator": "In", "values": ["reserved", "on-demand"]},
+        ]});
+        rig.world.add_claim_by_hand("mine", &own);
+        rig.run(20);
+        assert_eq!(rig.world.overuses, 0, "after {steps} steps");
+        assert_eq!(rig.world.running_pods(), 2);
+    }
+}
+
 /// A second class that selects the same reservations, and is read half a minute after the first.
 fn shared_by_two_classes(total: u32) -> Rig {
     let mut rig = reserved("cr-1", total);
@@ -191,6 +216,24 @@ fn a_reserved_instance_that_ec2_ends_leaves_room_for_another() {
 }
 
 #[test]
+fn a_log_that_is_lost_finds_the_reservation_of_a_reserved_instance_again() {
+    // One on demand only landed in a reservation that is open to all.
+    for (found, reservation) in
+        [(CapacityType::Reserved, Some("cr-1")), (CapacityType::OnDemand, None)]
+    {
+        let mut rig = reserved("cr-1", 1);
+        rig.world.add_pods("web", 2, 800);
+        rig.run(20);
+        rig.world.instances.values_mut().for_each(|instance| instance.capacity_type = found);
+        rig.state = State::default();
+        rig.lead();
+        rig.run(20);
+        let instance = rig.state.claims.values().next().unwrap().instance.clone().unwrap();
+        assert_eq!(instance.reservation.as_deref(), reservation, "{found}");
+    }
+}
+
+#[test]
 fn an_ec2_without_reservations_is_told_once_and_worked_without() {
     let mut rig = Rig::new();
     rig.world.select_reservations();
@@ -265,9 +308,10 @@ fn a_lapse_is_recorded_once_the_price_on_demand_is_known() {
     rig.run(90);
     rig.world.end_reservation("cr-1");
     // A new leader sees the instance before it has read what anything costs.
+    rig.fail = Some(|call| matches!(call, Call::Ec2(Ec2Call::DescribeSubnets(_))));
     rig.lead();
     // Before anything cheaper is found in its place.
-    rig.run(5);
+    rig.run(8);
     assert_eq!(values(&rig.world.list(Kind::Node), labels::CAPACITY_TYPE), ["on-demand"]);
     assert_eq!(rig.state.claims.values().next().unwrap().hourly_price_micro, 96_000);
 }

@@ -230,6 +230,19 @@ fn a_static_pool_fills_its_reservation_and_goes_on() {
 }
 
 #[test]
+fn of_reservations_of_one_size_that_of_the_cheaper_type_comes_first() {
+    let mut world = World::small();
+    world.pool("fixed", billed(&["reserved"]), json!({"replicas": 1}));
+    world.pool("default", billed(&["reserved"]), json!({}));
+    world.reservation("cr-dear", "c5.xlarge", "us-east-1a", 1);
+    world.reservation("cr-cheap", "m6g.xlarge", "us-east-1a", 1);
+    let launches = plan_static(&world.input(), &"fixed".into(), 1).unwrap();
+    assert_eq!(counts(&Plan { launches, ..Plan::default() }), of([("cr-cheap", 1)]));
+    world.pods("web", 1, json!({"cpu": "1"}), json!({}));
+    assert_eq!(counts(&world.plan()), of([("cr-cheap", 1)]));
+}
+
+#[test]
 fn a_claim_of_no_pool_gets_one_reservation_with_room() {
     let mut world = World::small();
     world.reservation("cr-1", "m5.xlarge", "us-east-1a", 1);
