@@ -234,6 +234,18 @@ fn a_log_that_is_lost_finds_the_reservation_of_a_reserved_instance_again() {
 }
 
 #[test]
+fn a_capacity_block_is_asked_for_as_one() {
+    let mut rig = Rig::new();
+    rig.world.select_reservations();
+    rig.world.reserve_block("cr-1", 1);
+    rig.lead();
+    rig.world.add_pods("web", 2, 800);
+    rig.run(20);
+    assert_eq!(values(&rig.world.list(Kind::Node), labels::RESERVATION_TYPE), ["capacity-block"]);
+    assert_eq!((billing(&rig), rig.world.overuses), (vec![CapacityType::Reserved], 0));
+}
+
+#[test]
 fn an_ec2_without_reservations_is_told_once_and_worked_without() {
     let mut rig = Rig::new();
     rig.world.select_reservations();

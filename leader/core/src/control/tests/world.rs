@@ -39,6 +39,8 @@ pub(super) struct World {
     pub(super) sold_out: BTreeSet<String>,
     /// Capacity reservations: how many instances each is for.
     reservations: BTreeMap<String, u32>,
+    /// Those of them that are capacity blocks.
+    blocks: BTreeSet<String>,
     /// What launch templates say of reservations.
     uses: BTreeMap<String, ReservationUse>,
     /// The code by which EC2 refuses what it told it had room for, if it does.

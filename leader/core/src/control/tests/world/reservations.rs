@@ -29,6 +29,20 @@ impl World {
         self.reservations.insert(id.to_owned(), total);
     }
 
+    /// A capacity block of so many m5.large.
+    pub(in super::super) fn reserve_block(&mut self, id: &str, total: u32) {
+        self.reserve(id, total);
+        self.blocks.insert(id.to_owned());
+    }
+
+    fn kind_of(&self, id: &str) -> ReservationKind {
+        if self.blocks.contains(id) {
+            ReservationKind::CapacityBlock
+        } else {
+            ReservationKind::Default
+        }
+    }
+
     /// A reservation ends; its instances run on.
     pub(in super::super) fn end_reservation(&mut self, id: &str) {
         self.reservations.remove(id);
@@ -55,7 +69,7 @@ impl World {
             zone: "us-east-1a".to_owned(),
             owner: "123456789012".to_owned(),
             match_criteria: "targeted".to_owned(),
-            kind: ReservationKind::Default,
+            kind: self.kind_of(id),
             interruptible: false,
             ends_at: None,
             total: *total,
@@ -74,7 +88,7 @@ impl World {
     /// The reservation that one more instance of a request goes into.
     ///
     /// # Errors
-    /// It is full, or EC2 refuses.
+    /// It is full, it is of another market than is asked for, or EC2 refuses.
     pub(super) fn room_for(
         &mut self,
         request: &FleetRequest,
@@ -83,7 +97,11 @@ impl World {
             return Ok(None);
         };
         let total = self.reservations.get(&target.id).copied().unwrap_or(0);
-        if self.refuses_reserved.is_none() && self.held(&target.id) < total as usize {
+        let kind = self.kind_of(&target.id);
+        let is_block = kind == ReservationKind::CapacityBlock;
+        let agrees = target.kind == kind && request.capacity_block == is_block;
+        let has_room = self.held(&target.id) < total as usize;
+        if self.refuses_reserved.is_none() && agrees && has_room {
             return Ok(Some(target.id.clone()));
         }
         self.overuses += 1;
