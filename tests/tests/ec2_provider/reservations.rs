@@ -143,3 +143,28 @@ async fn what_only_landed_in_an_open_reservation_is_on_demand() {
     assert_eq!(instance.reservation, Some(id));
     assert_eq!(instance.capacity_type, CapacityType::OnDemand);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_capacity_block_is_launched_into_as_a_market_of_its_own() {
+    let (sandbox, ec2) = sandbox().await;
+    let order = r#"{"instance_type": "m5.large", "zone": "us-east-1a", "count": 1,
+        "type": "capacity-block", "end_time": "2099-01-01T00:00:00Z"}"#;
+    let id = reserve(&sandbox.endpoints().admin, order).await;
+    let imitation = Imitation::sandbox();
+    let mut template = launch_template("drover-block", &image(&ec2, &imitation).await);
+    let target = ReservationTarget { id: id.clone(), kind: ReservationKind::CapacityBlock };
+    template.reservation = Some(ReservationUse::Only(target));
+    ec2.execute(&Ec2Call::CreateLaunchTemplate(template)).await.unwrap();
+    let mut request = fleet_request(&ec2, "drover-block", "token-1").await;
+    request.overrides.retain(|one| one.instance_type == "m5.large" && one.zone == "us-east-1a");
+    request.capacity_type = CapacityType::Reserved;
+    request.count = 1;
+    let unasked = fleet(ec2.execute(&Ec2Call::CreateFleet(request.clone())).await.unwrap());
+    assert_eq!((unasked.instances.len(), unasked.errors.len()), (0, 1));
+    request.client_token = "token-2".to_owned();
+    request.capacity_block = true;
+    let answer = fleet(ec2.execute(&Ec2Call::CreateFleet(request)).await.unwrap());
+    assert_eq!(answer.instances.len(), 1, "{:?}", answer.errors);
+    assert_eq!(answer.instances[0].capacity_type, CapacityType::Reserved);
+    assert_eq!(shown(&ec2, &answer.instances[0].instance).await.reservation, Some(id));
+}

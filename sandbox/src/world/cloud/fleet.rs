@@ -125,7 +125,7 @@ impl Cloud {
                     message,
                 ));
             } else if missing > 0
-                && let Err((code, message)) = self.check_reservation(template, wanted)
+                && let Err((code, message)) = self.check_reservation(request, template, wanted)
             {
                 answer.errors.push(fleet_error(wanted, code, message));
             } else if missing > 0 {
@@ -183,7 +183,7 @@ impl Cloud {
             CapacityType::Reserved if template.reservation.is_none() => {
                 Err(("ReservationCapacityExceeded", "there is no capacity reservation".to_owned()))
             }
-            _ => self.check_reservation(template, wanted),
+            _ => self.check_reservation(request, template, wanted),
         }
     }
 

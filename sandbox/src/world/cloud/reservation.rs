@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use drover_common::ec2::{
-    CapacityReservation, FleetOverride, LaunchTemplateRequest, ReservationTerm, ReservationUse,
-    Tags,
+    CapacityReservation, FleetOverride, FleetRequest, LaunchTemplateRequest, ReservationTerm,
+    ReservationUse, Tags,
 };
 use drover_common::instance_type::{CapacityType, ReservationKind};
 use jiff::{SignedDuration, Timestamp};
@@ -160,6 +160,7 @@ impl Cloud {
     /// What makes EC2 refuse to launch into the reservation that a template names.
     pub(super) fn check_reservation(
         &self,
+        request: &FleetRequest,
         template: &LaunchTemplateRequest,
         wanted: &FleetOverride,
     ) -> Result<(), (&'static str, String)> {
@@ -175,7 +176,8 @@ impl Cloud {
             );
             return Err(("InvalidParameterCombination", message));
         }
-        if order.kind != target.kind {
+        let is_block = order.kind == ReservationKind::CapacityBlock;
+        if order.kind != target.kind || request.capacity_block != is_block {
             let message = format!("The capacity reservation '{}' is no such market", target.id);
             return Err(("InvalidParameterCombination", message));
         }

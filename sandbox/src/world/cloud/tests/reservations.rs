@@ -21,6 +21,7 @@ fn reserved(cloud: &mut Cloud, token: &str, kind: ReservationKind, count: u32) -
     template.reservation = Some(ReservationUse::Only(target));
     request.launch_template.clone_from(&template.name);
     request.capacity_type = CapacityType::Reserved;
+    request.capacity_block = kind == ReservationKind::CapacityBlock;
     request.overrides.retain(|wanted| wanted.zone == "us-east-1a");
     cloud.apply(&Ec2Call::CreateLaunchTemplate(template), start()).unwrap();
     request
@@ -108,8 +109,12 @@ fn instances_outlive_a_reservation_but_not_a_capacity_block() {
     let end = Some(at(3 * 3600));
     cloud.reserve_capacity(ReservationOrder { kind, end_time: end, ..order("cr-1", 1) });
     let wrong = reserved(&mut cloud, "two", ReservationKind::Default, 1);
-    let refused = create(&mut cloud, &wrong, at(3601));
-    assert_eq!(refused.instances.len(), 0, "a block is a market of its own");
+    let unasked =
+        FleetRequest { capacity_block: false, ..reserved(&mut cloud, "unasked", kind, 1) };
+    for wrong in [wrong, unasked] {
+        let refused = create(&mut cloud, &wrong, at(3601));
+        assert_eq!(refused.instances.len(), 0, "a block is a market of its own");
+    }
     let wanted = reserved(&mut cloud, "three", kind, 1);
     let block = create(&mut cloud, &wanted, at(3601)).instances.remove(0).instance;
     cloud.tick(at(3 * 3600 - 1801));
