@@ -2,9 +2,7 @@
 //!
 //! | request | body | answer |
 //! |---|---|---|
-//! | `POST /interrupt` | `{"instance", "lead_seconds": 120}` | `{"time"}` |
-//! | `POST /rebalance` | `{"instance"}` | `{}` |
-//! | `POST /maintenance` | `{"instance", "code", "not_before", "not_after", …}` | `{"event_id"}` |
+//! | `POST` and `DELETE` of `/interrupt`, `/rebalance`, `/maintenance`, `/lifecycle-state` | a notice | |
 //! | `POST /fail` | `{"instance"}`: it terminates without notice | `{}` |
 //! | `POST /doom` | `{"count", "after_milliseconds"}`: the next launches die | `{}` |
 //! | `POST /capacity` | `{"instance_type", "zone", "capacity_type", "available"}` | `{}` |
@@ -22,20 +20,22 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
 use axum::{Json, Router};
 use drover_common::id::InstanceId;
-use jiff::{SignedDuration, Timestamp};
+use jiff::SignedDuration;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::shared::SharedWorld;
-use crate::world::cloud::{CapacityRule, MaintenanceEvent, NoticeError, ReservationOrder};
+use crate::world::cloud::{CapacityRule, NoticeError, ReservationOrder};
 use crate::world::faults::Fault;
+
+mod notices;
+
+#[cfg(test)]
+mod tests;
 
 /// The admin endpoint's router.
 pub(crate) fn router(world: SharedWorld) -> Router {
     Router::new()
-        .route("/interrupt", post(interrupt))
-        .route("/rebalance", post(rebalance))
-        .route("/maintenance", post(maintenance))
         .route("/fail", post(fail))
         .route("/doom", post(doom))
         .route("/capacity", post(limit_capacity).get(capacity))
@@ -46,6 +46,7 @@ pub(crate) fn router(world: SharedWorld) -> Router {
         .route("/instances", get(instances))
         .route("/audit", get(audit))
         .route("/cost", get(cost))
+        .merge(notices::router())
         .with_state(world)
 }
 
@@ -67,7 +68,9 @@ impl From<JsonRejection> for Refusal {
 impl From<NoticeError> for Refusal {
     fn from(error: NoticeError) -> Self {
         let status = match error {
-            NoticeError::NoSuchInstance(_) => StatusCode::NOT_FOUND,
+            NoticeError::NoSuchInstance(_) | NoticeError::NoSuchNotice { .. } => {
+                StatusCode::NOT_FOUND
+            }
             NoticeError::NotSpot(_) => StatusCode::CONFLICT,
         };
         Self(status, error.to_string())
@@ -81,82 +84,14 @@ type Told<T> = Result<Json<T>, JsonRejection>;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Interrupt {
-    instance: InstanceId,
-    #[serde(default = "two_minutes")]
-    lead_seconds: u32,
-}
-
-/// EC2's promise.
-fn two_minutes() -> u32 {
-    120
-}
-
-async fn interrupt(State(world): State<SharedWorld>, told: Told<Interrupt>) -> Answer {
-    let Json(told) = told?;
-    let lead = SignedDuration::from_secs(i64::from(told.lead_seconds));
-    let time = world.with(|world, now| world.cloud.interrupt(&told.instance, now, lead))?;
-    Ok(Json(json!({"time": time})))
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
 struct One {
     instance: InstanceId,
-}
-
-async fn rebalance(State(world): State<SharedWorld>, told: Told<One>) -> Answer {
-    let Json(told) = told?;
-    world.with(|world, now| world.cloud.recommend_rebalance(&told.instance, now))?;
-    Ok(Json(json!({})))
 }
 
 async fn fail(State(world): State<SharedWorld>, told: Told<One>) -> Answer {
     let Json(told) = told?;
     world.with(|world, now| world.cloud.fail_instance(&told.instance, now))?;
     Ok(Json(json!({})))
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Maintenance {
-    instance: InstanceId,
-    #[serde(default = "system_reboot")]
-    code: String,
-    #[serde(default = "active")]
-    state: String,
-    #[serde(default)]
-    description: String,
-    event_id: Option<String>,
-    not_before: Option<Timestamp>,
-    not_after: Option<Timestamp>,
-}
-
-fn system_reboot() -> String {
-    "system-reboot".to_owned()
-}
-
-fn active() -> String {
-    "active".to_owned()
-}
-
-async fn maintenance(State(world): State<SharedWorld>, told: Told<Maintenance>) -> Answer {
-    let Json(told) = told?;
-    let event_id = world.with(|world, now| {
-        let digits = told.instance.as_str().trim_start_matches("i-");
-        let event_id = told.event_id.unwrap_or_else(|| format!("instance-event-{digits}"));
-        let not_before = told.not_before.unwrap_or(now);
-        let event = MaintenanceEvent {
-            event_id: event_id.clone(),
-            code: told.code,
-            state: told.state,
-            description: told.description,
-            not_before,
-            not_after: told.not_after.unwrap_or(not_before),
-        };
-        world.cloud.schedule_maintenance(&told.instance, event).map(|()| event_id)
-    })?;
-    Ok(Json(json!({"event_id": event_id})))
 }
 
 #[derive(Deserialize)]

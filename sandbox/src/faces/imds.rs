@@ -19,7 +19,7 @@ mod metadata;
 mod token;
 
 #[cfg(test)]
-mod tests;
+pub(in crate::faces) mod tests;
 
 /// The header that asks for a token and says how long it is to live.
 const TTL_HEADER: &str = "x-aws-ec2-metadata-token-ttl-seconds";
@@ -59,7 +59,7 @@ fn answer(
     let not_found = (StatusCode::NOT_FOUND, "Not Found");
     let instance = world.cloud.instance(instance).ok_or(not_found)?;
     // A machine that is off answers nothing; the nearest thing here is to know no path.
-    if instance.state == InstanceState::Terminated {
+    if matches!(instance.state, InstanceState::Stopped | InstanceState::Terminated) {
         return Err(not_found);
     }
     let seed = world.cloud.options.seed;

@@ -37,7 +37,10 @@ mod tests;
 pub use audit::{Audit, TokenUse};
 pub use instance::SimulatedInstance;
 pub use market::{CapacityRule, CatalogType};
-pub use notice::{MaintenanceEvent, NoticeError, Notices, SpotNotice};
+pub use notice::{
+    MaintenanceCode, MaintenanceEvent, MaintenanceState, NoticeError, Notices, SpotAction,
+    SpotNotice, TargetLifecycleState,
+};
 pub use reservation::ReservationOrder;
 
 use audit::Books;
@@ -341,17 +344,23 @@ impl Cloud {
         let mut forgotten = Vec::new();
         for instance in self.instances.values_mut() {
             instance.stale_tags.retain(|(until, _)| now < *until);
-            if let Some((at, reason)) = instance.ends
-                && at <= now
-                && !instance.state.is_gone()
-            {
-                instance.shut_down(reason, now);
-                self.books.interrupted += u64::from(reason == SPOT_TERMINATION);
+            if instance.end().is_some_and(|at| at <= now) {
+                match (instance.ends, &instance.notices.spot) {
+                    (Some((at, reason)), _) if at <= now => instance.shut_down(reason, now),
+                    (_, Some(notice)) => {
+                        instance.reclaim(notice.action, now);
+                        self.books.interrupted += 1;
+                    }
+                    _ => {}
+                }
             }
             let in_state = now.duration_since(instance.since);
             match instance.state {
                 InstanceState::Pending if in_state >= self.options.pending_for => {
                     instance.enter(InstanceState::Running, now);
+                }
+                InstanceState::Stopping if in_state >= self.options.shutting_down_for => {
+                    instance.enter(InstanceState::Stopped, now);
                 }
                 InstanceState::ShuttingDown if in_state >= self.options.shutting_down_for => {
                     instance.enter(InstanceState::Terminated, now);
@@ -380,21 +389,19 @@ impl Cloud {
             .flat_map(|instance| {
                 let wait = match instance.state {
                     InstanceState::Pending => Some(self.options.pending_for),
-                    InstanceState::ShuttingDown => Some(self.options.shutting_down_for),
+                    InstanceState::Stopping | InstanceState::ShuttingDown => {
+                        Some(self.options.shutting_down_for)
+                    }
                     InstanceState::Terminated => Some(self.options.terminated_kept_for),
-                    _ => None,
+                    InstanceState::Running | InstanceState::Stopped => None,
                 };
-                let end = instance.ends.filter(|_| !instance.state.is_gone()).map(|(at, _)| at);
-                [wait.map(|wait| after(instance.since, wait)), end]
+                [wait.map(|wait| after(instance.since, wait)), instance.end()]
             })
             .flatten()
             .chain(self.reservations_due())
             .min()
     }
 }
-
-/// EC2's state reason of a reclaimed spot instance.
-const SPOT_TERMINATION: &str = "Server.SpotInstanceTermination";
 
 impl Cloud {
     /// Every instance that EC2 has not forgotten, by id.
@@ -409,8 +416,8 @@ impl Cloud {
 
     /// What live instances cost now, micro-dollars an hour at their launch prices.
     pub fn hourly_cost(&self) -> u64 {
-        let live = self.instances.values().filter(|instance| !instance.state.is_gone());
-        live.map(|instance| instance.price).fold(0, u64::saturating_add)
+        let billed = self.instances.values().filter(|instance| instance.is_billed());
+        billed.map(|instance| instance.price).fold(0, u64::saturating_add)
     }
 
     /// What all instances have cost until `now`, micro-dollars.

@@ -6,7 +6,7 @@ use drover_common::instance_type::CapacityType;
 use jiff::Timestamp;
 use serde_json::json;
 
-use crate::world::cloud::{MaintenanceEvent, SimulatedInstance};
+use crate::world::cloud::{MaintenanceEvent, MaintenanceState, SimulatedInstance, SpotAction};
 
 /// The account in identity documents.
 const ACCOUNT: &str = "123456789012";
@@ -51,7 +51,7 @@ fn tree(instance: &SimulatedInstance, region: &str) -> BTreeMap<String, String> 
     };
     let maintenance = instance.notices.maintenance.iter();
     let (scheduled, history): (Vec<_>, Vec<_>) =
-        maintenance.partition(|event| event.state == "active");
+        maintenance.partition(|event| event.state == MaintenanceState::Active);
     let address = instance.private_address.to_string();
     let mut tree = BTreeMap::from(
         [
@@ -76,13 +76,16 @@ fn tree(instance: &SimulatedInstance, region: &str) -> BTreeMap<String, String> 
         let time = whole_seconds(notice.time);
         let body = json!({"action": notice.action, "time": time}).to_string();
         tree.insert("spot/instance-action".to_owned(), body);
-        if notice.action == "terminate" {
+        if notice.action == SpotAction::Terminate {
             tree.insert("spot/termination-time".to_owned(), time);
         }
     }
     if let Some(noticed) = instance.notices.rebalance {
         let body = json!({"noticeTime": whole_seconds(noticed)}).to_string();
         tree.insert("events/recommendations/rebalance".to_owned(), body);
+    }
+    if let Some(state) = instance.notices.target_lifecycle_state {
+        tree.insert("autoscaling/target-lifecycle-state".to_owned(), state.as_str().to_owned());
     }
     // EC2 does not show keys that would not be one path segment.
     let tags = instance.tags.iter().filter(|(key, _)| !key.contains(['/', ' ']));
@@ -94,14 +97,17 @@ fn events(events: &[&MaintenanceEvent]) -> String {
     // EC2's layout here is not RFC 3339: `21 Jan 2019 09:00:43 GMT`, the day without a zero.
     let layout = |time: Timestamp| time.strftime("%-d %b %Y %H:%M:%S GMT").to_string();
     let list = events.iter().map(|event| {
-        json!({
+        let mut told = json!({
             "NotBefore": layout(event.not_before),
             "Code": event.code,
-            "Description": event.description,
+            "Description": event.told_description(),
             "EventId": event.event_id,
-            "NotAfter": layout(event.not_after),
             "State": event.state,
-        })
+        });
+        if let Some(not_after) = event.not_after {
+            told["NotAfter"] = layout(not_after).into();
+        }
+        told
     });
     serde_json::Value::Array(list.collect()).to_string()
 }

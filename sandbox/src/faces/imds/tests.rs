@@ -9,7 +9,7 @@ use jiff::SignedDuration;
 
 use super::*;
 use crate::world::WorldOptions;
-use crate::world::cloud::{Cloud, MaintenanceEvent};
+use crate::world::cloud::{Cloud, MaintenanceCode, MaintenanceEvent, MaintenanceState};
 
 fn start() -> Timestamp {
     "2026-11-05T10:00:00Z".parse().unwrap()
@@ -26,7 +26,8 @@ fn world_with_instance() -> (World, InstanceId) {
     (world, instance)
 }
 
-fn launch(cloud: &mut Cloud) -> InstanceId {
+/// Launches a spot instance.
+pub(in crate::faces) fn launch(cloud: &mut Cloud) -> InstanceId {
     let parameter = "/aws/service/bottlerocket/aws-k8s-1.34/x86_64/latest/image_id".to_owned();
     let Ok(Ec2Answer::Parameter(image)) = cloud.apply(&Ec2Call::GetParameter(parameter), start())
     else {
@@ -176,11 +177,11 @@ fn notices_are_absent_until_they_are_given_and_then_stay_fixed() {
     world.cloud.recommend_rebalance(&instance, at(10)).unwrap();
     let event = MaintenanceEvent {
         event_id: "instance-event-1".to_owned(),
-        code: "system-reboot".to_owned(),
-        state: "active".to_owned(),
+        code: MaintenanceCode::SystemReboot,
+        state: MaintenanceState::Active,
         description: "scheduled reboot".to_owned(),
         not_before: at(3600),
-        not_after: at(7200),
+        not_after: Some(at(7200)),
     };
     world.cloud.schedule_maintenance(&instance, event).unwrap();
     for now in [at(10), at(60)] {

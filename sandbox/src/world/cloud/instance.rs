@@ -8,7 +8,7 @@ use drover_common::instance_type::CapacityType;
 use jiff::{SignedDuration, Timestamp};
 
 use super::network::tags_match;
-use super::notice::Notices;
+use super::notice::{Notices, SpotAction};
 
 /// A simulated instance.
 #[derive(Clone, Debug)]
@@ -61,9 +61,14 @@ pub struct SimulatedInstance {
     pub(super) stale_tags: Vec<(Timestamp, Tags)>,
     /// When billing stopped.
     pub(super) billed_until: Option<Timestamp>,
-    /// When it goes by itself, and why.
+    /// When it dies by itself, and why; what EC2 announces stands in its notices.
     pub(super) ends: Option<(Timestamp, &'static str)>,
 }
+
+/// EC2's state reason of a reclaimed spot instance.
+const SPOT_TERMINATION: &str = "Server.SpotInstanceTermination";
+/// EC2's state reason of a spot instance that it stopped or hibernated.
+const SPOT_SHUTDOWN: &str = "Server.SpotInstanceShutdown";
 
 impl SimulatedInstance {
     /// Its private DNS name, `ip-10-0-0-1.ec2.internal`; also its Node's name.
@@ -118,8 +123,37 @@ impl SimulatedInstance {
         if !self.state.is_gone() {
             self.enter(InstanceState::ShuttingDown, now);
             self.reason = Some(reason);
-            self.billed_until = Some(now);
+            self.billed_until.get_or_insert(now);
         }
+    }
+
+    /// Takes it back, as its notice said.
+    pub(super) fn reclaim(&mut self, action: SpotAction, now: Timestamp) {
+        match action {
+            SpotAction::Terminate => self.shut_down(SPOT_TERMINATION, now),
+            SpotAction::Stop | SpotAction::Hibernate => {
+                self.enter(InstanceState::Stopping, now);
+                self.reason = Some(SPOT_SHUTDOWN);
+                self.billed_until = Some(now);
+            }
+        }
+    }
+
+    /// Whether it starts or runs, and is not on its way to anything else.
+    pub fn is_up(&self) -> bool {
+        matches!(self.state, InstanceState::Pending | InstanceState::Running)
+    }
+
+    /// When it goes: by itself, or because EC2 takes it back.
+    pub(super) fn end(&self) -> Option<Timestamp> {
+        let own = self.ends.map(|(at, _)| at);
+        let spot = self.notices.spot.as_ref().map(|notice| notice.time);
+        own.into_iter().chain(spot).min().filter(|_| self.is_up())
+    }
+
+    /// Whether it is paid for.
+    pub(super) fn is_billed(&self) -> bool {
+        self.billed_until.is_none()
     }
 
     pub(super) fn enter(&mut self, state: InstanceState, now: Timestamp) {
@@ -127,7 +161,8 @@ impl SimulatedInstance {
         self.since = now;
     }
 
-    /// What it has cost until `now`, micro-dollars: by the second, from launch to shutting down.
+    /// What it has cost until `now`, micro-dollars: by the second, from launch to shutting down or
+    /// stopping.
     pub fn cost(&self, now: Timestamp) -> u64 {
         let end = self.billed_until.unwrap_or(now);
         let seconds = end.duration_since(self.launched).as_secs().max(0);

@@ -266,6 +266,43 @@ fn an_interrupted_spot_instance_terminates_at_its_fixed_deadline() {
 }
 
 #[test]
+fn a_spot_instance_is_stopped_or_hibernated_where_its_notice_says_so() {
+    for action in [SpotAction::Stop, SpotAction::Hibernate] {
+        let mut cloud = cloud();
+        let request = request(&mut cloud, "one", &["m5.large"], 1);
+        let id = create(&mut cloud, &request, start()).instances[0].instance.clone();
+        let notice = cloud.announce(&id, action, at(60), SignedDuration::from_secs(10));
+        assert_eq!(notice, Ok(SpotNotice { action, time: at(70) }));
+        assert_eq!(cloud.next_due(), Some(at(6)), "it is still pending");
+        cloud.tick(at(60));
+        assert_eq!(cloud.next_due(), Some(at(70)));
+        cloud.tick(at(70));
+        assert_eq!(cloud.instance(&id).unwrap().state, InstanceState::Stopping);
+        assert_eq!((cloud.hourly_cost(), cloud.audit().interrupted), (0, 1));
+        let cost = cloud.total_cost(at(70));
+        cloud.tick(at(80));
+        let instance = cloud.instance(&id).unwrap();
+        assert_eq!(instance.state, InstanceState::Stopped);
+        assert_eq!(instance.reason, Some("Server.SpotInstanceShutdown"));
+        cloud.apply(&Ec2Call::TerminateInstances(vec![id.clone()]), at(90)).unwrap();
+        assert_eq!(cloud.instance(&id).unwrap().state, InstanceState::ShuttingDown);
+        assert_eq!(cloud.total_cost(at(3600)), cost, "nobody pays for a stopped instance");
+    }
+}
+
+#[test]
+fn an_instance_outlives_a_notice_that_is_taken_back() {
+    let mut cloud = cloud();
+    let request = request(&mut cloud, "one", &["m5.large"], 1);
+    let id = create(&mut cloud, &request, start()).instances[0].instance.clone();
+    cloud.interrupt(&id, at(60), SignedDuration::from_secs(10)).unwrap();
+    cloud.withdraw_interruption(&id).unwrap();
+    cloud.tick(at(1000));
+    assert_eq!(cloud.instance(&id).unwrap().state, InstanceState::Running);
+    assert!(matches!(cloud.withdraw_interruption(&id), Err(NoticeError::NoSuchNotice { .. })));
+}
+
+#[test]
 fn on_demand_is_never_interrupted_and_takes_the_lowest_price() {
     let mut cloud = cloud();
     let mut request = request(&mut cloud, "one", &["m5.large", "t3.large"], 1);

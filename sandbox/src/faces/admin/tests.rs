@@ -1,0 +1,157 @@
+//! The admin endpoint over HTTP, seen from the faces that its commands change.
+
+use serde_json::{Value, json};
+
+use crate::faces::imds::tests::launch;
+use crate::sandbox::{Options, Sandbox};
+
+/// A sandbox with one spot instance.
+struct Rig {
+    sandbox: Sandbox,
+    http: reqwest::Client,
+    instance: String,
+}
+
+impl Rig {
+    async fn start() -> Self {
+        // The tests share the process: only the first can install it.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let sandbox = Sandbox::start(Options::default()).await.unwrap();
+        let instance = sandbox.world().with(|world, _| launch(&mut world.cloud)).to_string();
+        let http = reqwest::Client::builder().no_proxy().build().unwrap();
+        Self { sandbox, http, instance }
+    }
+
+    async fn post(&self, path: &str, mut body: Value) -> (u16, Value) {
+        body["instance"] = json!(self.instance);
+        let url = format!("{}{path}", self.sandbox.endpoints().admin);
+        let answer = self.http.post(url).json(&body).send().await.unwrap();
+        (answer.status().as_u16(), answer.json().await.unwrap())
+    }
+
+    async fn delete(&self, path: &str) -> (u16, Value) {
+        let url = format!("{}{path}", self.sandbox.endpoints().admin);
+        let answer = self.http.delete(url).send().await.unwrap();
+        (answer.status().as_u16(), answer.json().await.unwrap())
+    }
+
+    /// What the instance's metadata service says; `None` where it says that there is nothing.
+    async fn read(&self, path: &str) -> Option<String> {
+        let imds = format!("{}/{}/latest", self.sandbox.endpoints().imds, self.instance);
+        let asked = self.http.put(format!("{imds}/api/token"));
+        let asked = asked.header("x-aws-ec2-metadata-token-ttl-seconds", "60");
+        let token = asked.send().await.unwrap().text().await.unwrap();
+        let asked = self.http.get(format!("{imds}/meta-data/{path}"));
+        let answer = asked.header("x-aws-ec2-metadata-token", token).send().await.unwrap();
+        match answer.status().as_u16() {
+            200 => Some(answer.text().await.unwrap()),
+            404 => None,
+            status => panic!("{path}: {status}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn spot_notices_of_each_action_are_given_and_taken_back() {
+    let rig = Rig::start().await;
+    let back = format!("/interrupt/{}", rig.instance);
+    for action in ["terminate", "stop", "hibernate"] {
+        let (status, notice) = rig.post("/interrupt", json!({"action": action})).await;
+        assert_eq!((status, &notice["action"]), (200, &json!(action)));
+        let time = notice["time"].as_str().unwrap();
+        let body = rig.read("spot/instance-action").await.unwrap();
+        assert_eq!(body, json!({"action": action, "time": time}).to_string());
+        let legacy = rig.read("spot/termination-time").await;
+        assert_eq!(legacy.as_deref(), (action == "terminate").then_some(time));
+        assert_eq!(rig.delete(&back).await, (200, json!({})));
+        assert_eq!(rig.read("spot/instance-action").await, None);
+    }
+    let (status, refusal) = rig.delete(&back).await;
+    assert_eq!(status, 404);
+    assert!(refusal["error"].as_str().unwrap().ends_with("it has no spot notice"), "{refusal}");
+    let (status, refusal) = rig.post("/interrupt", json!({"action": "explode"})).await;
+    assert_eq!(status, 400);
+    let text = refusal["error"].as_str().unwrap();
+    assert!(text.contains("action") && text.contains("explode"), "{text}");
+}
+
+#[tokio::test]
+async fn a_rebalance_recommendation_is_given_and_taken_back() {
+    let rig = Rig::start().await;
+    assert_eq!(rig.post("/rebalance", json!({})).await.0, 200);
+    let body = rig.read("events/recommendations/rebalance").await.unwrap();
+    assert!(body.starts_with(r#"{"noticeTime":"2"#) && body.ends_with(r#"Z"}"#), "{body}");
+    let back = format!("/rebalance/{}", rig.instance);
+    assert_eq!(rig.delete(&back).await.0, 200);
+    assert_eq!(rig.read("events/recommendations/rebalance").await, None);
+    assert_eq!(rig.delete(&back).await.0, 404);
+    assert_eq!(rig.delete("/rebalance/i-0none").await.0, 404);
+}
+
+#[tokio::test]
+async fn maintenance_is_scheduled_canceled_and_taken_back() {
+    let rig = Rig::start().await;
+    let scheduled = "events/maintenance/scheduled";
+    let event = json!({
+        "code": "instance-retirement",
+        "event_id": "instance-event-7",
+        "not_before": "2026-12-05T09:00:43Z",
+    });
+    assert_eq!(rig.post("/maintenance", event.clone()).await.0, 200);
+    assert_eq!(rig.post("/maintenance", json!({"not_after": "2027-01-01T00:00:00Z"})).await.0, 200);
+    let told: Value = serde_json::from_str(&rig.read(scheduled).await.unwrap()).unwrap();
+    assert_eq!(
+        told[0],
+        json!({
+            "NotBefore": "5 Dec 2026 09:00:43 GMT",
+            "Code": "instance-retirement",
+            "Description": "scheduled retirement",
+            "EventId": "instance-event-7",
+            "State": "active",
+        })
+    );
+    assert_eq!((&told[1]["Code"], told.as_array().unwrap().len()), (&json!("system-reboot"), 2));
+    assert_eq!(told[1]["NotAfter"], "1 Jan 2027 00:00:00 GMT");
+
+    let mut canceled = event;
+    canceled["state"] = json!("canceled");
+    assert_eq!(rig.post("/maintenance", canceled).await.0, 200);
+    let history = rig.read("events/maintenance/history").await.unwrap();
+    assert!(history.contains(r#""Description":"[Canceled] scheduled retirement""#), "{history}");
+    let one = format!("/maintenance/{}/instance-event-7", rig.instance);
+    assert_eq!(rig.delete(&one).await.0, 200);
+    assert_eq!(rig.delete(&one).await.0, 404);
+    assert_eq!(rig.read("events/maintenance/history").await.unwrap(), "[]");
+    assert_eq!(rig.delete(&format!("/maintenance/{}", rig.instance)).await.0, 200);
+    assert_eq!(rig.read(scheduled).await.unwrap(), "[]");
+    let (status, refusal) = rig.post("/maintenance", json!({"code": "repainting"})).await;
+    assert_eq!(status, 400);
+    assert!(refusal["error"].as_str().unwrap().contains("repainting"), "{refusal}");
+}
+
+#[tokio::test]
+async fn an_auto_scaling_groups_intent_is_told_and_taken_back() {
+    let rig = Rig::start().await;
+    let path = "autoscaling/target-lifecycle-state";
+    assert_eq!(rig.read(path).await, None);
+    for state in [
+        "InService",
+        "Terminated",
+        "Detached",
+        "Standby",
+        "Warmed:Hibernated",
+        "Warmed:Running",
+        "Warmed:Stopped",
+        "Warmed:Terminated",
+    ] {
+        assert_eq!(rig.post("/lifecycle-state", json!({"state": state})).await.0, 200);
+        assert_eq!(rig.read(path).await.as_deref(), Some(state));
+    }
+    let back = format!("/lifecycle-state/{}", rig.instance);
+    assert_eq!(rig.delete(&back).await.0, 200);
+    assert_eq!(rig.read(path).await, None);
+    assert_eq!(rig.delete(&back).await.0, 404);
+    let (status, refusal) = rig.post("/lifecycle-state", json!({"state": "Resting"})).await;
+    assert_eq!(status, 400);
+    assert!(refusal["error"].as_str().unwrap().contains("Resting"), "{refusal}");
+}
