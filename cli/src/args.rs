@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 use drover_core::planner::{MinValuesPolicy, PlannerSettings, PreferencePolicy};
+use drover_sandbox::world::faults::Fault;
 
 /// Node autoscaling for Kubernetes on AWS: an agent on every node, a Raft-replicated leader group.
 #[derive(Debug, Parser)]
@@ -328,6 +329,14 @@ pub(crate) struct SandboxArgs {
     /// Have the leaders listen to the simulated account's interruption queue, too.
     #[arg(long)]
     pub(crate) interruption_queue: bool,
+    /// Let requests go wrong: FACE is kubernetes, ec2, ssm, pricing, imds or kubelet; EFFECT is
+    /// error[=STATUS], delay=TIME (the request waits), delay-answer=TIME (it is done, and its answer
+    /// waits), lost-answer (it is done, and the connection breaks) or hang; SHARE of the requests, all
+    /// by default, e.g. 10%. `ec2/CreateFleet:lost-answer:50%` strikes one operation, and `*` in it is
+    /// any text. May be repeated: the first that strikes decides. Faults of kubernetes strike kubectl
+    /// and the tour, too.
+    #[arg(long = "fault", value_name = "FACE[/OPERATION]:EFFECT[:SHARE]")]
+    pub(crate) faults: Vec<Fault>,
     /// Run leaders and agents as processes of their own instead of inside this one.
     #[arg(long)]
     pub(crate) processes: bool,
@@ -362,6 +371,26 @@ mod tests {
         for bad in ["", "s", "-1s", "fast", "1e400s"] {
             assert!(parse_delay(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn faults_are_read_and_a_bad_one_is_named() {
+        let parse = |faults: &[&str]| {
+            let flags = faults.iter().flat_map(|fault| ["--fault", *fault]);
+            Cli::try_parse_from(["drover", "sandbox"].into_iter().chain(flags))
+        };
+        let Command::Sandbox(args) =
+            parse(&["ec2/CreateFleet:lost-answer:50%", "imds:delay=2s"]).unwrap().command
+        else {
+            panic!("another command")
+        };
+        assert_eq!(args.faults.len(), 2);
+        assert_eq!(
+            (args.faults[0].operation.as_str(), args.faults[0].probability),
+            ("CreateFleet", 0.5)
+        );
+        let refused = parse(&["ec2:hang", "s3:hang"]).unwrap_err().to_string();
+        assert!(refused.contains("--fault") && refused.contains("s3"), "{refused}");
     }
 
     #[test]

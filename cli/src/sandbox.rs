@@ -150,6 +150,12 @@ async fn raise(args: &SandboxArgs, state_dir: &StateDir) -> anyhow::Result<Stage
     narrator.print(&format!("  kubeconfig   {}", state_dir.kubeconfig().display()));
     narrator.print(&format!("  leaders      {}", leaders.api_urls().join("  ")));
     narrator.print(&format!("  logs, data   {}", state_dir.path().display()));
+    // What was set up until here is the sandbox's own affair, which nothing is to disturb.
+    sandbox.world().with(|world, _| {
+        for fault in &args.faults {
+            world.faults.add(fault.clone());
+        }
+    });
     Ok(Stage { narrator, leaders, agents, cluster, cloud, sandbox })
 }
 

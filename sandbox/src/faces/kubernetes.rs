@@ -102,7 +102,8 @@ async fn answer(world: SharedWorld, request: Request<Body>) -> ApiResult<Respons
         .await
         .map_err(|error| ApiFailure::injected(413, "RequestEntityTooLarge", &error.to_string()))?;
     if let Some(review) = reviews::Review::of(&path) {
-        return review.answer(&world, verb, &path.namespace, &content_type, &body, &user);
+        let response = review.answer(&world, verb, &path.namespace, &content_type, &body, &user)?;
+        return Ok(settle(disturbance, response).await);
     }
     let served = world.with(|world, _| Served::find(world.store.registry(), &path))?;
     let representation = Representation::of(&accept);

@@ -4,6 +4,10 @@ use serde::{Deserialize, Serialize};
 
 use super::random::Random;
 
+mod flag;
+
+pub use flag::FaultError;
+
 /// Which face a fault applies to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -22,6 +26,24 @@ pub enum Face {
     Imds,
     /// The nodes' kubelets.
     Kubelet,
+}
+
+impl Face {
+    /// All of them.
+    pub const ALL: [Face; 6] =
+        [Face::Kubernetes, Face::Ec2, Face::Ssm, Face::Pricing, Face::Imds, Face::Kubelet];
+
+    /// Its name in commands and flags.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Face::Kubernetes => "kubernetes",
+            Face::Ec2 => "ec2",
+            Face::Ssm => "ssm",
+            Face::Pricing => "pricing",
+            Face::Imds => "imds",
+            Face::Kubelet => "kubelet",
+        }
+    }
 }
 
 /// What happens to a request.

@@ -1,9 +1,12 @@
 //! The admin endpoint over HTTP, seen from the faces that its commands change.
 
+use std::time::{Duration, Instant};
+
 use serde_json::{Value, json};
 
 use crate::faces::imds::tests::launch;
 use crate::sandbox::{Options, Sandbox};
+use crate::world::faults::{Face, Fault};
 
 /// A sandbox with one spot instance.
 struct Rig {
@@ -154,4 +157,50 @@ async fn an_auto_scaling_groups_intent_is_told_and_taken_back() {
     let (status, refusal) = rig.post("/lifecycle-state", json!({"state": "Resting"})).await;
     assert_eq!(status, 400);
     assert!(refusal["error"].as_str().unwrap().contains("Resting"), "{refusal}");
+}
+
+/// One request to a face, which answers it somehow.
+fn request(rig: &Rig, face: Face) -> reqwest::RequestBuilder {
+    let endpoints = rig.sandbox.endpoints();
+    let aws = |url: &str, target: &'static str| {
+        rig.http.post(url).header("x-amz-target", target).body("{}")
+    };
+    match face {
+        Face::Kubernetes => rig.http.get(format!("{}/api/v1/nodes", endpoints.kubernetes)),
+        Face::Ec2 => rig.http.post(&endpoints.ec2).body("Action=DescribeAvailabilityZones"),
+        Face::Ssm => aws(&endpoints.ssm, "AmazonSSM.GetParameter"),
+        Face::Pricing => aws(&endpoints.pricing, "AWSPriceListService.GetProducts"),
+        Face::Imds => rig.http.get(format!("{}/{}/latest/meta-data", endpoints.imds, rig.instance)),
+        Face::Kubelet => rig.http.get(format!("{}/node/healthz", endpoints.kubelet)),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_face_suffers_every_effect() {
+    let rig = Rig::start().await;
+    let admin = format!("{}/faults", rig.sandbox.endpoints().admin);
+    let short = Duration::from_millis(150);
+    for face in Face::ALL {
+        let usual = request(&rig, face).send().await.unwrap().status();
+        for effect in ["error=418", "delay=150ms", "delay-answer=150ms", "lost-answer", "hang"] {
+            let fault: Fault = format!("{}:{effect}", face.as_str()).parse().unwrap();
+            let put = rig.http.post(&admin).json(&fault).send().await.unwrap();
+            assert_eq!(put.status(), 200, "{fault:?}");
+            let start = Instant::now();
+            let answer = tokio::time::timeout(short * 10, request(&rig, face).send()).await;
+            match (effect, answer) {
+                ("error=418", Ok(Ok(answer))) => assert_eq!(answer.status(), 418, "{face:?}"),
+                ("delay=150ms" | "delay-answer=150ms", Ok(Ok(answer))) => {
+                    assert_eq!(answer.status(), usual, "{face:?}: {effect}");
+                    assert!(start.elapsed() >= short, "{face:?}: {effect}");
+                }
+                // The connection breaks before or after the headers.
+                ("lost-answer", Ok(Ok(answer))) => assert!(answer.bytes().await.is_err()),
+                ("lost-answer", Ok(Err(_))) | ("hang", Err(_)) => {}
+                (_, answer) => panic!("{face:?}: {effect}: {answer:?}"),
+            }
+            assert_eq!(rig.http.delete(&admin).send().await.unwrap().status(), 200);
+        }
+        assert_eq!(request(&rig, face).send().await.unwrap().status(), usual);
+    }
 }
