@@ -265,6 +265,7 @@ pub struct NodePoolStatus {
     pub resources: RawResources,
     /// How many nodes it has.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("default" = 0))]
     pub nodes: Option<i64>,
     /// The class's generation when the registration health was last reset.
     #[serde(default, skip_serializing_if = "Option::is_none")]

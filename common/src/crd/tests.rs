@@ -55,7 +55,21 @@ fn wide_columns_have_a_priority() {
             })
             .collect()
     };
-    let [_, claim, ..]: [Value; 5] = values().try_into().unwrap();
+    let [pool, claim, class, ..]: [Value; 5] = values().try_into().unwrap();
+    let named = |expected: &[(&str, i64)]| -> Vec<(String, i64)> {
+        expected.iter().map(|(name, wide)| ((*name).to_owned(), *wide)).collect()
+    };
+    let expected = [
+        ("NodeClass", 0),
+        ("Nodes", 0),
+        ("Ready", 0),
+        ("Age", 0),
+        ("Weight", 1),
+        ("CPU", 1),
+        ("Memory", 1),
+    ];
+    assert_eq!(columns(&pool), named(&expected));
+    assert_eq!(columns(&class), named(&[("Ready", 0), ("Age", 0), ("Role", 1)]));
     let expected = [
         ("Type", 0),
         ("Capacity", 0),
@@ -69,7 +83,7 @@ fn wide_columns_have_a_priority() {
         ("NodeClass", 1),
         ("Drifted", 1),
     ];
-    assert_eq!(columns(&claim), expected.map(|(name, wide)| (name.to_owned(), wide)));
+    assert_eq!(columns(&claim), named(&expected));
 }
 
 #[test]
@@ -124,7 +138,11 @@ fn defaults_are_karpenters() {
         at(&pool, &format!("{disruption}/properties/budgets/items/properties/nodes/default")),
         json!("10%")
     );
+    let template = "/properties/spec/properties/template/properties/spec/properties";
+    assert_eq!(at(&pool, &format!("{template}/expireAfter/default")), json!("720h"));
+    assert_eq!(at(&pool, "/properties/status/properties/nodes/default"), json!(0));
     assert_eq!(at(&claim, "/properties/spec/properties/expireAfter/default"), json!("720h"));
+    assert_eq!(at(&class, "/properties/spec/properties/detailedMonitoring/default"), json!(false));
     assert_eq!(
         at(&class, "/properties/spec/properties/metadataOptions/default"),
         json!({

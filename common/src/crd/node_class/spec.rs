@@ -94,6 +94,7 @@ pub struct Ec2NodeClassSpec {
     pub network_interfaces: Vec<NetworkInterface>,
     /// Metrics by the minute.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("default" = false))]
     pub detailed_monitoring: Option<bool>,
     /// The instance metadata service.
     #[serde(default)]

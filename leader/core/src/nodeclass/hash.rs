@@ -34,6 +34,10 @@ pub fn node_class_hash(class: &Ec2NodeClass) -> String {
         "ipPrefixCount",
     ];
     remove(&mut spec, "", &dynamic);
+    // The API server writes this default out: it says the same as nothing.
+    if class.spec.detailed_monitoring == Some(false) {
+        remove(&mut spec, "", &["detailedMonitoring"]);
+    }
     if let (Value::Object(map), Some(family)) = (&mut spec, class.spec.family()) {
         map.insert("amiFamily".to_owned(), to_value(&family));
     }

@@ -472,6 +472,8 @@ fn hashes_follow_what_is_static() {
     let plain = hash(json!({}));
     assert_eq!(plain, hash(json!({"subnetSelectorTerms": [{"id": "subnet-9"}]})));
     assert_eq!(plain, hash(json!({"amiFamily": "AL2023"})));
+    assert_eq!(plain, hash(json!({"detailedMonitoring": false})), "the API server's default");
+    assert_ne!(plain, hash(json!({"detailedMonitoring": true})));
     assert_ne!(plain, hash(json!({"amiSelectorTerms": [{"alias": "al2@latest"}]})));
     assert_ne!(plain, hash(json!({"kubelet": {"maxPods": 3}})));
 
