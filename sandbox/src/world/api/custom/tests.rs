@@ -1,3 +1,5 @@
+mod karpenter;
+
 use serde_json::{Value, json};
 
 use super::*;
