@@ -323,7 +323,7 @@ pub(crate) struct SandboxArgs {
     #[arg(long, value_name = "FILE")]
     pub(crate) catalog: Option<PathBuf>,
     /// Where kubeconfig, endpoints.json, logs and the leaders' data go; by default a new temporary
-    /// folder, which is printed.
+    /// folder, which is printed. What an earlier run left there is removed first.
     #[arg(long, value_name = "DIR")]
     pub(crate) state_dir: Option<PathBuf>,
     /// Have the leaders listen to the simulated account's interruption queue, too.

@@ -149,7 +149,8 @@ async fn raise(args: &SandboxArgs, state_dir: &StateDir) -> anyhow::Result<Stage
     narrator.headline("Drover on a simulated EC2 and Kubernetes, all on loopback.");
     narrator.print(&format!("  kubeconfig   {}", state_dir.kubeconfig().display()));
     narrator.print(&format!("  leaders      {}", leaders.api_urls().join("  ")));
-    narrator.print(&format!("  logs, data   {}", state_dir.path().display()));
+    let renewed = if state_dir.renewed() { "  (an earlier run's are removed)" } else { "" };
+    narrator.print(&format!("  logs, data   {}{renewed}", state_dir.path().display()));
     // What was set up until here is the sandbox's own affair, which nothing is to disturb.
     sandbox.world().with(|world, _| {
         for fault in &args.faults {

@@ -120,3 +120,24 @@ metadata: {name: good}
         assert!(told.contains(expected), "{expected} is missing in:\n{told}");
     }
 }
+
+#[test]
+fn a_second_run_in_the_same_folder_begins_anew() {
+    let state = tempfile::tempdir().unwrap();
+    let manifests = state.path().join("manifests.yaml");
+    std::fs::write(&manifests, "apiVersion: v1\nkind: Namespace\nmetadata: {name: good}\n")
+        .unwrap();
+    for run in 1..=2 {
+        let mut command = sandbox(state.path());
+        command.args(["--leaders", "1"]).arg("-f").arg(&manifests);
+        let output = wait(command.spawn().unwrap(), Duration::from_secs(100), |_, _| {});
+        let told = text(&output);
+        assert!(output.status.success(), "run {run}:\n{told}");
+        assert_eq!(told.contains("an earlier run's are removed"), run == 2, "run {run}:\n{told}");
+        assert!(state.path().join("leader-1").is_dir(), "run {run} keeps its data");
+    }
+    std::fs::remove_file(state.path().join("sandbox.lock")).unwrap();
+    let refused = sandbox(state.path()).output().unwrap();
+    assert!(!refused.status.success());
+    assert!(text(&refused).contains("is not known to be a sandbox's"), "{}", text(&refused));
+}
