@@ -1,5 +1,6 @@
 //! The sandbox's admin endpoint: what a story needs to do to the cloud, and to know of it.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -19,6 +20,15 @@ pub(crate) struct Instance {
     pub(crate) id: String,
     pub(crate) state: String,
     pub(crate) private_dns_name: String,
+    pub(crate) tags: BTreeMap<String, String>,
+    pub(crate) notices: Notices,
+}
+
+/// What an instance's metadata service says of its future.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Notices {
+    /// A spot interruption.
+    pub(crate) spot: Option<Value>,
 }
 
 impl Cloud {

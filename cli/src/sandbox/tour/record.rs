@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use drover_common::crd::NodeClaim;
 use serde_json::Value;
 
 use super::super::Stage;
@@ -43,20 +44,12 @@ impl Record {
             count("launches").map_or_else(|| "unknown".to_owned(), |n| n.to_string()),
         );
         self.check(stage, "no launch was made twice", repeats == Some(0));
-        let claimed: BTreeSet<String> = stage
-            .cluster
-            .snapshot()
-            .await?
-            .claims
-            .iter()
-            .filter_map(|claim| claim.status.as_ref()?.provider_id.clone())
-            .filter_map(|id| drover_common::id::instance_of_provider_id(&id))
-            .map(|instance| instance.to_string())
-            .collect();
-        let alive: BTreeSet<String> = stage
-            .cloud
-            .instances()
-            .await?
+        let claimed: BTreeSet<String> =
+            stage.cluster.snapshot().await?.claims.iter().filter_map(instance_of).collect();
+        let instances = stage.cloud.instances().await?;
+        let interrupted = instances.iter().filter(|instance| instance.notices.spot.is_some());
+        self.row("interruptions", interrupted.count().to_string());
+        let alive: BTreeSet<String> = instances
             .into_iter()
             .filter(|instance| instance.state == "running" || instance.state == "pending")
             .map(|instance| instance.id)
@@ -81,6 +74,12 @@ impl Record {
         lines.extend(failed.map(|(what, _)| format!("  FAILED  {what}")));
         lines
     }
+}
+
+/// The instance that a claim's status names.
+pub(crate) fn instance_of(claim: &NodeClaim) -> Option<String> {
+    let provider_id = claim.status.as_ref()?.provider_id.as_ref()?;
+    drover_common::id::instance_of_provider_id(provider_id).map(|instance| instance.to_string())
 }
 
 /// Seconds with one decimal, or that it did not happen.
