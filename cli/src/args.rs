@@ -329,7 +329,7 @@ pub(crate) struct SandboxArgs {
     /// Have the leaders listen to the simulated account's interruption queue, too.
     #[arg(long)]
     pub(crate) interruption_queue: bool,
-    /// Let requests go wrong: FACE is kubernetes, ec2, ssm, pricing, imds or kubelet; EFFECT is
+    /// Let requests go wrong: FACE is kubernetes, ec2, ssm, pricing, sqs, imds or kubelet; EFFECT is
     /// error[=STATUS], delay=TIME (the request waits), delay-answer=TIME (it is done, and its answer
     /// waits), lost-answer (it is done, and the connection breaks) or hang; SHARE of the requests, all
     /// by default, e.g. 10%. `ec2/CreateFleet:lost-answer:50%` strikes one operation, and `*` in it is

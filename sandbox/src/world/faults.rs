@@ -30,8 +30,15 @@ pub enum Face {
 
 impl Face {
     /// All of them.
-    pub const ALL: [Face; 6] =
-        [Face::Kubernetes, Face::Ec2, Face::Ssm, Face::Pricing, Face::Imds, Face::Kubelet];
+    pub const ALL: [Face; 7] = [
+        Face::Kubernetes,
+        Face::Ec2,
+        Face::Ssm,
+        Face::Pricing,
+        Face::Sqs,
+        Face::Imds,
+        Face::Kubelet,
+    ];
 
     /// Its name in commands and flags.
     pub fn as_str(self) -> &'static str {
@@ -40,6 +47,7 @@ impl Face {
             Face::Ec2 => "ec2",
             Face::Ssm => "ssm",
             Face::Pricing => "pricing",
+            Face::Sqs => "sqs",
             Face::Imds => "imds",
             Face::Kubelet => "kubelet",
         }

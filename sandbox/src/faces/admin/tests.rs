@@ -170,6 +170,7 @@ fn request(rig: &Rig, face: Face) -> reqwest::RequestBuilder {
         Face::Ec2 => rig.http.post(&endpoints.ec2).body("Action=DescribeAvailabilityZones"),
         Face::Ssm => aws(&endpoints.ssm, "AmazonSSM.GetParameter"),
         Face::Pricing => aws(&endpoints.pricing, "AWSPriceListService.GetProducts"),
+        Face::Sqs => aws(&endpoints.sqs, "AmazonSQS.GetQueueUrl"),
         Face::Imds => rig.http.get(format!("{}/{}/latest/meta-data", endpoints.imds, rig.instance)),
         Face::Kubelet => rig.http.get(format!("{}/node/healthz", endpoints.kubelet)),
     }

@@ -10,6 +10,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
 use super::instance::{SimulatedInstance, after};
+use super::notice::{MaintenanceEvent, MaintenanceState, Notices};
 use crate::world::random::Random;
 
 /// Messages that nobody fetches are given up, oldest first.
@@ -28,10 +29,7 @@ struct Message {
 #[derive(Clone, Debug)]
 struct Told {
     state: InstanceState,
-    spot: bool,
-    rebalance: bool,
-    /// Ids of maintenance events.
-    maintenance: Vec<String>,
+    notices: Notices,
 }
 
 /// The queue.
@@ -84,9 +82,7 @@ impl Queue {
         for (id, instance) in instances {
             let told = self.told.entry(id.clone()).or_insert_with(|| Told {
                 state: InstanceState::Pending,
-                spot: false,
-                rebalance: false,
-                maintenance: Vec::new(),
+                notices: Notices::default(),
             });
             news(told, instance, &mut events);
         }
@@ -120,40 +116,40 @@ type Event = (&'static str, &'static str, Value);
 /// What happened to an instance since it was told of last.
 fn news(told: &mut Told, instance: &SimulatedInstance, events: &mut Vec<Event>) {
     let id = instance.id.as_str();
+    let before = std::mem::replace(&mut told.notices, instance.notices.clone());
     let notices = &instance.notices;
-    if let Some(spot) = &notices.spot
-        && !std::mem::replace(&mut told.spot, true)
-    {
+    if let Some(spot) = notices.spot.as_ref().filter(|_| before.spot.is_none()) {
         let detail = json!({"instance-id": id, "instance-action": spot.action});
         events.push(("aws.ec2", "EC2 Spot Instance Interruption Warning", detail));
     }
-    if notices.rebalance.is_some() && !std::mem::replace(&mut told.rebalance, true) {
+    if notices.rebalance.is_some() && before.rebalance.is_none() {
         let detail = json!({"instance-id": id});
         events.push(("aws.ec2", "EC2 Instance Rebalance Recommendation", detail));
     }
     for event in &notices.maintenance {
-        if told.maintenance.contains(&event.event_id) || json!(event.state) != "active" {
-            continue;
+        if event.state == MaintenanceState::Active && !before.maintenance.contains(event) {
+            events.push(("aws.health", "AWS Health Event", health(id, event)));
         }
-        told.maintenance.push(event.event_id.clone());
-        let code = json!(event.code).as_str().unwrap_or_default().replace('-', "_").to_uppercase();
-        let detail = json!({
-            "eventArn": format!("arn:aws:health:::event/EC2/{}", event.event_id),
-            "service": "EC2",
-            "eventTypeCode": format!("AWS_EC2_{code}_SCHEDULED"),
-            "eventTypeCategory": "scheduledChange",
-            "statusCode": "upcoming",
-            "startTime": rfc_2822(event.not_before),
-            "endTime": rfc_2822(event.not_after),
-            "affectedEntities": [{"entityValue": id}],
-        });
-        events.push(("aws.health", "AWS Health Event", detail));
     }
     if instance.state != told.state {
         told.state = instance.state;
         let detail = json!({"instance-id": id, "state": state_name(instance.state)});
         events.push(("aws.ec2", "EC2 Instance State-change Notification", detail));
     }
+}
+
+fn health(instance: &str, event: &MaintenanceEvent) -> Value {
+    let code = json!(event.code).as_str().unwrap_or_default().replace('-', "_").to_uppercase();
+    json!({
+        "eventArn": format!("arn:aws:health:::event/EC2/{}", event.event_id),
+        "service": "EC2",
+        "eventTypeCode": format!("AWS_EC2_{code}_SCHEDULED"),
+        "eventTypeCategory": "scheduledChange",
+        "statusCode": "upcoming",
+        "startTime": rfc_2822(event.not_before),
+        "endTime": event.not_after.map(rfc_2822),
+        "affectedEntities": [{"entityValue": instance}],
+    })
 }
 
 fn state_name(state: InstanceState) -> &'static str {

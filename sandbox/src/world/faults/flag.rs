@@ -90,10 +90,11 @@ fn error(face: Face, status: u16) -> FaultEffect {
         (Face::Ec2, 429) => "RequestLimitExceeded",
         (Face::Ec2, 503) => "Unavailable",
         (Face::Ec2, _) => "InternalError",
-        (Face::Ssm | Face::Pricing, 401 | 403) => "AccessDeniedException",
-        (Face::Ssm | Face::Pricing, 429) => "ThrottlingException",
+        (Face::Ssm | Face::Pricing | Face::Sqs, 401 | 403) => "AccessDeniedException",
+        (Face::Ssm | Face::Pricing | Face::Sqs, 429) => "ThrottlingException",
         (Face::Ssm, _) => "InternalServerError",
         (Face::Pricing, _) => "InternalErrorException",
+        (Face::Sqs, _) => "InternalError",
         // They answer in words alone.
         (Face::Imds | Face::Kubelet, _) => "",
     };
@@ -150,6 +151,7 @@ mod tests {
             (Face::Ec2, "Unavailable", "RequestLimitExceeded"),
             (Face::Ssm, "InternalServerError", "ThrottlingException"),
             (Face::Pricing, "InternalErrorException", "ThrottlingException"),
+            (Face::Sqs, "InternalError", "ThrottlingException"),
             (Face::Imds, "", ""),
             (Face::Kubelet, "", ""),
         ] {
