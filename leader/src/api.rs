@@ -18,14 +18,14 @@ use axum::http::StatusCode;
 use axum::http::header::{RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::{get, post};
+use drover_raft::Group;
+use drover_tls::ClientCredentials;
 use serde_json::json;
 
 pub(crate) use gate::Gate;
 use gate::Refusal;
 
-use crate::raft::Group;
 use crate::run::{BrainClosed, BrainHandle, Counters};
-use crate::tls::ClientCredentials;
 
 /// How long a connection to the leader may take to open.
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);

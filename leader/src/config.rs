@@ -18,10 +18,9 @@ use std::time::Duration;
 use drover_core::control::{LeaseSettings, Settings};
 use drover_core::nodeclass::ClusterSettings;
 use drover_core::planner::{MinValuesPolicy, PlannerSettings, PreferencePolicy, RepackSettings};
+use drover_raft::{GroupConfig, Peer, ReplicaId, Timings};
+use drover_tls::CertificateFiles;
 use jiff::SignedDuration;
-
-use crate::raft::{GroupConfig, Peer, ReplicaId, Timings};
-use crate::tls::CertificateFiles;
 
 pub use args::Args;
 pub use security::{AccountName, RaftSecurity};

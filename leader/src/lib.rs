@@ -7,9 +7,7 @@
 
 mod api;
 pub mod config;
-pub mod raft;
 mod run;
-pub mod tls;
 mod validate;
 
 use std::io::IsTerminal;

@@ -13,6 +13,8 @@ use std::time::Duration;
 use drover_common::call::Kind;
 use drover_core::control::{Control, Settings};
 use drover_ec2::Ec2;
+use drover_raft::{Group, GroupError, Transport};
+use drover_tls::{Callers, CertificateError, Credentials};
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
@@ -23,8 +25,6 @@ use tokio_util::task::TaskTracker;
 
 use crate::api;
 use crate::config::{Config, RaftSecurity};
-use crate::raft::{Group, GroupError, Transport};
-use crate::tls::{self, Callers, CertificateError, Credentials};
 
 pub(crate) use brain::{Board, BrainClosed, BrainHandle, Reported};
 pub(crate) use counters::Counters;
@@ -136,7 +136,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunE
         let stop = stop.clone();
         tasks.spawn(async move { stop.run_until_cancelled(credentials.follow()).await });
     }
-    let serving = tls::serve(api_listener, api::router(shared), api_tls);
+    let serving = drover_tls::serve(api_listener, api::router(shared), api_tls);
 
     let ended = tokio::select! {
         () = shutdown.cancelled() => Ok(()),

@@ -26,9 +26,19 @@ const IMPURE: [&str; 14] = [
 
 /// Everything `package` is built from, itself excluded.
 fn dependencies(package: &str) -> BTreeSet<String> {
+    tree(package, &[])
+}
+
+/// What `package` itself can name.
+fn direct_dependencies(package: &str) -> BTreeSet<String> {
+    tree(package, &["--depth", "1"])
+}
+
+fn tree(package: &str, more: &[&str]) -> BTreeSet<String> {
     let output = Command::new(env!("CARGO"))
         .args(["tree", "--offline", "--package", package, "--edges", "normal,no-proc-macro"])
         .args(["--prefix", "none", "--format", "{p}"])
+        .args(more)
         .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
         .output()
         .unwrap();
@@ -74,4 +84,15 @@ fn only_one_crate_knows_the_aws_sdks() {
             &["aws-sdk-ec2", "aws-sdk-sqs", "aws-sdk-ssm", "aws-config"],
         );
     }
+}
+
+#[test]
+fn only_one_crate_knows_openraft_and_the_logs_file() {
+    for package in ["drover-leader", "drover-tls", "drover-core", "drover-ec2", "drover-sandbox"] {
+        let known = direct_dependencies(package);
+        for banned in ["openraft", "redb"] {
+            assert!(!known.contains(banned), "{package} knows {banned}");
+        }
+    }
+    assert!(direct_dependencies("drover-raft").contains("openraft"));
 }

@@ -2,9 +2,9 @@
 
 use axum::extract::State;
 use axum::http::StatusCode;
+use drover_raft::{Leadership, Role};
 
 use super::Shared;
-use crate::raft::{Leadership, Role};
 
 /// A replica further behind than this many entries is not ready.
 const LARGEST_LAG: u64 = 100;

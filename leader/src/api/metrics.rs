@@ -8,10 +8,10 @@ use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use drover_common::ec2::QueueEventKind;
 use drover_core::control::Status;
+use drover_raft::{GroupStatus, Role};
 
 use super::status::dollars;
 use super::{ApiError, Shared};
-use crate::raft::{GroupStatus, Role};
 use crate::run::Counters;
 
 const TEXT_FORMAT: &str = "text/plain; version=0.0.4; charset=utf-8";

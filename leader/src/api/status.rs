@@ -3,10 +3,10 @@
 use axum::extract::State;
 use axum::response::Json;
 use drover_core::control::{NodeSummary, Status};
+use drover_raft::{GroupStatus, Role};
 use serde::Serialize;
 
 use super::{ApiError, Shared};
-use crate::raft::{GroupStatus, Role};
 
 /// `/v1/status`: this replica at a glance. Figures of the state are the same on all replicas; what
 /// only a leader knows is empty elsewhere.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::raft::{Peer, ReplicaId};
+use drover_raft::{Peer, ReplicaId};
 
 /// Reads a replica's number: `2`, or a StatefulSet pod's name, whose ordinal counts from 0.
 pub(super) fn parse_replica(text: &str) -> Result<ReplicaId, String> {

@@ -4,8 +4,9 @@ use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use drover_tls::CertificateFiles;
+
 use super::{Args, ConfigError, Setting};
-use crate::tls::CertificateFiles;
 
 /// How the replicas know each other.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -119,7 +119,7 @@ fn a_group_needs_certificates_and_one_alone_needs_none() {
     assert_eq!(config(&[peers, "--raft-insecure"]).unwrap().raft_security, RaftSecurity::Insecure);
     let files = ["--raft-cert=crt", "--raft-key=key", "--raft-ca=ca"];
     let secured = config(&[&[peers], &files[..]].concat()).unwrap();
-    let files_of = |certificate: &str, key: &str| crate::tls::CertificateFiles {
+    let files_of = |certificate: &str, key: &str| drover_tls::CertificateFiles {
         certificate: certificate.into(),
         key: key.into(),
         authority: "ca".into(),

@@ -14,6 +14,7 @@ use drover_common::protocol::{Directive, Report};
 use drover_core::command::Command;
 use drover_core::control::{CallKey, Control, Effect, Input, NodeSummary, Status};
 use drover_core::state::{Stage, State};
+use drover_raft::{Group, Leadership};
 use jiff::Timestamp;
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -23,7 +24,6 @@ use tokio_util::sync::CancellationToken;
 
 use super::calls::Caller;
 use super::counters::Counters;
-use crate::raft::{Group, Leadership};
 use effects::Hands;
 
 /// The longest time between two looks at everything.

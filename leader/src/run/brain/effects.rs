@@ -7,13 +7,13 @@ use drover_common::call::Call;
 use drover_core::command::Command;
 use drover_core::control::{CallKey, Effect};
 use drover_core::state::Applied;
+use drover_raft::{Group, Leadership};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::super::calls::Caller;
 use super::super::counters::Counters;
 use super::Feedback;
-use crate::raft::{Group, Leadership};
 
 /// A command that is not applied by then is reported as not taken; proposing it again is harmless.
 const PROPOSAL_TIMEOUT: Duration = Duration::from_secs(10);

@@ -9,17 +9,17 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::types::ReplicaId;
+use crate::types::ReplicaId;
 
 /// The content of the identity file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Identity {
+pub struct Identity {
     /// The replica this volume was made for.
-    pub(crate) replica: ReplicaId,
+    pub replica: ReplicaId,
     /// The group; `None` until the replica was told or founded one.
-    pub(crate) cluster: Option<String>,
+    pub cluster: Option<String>,
     /// When the volume was first used.
-    pub(crate) created: Timestamp,
+    pub created: Timestamp,
 }
 
 /// Why a volume can't be used.
@@ -55,14 +55,17 @@ pub enum IdentityError {
 
 /// The identity file, kept open for the group's id to be set once.
 #[derive(Debug)]
-pub(crate) struct IdentityFile {
+pub struct IdentityFile {
     path: PathBuf,
     identity: Mutex<Identity>,
 }
 
 impl IdentityFile {
     /// Reads the file in `folder`, or makes it for `replica`.
-    pub(crate) fn open(folder: &Path, replica: ReplicaId) -> Result<Self, IdentityError> {
+    ///
+    /// # Errors
+    /// The file can't be read or written, or is another replica's.
+    pub fn open(folder: &Path, replica: ReplicaId) -> Result<Self, IdentityError> {
         let path = folder.join("identity.json");
         let failed = |source| IdentityError::Io { path: path.clone(), source };
         let identity = match fs::read(&path) {
@@ -83,12 +86,15 @@ impl IdentityFile {
     }
 
     /// The group's id, once known.
-    pub(crate) fn cluster(&self) -> Option<String> {
+    pub fn cluster(&self) -> Option<String> {
         self.lock().cluster.clone()
     }
 
     /// Makes a new group's id and keeps it durably; returns the one there is if there is one.
-    pub(crate) fn found(&self) -> Result<String, IdentityError> {
+    ///
+    /// # Errors
+    /// The file can't be written.
+    pub fn found(&self) -> Result<String, IdentityError> {
         let mut identity = self.lock();
         if let Some(cluster) = &identity.cluster {
             return Ok(cluster.clone());
@@ -99,7 +105,10 @@ impl IdentityFile {
     }
 
     /// Checks a sender's group id against ours; the first one heard becomes ours.
-    pub(crate) fn adopt(&self, theirs: &str) -> Result<(), IdentityError> {
+    ///
+    /// # Errors
+    /// Ours is another, or the file can't be written.
+    pub fn adopt(&self, theirs: &str) -> Result<(), IdentityError> {
         let mut identity = self.lock();
         match &identity.cluster {
             Some(ours) if ours == theirs => Ok(()),
@@ -139,29 +148,4 @@ fn write_durably(path: &Path, identity: &Identity) -> io::Result<()> {
 fn random_id() -> String {
     let word = || RandomState::new().build_hasher().finish();
     format!("{:016x}{:016x}", word(), word())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_volume_keeps_its_replica_and_group() {
-        let folder = tempfile::tempdir().unwrap();
-        let file = IdentityFile::open(folder.path(), 2).unwrap();
-        assert_eq!(file.cluster(), None);
-        file.adopt("abc").unwrap();
-        assert!(matches!(file.adopt("xyz"), Err(IdentityError::OtherCluster { .. })));
-        assert_eq!(file.found().unwrap(), "abc");
-
-        let again = IdentityFile::open(folder.path(), 2).unwrap();
-        assert_eq!(again.cluster().as_deref(), Some("abc"));
-        let other = IdentityFile::open(folder.path(), 3);
-        assert!(matches!(other, Err(IdentityError::OtherReplica { found: 2, .. })));
-    }
-
-    #[test]
-    fn groups_get_distinct_ids() {
-        assert_ne!(random_id(), random_id());
-    }
 }

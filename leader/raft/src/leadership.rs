@@ -11,8 +11,8 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::Raft;
-use super::types::{ReplicaId, TypeConfig};
+use crate::Raft;
+use crate::types::{ReplicaId, TypeConfig};
 
 /// How often the lease is looked at when nothing else happens.
 const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(100);
@@ -49,7 +49,7 @@ impl Leadership {
 }
 
 /// Starts the watch. It ends with `stop` or with Raft.
-pub(super) fn watch(
+pub(crate) fn watch(
     raft: &Raft,
     lease: Duration,
     tasks: &TaskTracker,

@@ -1,4 +1,4 @@
-//! The types openraft is set up with. Nothing outside [`crate::raft`] sees them.
+//! The types openraft is set up with. The leader sees none of them but [`ReplicaId`].
 
 use std::fmt;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ pub type ReplicaId = u64;
 /// What a log entry carries. Shared, because the log store's readers hand out copies.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(transparent)]
-pub(crate) struct LogCommand(pub(crate) Arc<Command>);
+pub struct LogCommand(pub Arc<Command>);
 
 impl fmt::Display for LogCommand {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -26,16 +26,16 @@ impl fmt::Display for LogCommand {
 
 /// Where a replica listens, as the log's membership entry tells it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct ReplicaAddress {
+pub struct ReplicaAddress {
     /// `host:port` of its Raft listener.
-    pub(crate) raft: String,
+    pub raft: String,
     /// `host:port` of its API.
-    pub(crate) api: String,
+    pub api: String,
 }
 
 openraft::declare_raft_types!(
     /// openraft's type configuration: standard Raft, one leader a term at most.
-    pub(crate) TypeConfig:
+    pub TypeConfig:
         D = LogCommand,
         R = drover_core::state::Applied,
         NodeId = ReplicaId,
@@ -46,13 +46,18 @@ openraft::declare_raft_types!(
 type LeaderId = leader_id_std::LeaderId<u64, ReplicaId>;
 type CommittedLeaderId = <LeaderId as RaftLeaderId>::Committed;
 
-pub(crate) type Entry = <TypeConfig as RaftTypeConfig>::Entry;
-pub(crate) type Vote = openraft::impls::Vote<LeaderId>;
-pub(crate) type LogId = openraft::LogId<CommittedLeaderId>;
-pub(crate) type StoredMembership =
+/// A log entry.
+pub type Entry = <TypeConfig as RaftTypeConfig>::Entry;
+/// A replica's vote.
+pub type Vote = openraft::impls::Vote<LeaderId>;
+/// A log position and the leader that wrote it.
+pub type LogId = openraft::LogId<CommittedLeaderId>;
+/// A membership and the entry it came with.
+pub type StoredMembership =
     openraft::StoredMembership<CommittedLeaderId, ReplicaId, ReplicaAddress>;
-pub(crate) type SnapshotMeta =
+/// What a snapshot holds.
+pub type SnapshotMeta =
     openraft::storage::SnapshotMeta<CommittedLeaderId, ReplicaId, ReplicaAddress>;
 /// A snapshot whose data is the state as JSON.
-pub(crate) type Snapshot =
+pub type Snapshot =
     openraft::storage::Snapshot<CommittedLeaderId, ReplicaId, ReplicaAddress, Bytes>;

@@ -12,8 +12,8 @@ use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder};
 
 use tokio::sync::watch;
 
-use super::snapshot_file::SnapshotFolder;
-use super::types::{Entry, LogId, Snapshot, SnapshotMeta, StoredMembership, TypeConfig};
+use crate::snapshot_file::SnapshotFolder;
+use crate::types::{Entry, LogId, Snapshot, SnapshotMeta, StoredMembership, TypeConfig};
 
 /// The state and how far it is.
 #[derive(Clone, Debug, Default)]
@@ -25,7 +25,7 @@ struct Position {
 
 /// A handle to read the state with; cheap to clone, never blocks the log for long.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct SharedState {
+pub struct SharedState {
     position: Arc<RwLock<Position>>,
     applied_index: watch::Sender<u64>,
 }
@@ -33,12 +33,12 @@ pub(crate) struct SharedState {
 impl SharedState {
     /// The state as of now. It does not change under the caller: applying a command while this is
     /// held copies the state.
-    pub(crate) fn current(&self) -> Arc<State> {
+    pub fn current(&self) -> Arc<State> {
         self.read(|position| Arc::clone(&position.state))
     }
 
     /// Tells the last applied position, each time it moves.
-    pub(crate) fn applied_index(&self) -> watch::Receiver<u64> {
+    pub fn applied_index(&self) -> watch::Receiver<u64> {
         self.applied_index.subscribe()
     }
 
@@ -58,7 +58,7 @@ impl SharedState {
 
 /// openraft's view of the state.
 #[derive(Clone, Debug)]
-pub(crate) struct StateMachine {
+pub struct StateMachine {
     shared: SharedState,
     snapshots: SnapshotFolder,
 }
@@ -68,7 +68,7 @@ impl StateMachine {
     ///
     /// # Errors
     /// The folder can't be read, or a snapshot that is whole does not hold a state.
-    pub(crate) fn open(path: &Path) -> io::Result<Self> {
+    pub fn open(path: &Path) -> io::Result<Self> {
         let snapshots = SnapshotFolder::open(path)?;
         let shared = SharedState::default();
         if let Some(stored) = snapshots.newest()? {
@@ -79,12 +79,12 @@ impl StateMachine {
     }
 
     /// The handle for readers.
-    pub(crate) fn shared(&self) -> SharedState {
+    pub fn shared(&self) -> SharedState {
         self.shared.clone()
     }
 
     /// The last entry the loaded snapshot holds, or what was applied since.
-    pub(crate) fn applied(&self) -> Option<LogId> {
+    pub fn applied(&self) -> Option<LogId> {
         self.shared.read(|position| position.applied)
     }
 }

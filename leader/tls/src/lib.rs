@@ -1,6 +1,7 @@
 //! Certificates from files: who a listener is, whom it lets in, and what its peers are known by. The
 //! files are read anew while the replica runs, so that a renewed certificate needs no restart.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +16,7 @@ mod listener;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use listener::serve;
+pub use listener::serve;
 
 /// How often the files are looked at. A mounted Secret changes within about a minute.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
@@ -51,14 +52,16 @@ struct Content {
 
 /// What a client needs to know peers by and to be known by them.
 #[derive(Clone, Debug)]
-pub(crate) struct ClientCredentials {
-    pub(crate) identity: reqwest::Identity,
-    pub(crate) authorities: Vec<reqwest::Certificate>,
+pub struct ClientCredentials {
+    /// The certificate and its key.
+    pub identity: reqwest::Identity,
+    /// Who peers' certificates must come from.
+    pub authorities: Vec<reqwest::Certificate>,
 }
 
 /// Whom a listener lets in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Callers {
+pub enum Callers {
     /// Whoever shows a certificate of the authority.
     Peers,
     /// Everybody: callers are known by their tokens.
@@ -66,7 +69,7 @@ pub(crate) enum Callers {
 }
 
 /// A certificate in use.
-pub(crate) struct Credentials {
+pub struct Credentials {
     files: CertificateFiles,
     callers: Callers,
     server: watch::Sender<Arc<ServerConfig>>,
@@ -74,15 +77,19 @@ pub(crate) struct Credentials {
     content: Content,
 }
 
+impl fmt::Debug for Credentials {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The key is nobody's to print.
+        formatter.debug_struct("Credentials").field("files", &self.files).finish_non_exhaustive()
+    }
+}
+
 impl Credentials {
     /// Reads the files.
     ///
     /// # Errors
     /// [`CertificateError`] names the file and the reason.
-    pub(crate) fn load(
-        files: CertificateFiles,
-        callers: Callers,
-    ) -> Result<Self, CertificateError> {
+    pub fn load(files: CertificateFiles, callers: Callers) -> Result<Self, CertificateError> {
         let content = Content::read(&files)?;
         let (server, _) = watch::channel(content.server(&files, callers)?);
         let (clients, _) = watch::channel(Arc::new(content.client(&files)?));
@@ -90,18 +97,18 @@ impl Credentials {
     }
 
     /// What the listener serves with; follows the files.
-    pub(crate) fn server(&self) -> watch::Receiver<Arc<ServerConfig>> {
+    pub fn server(&self) -> watch::Receiver<Arc<ServerConfig>> {
         self.server.subscribe()
     }
 
     /// What clients connect with; follows the files.
-    pub(crate) fn clients(&self) -> watch::Receiver<Arc<ClientCredentials>> {
+    pub fn clients(&self) -> watch::Receiver<Arc<ClientCredentials>> {
         self.clients.subscribe()
     }
 
     /// Takes renewed files over as they come; never returns. Files that can't be used are told once
     /// and what was there stays in use.
-    pub(crate) async fn follow(mut self) {
+    pub async fn follow(mut self) {
         let mut failing = false;
         loop {
             tokio::time::sleep(LOOK_EVERY).await;

@@ -11,8 +11,8 @@ use openraft::storage::IOFlushed;
 use redb::{Database, Durability, ReadableDatabase, ReadableTable, TableDefinition};
 use tokio::sync::oneshot;
 
-use super::log_store::{Kept, LogContent};
-use super::types::TypeConfig;
+use crate::log_store::{Kept, LogContent};
+use crate::types::TypeConfig;
 
 const ENTRIES: TableDefinition<'static, u64, &[u8]> = TableDefinition::new("entries");
 const MARKS: TableDefinition<'static, &str, &[u8]> = TableDefinition::new("marks");
@@ -26,7 +26,7 @@ const OPEN_PATIENCE: Duration = Duration::from_secs(5);
 const LARGEST_GROUP: usize = 256;
 
 /// One write, in the order in which openraft asked.
-pub(super) enum Write {
+pub(crate) enum Write {
     /// Index and JSON of new entries.
     Append { entries: Vec<(u64, Vec<u8>)>, done: IOFlushed<TypeConfig> },
     /// The vote's JSON.
@@ -61,12 +61,12 @@ impl Write {
 const CACHE_BYTES: usize = 8 << 20;
 
 /// The log's redb file.
-pub(super) struct LogFile {
+pub(crate) struct LogFile {
     database: Database,
 }
 
 impl LogFile {
-    pub(super) fn open(path: &Path) -> io::Result<Self> {
+    pub(crate) fn open(path: &Path) -> io::Result<Self> {
         let give_up = Instant::now() + OPEN_PATIENCE;
         loop {
             let mut builder = Database::builder();
@@ -83,7 +83,7 @@ impl LogFile {
         }
     }
 
-    pub(super) fn load(&self) -> io::Result<LogContent> {
+    pub(crate) fn load(&self) -> io::Result<LogContent> {
         let write = self.database.begin_write().map_err(io::Error::other)?;
         write.open_table(ENTRIES).map_err(io::Error::other)?;
         write.open_table(MARKS).map_err(io::Error::other)?;
@@ -160,13 +160,13 @@ fn check_consecutive(content: &LogContent) -> io::Result<()> {
 
 /// Owns the thread; the thread ends when this is dropped and the last write is done.
 #[derive(Debug)]
-pub(super) struct Flusher {
+pub(crate) struct Flusher {
     writes: mpsc::Sender<Write>,
     slowest_micros: Arc<AtomicU64>,
 }
 
 impl Flusher {
-    pub(super) fn start(file: LogFile) -> io::Result<Self> {
+    pub(crate) fn start(file: LogFile) -> io::Result<Self> {
         let (writes, waiting) = mpsc::channel();
         let slowest_micros = Arc::new(AtomicU64::new(0));
         let slowest = Arc::clone(&slowest_micros);
@@ -176,11 +176,11 @@ impl Flusher {
         Ok(Self { writes, slowest_micros })
     }
 
-    pub(super) fn submit(&self, write: Write) -> io::Result<()> {
+    pub(crate) fn submit(&self, write: Write) -> io::Result<()> {
         self.writes.send(write).map_err(|_| io::Error::other("the log's flusher thread has ended"))
     }
 
-    pub(super) fn slowest_millis(&self) -> u64 {
+    pub(crate) fn slowest_millis(&self) -> u64 {
         self.slowest_micros.swap(0, Ordering::Relaxed) / 1000
     }
 }

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::types::SnapshotMeta;
+use crate::types::SnapshotMeta;
 
 const FORMAT: u32 = 1;
 const KEPT: usize = 2;
@@ -27,9 +27,11 @@ struct Header {
 
 /// A snapshot as read back.
 #[derive(Clone, Debug)]
-pub(super) struct StoredSnapshot {
-    pub(super) meta: SnapshotMeta,
-    pub(super) state: Bytes,
+pub struct StoredSnapshot {
+    /// The log position and the membership it holds.
+    pub meta: SnapshotMeta,
+    /// The state as JSON.
+    pub state: Bytes,
 }
 
 /// Why a file is not a snapshot.
@@ -49,18 +51,25 @@ enum BadSnapshot {
 
 /// The folder of a replica's snapshots.
 #[derive(Clone, Debug)]
-pub(super) struct SnapshotFolder {
+pub struct SnapshotFolder {
     path: PathBuf,
 }
 
 impl SnapshotFolder {
-    pub(super) fn open(path: &Path) -> io::Result<Self> {
+    /// Opens or creates the folder.
+    ///
+    /// # Errors
+    /// It can't be made.
+    pub fn open(path: &Path) -> io::Result<Self> {
         fs::create_dir_all(path)?;
         Ok(Self { path: path.to_owned() })
     }
 
     /// Writes a snapshot durably and removes all but the newest two.
-    pub(super) fn save(&self, meta: &SnapshotMeta, state: &[u8]) -> io::Result<()> {
+    ///
+    /// # Errors
+    /// The disk refuses.
+    pub fn save(&self, meta: &SnapshotMeta, state: &[u8]) -> io::Result<()> {
         let header = Header {
             format: FORMAT,
             length: state.len(),
@@ -83,7 +92,10 @@ impl SnapshotFolder {
     }
 
     /// The newest snapshot that is whole. One that is not is reported and passed over.
-    pub(super) fn newest(&self) -> io::Result<Option<StoredSnapshot>> {
+    ///
+    /// # Errors
+    /// A file can't be read.
+    pub fn newest(&self) -> io::Result<Option<StoredSnapshot>> {
         for path in self.newest_first()? {
             match read_snapshot(&fs::read(&path)?) {
                 Ok(snapshot) => return Ok(Some(snapshot)),
@@ -134,49 +146,4 @@ fn read_snapshot(content: &[u8]) -> Result<StoredSnapshot, BadSnapshot> {
 
 fn checksum(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::raft::types::LogId;
-
-    fn meta(index: u64) -> SnapshotMeta {
-        SnapshotMeta { last_log_id: Some(LogId::new_term_index(3, index)), ..Default::default() }
-    }
-
-    #[test]
-    fn the_newest_whole_snapshot_is_read() {
-        let folder = tempfile::tempdir().unwrap();
-        let snapshots = SnapshotFolder::open(folder.path()).unwrap();
-        assert!(snapshots.newest().unwrap().is_none());
-        for index in [9, 10, 200] {
-            snapshots.save(&meta(index), format!("state {index}").as_bytes()).unwrap();
-        }
-        assert_eq!(snapshots.newest().unwrap().unwrap().state, "state 200");
-        assert_eq!(snapshots.newest_first().unwrap().len(), KEPT);
-    }
-
-    #[test]
-    fn torn_and_altered_snapshots_are_passed_over() {
-        let folder = tempfile::tempdir().unwrap();
-        let snapshots = SnapshotFolder::open(folder.path()).unwrap();
-        snapshots.save(&meta(1), b"good").unwrap();
-        snapshots.save(&meta(2), b"a longer state").unwrap();
-        let newest = snapshots.newest_first().unwrap().remove(0);
-        let whole = fs::read(&newest).unwrap();
-
-        for cut in [0, 5, whole.len() - 1] {
-            fs::write(&newest, &whole[..cut]).unwrap();
-            assert_eq!(snapshots.newest().unwrap().unwrap().state, "good", "cut at {cut}");
-        }
-        let mut altered = whole.clone();
-        *altered.last_mut().unwrap() ^= 1;
-        fs::write(&newest, altered).unwrap();
-        assert_eq!(snapshots.newest().unwrap().unwrap().state, "good");
-
-        fs::write(folder.path().join("99999999999999999999-1.unfinished"), b"half").unwrap();
-        fs::write(&newest, whole).unwrap();
-        assert_eq!(snapshots.newest().unwrap().unwrap().state, "a longer state");
-    }
 }

@@ -12,10 +12,10 @@ use openraft::Snapshot;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::identity::IdentityFile;
-use super::state_machine::StateMachine;
-use super::types::{ReplicaId, TypeConfig};
-use super::wire::{Envelope, IDENTITY_PATH, IdentityAnswer, PROTOCOL, Rpc, SnapshotHeader};
+use crate::identity::IdentityFile;
+use crate::state_machine::StateMachine;
+use crate::types::{ReplicaId, TypeConfig};
+use crate::wire::{Envelope, IDENTITY_PATH, IdentityAnswer, PROTOCOL, Rpc, SnapshotHeader};
 
 /// A snapshot of ten thousand nodes is some tens of megabytes.
 const LARGEST_REQUEST: usize = 512 << 20;
@@ -23,11 +23,11 @@ const LARGEST_REQUEST: usize = 512 << 20;
 type Raft = openraft::Raft<TypeConfig, StateMachine>;
 
 #[derive(Clone, Debug)]
-pub(super) struct Receiver {
-    pub(super) raft: Raft,
-    pub(super) own: ReplicaId,
-    pub(super) identity: Arc<IdentityFile>,
-    pub(super) known: Arc<Vec<ReplicaId>>,
+pub(crate) struct Receiver {
+    pub(crate) raft: Raft,
+    pub(crate) own: ReplicaId,
+    pub(crate) identity: Arc<IdentityFile>,
+    pub(crate) known: Arc<Vec<ReplicaId>>,
 }
 
 /// Why a request was not handed to Raft.
@@ -44,7 +44,7 @@ enum Refusal {
     #[error("sender {0} is not in the peer list")]
     UnknownSender(ReplicaId),
     #[error(transparent)]
-    Identity(#[from] super::identity::IdentityError),
+    Identity(#[from] crate::identity::IdentityError),
     #[error("Raft has stopped: {0}")]
     Stopped(String),
 }
@@ -86,7 +86,7 @@ fn answer<T: Serialize, E: std::fmt::Display>(result: Result<T, E>) -> Result<Js
 }
 
 /// The routes of the Raft listener.
-pub(super) fn router(receiver: Receiver) -> Router {
+pub(crate) fn router(receiver: Receiver) -> Router {
     Router::new()
         .route(Rpc::Append.path(), post(append))
         .route(Rpc::Vote.path(), post(vote))

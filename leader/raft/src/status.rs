@@ -6,8 +6,8 @@ use openraft::Instant;
 use openraft::async_runtime::WatchReceiver;
 use serde::Serialize;
 
-use super::Group;
-use super::types::ReplicaId;
+use crate::Group;
+use crate::types::ReplicaId;
 
 /// What a replica is in the group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -42,6 +42,8 @@ pub struct GroupStatus {
     pub voters: Vec<ReplicaId>,
     /// Last entry in this replica's log.
     pub last_log: u64,
+    /// Bytes of this replica's log, without what was purged into its snapshot.
+    pub log_bytes: usize,
     /// Last entry known to be committed.
     pub committed: u64,
     /// Last entry applied here.
@@ -65,7 +67,7 @@ impl Group {
             openraft::ServerState::Learner => Role::Learner,
             openraft::ServerState::Shutdown => Role::Stopped,
         };
-        let position = |log_id: Option<super::types::LogId>| log_id.map_or(0, |id| id.index);
+        let position = |log_id: Option<crate::types::LogId>| log_id.map_or(0, |id| id.index);
         let followers = metrics.replication.into_iter().flatten();
         GroupStatus {
             replica: metrics.id,
@@ -75,6 +77,7 @@ impl Group {
             leader: metrics.current_leader,
             voters: metrics.membership_config.membership().voter_ids().collect(),
             last_log: metrics.last_log_index.unwrap_or(0),
+            log_bytes: self.log.bytes(),
             committed: position(metrics.local_committed.max(metrics.cluster_committed)),
             applied: position(metrics.last_applied),
             snapshot: position(metrics.snapshot),

@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use openraft::async_runtime::WatchReceiver;
 
-use super::Raft;
-use super::log_store::LogStore;
+use crate::Raft;
+use crate::log_store::LogStore;
 
 /// How often the log is looked at.
 const LOOK: Duration = Duration::from_secs(1);
 
 /// Takes snapshots of a log that has grown beyond `most` bytes, and drops what they hold, for ever.
-pub(super) async fn keep_small(raft: Raft, log: LogStore, most: usize) {
+pub(crate) async fn keep_small(raft: Raft, log: LogStore, most: usize) {
     loop {
         tokio::time::sleep(LOOK).await;
         if log.bytes() <= most {

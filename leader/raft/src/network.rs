@@ -19,10 +19,10 @@ use openraft::raft::{
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::identity::IdentityFile;
-use super::peer_clients::{PeerClients, Purpose};
-use super::types::{ReplicaAddress, ReplicaId, Snapshot, SnapshotMeta, TypeConfig, Vote};
-use super::wire::{Envelope, PROTOCOL, Rpc, SnapshotHeader};
+use crate::identity::IdentityFile;
+use crate::peer_clients::{PeerClients, Purpose};
+use crate::types::{ReplicaAddress, ReplicaId, Snapshot, SnapshotMeta, TypeConfig, Vote};
+use crate::wire::{Envelope, PROTOCOL, Rpc, SnapshotHeader};
 
 /// Makes one client per peer and purpose, so that a large snapshot never delays a heartbeat.
 #[derive(Clone, Debug)]

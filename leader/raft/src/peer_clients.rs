@@ -5,14 +5,14 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use crate::tls::ClientCredentials;
+use drover_tls::ClientCredentials;
 
 /// A peer on the same network accepts within this or is taken for unreachable.
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(200);
 
 /// What a connection is for: each purpose has its own, so that a large snapshot never delays a heartbeat.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Purpose {
+pub(crate) enum Purpose {
     Replication,
     Heartbeat,
     Snapshot,
@@ -20,7 +20,7 @@ pub(super) enum Purpose {
 
 /// The clients, made anew when the certificate is renewed.
 #[derive(Clone, Debug)]
-pub(super) struct PeerClients {
+pub(crate) struct PeerClients {
     current: Arc<RwLock<Set>>,
     credentials: Option<watch::Receiver<Arc<ClientCredentials>>>,
 }
@@ -34,7 +34,7 @@ struct Set {
 
 impl PeerClients {
     /// Clients that show the given credentials; without any they speak in the clear.
-    pub(super) fn new(
+    pub(crate) fn new(
         credentials: Option<watch::Receiver<Arc<ClientCredentials>>>,
     ) -> Result<Self, reqwest::Error> {
         let shown = credentials.as_ref().map(|watch| Arc::clone(&watch.borrow()));
@@ -43,7 +43,7 @@ impl PeerClients {
     }
 
     /// The client for a purpose.
-    pub(super) fn get(&self, purpose: Purpose) -> reqwest::Client {
+    pub(crate) fn get(&self, purpose: Purpose) -> reqwest::Client {
         let set = self.current.read().unwrap_or_else(PoisonError::into_inner);
         match purpose {
             Purpose::Replication => set.replication.clone(),
@@ -53,13 +53,13 @@ impl PeerClients {
     }
 
     /// The base URL of a peer at `host:port`.
-    pub(super) fn url(&self, address: &str) -> String {
+    pub(crate) fn url(&self, address: &str) -> String {
         let scheme = if self.credentials.is_some() { "https" } else { "http" };
         format!("{scheme}://{address}")
     }
 
     /// Makes the clients anew at each renewal; returns when there will be none.
-    pub(super) async fn follow(self) {
+    pub(crate) async fn follow(self) {
         let Some(mut credentials) = self.credentials.clone() else { return };
         while credentials.changed().await.is_ok() {
             let shown = Arc::clone(&credentials.borrow_and_update());

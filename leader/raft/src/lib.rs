@@ -1,11 +1,12 @@
 //! The leader group: a replicated log of commands and the state it leads to. Everything of openraft
-//! stays in this module.
+//! and of the log's file stays in this crate.
 //!
 //! [`Group`] is one replica. Commands are proposed under the term in which they were decided, and
 //! are refused once another term has begun, so that a deposed leader's late decision never enters
 //! the log.
 
 mod bootstrap;
+mod config;
 mod flusher;
 mod identity;
 mod leadership;
@@ -17,8 +18,6 @@ mod server;
 mod snapshot_file;
 mod state_machine;
 mod status;
-#[cfg(test)]
-mod tests;
 mod transport;
 mod types;
 mod wire;
@@ -27,11 +26,11 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use drover_core::command::Command;
 use drover_core::state::{Applied, State};
-use openraft::SnapshotPolicy;
+use drover_tls::Credentials;
+use futures::future::BoxFuture;
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{ClientWriteError, Fatal};
 use openraft::impls::ProgressResponder;
@@ -39,6 +38,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use config::raft_settings;
 use identity::IdentityFile;
 use log_store::LogStore;
 use network::Network;
@@ -47,74 +47,28 @@ use server::Receiver;
 use state_machine::{SharedState, StateMachine};
 use types::{LogCommand, ReplicaAddress, TypeConfig};
 
+pub use config::{GroupConfig, Peer, Timings};
 pub use identity::IdentityError;
 pub use leadership::Leadership;
 pub use status::{GroupStatus, Role};
 pub use transport::Transport;
 pub use types::ReplicaId;
 
-use crate::tls::Credentials;
+/// What a replica is made of, for this crate's tests. Whoever takes part in a group needs [`Group`] alone.
+pub mod parts {
+    pub use crate::bootstrap::{Verdict, judge};
+    pub use crate::identity::{Identity, IdentityFile};
+    pub use crate::log_store::LogStore;
+    pub use crate::snapshot_file::{SnapshotFolder, StoredSnapshot};
+    pub use crate::state_machine::{SharedState, StateMachine};
+    pub use crate::types::{
+        Entry, LogCommand, LogId, ReplicaAddress, Snapshot, SnapshotMeta, StoredMembership,
+        TypeConfig, Vote,
+    };
+    pub use crate::wire::IdentityAnswer;
+}
 
 type Raft = openraft::Raft<TypeConfig, StateMachine>;
-
-/// The group's timings. The defaults give a new leader about two seconds after a crash and ride out
-/// a disk that stalls for half a second.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Timings {
-    /// How often a leader shows that it lives.
-    pub heartbeat: Duration,
-    /// The shortest silence after which a follower stands for election.
-    pub election_min: Duration,
-    /// The longest such silence, and how long a leader's lease lasts.
-    pub election_max: Duration,
-    /// How long a leader without a quorum stays silent before it tries again, so that the others
-    /// can elect; at least twice `election_max`.
-    pub quorum_loss_probe: Duration,
-    /// How long sending a snapshot may take.
-    pub install_snapshot: Duration,
-    /// A snapshot is taken after this many entries.
-    pub snapshot_after_entries: u64,
-    /// And when those that are kept take so many bytes: in a large cluster entries are large.
-    pub snapshot_after_bytes: usize,
-}
-
-impl Default for Timings {
-    fn default() -> Self {
-        Self {
-            heartbeat: Duration::from_millis(100),
-            election_min: Duration::from_millis(500),
-            election_max: Duration::from_millis(1000),
-            quorum_loss_probe: Duration::from_millis(2000),
-            install_snapshot: Duration::from_secs(20),
-            snapshot_after_entries: 2_000,
-            snapshot_after_bytes: 32 << 20,
-        }
-    }
-}
-
-/// One replica of a peer list.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Peer {
-    /// `host:port` of its Raft listener.
-    pub raft: String,
-    /// `host:port` of its API.
-    pub api: String,
-}
-
-/// What a replica needs to take part.
-#[derive(Clone, Debug)]
-pub struct GroupConfig {
-    /// The group's name, for messages.
-    pub name: String,
-    /// This replica.
-    pub replica: ReplicaId,
-    /// Every replica, this one included.
-    pub peers: BTreeMap<ReplicaId, Peer>,
-    /// Where log, snapshots and identity are kept.
-    pub folder: PathBuf,
-    /// Timings.
-    pub timings: Timings,
-}
 
 /// Why a replica can't take part, or not any more.
 #[derive(Debug, thiserror::Error)]
@@ -168,7 +122,13 @@ pub enum ProposeError {
     Stopped(String),
 }
 
+/// A command's log position, and what it did.
+pub type Written = Result<(u64, Applied), ProposeError>;
+
 /// One running replica of the group.
+///
+/// What may take a while comes as a boxed future: an `async fn` would be compiled by each crate that waits
+/// for it, and with it all that openraft makes of our types.
 #[derive(Debug)]
 pub struct Group {
     config: GroupConfig,
@@ -187,7 +147,14 @@ impl Group {
     ///
     /// # Errors
     /// The volume can't be used, or a timing is impossible.
-    pub async fn start(config: GroupConfig, transport: Transport) -> Result<Self, GroupError> {
+    pub fn start(
+        config: GroupConfig,
+        transport: Transport,
+    ) -> BoxFuture<'static, Result<Self, GroupError>> {
+        Box::pin(Self::take_part(config, transport))
+    }
+
+    async fn take_part(config: GroupConfig, transport: Transport) -> Result<Self, GroupError> {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let (log, machine) = open_volume(&config).await?;
         let identity = Arc::new(IdentityFile::open(&config.folder, config.replica)?);
@@ -257,14 +224,19 @@ impl Group {
     /// # Errors
     /// [`ProposeError::NotLeading`]: it is not in the log and never will be.
     /// [`ProposeError::Unknown`]: it may be.
-    pub async fn submit(
+    pub fn submit(
         &self,
         term: u64,
         command: Command,
-    ) -> Result<
-        impl Future<Output = Result<(u64, Applied), ProposeError>> + Send + use<>,
-        ProposeError,
-    > {
+    ) -> BoxFuture<'_, Result<BoxFuture<'static, Written>, ProposeError>> {
+        Box::pin(self.hand_in(term, command))
+    }
+
+    async fn hand_in(
+        &self,
+        term: u64,
+        command: Command,
+    ) -> Result<BoxFuture<'static, Written>, ProposeError> {
         let (responder, answer) = ProgressResponder::complete_only();
         let stopped = |error: Fatal<TypeConfig>| ProposeError::Stopped(error.to_string());
         self.raft
@@ -273,7 +245,7 @@ impl Group {
             .responder(responder)
             .await
             .map_err(stopped)?;
-        Ok(async move {
+        Ok(Box::pin(async move {
             match answer.await {
                 Ok(Ok(written)) => Ok((written.log_id.index, written.data)),
                 Ok(Err(ClientWriteError::LogEntryDiscarded(_))) | Err(_) => {
@@ -281,12 +253,16 @@ impl Group {
                 }
                 Ok(Err(_)) => Err(ProposeError::NotLeading),
             }
-        })
+        }))
     }
 
     /// Hands leadership to the follower that is furthest, and waits until it is gone, for one
     /// longest election at most. Does nothing on a follower.
-    pub async fn transfer_leadership(&self) {
+    pub fn transfer_leadership(&self) -> BoxFuture<'_, ()> {
+        Box::pin(self.hand_over())
+    }
+
+    async fn hand_over(&self) {
         let metrics = self.raft.metrics().borrow_watched().clone();
         let heir = metrics.replication.iter().flatten().max_by_key(|(_, matching)| **matching);
         let Some((heir, _)) = heir.filter(|_| metrics.state.is_leader()) else { return };
@@ -318,7 +294,11 @@ impl Group {
     }
 
     /// Stops taking part. Leadership should be handed over first.
-    pub async fn shutdown(&self) {
+    pub fn shutdown(&self) -> BoxFuture<'_, ()> {
+        Box::pin(self.end())
+    }
+
+    async fn end(&self) {
         self.stop.cancel();
         if let Err(error) = self.raft.shutdown().await {
             tracing::warn!(%error, "Raft did not stop cleanly.");
@@ -368,26 +348,4 @@ fn members(peers: &BTreeMap<ReplicaId, Peer>) -> BTreeMap<ReplicaId, ReplicaAddr
             (*replica, ReplicaAddress { raft: peer.raft.clone(), api: peer.api.clone() })
         })
         .collect()
-}
-
-fn raft_settings(config: &GroupConfig) -> Result<openraft::Config, GroupError> {
-    let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
-    let timings = config.timings;
-    openraft::Config {
-        cluster_name: config.name.clone(),
-        heartbeat_interval: millis(timings.heartbeat),
-        election_timeout_min: millis(timings.election_min),
-        election_timeout_max: millis(timings.election_max),
-        quorum_loss_probe_interval: Some(millis(timings.quorum_loss_probe)),
-        install_snapshot_timeout: millis(timings.install_snapshot),
-        snapshot_policy: SnapshotPolicy::LogsSinceLast(timings.snapshot_after_entries),
-        max_in_snapshot_log_to_keep: timings.snapshot_after_entries / 4,
-        purge_batch_size: 64,
-        enable_pre_vote: Some(true),
-        // The state machine is in memory: what a restarted leader has applied may be old.
-        enable_leader_restore: Some(false),
-        ..openraft::Config::default()
-    }
-    .validate()
-    .map_err(|error| GroupError::Timings(error.to_string()))
 }

@@ -4,18 +4,18 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Raft;
-use super::identity::IdentityFile;
-use super::peer_clients::{PeerClients, Purpose};
-use super::types::{ReplicaAddress, ReplicaId};
-use super::wire::{IDENTITY_PATH, IdentityAnswer};
+use crate::Raft;
+use crate::identity::IdentityFile;
+use crate::peer_clients::{PeerClients, Purpose};
+use crate::types::{ReplicaAddress, ReplicaId};
+use crate::wire::{IDENTITY_PATH, IdentityAnswer};
 
 const ASK_TIMEOUT: Duration = Duration::from_secs(1);
 const ASK_AGAIN_AFTER: Duration = Duration::from_millis(250);
 
 /// What the peers told of themselves.
 #[derive(Debug, PartialEq, Eq)]
-enum Verdict {
+pub enum Verdict {
     /// A majority (this replica counted) is in no group, and nobody told of one.
     Found,
     /// Somebody is in a group: this replica waits for its leader.
@@ -25,7 +25,7 @@ enum Verdict {
 }
 
 /// Makes all configured replicas voters of a new group. Only for a replica whose log is empty.
-pub(super) async fn found_group(
+pub(crate) async fn found_group(
     raft: Raft,
     identity: Arc<IdentityFile>,
     own: ReplicaId,
@@ -75,27 +75,11 @@ async fn ask(clients: &PeerClients, address: &str) -> Option<IdentityAnswer> {
     request.send().await.ok()?.error_for_status().ok()?.json().await.ok()
 }
 
-fn judge(voters: usize, answers: &[Option<IdentityAnswer>]) -> Verdict {
+/// What the answers of all other replicas (`None` where there was none) mean in a group of so many voters.
+pub fn judge(voters: usize, answers: &[Option<IdentityAnswer>]) -> Verdict {
     if answers.iter().flatten().any(|answer| answer.cluster.is_some()) {
         return Verdict::Join;
     }
     let answered = answers.iter().flatten().count().saturating_add(1);
     if answered > voters / 2 { Verdict::Found } else { Verdict::Ask }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_group_is_founded_by_a_majority_without_one() {
-        let free = || Some(IdentityAnswer { replica: 2, cluster: None });
-        let taken = || Some(IdentityAnswer { replica: 3, cluster: Some("abc".to_owned()) });
-        assert_eq!(judge(1, &[]), Verdict::Found);
-        assert_eq!(judge(3, &[None, None]), Verdict::Ask);
-        assert_eq!(judge(3, &[free(), None]), Verdict::Found);
-        assert_eq!(judge(3, &[free(), taken()]), Verdict::Join);
-        assert_eq!(judge(3, &[None, taken()]), Verdict::Join);
-        assert_eq!(judge(5, &[free(), None, None, None]), Verdict::Ask);
-    }
 }

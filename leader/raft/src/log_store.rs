@@ -16,28 +16,28 @@ use openraft::storage::{IOFlushed, LogState, RaftLogStorage};
 use openraft::{OptionalSend, RaftLogReader};
 use tokio::sync::oneshot;
 
-use super::flusher::{Flusher, LogFile, Write};
-use super::types::{Entry, LogId, TypeConfig, Vote};
+use crate::flusher::{Flusher, LogFile, Write};
+use crate::types::{Entry, LogId, TypeConfig, Vote};
 
 /// An entry, and how many bytes it is in the file.
 #[derive(Debug)]
-pub(super) struct Kept {
-    pub(super) entry: Entry,
-    pub(super) bytes: usize,
+pub(crate) struct Kept {
+    pub(crate) entry: Entry,
+    pub(crate) bytes: usize,
 }
 
 /// What the file holds, plus what is on its way there.
 #[derive(Debug, Default)]
-pub(super) struct LogContent {
-    pub(super) entries: BTreeMap<u64, Kept>,
-    pub(super) vote: Option<Vote>,
-    pub(super) committed: Option<LogId>,
-    pub(super) purged: Option<LogId>,
+pub(crate) struct LogContent {
+    pub(crate) entries: BTreeMap<u64, Kept>,
+    pub(crate) vote: Option<Vote>,
+    pub(crate) committed: Option<LogId>,
+    pub(crate) purged: Option<LogId>,
 }
 
 /// The log store; clones share one file and serve as readers.
 #[derive(Clone, Debug)]
-pub(crate) struct LogStore {
+pub struct LogStore {
     content: Arc<RwLock<LogContent>>,
     flusher: Arc<Flusher>,
 }
@@ -47,7 +47,7 @@ impl LogStore {
     ///
     /// # Errors
     /// The file can't be opened, fails its checksums, or holds something that is not ours.
-    pub(crate) fn open(path: &Path) -> io::Result<Self> {
+    pub fn open(path: &Path) -> io::Result<Self> {
         let file = LogFile::open(path)?;
         let content = file.load()?;
         let flusher = Flusher::start(file)?;
@@ -55,18 +55,18 @@ impl LogStore {
     }
 
     /// Whether neither an entry nor a vote was ever written.
-    pub(crate) fn is_empty(&self) -> bool {
+    pub fn is_empty(&self) -> bool {
         let content = self.read();
         content.entries.is_empty() && content.purged.is_none() && content.vote.is_none()
     }
 
     /// The last entry that was purged into a snapshot.
-    pub(crate) fn last_purged(&self) -> Option<LogId> {
+    pub fn last_purged(&self) -> Option<LogId> {
         self.read().purged
     }
 
     /// Bytes of all entries that are not purged.
-    pub(crate) fn bytes(&self) -> usize {
+    pub fn bytes(&self) -> usize {
         self.read().entries.values().map(|kept| kept.bytes).sum()
     }
 

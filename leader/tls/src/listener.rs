@@ -24,7 +24,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 ///
 /// # Errors
 /// The listener failed.
-pub(crate) async fn serve(
+pub async fn serve(
     listener: TcpListener,
     router: Router,
     tls: Option<watch::Receiver<Arc<ServerConfig>>>,

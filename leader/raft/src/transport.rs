@@ -5,8 +5,8 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::peer_clients::PeerClients;
-use crate::tls::{Callers, CertificateError, CertificateFiles, Credentials, serve};
+use crate::peer_clients::PeerClients;
+use drover_tls::{Callers, CertificateError, CertificateFiles, Credentials, serve};
 
 /// How a replica's Raft listener is reached.
 pub struct Transport(Kind);
@@ -49,7 +49,7 @@ impl Transport {
         Ok(Self(Kind::Mutual(listener, Credentials::load(files, Callers::Peers)?)))
     }
 
-    pub(super) fn credentials(&self) -> Option<&Credentials> {
+    pub(crate) fn credentials(&self) -> Option<&Credentials> {
         match &self.0 {
             Kind::Mutual(_, credentials) => Some(credentials),
             Kind::Alone | Kind::Clear(_) => None,
@@ -58,7 +58,7 @@ impl Transport {
 
     /// Serves `router` and follows the certificate's files until stopped. Open connections are dropped
     /// at once then: a peer's request may be repeated.
-    pub(super) fn serve(
+    pub(crate) fn serve(
         self,
         router: Router,
         clients: PeerClients,

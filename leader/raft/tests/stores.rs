@@ -1,0 +1,187 @@
+//! What is on a replica's volume: that it is there after a crash, and that damage is found.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use drover_raft::parts::{
+    Entry, IdentityAnswer, IdentityFile, LogId, LogStore, SnapshotFolder, SnapshotMeta,
+    StateMachine, TypeConfig, Verdict, Vote, judge,
+};
+use drover_raft::{Group, GroupConfig, GroupError, IdentityError, Peer, Timings, Transport};
+use openraft::storage::RaftLogStorage;
+use openraft::testing::log::{StoreBuilder, Suite};
+use openraft::type_config::TypeConfigExt;
+use openraft::{RaftLogReader, StorageError};
+use tempfile::TempDir;
+use tokio::net::TcpListener;
+
+struct OnDisk;
+
+impl StoreBuilder<TypeConfig, LogStore, StateMachine, TempDir> for OnDisk {
+    async fn build(&self) -> Result<(TempDir, LogStore, StateMachine), StorageError<TypeConfig>> {
+        let folder = tempfile::tempdir().unwrap();
+        let log = LogStore::open(&folder.path().join("log.redb")).unwrap();
+        let machine = StateMachine::open(&folder.path().join("snapshots")).unwrap();
+        Ok((folder, log, machine))
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_stores_pass_the_conformance_suite() {
+    Suite::test_all(OnDisk).await.unwrap();
+}
+
+fn entry(index: u64) -> Entry {
+    Entry { log_id: LogId::new_term_index(1, index), payload: openraft::EntryPayload::Blank }
+}
+
+async fn append(log: &mut LogStore, indexes: std::ops::RangeInclusive<u64>) {
+    let (done, flushed) = TypeConfig::oneshot();
+    let callback = openraft::storage::IOFlushed::signal(done);
+    log.append(indexes.map(entry), callback).await.unwrap();
+    flushed.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn what_was_reported_as_written_is_there_after_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("log.redb");
+    let mut log = LogStore::open(&path).unwrap();
+    assert!(log.is_empty());
+    append(&mut log, 0..=9).await;
+    log.truncate_after(Some(LogId::new_term_index(1, 7))).await.unwrap();
+    log.purge(LogId::new_term_index(1, 2)).await.unwrap();
+    let vote = Vote::new(4, 2);
+    log.save_vote(&vote).await.unwrap();
+    drop(log);
+
+    let mut log = LogStore::open(&path).unwrap();
+    let kept = log.try_get_log_entries(..).await.unwrap();
+    assert_eq!(kept.iter().map(|entry| entry.log_id.index).collect::<Vec<_>>(), [3, 4, 5, 6, 7]);
+    assert_eq!(log.read_vote().await.unwrap(), Some(vote));
+    assert_eq!(log.last_purged(), Some(LogId::new_term_index(1, 2)));
+    assert!(!log.is_empty());
+}
+
+#[tokio::test]
+async fn a_damaged_log_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("log.redb");
+    let mut log = LogStore::open(&path).unwrap();
+    append(&mut log, 0..=300).await;
+    drop(log);
+    drop(LogStore::open(&path).unwrap());
+    let mut bytes = std::fs::read(&path).unwrap();
+    // The file's head holds two copies of what matters; its pages hold one.
+    let text = bytes.windows(12).rposition(|window| window == b"\"index\":300}").unwrap();
+    bytes[text + 8] = b'9';
+    std::fs::write(&path, bytes).unwrap();
+    assert!(LogStore::open(&path).is_err());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_whose_snapshot_is_lost_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut log = LogStore::open(&folder.path().join("log.redb")).unwrap();
+    append(&mut log, 0..=9).await;
+    log.purge(LogId::new_term_index(1, 5)).await.unwrap();
+    drop(log);
+    let peer = Peer { raft: "127.0.0.1:1".to_owned(), api: "127.0.0.1:2".to_owned() };
+    let config = GroupConfig {
+        name: "test".to_owned(),
+        replica: 1,
+        peers: BTreeMap::from([(1, peer)]),
+        folder: folder.path().to_owned(),
+        timings: Timings::default(),
+    };
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let refused = Group::start(config, Transport::clear(listener)).await;
+    assert!(matches!(refused, Err(GroupError::SnapshotLost { purged: 5, applied: 0, .. })));
+}
+
+fn meta(index: u64) -> SnapshotMeta {
+    SnapshotMeta { last_log_id: Some(LogId::new_term_index(3, index)), ..Default::default() }
+}
+
+/// A folder's snapshots by name, which is by log position.
+fn newest_first(folder: &Path) -> Vec<PathBuf> {
+    let files = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let mut paths: Vec<_> =
+        files.filter(|path| path.extension().is_some_and(|kind| kind == "snapshot")).collect();
+    paths.sort_unstable_by(|left, right| right.cmp(left));
+    paths
+}
+
+#[test]
+fn the_newest_whole_snapshot_is_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let snapshots = SnapshotFolder::open(folder.path()).unwrap();
+    assert!(snapshots.newest().unwrap().is_none());
+    for index in [9, 10, 200] {
+        snapshots.save(&meta(index), format!("state {index}").as_bytes()).unwrap();
+    }
+    assert_eq!(snapshots.newest().unwrap().unwrap().state, "state 200");
+    assert_eq!(newest_first(folder.path()).len(), 2);
+}
+
+#[test]
+fn torn_and_altered_snapshots_are_passed_over() {
+    let folder = tempfile::tempdir().unwrap();
+    let snapshots = SnapshotFolder::open(folder.path()).unwrap();
+    snapshots.save(&meta(1), b"good").unwrap();
+    snapshots.save(&meta(2), b"a longer state").unwrap();
+    let newest = newest_first(folder.path()).remove(0);
+    let whole = fs::read(&newest).unwrap();
+
+    for cut in [0, 5, whole.len() - 1] {
+        fs::write(&newest, &whole[..cut]).unwrap();
+        assert_eq!(snapshots.newest().unwrap().unwrap().state, "good", "cut at {cut}");
+    }
+    let mut altered = whole.clone();
+    *altered.last_mut().unwrap() ^= 1;
+    fs::write(&newest, altered).unwrap();
+    assert_eq!(snapshots.newest().unwrap().unwrap().state, "good");
+
+    fs::write(folder.path().join("99999999999999999999-1.unfinished"), b"half").unwrap();
+    fs::write(&newest, whole).unwrap();
+    assert_eq!(snapshots.newest().unwrap().unwrap().state, "a longer state");
+}
+
+#[test]
+fn a_volume_keeps_its_replica_and_group() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = IdentityFile::open(folder.path(), 2).unwrap();
+    assert_eq!(file.cluster(), None);
+    file.adopt("abc").unwrap();
+    assert!(matches!(file.adopt("xyz"), Err(IdentityError::OtherCluster { .. })));
+    assert_eq!(file.found().unwrap(), "abc");
+
+    let again = IdentityFile::open(folder.path(), 2).unwrap();
+    assert_eq!(again.cluster().as_deref(), Some("abc"));
+    let other = IdentityFile::open(folder.path(), 3);
+    assert!(matches!(other, Err(IdentityError::OtherReplica { found: 2, .. })));
+}
+
+#[test]
+fn groups_get_distinct_ids() {
+    let found = || {
+        let folder = tempfile::tempdir().unwrap();
+        IdentityFile::open(folder.path(), 1).unwrap().found().unwrap()
+    };
+    assert_ne!(found(), found());
+}
+
+#[test]
+fn a_group_is_founded_by_a_majority_without_one() {
+    let free = || Some(IdentityAnswer { replica: 2, cluster: None });
+    let taken = || Some(IdentityAnswer { replica: 3, cluster: Some("abc".to_owned()) });
+    assert_eq!(judge(1, &[]), Verdict::Found);
+    assert_eq!(judge(3, &[None, None]), Verdict::Ask);
+    assert_eq!(judge(3, &[free(), None]), Verdict::Found);
+    assert_eq!(judge(3, &[free(), taken()]), Verdict::Join);
+    assert_eq!(judge(3, &[None, taken()]), Verdict::Join);
+    assert_eq!(judge(5, &[free(), None, None, None]), Verdict::Ask);
+}
