@@ -12,13 +12,14 @@ use redb::{Database, Durability, ReadableDatabase, ReadableTable, TableDefinitio
 use tokio::sync::oneshot;
 
 use crate::log_store::{Kept, LogContent};
-use crate::types::TypeConfig;
+use crate::types::{MemberId, TypeConfig};
 
 const ENTRIES: TableDefinition<'static, u64, &[u8]> = TableDefinition::new("entries");
 const MARKS: TableDefinition<'static, &str, &[u8]> = TableDefinition::new("marks");
 const VOTE: &str = "vote";
 const COMMITTED: &str = "committed";
 const PURGED: &str = "purged";
+const MEMBER: &str = "member";
 
 /// How long an earlier owner of the file, in this process or another, has to let go of it.
 const OPEN_PATIENCE: Duration = Duration::from_secs(5);
@@ -101,6 +102,9 @@ impl LogFile {
         if let Some(bytes) = marks.get(PURGED).map_err(io::Error::other)? {
             content.purged = serde_json::from_slice(bytes.value())?;
         }
+        if let Some(bytes) = marks.get(MEMBER).map_err(io::Error::other)? {
+            content.member = Some(serde_json::from_slice(bytes.value())?);
+        }
         let entries = read.open_table(ENTRIES).map_err(io::Error::other)?;
         for item in entries.iter().map_err(io::Error::other)? {
             let (index, bytes) = item.map_err(io::Error::other)?;
@@ -112,6 +116,22 @@ impl LogFile {
         }
         check_consecutive(&content)?;
         Ok(content)
+    }
+
+    /// Notes durably whose log this is.
+    pub(crate) fn keep_member(&self, member: MemberId) -> io::Result<MemberId> {
+        let bytes = serde_json::to_vec(&member)?;
+        let kept = || -> Result<(), redb::Error> {
+            let write = self.database.begin_write()?;
+            {
+                let mut marks = write.open_table(MARKS)?;
+                marks.insert(MEMBER, bytes.as_slice())?;
+            }
+            write.commit()?;
+            Ok(())
+        };
+        kept().map_err(io::Error::other)?;
+        Ok(member)
     }
 
     fn write(&self, group: &[Write]) -> Result<(), redb::Error> {

@@ -1,7 +1,6 @@
 //! Who this volume belongs to: the replica's number and the group's id, in a small file.
 
 use std::fs::{self, File};
-use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -9,7 +8,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::types::ReplicaId;
+use crate::types::{ReplicaId, random_word};
 
 /// The content of the identity file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,6 +19,17 @@ pub struct Identity {
     pub cluster: Option<String>,
     /// When the volume was first used.
     pub created: Timestamp,
+}
+
+impl Identity {
+    fn check(&self, theirs: &str) -> Result<(), IdentityError> {
+        match &self.cluster {
+            Some(ours) if ours != theirs => {
+                Err(IdentityError::OtherCluster { ours: ours.clone(), theirs: theirs.to_owned() })
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
 }
 
 /// Why a volume can't be used.
@@ -110,13 +120,19 @@ impl IdentityFile {
     /// Ours is another, or the file can't be written.
     pub fn adopt(&self, theirs: &str) -> Result<(), IdentityError> {
         let mut identity = self.lock();
+        identity.check(theirs)?;
         match &identity.cluster {
-            Some(ours) if ours == theirs => Ok(()),
-            Some(ours) => {
-                Err(IdentityError::OtherCluster { ours: ours.clone(), theirs: theirs.to_owned() })
-            }
+            Some(_) => Ok(()),
             None => self.keep(&mut identity, theirs.to_owned()),
         }
+    }
+
+    /// Checks a group's id against ours, if we have one.
+    ///
+    /// # Errors
+    /// Ours is another.
+    pub fn check(&self, theirs: &str) -> Result<(), IdentityError> {
+        self.lock().check(theirs)
     }
 
     fn keep(&self, identity: &mut Identity, cluster: String) -> Result<(), IdentityError> {
@@ -144,8 +160,7 @@ fn write_durably(path: &Path, identity: &Identity) -> io::Result<()> {
     Ok(())
 }
 
-/// 128 random bits: the standard library seeds every `RandomState` from the system.
+/// 128 random bits.
 fn random_id() -> String {
-    let word = || RandomState::new().build_hasher().finish();
-    format!("{:016x}{:016x}", word(), word())
+    format!("{:016x}{:016x}", random_word(), random_word())
 }

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::Raft;
-use crate::types::{ReplicaId, TypeConfig};
+use crate::types::{ReplicaId, TypeConfig, replica_of};
 
 /// How often the lease is looked at when nothing else happens.
 const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(100);
@@ -84,7 +84,11 @@ async fn follow(raft: Raft, lease: Duration, tell: watch::Sender<Leadership>) {
                     announce(&tell, Leadership::Leading { term });
                 }
             }
-            None => announce(&tell, Leadership::Following { leader: now.current_leader }),
+            None => {
+                let leader = now.current_leader;
+                let leader = leader.and_then(|leader| replica_of(&now.membership_config, leader));
+                announce(&tell, Leadership::Following { leader });
+            }
         }
         tokio::select! {
             changed = metrics.changed() => if changed.is_err() {

@@ -5,6 +5,7 @@
 //! are refused once another term has begun, so that a deposed leader's late decision never enters
 //! the log.
 
+mod admission;
 mod bootstrap;
 mod config;
 mod flusher;
@@ -22,7 +23,7 @@ mod transport;
 mod types;
 mod wire;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -38,6 +39,8 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use admission::Admission;
+use bootstrap::Newcomer;
 use config::raft_settings;
 use identity::IdentityFile;
 use log_store::LogStore;
@@ -45,14 +48,14 @@ use network::Network;
 use peer_clients::PeerClients;
 use server::Receiver;
 use state_machine::{SharedState, StateMachine};
-use types::{LogCommand, ReplicaAddress, TypeConfig};
+use types::{LogCommand, TypeConfig, replica_of};
 
 pub use config::{GroupConfig, Peer, Timings};
 pub use identity::IdentityError;
 pub use leadership::Leadership;
 pub use status::{GroupStatus, Role};
 pub use transport::Transport;
-pub use types::ReplicaId;
+pub use types::{MemberId, ReplicaId};
 
 /// What a replica is made of, for this crate's tests. Whoever takes part in a group needs [`Group`] alone.
 pub mod parts {
@@ -143,7 +146,8 @@ pub struct Group {
 
 impl Group {
     /// Opens the volume and starts to take part over `transport`. A new group is founded by the replica
-    /// with the lowest number, once, and only if no peer is in a group already.
+    /// with the lowest number, once, and only if no peer is in a group already. A replica whose volume is new
+    /// asks the group to let it in, and has no vote until then.
     ///
     /// # Errors
     /// The volume can't be used, or a timing is impossible.
@@ -156,49 +160,55 @@ impl Group {
 
     async fn take_part(config: GroupConfig, transport: Transport) -> Result<Self, GroupError> {
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let (log, machine) = open_volume(&config).await?;
-        let identity = Arc::new(IdentityFile::open(&config.folder, config.replica)?);
+        let (identity, log, machine) = open_volume(&config).await?;
         let state = machine.shared();
-        let members = members(&config.peers);
+        let may_found = log.is_empty()
+            && machine.applied().is_none()
+            && config.peers.keys().next() == Some(&config.replica);
+        let (replica, member) = (config.replica, log.member());
+        let peers = Arc::new(config.peers.clone());
         let clients = PeerClients::new(transport.credentials().map(Credentials::clients))?;
         let network = Network::new(
-            config.replica,
+            member,
+            replica,
             Arc::clone(&identity),
-            members.clone(),
+            Arc::clone(&peers),
             config.timings.election_min,
             clients.clone(),
         );
         let settings = Arc::new(raft_settings(&config)?);
-        let was_empty = log.is_empty();
-        let raft = Raft::new(config.replica, settings, network, log.clone(), machine)
+        let raft = Raft::new(member, settings, network, log.clone(), machine)
             .await
             .map_err(|error| GroupError::Fatal(error.to_string()))?;
 
         let stop = CancellationToken::new();
         let tasks = TaskTracker::new();
+        let admission =
+            Admission::new(raft.clone(), replica, Arc::clone(&peers), tasks.clone(), stop.clone());
         let receiver = Receiver {
             raft: raft.clone(),
-            own: config.replica,
+            replica,
+            member,
             identity: Arc::clone(&identity),
-            known: Arc::new(config.peers.keys().copied().collect()),
+            admission: admission.clone(),
         };
         transport.serve(server::router(receiver), clients.clone(), &tasks, &stop);
         let leadership = leadership::watch(&raft, config.timings.election_max, &tasks, &stop);
         let most = config.timings.snapshot_after_bytes;
         let small = log_size::keep_small(raft.clone(), log.clone(), most);
+        let changes = admission.finish_for_earlier_leaders(leadership.clone());
+        let newcomer = Newcomer {
+            raft: raft.clone(),
+            identity: Arc::clone(&identity),
+            replica,
+            member,
+            peers,
+            may_found,
+            clients,
+        };
+        let beside = async move { tokio::join!(small, changes, newcomer.seek_vote()) };
         let ended = stop.clone();
-        tasks.spawn(async move { ended.run_until_cancelled(small).await });
-        if was_empty && config.peers.keys().next() == Some(&config.replica) {
-            let founding = bootstrap::found_group(
-                raft.clone(),
-                Arc::clone(&identity),
-                config.replica,
-                members,
-                clients,
-            );
-            let stop = stop.clone();
-            tasks.spawn(async move { stop.run_until_cancelled(founding).await });
-        }
+        tasks.spawn(async move { ended.run_until_cancelled(beside).await });
         Ok(Self { config, raft, log, identity, state, leadership, tasks, stop })
     }
 
@@ -264,21 +274,27 @@ impl Group {
 
     async fn hand_over(&self) {
         let metrics = self.raft.metrics().borrow_watched().clone();
-        let heir = metrics.replication.iter().flatten().max_by_key(|(_, matching)| **matching);
+        let membership = &metrics.membership_config;
+        let voters: BTreeSet<MemberId> = membership.voter_ids().collect();
+        let others = metrics.replication.iter().flatten();
+        let heir = others
+            .filter(|(member, _)| **member != metrics.id && voters.contains(member))
+            .max_by_key(|(_, matching)| **matching);
         let Some((heir, _)) = heir.filter(|_| metrics.state.is_leader()) else { return };
         if self.raft.trigger().transfer_leader(*heir).await.is_err() {
             return;
         }
         let patience = Some(self.config.timings.election_max);
-        let own = self.config.replica;
+        let own = metrics.id;
         let gone = self
             .raft
             .wait(patience)
             .metrics(|now| now.current_leader != Some(own), "leadership is handed over")
             .await;
+        let heir = replica_of(membership, *heir);
         match gone {
-            Ok(_) => tracing::info!(%heir, "Leadership was handed over."),
-            Err(_) => tracing::warn!(%heir, "Leadership was not taken over in time."),
+            Ok(_) => tracing::info!(?heir, "Leadership was handed over."),
+            Err(_) => tracing::warn!(?heir, "Leadership was not taken over in time."),
         }
     }
 
@@ -318,19 +334,27 @@ impl Group {
     }
 }
 
-async fn open_volume(config: &GroupConfig) -> Result<(LogStore, StateMachine), GroupError> {
+type Volume = (Arc<IdentityFile>, LogStore, StateMachine);
+
+async fn open_volume(config: &GroupConfig) -> Result<Volume, GroupError> {
     let folder = config.folder.clone();
-    let open = move || {
-        std::fs::create_dir_all(&folder)?;
-        let log = LogStore::open(&folder.join("log.redb"))?;
-        let machine = StateMachine::open(&folder.join("snapshots"))?;
-        Ok((log, machine))
+    let replica = config.replica;
+    let open = move || -> Result<Volume, GroupError> {
+        let failed = |source: io::Error| GroupError::Storage { folder: folder.clone(), source };
+        std::fs::create_dir_all(&folder).map_err(failed)?;
+        // Before anything is written: the volume may be another replica's.
+        let identity = IdentityFile::open(&folder, replica)?;
+        let log = LogStore::open(&folder.join("log.redb"), replica).map_err(failed)?;
+        let machine = StateMachine::open(&folder.join("snapshots")).map_err(failed)?;
+        Ok((Arc::new(identity), log, machine))
     };
-    let failed = |source: io::Error| GroupError::Storage { folder: config.folder.clone(), source };
-    let (log, machine) = tokio::task::spawn_blocking(open)
-        .await
-        .map_err(|error| failed(io::Error::other(error)))?
-        .map_err(failed)?;
+    let (identity, log, machine) = match tokio::task::spawn_blocking(open).await {
+        Ok(opened) => opened?,
+        Err(error) => {
+            let source = io::Error::other(error);
+            return Err(GroupError::Storage { folder: config.folder.clone(), source });
+        }
+    };
     if log.last_purged() > machine.applied() {
         return Err(GroupError::SnapshotLost {
             folder: config.folder.clone(),
@@ -338,14 +362,5 @@ async fn open_volume(config: &GroupConfig) -> Result<(LogStore, StateMachine), G
             applied: machine.applied().map_or(0, |log_id| log_id.index),
         });
     }
-    Ok((log, machine))
-}
-
-fn members(peers: &BTreeMap<ReplicaId, Peer>) -> BTreeMap<ReplicaId, ReplicaAddress> {
-    peers
-        .iter()
-        .map(|(replica, peer)| {
-            (*replica, ReplicaAddress { raft: peer.raft.clone(), api: peer.api.clone() })
-        })
-        .collect()
+    Ok((identity, log, machine))
 }

@@ -17,7 +17,7 @@ use openraft::{OptionalSend, RaftLogReader};
 use tokio::sync::oneshot;
 
 use crate::flusher::{Flusher, LogFile, Write};
-use crate::types::{Entry, LogId, TypeConfig, Vote};
+use crate::types::{Entry, LogId, MemberId, ReplicaId, TypeConfig, Vote};
 
 /// An entry, and how many bytes it is in the file.
 #[derive(Debug)]
@@ -33,31 +33,53 @@ pub(crate) struct LogContent {
     pub(crate) vote: Option<Vote>,
     pub(crate) committed: Option<LogId>,
     pub(crate) purged: Option<LogId>,
+    pub(crate) member: Option<MemberId>,
+}
+
+impl LogContent {
+    /// Whether neither an entry nor a vote was ever written.
+    fn is_empty(&self) -> bool {
+        self.entries.is_empty() && self.purged.is_none() && self.vote.is_none()
+    }
 }
 
 /// The log store; clones share one file and serve as readers.
 #[derive(Clone, Debug)]
 pub struct LogStore {
     content: Arc<RwLock<LogContent>>,
+    member: MemberId,
     flusher: Arc<Flusher>,
 }
 
 impl LogStore {
     /// Opens or creates the log at `path`, checks its integrity, and starts its flusher thread.
     ///
+    /// A file without a member id gets one: `replica`'s number if it has been written to, for so it was
+    /// before there were ids, and otherwise one that nobody has ever had.
+    ///
     /// # Errors
     /// The file can't be opened, fails its checksums, or holds something that is not ours.
-    pub fn open(path: &Path) -> io::Result<Self> {
+    pub fn open(path: &Path, replica: ReplicaId) -> io::Result<Self> {
         let file = LogFile::open(path)?;
         let content = file.load()?;
+        let member = match content.member {
+            Some(member) => member,
+            None if content.is_empty() => file.keep_member(MemberId::random())?,
+            None => file.keep_member(MemberId::of_replica(replica))?,
+        };
         let flusher = Flusher::start(file)?;
-        Ok(Self { content: Arc::new(RwLock::new(content)), flusher: Arc::new(flusher) })
+        let content = Arc::new(RwLock::new(content));
+        Ok(Self { content, member, flusher: Arc::new(flusher) })
+    }
+
+    /// Whose log this is.
+    pub fn member(&self) -> MemberId {
+        self.member
     }
 
     /// Whether neither an entry nor a vote was ever written.
     pub fn is_empty(&self) -> bool {
-        let content = self.read();
-        content.entries.is_empty() && content.purged.is_none() && content.vote.is_none()
+        self.read().is_empty()
     }
 
     /// The last entry that was purged into a snapshot.

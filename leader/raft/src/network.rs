@@ -19,18 +19,20 @@ use openraft::raft::{
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::config::Peer;
 use crate::identity::IdentityFile;
 use crate::peer_clients::{PeerClients, Purpose};
-use crate::types::{ReplicaAddress, ReplicaId, Snapshot, SnapshotMeta, TypeConfig, Vote};
+use crate::types::{MemberId, ReplicaAddress, ReplicaId, Snapshot, SnapshotMeta, TypeConfig, Vote};
 use crate::wire::{Envelope, PROTOCOL, Rpc, SnapshotHeader};
 
 /// Makes one client per peer and purpose, so that a large snapshot never delays a heartbeat.
 #[derive(Clone, Debug)]
 pub(crate) struct Network {
-    own: ReplicaId,
+    own: MemberId,
+    replica: ReplicaId,
     identity: Arc<IdentityFile>,
     /// Addresses by configuration; they win over those in the log, which may be older.
-    peers: Arc<BTreeMap<ReplicaId, ReplicaAddress>>,
+    peers: Arc<BTreeMap<ReplicaId, Peer>>,
     /// How long a follower may take to sync new entries to its disk.
     append_patience: Duration,
     clients: PeerClients,
@@ -38,22 +40,25 @@ pub(crate) struct Network {
 
 impl Network {
     pub(crate) fn new(
-        own: ReplicaId,
+        own: MemberId,
+        replica: ReplicaId,
         identity: Arc<IdentityFile>,
-        peers: BTreeMap<ReplicaId, ReplicaAddress>,
+        peers: Arc<BTreeMap<ReplicaId, Peer>>,
         append_patience: Duration,
         clients: PeerClients,
     ) -> Self {
-        Self { own, identity, peers: Arc::new(peers), append_patience, clients }
+        Self { own, replica, identity, peers, append_patience, clients }
     }
 
-    fn client(&self, purpose: Purpose, target: ReplicaId, node: &ReplicaAddress) -> PeerClient {
-        let address = self.peers.get(&target).unwrap_or(node);
+    fn client(&self, purpose: Purpose, target: MemberId, node: &ReplicaAddress) -> PeerClient {
+        let configured = self.peers.get(&node.replica_of(target));
+        let address = configured.map_or(&node.raft, |peer| &peer.raft);
         PeerClient {
             clients: self.clients.clone(),
             purpose,
-            base: self.clients.url(&address.raft),
+            base: self.clients.url(address),
             own: self.own,
+            replica: self.replica,
             target,
             identity: Arc::clone(&self.identity),
             least_patience: Duration::ZERO,
@@ -64,24 +69,20 @@ impl Network {
 impl RaftNetworkFactory<TypeConfig> for Network {
     type Network = PeerClient;
 
-    async fn new_client(&mut self, target: ReplicaId, node: &ReplicaAddress) -> PeerClient {
+    async fn new_client(&mut self, target: MemberId, node: &ReplicaAddress) -> PeerClient {
         let client = self.client(Purpose::Replication, target, node);
         PeerClient { least_patience: self.append_patience, ..client }
     }
 
     async fn new_heartbeat_client(
         &mut self,
-        target: ReplicaId,
+        target: MemberId,
         node: &ReplicaAddress,
     ) -> PeerClient {
         self.client(Purpose::Heartbeat, target, node)
     }
 
-    async fn new_snapshot_client(
-        &mut self,
-        target: ReplicaId,
-        node: &ReplicaAddress,
-    ) -> PeerClient {
+    async fn new_snapshot_client(&mut self, target: MemberId, node: &ReplicaAddress) -> PeerClient {
         self.client(Purpose::Snapshot, target, node)
     }
 }
@@ -92,8 +93,9 @@ pub(crate) struct PeerClient {
     clients: PeerClients,
     purpose: Purpose,
     base: String,
-    own: ReplicaId,
-    target: ReplicaId,
+    own: MemberId,
+    replica: ReplicaId,
+    target: MemberId,
     identity: Arc<IdentityFile>,
     least_patience: Duration,
 }
@@ -103,7 +105,14 @@ impl PeerClient {
         let cluster = self.identity.cluster().ok_or_else(|| {
             RPCError::Unreachable(Unreachable::from_string("this replica is in no group yet"))
         })?;
-        Ok(Envelope { protocol: PROTOCOL, cluster, sender: self.own, receiver: self.target, body })
+        Ok(Envelope {
+            protocol: PROTOCOL,
+            cluster,
+            sender: self.own,
+            replica: Some(self.replica),
+            receiver: self.target,
+            body,
+        })
     }
 
     async fn call<Q: Serialize, A: DeserializeOwned>(

@@ -12,10 +12,13 @@ use openraft::Snapshot;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::admission::Admission;
 use crate::identity::IdentityFile;
 use crate::state_machine::StateMachine;
-use crate::types::{ReplicaId, TypeConfig};
-use crate::wire::{Envelope, IDENTITY_PATH, IdentityAnswer, PROTOCOL, Rpc, SnapshotHeader};
+use crate::types::{MemberId, ReplicaId, TypeConfig};
+use crate::wire::{
+    Envelope, IDENTITY_PATH, IdentityAnswer, JOIN_PATH, JoinRequest, PROTOCOL, Rpc, SnapshotHeader,
+};
 
 /// A snapshot of ten thousand nodes is some tens of megabytes.
 const LARGEST_REQUEST: usize = 512 << 20;
@@ -25,9 +28,10 @@ type Raft = openraft::Raft<TypeConfig, StateMachine>;
 #[derive(Clone, Debug)]
 pub(crate) struct Receiver {
     pub(crate) raft: Raft,
-    pub(crate) own: ReplicaId,
+    pub(crate) replica: ReplicaId,
+    pub(crate) member: MemberId,
     pub(crate) identity: Arc<IdentityFile>,
-    pub(crate) known: Arc<Vec<ReplicaId>>,
+    pub(crate) admission: Admission,
 }
 
 /// Why a request was not handed to Raft.
@@ -39,10 +43,12 @@ enum Refusal {
     NoHeader,
     #[error("protocol {0} is not spoken here, {PROTOCOL} is")]
     Protocol(u32),
-    #[error("this is replica {own}, and the request is for {receiver}")]
-    OtherReceiver { own: ReplicaId, receiver: ReplicaId },
-    #[error("sender {0} is not in the peer list")]
+    #[error("this is member {own}, and the request is for {receiver}")]
+    OtherReceiver { own: MemberId, receiver: MemberId },
+    #[error("sender {0} is not another replica of the peer list")]
     UnknownSender(ReplicaId),
+    #[error("this replica does not lead")]
+    NotLeading,
     #[error(transparent)]
     Identity(#[from] crate::identity::IdentityError),
     #[error("Raft has stopped: {0}")]
@@ -58,7 +64,7 @@ impl IntoResponse for Refusal {
             Refusal::OtherReceiver { .. } => StatusCode::MISDIRECTED_REQUEST,
             Refusal::UnknownSender(_) => StatusCode::FORBIDDEN,
             Refusal::Identity(_) => StatusCode::CONFLICT,
-            Refusal::Stopped(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Refusal::NotLeading | Refusal::Stopped(_) => StatusCode::SERVICE_UNAVAILABLE,
         };
         (status, self.to_string()).into_response()
     }
@@ -70,11 +76,12 @@ impl Receiver {
         if envelope.protocol != PROTOCOL {
             return Err(Refusal::Protocol(envelope.protocol));
         }
-        if envelope.receiver != self.own {
-            return Err(Refusal::OtherReceiver { own: self.own, receiver: envelope.receiver });
+        if envelope.receiver != self.member {
+            return Err(Refusal::OtherReceiver { own: self.member, receiver: envelope.receiver });
         }
-        if !self.known.contains(&envelope.sender) {
-            return Err(Refusal::UnknownSender(envelope.sender));
+        let sender = envelope.replica.unwrap_or_else(|| envelope.sender.as_replica());
+        if !self.admission.knows(sender) {
+            return Err(Refusal::UnknownSender(sender));
         }
         self.identity.adopt(&envelope.cluster)?;
         Ok(envelope.body)
@@ -94,6 +101,7 @@ pub(crate) fn router(receiver: Receiver) -> Router {
         .route(Rpc::Snapshot.path(), post(snapshot))
         .route(Rpc::TransferLeader.path(), post(transfer_leader))
         .route(IDENTITY_PATH, get(identity))
+        .route(JOIN_PATH, post(join))
         .layer(DefaultBodyLimit::max(LARGEST_REQUEST))
         .with_state(receiver)
 }
@@ -129,5 +137,27 @@ async fn transfer_leader(
 }
 
 async fn identity(State(receiver): State<Receiver>) -> Json<IdentityAnswer> {
-    Json(IdentityAnswer { replica: receiver.own, cluster: receiver.identity.cluster() })
+    Json(IdentityAnswer {
+        replica: receiver.replica,
+        member: Some(receiver.member),
+        cluster: receiver.identity.cluster(),
+    })
+}
+
+/// Answers at once: a new member may have a long log to catch up with.
+async fn join(State(receiver): State<Receiver>, body: Bytes) -> Result<StatusCode, Refusal> {
+    let request: JoinRequest = serde_json::from_slice(&body)?;
+    if request.protocol != PROTOCOL {
+        return Err(Refusal::Protocol(request.protocol));
+    }
+    if !receiver.admission.knows(request.replica) {
+        return Err(Refusal::UnknownSender(request.replica));
+    }
+    if let Some(cluster) = &request.cluster {
+        receiver.identity.check(cluster)?;
+    }
+    if !receiver.admission.begin(request.replica, request.member) {
+        return Err(Refusal::NotLeading);
+    }
+    Ok(StatusCode::ACCEPTED)
 }

@@ -1,13 +1,13 @@
 //! What a replica knows of the group, for operators and metrics.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use openraft::Instant;
 use openraft::async_runtime::WatchReceiver;
 use serde::Serialize;
 
 use crate::Group;
-use crate::types::ReplicaId;
+use crate::types::{LogId, MemberId, ReplicaId, replica_of};
 
 /// What a replica is in the group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -19,7 +19,7 @@ pub enum Role {
     Follower,
     /// It stands for election.
     Candidate,
-    /// It takes the log but has no vote.
+    /// It has no vote: it takes the log, or is yet to be let in.
     Learner,
     /// It has stopped.
     Stopped,
@@ -30,6 +30,8 @@ pub enum Role {
 pub struct GroupStatus {
     /// This replica.
     pub replica: ReplicaId,
+    /// What Raft knows its volume by.
+    pub member: MemberId,
     /// The group's id, once there is one.
     pub cluster: Option<String>,
     /// What this replica is.
@@ -38,8 +40,11 @@ pub struct GroupStatus {
     pub term: u64,
     /// Who leads, if known.
     pub leader: Option<ReplicaId>,
-    /// The voters.
-    pub voters: Vec<ReplicaId>,
+    /// The group's members, voters or not, and which replica each is: two of one replica while a new volume
+    /// is let in, and the replica's number itself for one that has never been there.
+    pub members: BTreeMap<MemberId, ReplicaId>,
+    /// The replicas that count in a majority.
+    pub voters: BTreeSet<ReplicaId>,
     /// Last entry in this replica's log.
     pub last_log: u64,
     /// Bytes of this replica's log, without what was purged into its snapshot.
@@ -50,7 +55,7 @@ pub struct GroupStatus {
     pub applied: u64,
     /// Last entry in this replica's snapshot.
     pub snapshot: u64,
-    /// On the leader: last entry each follower is known to have.
+    /// On the leader: last entry each other replica is known to have.
     pub followers: BTreeMap<ReplicaId, u64>,
     /// On the leader: milliseconds since a quorum answered.
     pub quorum_silence_millis: Option<u64>,
@@ -67,21 +72,34 @@ impl Group {
             openraft::ServerState::Learner => Role::Learner,
             openraft::ServerState::Shutdown => Role::Stopped,
         };
-        let position = |log_id: Option<crate::types::LogId>| log_id.map_or(0, |id| id.index);
-        let followers = metrics.replication.into_iter().flatten();
+        let position = |log_id: Option<LogId>| log_id.map_or(0, |id| id.index);
+        let membership = &metrics.membership_config;
+        let replica = |member| replica_of(membership, member);
+        // While a replica's new member takes the place of its old one, what it has is the new one's.
+        let mut followers = BTreeMap::new();
+        for (member, matching) in metrics.replication.iter().flatten() {
+            if *member != metrics.id
+                && let Some(replica) = replica(*member)
+            {
+                let known: &mut u64 = followers.entry(replica).or_default();
+                *known = position(*matching).max(*known);
+            }
+        }
         GroupStatus {
-            replica: metrics.id,
+            replica: self.config.replica,
+            member: metrics.id,
             cluster: self.identity.cluster(),
             role,
             term: metrics.current_term,
-            leader: metrics.current_leader,
-            voters: metrics.membership_config.membership().voter_ids().collect(),
+            leader: metrics.current_leader.and_then(replica),
+            members: membership.nodes().map(|(id, node)| (*id, node.replica_of(*id))).collect(),
+            voters: membership.voter_ids().filter_map(replica).collect(),
             last_log: metrics.last_log_index.unwrap_or(0),
             log_bytes: self.log.bytes(),
             committed: position(metrics.local_committed.max(metrics.cluster_committed)),
             applied: position(metrics.last_applied),
             snapshot: position(metrics.snapshot),
-            followers: followers.map(|(id, matching)| (id, position(matching))).collect(),
+            followers,
             quorum_silence_millis: metrics
                 .last_quorum_acked
                 .map(|at| u64::try_from(at.elapsed().as_millis()).unwrap_or(u64::MAX)),

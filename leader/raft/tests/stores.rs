@@ -10,7 +10,9 @@ use drover_raft::parts::{
     Entry, IdentityAnswer, IdentityFile, LogId, LogStore, SnapshotFolder, SnapshotMeta,
     StateMachine, TypeConfig, Verdict, Vote, judge,
 };
-use drover_raft::{Group, GroupConfig, GroupError, IdentityError, Peer, Timings, Transport};
+use drover_raft::{
+    Group, GroupConfig, GroupError, IdentityError, MemberId, Peer, Timings, Transport,
+};
 use openraft::storage::RaftLogStorage;
 use openraft::testing::log::{StoreBuilder, Suite};
 use openraft::type_config::TypeConfigExt;
@@ -23,7 +25,7 @@ struct OnDisk;
 impl StoreBuilder<TypeConfig, LogStore, StateMachine, TempDir> for OnDisk {
     async fn build(&self) -> Result<(TempDir, LogStore, StateMachine), StorageError<TypeConfig>> {
         let folder = tempfile::tempdir().unwrap();
-        let log = LogStore::open(&folder.path().join("log.redb")).unwrap();
+        let log = LogStore::open(&folder.path().join("log.redb"), 1).unwrap();
         let machine = StateMachine::open(&folder.path().join("snapshots")).unwrap();
         Ok((folder, log, machine))
     }
@@ -49,16 +51,16 @@ async fn append(log: &mut LogStore, indexes: std::ops::RangeInclusive<u64>) {
 async fn what_was_reported_as_written_is_there_after_a_restart() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("log.redb");
-    let mut log = LogStore::open(&path).unwrap();
+    let mut log = LogStore::open(&path, 1).unwrap();
     assert!(log.is_empty());
     append(&mut log, 0..=9).await;
     log.truncate_after(Some(LogId::new_term_index(1, 7))).await.unwrap();
     log.purge(LogId::new_term_index(1, 2)).await.unwrap();
-    let vote = Vote::new(4, 2);
+    let vote = Vote::new(4, 2.into());
     log.save_vote(&vote).await.unwrap();
     drop(log);
 
-    let mut log = LogStore::open(&path).unwrap();
+    let mut log = LogStore::open(&path, 1).unwrap();
     let kept = log.try_get_log_entries(..).await.unwrap();
     assert_eq!(kept.iter().map(|entry| entry.log_id.index).collect::<Vec<_>>(), [3, 4, 5, 6, 7]);
     assert_eq!(log.read_vote().await.unwrap(), Some(vote));
@@ -70,22 +72,22 @@ async fn what_was_reported_as_written_is_there_after_a_restart() {
 async fn a_damaged_log_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("log.redb");
-    let mut log = LogStore::open(&path).unwrap();
+    let mut log = LogStore::open(&path, 1).unwrap();
     append(&mut log, 0..=300).await;
     drop(log);
-    drop(LogStore::open(&path).unwrap());
+    drop(LogStore::open(&path, 1).unwrap());
     let mut bytes = std::fs::read(&path).unwrap();
     // The file's head holds two copies of what matters; its pages hold one.
     let text = bytes.windows(12).rposition(|window| window == b"\"index\":300}").unwrap();
     bytes[text + 8] = b'9';
     std::fs::write(&path, bytes).unwrap();
-    assert!(LogStore::open(&path).is_err());
+    assert!(LogStore::open(&path, 1).is_err());
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_log_whose_snapshot_is_lost_is_refused() {
     let folder = tempfile::tempdir().unwrap();
-    let mut log = LogStore::open(&folder.path().join("log.redb")).unwrap();
+    let mut log = LogStore::open(&folder.path().join("log.redb"), 1).unwrap();
     append(&mut log, 0..=9).await;
     log.purge(LogId::new_term_index(1, 5)).await.unwrap();
     drop(log);
@@ -174,14 +176,64 @@ fn groups_get_distinct_ids() {
     assert_ne!(found(), found());
 }
 
+#[tokio::test]
+async fn a_log_keeps_its_member_and_a_lost_one_takes_it_along() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("log.redb");
+    let mut log = LogStore::open(&path, 3).unwrap();
+    let member = log.member();
+    append(&mut log, 0..=1).await;
+    drop(log);
+    assert_eq!(LogStore::open(&path, 3).unwrap().member(), member);
+
+    fs::remove_file(&path).unwrap();
+    let other = LogStore::open(&path, 3).unwrap().member();
+    assert!(other != member && other != MemberId::from(3), "{other} after {member}");
+}
+
+#[tokio::test]
+async fn a_log_from_before_there_were_members_is_its_replicas() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("log.redb");
+    let mut log = LogStore::open(&path, 3).unwrap();
+    append(&mut log, 0..=1).await;
+    drop(log);
+    forget_member(&path);
+    assert_eq!(LogStore::open(&path, 3).unwrap().member(), MemberId::from(3));
+}
+
+/// Makes a log's file what it would have been before there were member ids.
+fn forget_member(path: &Path) {
+    let marks: redb::TableDefinition<'_, &str, &[u8]> = redb::TableDefinition::new("marks");
+    let file = loop {
+        // The store's thread may not have let go of it yet.
+        match redb::Database::open(path) {
+            Ok(file) => break file,
+            Err(redb::DatabaseError::DatabaseAlreadyOpen) => std::thread::yield_now(),
+            Err(error) => panic!("{error}"),
+        }
+    };
+    let write = file.begin_write().unwrap();
+    let mut table = write.open_table(marks).unwrap();
+    assert!(table.remove("member").unwrap().is_some());
+    drop(table);
+    write.commit().unwrap();
+}
+
 #[test]
 fn a_group_is_founded_by_a_majority_without_one() {
-    let free = || Some(IdentityAnswer { replica: 2, cluster: None });
-    let taken = || Some(IdentityAnswer { replica: 3, cluster: Some("abc".to_owned()) });
+    let answer = |replica, cluster: Option<&str>| IdentityAnswer {
+        replica,
+        member: Some(MemberId::from(1 << 52)),
+        cluster: cluster.map(str::to_owned),
+    };
+    let free = || answer(2, None);
+    let taken = || answer(3, Some("abc"));
     assert_eq!(judge(1, &[]), Verdict::Found);
-    assert_eq!(judge(3, &[None, None]), Verdict::Ask);
-    assert_eq!(judge(3, &[free(), None]), Verdict::Found);
+    assert_eq!(judge(3, &[]), Verdict::Ask);
+    assert_eq!(judge(3, &[free()]), Verdict::Linger);
+    assert_eq!(judge(3, &[free(), free()]), Verdict::Found);
     assert_eq!(judge(3, &[free(), taken()]), Verdict::Join);
-    assert_eq!(judge(3, &[None, taken()]), Verdict::Join);
-    assert_eq!(judge(5, &[free(), None, None, None]), Verdict::Ask);
+    assert_eq!(judge(3, &[taken()]), Verdict::Join);
+    assert_eq!(judge(5, &[free()]), Verdict::Ask);
 }

@@ -7,7 +7,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use drover_core::command::{Change, Command};
-use drover_raft::{Group, GroupConfig, Peer, ProposeError, ReplicaId, Timings, Transport};
+use drover_raft::{
+    Group, GroupConfig, GroupStatus, Peer, ProposeError, ReplicaId, Role, Timings, Transport,
+};
+use serde_json::Value;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
@@ -43,6 +46,22 @@ pub(crate) fn pause_by(name: &str) -> Command {
     Command { at: jiff::Timestamp::UNIX_EPOCH, change }
 }
 
+fn slot(replica: ReplicaId) -> usize {
+    usize::try_from(replica - 1).unwrap()
+}
+
+/// How long a group may take for what it comes to by itself: the machine may be busy with other things.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Waits for what a group comes to by itself.
+pub(crate) fn wait_until(what: &str, mut come: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !come() {
+        assert!(begun.elapsed() < PATIENCE, "not in time: {what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
 /// A replica on a runtime of its own, so that it can be killed like a process.
 pub(crate) struct Replica {
     pub(crate) runtime: Runtime,
@@ -52,12 +71,22 @@ pub(crate) struct Replica {
 pub(crate) struct Cluster {
     folders: Vec<TempDir>,
     addresses: Vec<SocketAddr>,
-    peers: BTreeMap<ReplicaId, Peer>,
+    pub(crate) peers: BTreeMap<ReplicaId, Peer>,
     pub(crate) replicas: BTreeMap<ReplicaId, Replica>,
 }
 
 impl Cluster {
+    /// Replicas that all start at once.
     pub(crate) fn start(size: u64) -> Self {
+        let mut cluster = Self::of(size);
+        for replica in 1..=size {
+            cluster.start_replica(replica);
+        }
+        cluster
+    }
+
+    /// Replicas that are yet to start.
+    pub(crate) fn of(size: u64) -> Self {
         let listeners: Vec<_> =
             (0..size).map(|_| std::net::TcpListener::bind("127.0.0.1:0").unwrap()).collect();
         let addresses: Vec<_> =
@@ -66,22 +95,17 @@ impl Cluster {
         let peers = (1..).zip(&addresses).map(|(replica, address)| {
             (replica, Peer { raft: address.to_string(), api: "127.0.0.1:1".to_owned() })
         });
-        let mut cluster = Self {
+        Self {
             folders: (0..size).map(|_| tempfile::tempdir().unwrap()).collect(),
             peers: peers.collect(),
             addresses,
             replicas: BTreeMap::new(),
-        };
-        for replica in 1..=size {
-            cluster.start_replica(replica);
         }
-        cluster
     }
 
     pub(crate) fn start_replica(&mut self, replica: ReplicaId) {
-        let slot = usize::try_from(replica - 1).unwrap();
-        let config = replica_config(replica, &self.peers, self.folders[slot].path());
-        let address = self.addresses[slot];
+        let config = replica_config(replica, &self.peers, self.folder(replica));
+        let address = self.addresses[slot(replica)];
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .enable_all()
@@ -99,6 +123,56 @@ impl Cluster {
         let Replica { runtime, group } = self.replicas.remove(&replica).unwrap();
         drop(group);
         runtime.shutdown_timeout(Duration::from_secs(5));
+    }
+
+    /// Loses a replica's volume, while it is down or by killing it.
+    pub(crate) fn wipe(&mut self, replica: ReplicaId) {
+        if self.replicas.contains_key(&replica) {
+            self.kill(replica);
+        }
+        self.folders[slot(replica)] = tempfile::tempdir().unwrap();
+    }
+
+    /// Where a replica's volume is.
+    pub(crate) fn folder(&self, replica: ReplicaId) -> &Path {
+        self.folders[slot(replica)].path()
+    }
+
+    /// What replicas know of their group.
+    pub(crate) fn status(&self, replica: ReplicaId) -> GroupStatus {
+        self.replicas[&replica].group.status()
+    }
+
+    /// Waits until a replica knows itself to be a voter of a group without changes under way.
+    pub(crate) fn wait_for_vote(&self, replica: ReplicaId) {
+        wait_until(&format!("replica {replica} has a vote"), || {
+            let status = self.status(replica);
+            matches!(status.role, Role::Leader | Role::Follower)
+                && status.members.contains_key(&status.member)
+                && status.members.len() == self.peers.len()
+        });
+    }
+
+    /// Posts a request to a replica's Raft listener, and tells how it is answered.
+    pub(crate) fn post(&self, replica: ReplicaId, path: &str, request: &Value) -> u16 {
+        let url = format!("http://{}/raft/v1/{path}", self.peers[&replica].raft);
+        let asking = reqwest::Client::new().post(url).json(request).send();
+        self.replicas[&replica].runtime.block_on(asking).unwrap().status().as_u16()
+    }
+
+    /// All that run but one.
+    pub(crate) fn others(&self, than: ReplicaId) -> Vec<ReplicaId> {
+        self.replicas.keys().copied().filter(|replica| *replica != than).collect()
+    }
+
+    /// Waits until all that run have applied an entry, and sees that their states are equal.
+    pub(crate) fn wait_until_equal(&self, index: u64) {
+        for replica in self.replicas.keys() {
+            self.wait_applied(*replica, index);
+        }
+        let mut states = self.replicas.values().map(|running| running.group.state());
+        let first = states.next().unwrap();
+        assert!(states.all(|state| state == first), "states differ");
     }
 
     pub(crate) fn leader(&self, patience: Duration) -> (ReplicaId, u64) {
@@ -128,11 +202,21 @@ impl Cluster {
             .map(|(index, _)| index)
     }
 
-    pub(crate) fn wait_applied(&self, replica: ReplicaId, index: u64) {
+    /// Commits a command, whoever leads meanwhile. It may be in the log twice then, which changes nothing.
+    pub(crate) fn commit(&self, command: &Command) -> u64 {
         let begun = Instant::now();
-        while *self.replicas[&replica].group.applied().borrow() < index {
-            assert!(begun.elapsed() < Duration::from_secs(15), "replica {replica} lags");
-            std::thread::sleep(Duration::from_millis(10));
+        loop {
+            let (leader, term) = self.leader(PATIENCE);
+            match self.propose(leader, term, command.clone()) {
+                Ok(index) => return index,
+                Err(error) => assert!(begun.elapsed() < PATIENCE, "not committed: {error}"),
+            }
         }
+    }
+
+    pub(crate) fn wait_applied(&self, replica: ReplicaId, index: u64) {
+        wait_until(&format!("replica {replica} has applied {index}"), || {
+            *self.replicas[&replica].group.applied().borrow() >= index
+        });
     }
 }
