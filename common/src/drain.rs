@@ -27,7 +27,7 @@ use jiff::{SignedDuration, Timestamp};
 use crate::call::{KubernetesCall, KubernetesFailure, KubernetesFailureKind};
 use crate::cluster::{ObjectKey, Pod};
 use crate::id::DisruptionId;
-use crate::protocol::{DrainPhase, DrainReport};
+use crate::protocol::{DrainPhase, DrainReport, NoticeKind};
 
 use pod::{PodDrain, Want};
 pub use rules::{grace, has_active_do_not_disrupt, stays};
@@ -42,50 +42,42 @@ const FORCED_CONCURRENCY: usize = 2 * CONCURRENCY;
 /// before it saw the cordon are found (Karpenter waits as long).
 pub const SHORTEST_DRAIN: SignedDuration = SignedDuration::from_secs(5);
 
+/// Kept between a pod's last moment and the announced one: that is approximate, and volumes must
+/// detach.
+pub const RESERVE: SignedDuration = SignedDuration::from_secs(5);
+
 /// What a drain is for; it may change while the drain runs (a spot notice overtakes a disruption).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Purpose {
-    /// The machine will be taken away.
-    Interruption {
-        /// The last moment for pods: the announced time less a reserve; `None` where no time was
-        /// announced.
-        deadline: Option<Timestamp>,
-        /// Whether pods may be deleted past their budgets: see
-        /// [`crate::protocol::NoticeKind::passes_budgets`].
-        passes_budgets: bool,
-    },
-    /// The leaders disrupt the node.
-    Disruption {
-        /// Which disruption.
-        id: DisruptionId,
-        /// The end of the terminationGracePeriod; without one, budgets hold for ever.
-        deadline: Option<Timestamp>,
-    },
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Purpose {
+    /// The leaders' disruption that it serves; `None` for an interruption that the agent acts on by
+    /// itself.
+    pub disruption: Option<DisruptionId>,
+    /// Whether the machine is taken away in any case (see
+    /// [`crate::protocol::NoticeKind::passes_budgets`]): no pod is kept waiting.
+    pub hurries: bool,
+    /// The last moment for pods, whatever it permits: the announced time less [`RESERVE`], or when
+    /// budgets give way; `None` where no time was announced.
+    pub end: Option<Timestamp>,
+    /// When pods may be deleted past their budgets; never, if `None`.
+    pub budgets_end: Option<Timestamp>,
 }
 
 impl Purpose {
-    /// The deadline at which budgets give way; `None` if they never do.
-    fn budget_deadline(&self) -> Option<Timestamp> {
-        match self {
-            Purpose::Interruption { deadline, passes_budgets: true } => *deadline,
-            Purpose::Interruption { .. } => None,
-            Purpose::Disruption { deadline, .. } => *deadline,
-        }
+    /// The leaders' disruption as its Node bears it: when budgets give way, and the kind of the notice
+    /// that it follows, if it does.
+    pub fn disruption(
+        id: DisruptionId,
+        deadline: Option<Timestamp>,
+        notice: Option<NoticeKind>,
+    ) -> Self {
+        let hurries = notice.is_some_and(|kind| kind.ends_instance() && kind.passes_budgets());
+        Self { disruption: Some(id), hurries, end: deadline, budgets_end: deadline }
     }
+}
 
-    /// When the machine or the pods' time ends, whatever that permits.
-    fn end(&self) -> Option<Timestamp> {
-        match self {
-            Purpose::Interruption { deadline, .. } | Purpose::Disruption { deadline, .. } => {
-                *deadline
-            }
-        }
-    }
-
-    /// Whether pods may be kept waiting for as long as it takes.
-    fn is_voluntary(&self) -> bool {
-        !matches!(self, Purpose::Interruption { passes_budgets: true, .. })
-    }
+/// The last moment for pods before an announced one.
+pub fn last_moment(announced: Timestamp) -> Timestamp {
+    announced.checked_sub(RESERVE).unwrap_or(Timestamp::MIN)
 }
 
 /// Identifies a call of a drain: the pod and how many calls were made for it before.
@@ -200,7 +192,7 @@ pub fn step(state: &mut DrainState, input: DrainInput<'_>) -> Vec<DrainCall> {
     let present: BTreeSet<&str> = input.pods.iter().map(|pod| pod.metadata.uid.as_str()).collect();
     state.pods.retain(|uid, pod| pod.is_in_flight() || present.contains(uid.as_str()));
     let critical_may_go =
-        !input.purpose.is_voluntary() || leaving.iter().all(|pod| rules::is_critical(pod));
+        input.purpose.hurries || leaving.iter().all(|pod| rules::is_critical(pod));
 
     let mut in_flight = state.pods.values().filter(|pod| pod.is_in_flight()).count();
     let paused = state.is_paused(input.now);
@@ -210,7 +202,7 @@ pub fn step(state: &mut DrainState, input: DrainInput<'_>) -> Vec<DrainCall> {
     for pod in leaving {
         let progress = state.pods.entry(pod.metadata.uid.clone()).or_default();
         let waits = rules::waits(pod, &input, critical_may_go);
-        let want = progress.want(pod, input.purpose.budget_deadline(), waits, input.now);
+        let want = progress.want(pod, input.purpose.budgets_end, waits, input.now);
         if let Want::Call(attempt) = &want
             && (if attempt.forced {
                 in_flight < FORCED_CONCURRENCY
@@ -228,9 +220,6 @@ pub fn step(state: &mut DrainState, input: DrainInput<'_>) -> Vec<DrainCall> {
     let settled = input.now >= rules::after(started_at, SHORTEST_DRAIN);
     state.drained = input.complete && all_stuck && settled && calls.is_empty();
     state.remaining = remaining;
-    state.disruption = match input.purpose {
-        Purpose::Disruption { id, .. } => Some(id.clone()),
-        Purpose::Interruption { .. } => None,
-    };
+    state.disruption.clone_from(&input.purpose.disruption);
     calls
 }

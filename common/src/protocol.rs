@@ -5,7 +5,7 @@
 //! [`Directives`]. `POST /agent/v1/nonces?node=N` returns a [`NonceAnswer`]. Any replica takes all of
 //! them; a follower proxies to the leader.
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::id::{BootId, DisruptionId, InstanceId, NodeName};
@@ -71,6 +71,17 @@ pub struct Notice {
     /// When the agent read it first.
     pub detected_at: Timestamp,
 }
+
+impl Notice {
+    /// Whether it is acted on by now. Scheduled maintenance may be weeks ahead, and be called off.
+    pub fn is_due(&self, now: Timestamp) -> bool {
+        self.kind != NoticeKind::Maintenance
+            || self.deadline.is_none_or(|start| start.duration_since(now) <= MAINTENANCE_LEAD)
+    }
+}
+
+/// A node is left so long before scheduled maintenance.
+pub const MAINTENANCE_LEAD: SignedDuration = SignedDuration::from_mins(30);
 
 /// The kinds of notice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -13,4 +13,4 @@ pub mod usage;
 
 pub use agent::{Agent, CallKey, Effect, Fact, Identity, Input, Saved};
 pub use node::kubelet_address;
-pub use notice::{Answer, NoticePath, RESERVE};
+pub use notice::{Answer, NoticePath};

@@ -14,10 +14,6 @@ use crate::imds::{self, UnreadableBody};
 #[cfg(test)]
 mod tests;
 
-/// Kept between a pod's last moment and the machine's: the announced time is approximate, and
-/// volumes must detach.
-pub const RESERVE: SignedDuration = SignedDuration::from_secs(5);
-
 /// How long IMDS has to say "none" before a notice is withdrawn.
 const WITHDRAWN_AFTER: SignedDuration = SignedDuration::from_secs(10);
 /// A spot loss is announced at most two minutes ahead; a longer lead means that a clock is wrong.
@@ -27,8 +23,6 @@ const LONGEST_SPOT_LEAD: SignedDuration = SignedDuration::from_secs(120);
 const LATE_SPOT_LEAD: SignedDuration = SignedDuration::from_secs(30);
 /// A later time is another notice if the earlier one has passed for so long.
 const OVER_AFTER: SignedDuration = SignedDuration::from_secs(60);
-/// Scheduled maintenance may be weeks ahead; the node is left so long before it.
-pub(crate) const MAINTENANCE_LEAD: SignedDuration = SignedDuration::from_mins(30);
 
 /// How long a Node must bear a condition that says it is broken: they come and go.
 pub(crate) const PROBLEM_HOLDS: SignedDuration = SignedDuration::from_secs(60);

@@ -49,7 +49,8 @@ fn a_thousand_drains_keep_the_law_and_finish_in_time() {
 fn drain(plan: &Plan, totals: &RefCell<Totals>) -> Result<(), TestCaseError> {
     let mut world = World::new(plan.clone());
     let deadline = Some(at(plan.deadline));
-    let purpose = Purpose::Interruption { deadline, passes_budgets: plan.passes };
+    let budgets_end = deadline.filter(|_| plan.passes);
+    let purpose = Purpose { disruption: None, hurries: plan.passes, end: deadline, budgets_end };
     let mut state = DrainState::default();
     let mut now = 0;
     while now <= plan.deadline {

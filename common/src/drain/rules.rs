@@ -91,10 +91,10 @@ pub(super) fn waits(
     critical_may_go: bool,
 ) -> Option<&'static str> {
     // Nothing is gained by keeping a pod until its machine dies under it.
-    if input.purpose.end().is_some_and(|end| input.now >= latest_start(pod, end)) {
+    if input.purpose.end.is_some_and(|end| input.now >= latest_start(pod, end)) {
         return None;
     }
-    if input.purpose.is_voluntary() && has_active_do_not_disrupt(pod, input.now) {
+    if !input.purpose.hurries && has_active_do_not_disrupt(pod, input.now) {
         return Some("karpenter.sh/do-not-disrupt");
     }
     if !critical_may_go && is_critical(pod) {
@@ -145,12 +145,10 @@ pub(super) fn seconds_left(deadline: Timestamp, now: Timestamp) -> u32 {
 impl Purpose {
     /// In words, for reports.
     pub fn describe(&self) -> String {
-        match self {
-            Purpose::Interruption { deadline: Some(deadline), .. } => {
-                format!("interruption at {deadline}")
-            }
-            Purpose::Interruption { deadline: None, .. } => "interruption".to_owned(),
-            Purpose::Disruption { id, .. } => format!("disruption {id}"),
+        match (&self.disruption, self.end) {
+            (Some(id), _) => format!("disruption {id}"),
+            (None, Some(end)) => format!("interruption at {end}"),
+            (None, None) => "interruption".to_owned(),
         }
     }
 }

@@ -29,11 +29,12 @@ fn owned_by(kind: &str, mut pod: Pod) -> Pod {
 }
 
 fn spot(deadline: i64) -> Purpose {
-    Purpose::Interruption { deadline: Some(at(deadline)), passes_budgets: true }
+    let deadline = Some(at(deadline));
+    Purpose { disruption: None, hurries: true, end: deadline, budgets_end: deadline }
 }
 
 fn disruption(deadline: Option<i64>) -> Purpose {
-    Purpose::Disruption { id: DisruptionId::from("d-1"), deadline: deadline.map(at) }
+    Purpose::disruption(DisruptionId::from("d-1"), deadline.map(at), None)
 }
 
 fn failure(kind: KubernetesFailureKind) -> KubernetesFailure {
@@ -150,7 +151,7 @@ fn a_budget_holds_until_only_the_grace_is_left() {
 #[test]
 fn only_some_purposes_pass_budgets() {
     let web = pod("web", 30);
-    let soft = Purpose::Interruption { deadline: Some(at(10)), passes_budgets: false };
+    let soft = Purpose { end: Some(at(10)), ..Purpose::default() };
     for purpose in [soft, disruption(None)] {
         let mut drain = Drain::new(purpose);
         for second in 0..300 {

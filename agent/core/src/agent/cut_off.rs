@@ -8,7 +8,7 @@ use drover_common::protocol::NoticeKind;
 use jiff::{SignedDuration, Timestamp};
 
 use super::{Agent, Effect, Fact};
-use crate::notice::{RESERVE, after};
+use crate::notice::after;
 
 /// An API server that was silent for less time may just be slow.
 const CUT_OFF_AFTER: SignedDuration = SignedDuration::from_secs(5);
@@ -77,8 +77,7 @@ impl Agent {
         let losses = self.notices.list().into_iter().filter(|notice| {
             matches!(notice.kind, NoticeKind::SpotTerminate | NoticeKind::SpotStop)
         });
-        let deadline = losses.filter_map(|notice| notice.deadline).min()?;
-        Some(deadline.checked_sub(RESERVE).unwrap_or(Timestamp::MIN))
+        losses.filter_map(|notice| notice.deadline).min().map(drain::last_moment)
     }
 
     /// The longest grace among the pods that nobody has asked to end yet; `None` if there are none.

@@ -10,7 +10,6 @@ use serde_json::Value;
 
 use super::{Agent, CallKey, Effect, Fact};
 use crate::node::{self, CordonMark};
-use crate::notice::{MAINTENANCE_LEAD, RESERVE};
 
 /// How often a Node is read for a directive while the watch of it is broken, or while the directive
 /// came before the marks it speaks of.
@@ -42,16 +41,15 @@ impl Agent {
             | NoticeKind::Shutdown => true,
             // What a recommendation is worth is the leaders' decision.
             NoticeKind::Rebalance => false,
-            NoticeKind::Maintenance => {
-                notice.deadline.is_some_and(|start| start.duration_since(now) <= MAINTENANCE_LEAD)
-            }
+            NoticeKind::Maintenance => notice.is_due(now),
             NoticeKind::Problem => self.cordon_on_problem,
         };
         self.notices.list().into_iter().filter(due).collect()
     }
 
     /// What the notices that are due want of a drain. Signals of one end are one drain: the earliest
-    /// deadline holds, and a spot loss among them passes budgets.
+    /// of their times ends it, save that of maintenance which has passed while others are still to come.
+    /// Budgets give way for those alone that pass them, and at the times of those.
     pub(super) fn interruption(&self, now: Timestamp) -> Option<Purpose> {
         let due = self.due(now);
         let drains = due.iter().filter(|notice| match notice.kind {
@@ -69,14 +67,16 @@ impl Agent {
         if drains.is_empty() {
             return None;
         }
-        let ends = drains.iter().filter_map(|notice| {
-            let reserve =
-                if notice.kind == NoticeKind::Shutdown { SHUTDOWN_RESERVE } else { RESERVE };
-            Some(notice.deadline?.checked_sub(reserve).unwrap_or(Timestamp::MIN))
-        });
-        let deadline = ends.min();
-        let passes_budgets = drains.iter().any(|notice| notice.kind.passes_budgets());
-        Some(Purpose::Interruption { deadline, passes_budgets })
+        let ends = || drains.iter().filter_map(|notice| Some((notice.kind, last_moment(notice)?)));
+        let to_come = ends().filter(|&(kind, end)| kind != NoticeKind::Maintenance || now < end);
+        let end = to_come.map(|(_, end)| end).min().or_else(|| ends().map(|(_, end)| end).min());
+        let passing = ends().filter(|(kind, _)| kind.passes_budgets());
+        Some(Purpose {
+            disruption: None,
+            hurries: drains.iter().any(|notice| notice.kind.passes_budgets()),
+            end,
+            budgets_end: passing.map(|(_, end)| end).min(),
+        })
     }
 
     /// Whether an interruption's drain is under way that still has time: worth staying for, though
@@ -85,12 +85,7 @@ impl Agent {
         let unfinished =
             self.drain.as_ref().is_some_and(|drain| drain.report().phase != DrainPhase::Drained);
         unfinished
-            && match self.interruption(now) {
-                Some(Purpose::Interruption { deadline, .. }) => {
-                    deadline.is_some_and(|deadline| now < deadline)
-                }
-                _ => false,
-            }
+            && self.interruption(now).and_then(|purpose| purpose.end).is_some_and(|end| now < end)
     }
 
     /// Holds a shutdown until the pods are gone or their time is over.
@@ -183,7 +178,7 @@ impl Agent {
         }
         let id = self.verified.clone()?;
         let deadline = self.directives.get(&id).copied().flatten();
-        Some(Purpose::Disruption { id, deadline })
+        Some(Purpose::disruption(id, deadline, None))
     }
 
     fn decide_drain(&mut self, now: Timestamp) {
@@ -278,4 +273,13 @@ impl Agent {
         let node = self.node.as_ref()?;
         self.directives.keys().find(|id| node::is_disrupted(node, id)).cloned()
     }
+}
+
+/// The last moment for pods before what a notice announces.
+fn last_moment(notice: &Notice) -> Option<Timestamp> {
+    let announced = notice.deadline?;
+    Some(match notice.kind {
+        NoticeKind::Shutdown => announced.checked_sub(SHUTDOWN_RESERVE).unwrap_or(Timestamp::MIN),
+        _ => drain::last_moment(announced),
+    })
 }

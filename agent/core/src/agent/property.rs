@@ -31,6 +31,11 @@ fn happenings() -> impl Strategy<Value = Happening> {
             Some(json!({"action": "terminate", "time": at(lead * 1000).to_string()}).to_string())
         }),
         1 => Just(Some(json!({"noticeTime": at(0).to_string()}).to_string())),
+        2 => (-3_600..5_400_i64).prop_map(|start| {
+            let start = at(start * 1000).strftime("%d %b %Y %H:%M:%S GMT").to_string();
+            Some(json!([{"NotBefore": start, "Code": "system-reboot", "EventId": "instance-event-1",
+                "State": "active"}]).to_string())
+        }),
     ];
     let path = prop::sample::select(NoticePath::ALL.to_vec());
     prop_oneof![
@@ -64,6 +69,9 @@ fn node(disrupted: bool, foreign: bool, cordoned: bool) -> Value {
     node
 }
 
+/// Seconds of grace that every pod of this world has: Kubernetes' default.
+const GRACE: i64 = 30;
+
 /// The test's own record of what could justify an act.
 #[derive(Default)]
 struct Grounds {
@@ -71,13 +79,67 @@ struct Grounds {
     spot_told: bool,
     directive_told: bool,
     node: Option<Value>,
+    /// When maintenance begins, of all that was told of any.
+    maintenance: Vec<Timestamp>,
+    /// The last moments for pods that spot notices left, all that were told.
+    spot_ends: Vec<Timestamp>,
+    /// What directives told.
+    directed_ends: Vec<Timestamp>,
 }
 
-fn judge(effects: &[Effect], grounds: &Grounds) {
+impl Grounds {
+    fn hear(&mut self, path: NoticePath, body: &str, now: Timestamp) {
+        let told: Value = serde_json::from_str(body).unwrap_or_default();
+        let spot = told["time"].as_str().and_then(|time| time.parse::<Timestamp>().ok());
+        let start = told[0]["NotBefore"].as_str();
+        match (path, spot, start) {
+            (NoticePath::SpotAction, Some(time), _) => {
+                self.spot_told = true;
+                // A time that can't be is taken for two minutes from now, or for half a one.
+                let lead = time.duration_since(now).as_millis();
+                let lead = if lead < 0 { 30_000 } else { lead.min(120_000) };
+                let lead = SignedDuration::from_millis(i64::try_from(lead).unwrap());
+                self.spot_ends.push(now + lead - SignedDuration::from_secs(5));
+            }
+            (NoticePath::Maintenance, _, Some(start)) => {
+                let start = jiff::civil::DateTime::strptime("%d %b %Y %H:%M:%S GMT", start);
+                let start = start.unwrap().to_zoned(jiff::tz::TimeZone::UTC).unwrap().timestamp();
+                self.maintenance.push(start);
+            }
+            _ => {}
+        }
+    }
+
+    fn maintained(&self, now: Timestamp) -> bool {
+        self.maintenance.iter().any(|start| start.duration_since(now).as_secs() <= 30 * 60)
+    }
+
+    /// No drain may give a pod less than what is left until then. Maintenance has no say in it.
+    fn earliest_end(&self) -> Option<Timestamp> {
+        self.spot_ends.iter().chain(&self.directed_ends).min().copied()
+    }
+
+    /// A pod is given its own grace, or what is left of the time, and at least a second.
+    fn judge_grace(&self, call: &KubernetesCall, now: Timestamp) {
+        let (given, forced) = match call {
+            KubernetesCall::Delete { grace_seconds, .. } => (*grace_seconds, true),
+            KubernetesCall::Evict { grace_seconds, .. } => (*grace_seconds, false),
+            other => panic!("no drain makes {other:?}"),
+        };
+        let Some(given) = given else { return assert!(!forced, "a deletion says how long") };
+        let end = self.earliest_end().expect("only the end of a pod's time may shorten its grace");
+        let left = end.duration_since(now).as_secs();
+        assert!(left <= GRACE, "{left} s were left for a pod's {GRACE}: {call:?}");
+        assert!(i64::from(given) >= left.clamp(1, GRACE), "{left} s were left: {call:?}");
+    }
+}
+
+fn judge(effects: &[Effect], grounds: &Grounds, now: Timestamp) {
+    let interrupted = grounds.spot_told || grounds.maintained(now);
     for effect in effects {
         let Effect::Call(key, call) = effect else { continue };
         match (key, call) {
-            (CallKey::Cordon(_), _) => assert!(grounds.spot_told, "cordoned without a notice"),
+            (CallKey::Cordon(_), _) => assert!(interrupted, "cordoned without a notice"),
             (CallKey::Undo(_), _) => panic!("no Node in this world bears a mark of the agent's"),
             (CallKey::ReadNode(_), _) => assert!(grounds.directive_told),
             (CallKey::Drain(_), call) => {
@@ -85,10 +147,8 @@ fn judge(effects: &[Effect], grounds: &Grounds) {
                     node["metadata"]["annotations"][labels::DISRUPTION] == "d-1"
                 });
                 let directed = grounds.directive_told && disrupted;
-                assert!(grounds.spot_told || directed, "drained without a reason");
-                if let KubernetesCall::Delete { grace_seconds, .. } = call {
-                    assert!(grace_seconds.is_some_and(|grace| grace >= 1));
-                }
+                assert!(interrupted || directed, "drained without a reason");
+                grounds.judge_grace(call, now);
             }
         }
     }
@@ -109,8 +169,9 @@ fn input(
             Input::Instance(if *own { "i-1".into() } else { "i-9".into() })
         }
         Happening::Notice(path, body) => {
-            let told = body.as_deref().is_some_and(|body| body.contains("\"20"));
-            grounds.spot_told |= told && grounds.instance_known && *path == NoticePath::SpotAction;
+            if grounds.instance_known {
+                grounds.hear(*path, body.as_deref().unwrap_or_default(), at(*clock));
+            }
             Input::Notice(*path, body.clone().map_or(Answer::Absent, Answer::Body))
         }
         Happening::Node { disrupted, foreign, cordoned } => {
@@ -132,6 +193,7 @@ fn input(
         Happening::Directive(deadline) => {
             grounds.directive_told = true;
             let deadline = deadline.map(|seconds| at(seconds * 1000));
+            grounds.directed_ends.extend(deadline);
             Input::Directives(vec![Directive { disruption: "d-1".into(), deadline }])
         }
         Happening::Answer(ok, which) if !pending.is_empty() => {
@@ -163,7 +225,7 @@ proptest! {
             clock += 10;
             let input = input(happening, &mut grounds, &mut pending, &mut clock);
             let effects = agent.step(input, at(clock));
-            judge(&effects, &grounds);
+            judge(&effects, &grounds, at(clock));
             pending.extend(effects.into_iter().filter_map(|effect| match effect {
                 Effect::Call(key, _) => Some(key),
                 _ => None,

@@ -56,7 +56,7 @@ impl Control {
             if self.agent_is_silent(&node, now) {
                 let id = disruption.disruption.id.clone();
                 let deadline = disruption.disruption.deadline;
-                wanted.push((name.clone(), node, Purpose::Disruption { id, deadline }));
+                wanted.push((name.clone(), node, Purpose::disruption(id, deadline, None)));
             }
         }
         self.drains.by_claim.retain(|name, _| wanted.iter().any(|(claim, ..)| claim == name));

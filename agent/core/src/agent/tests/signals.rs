@@ -44,20 +44,73 @@ fn a_group_that_terminates_the_instance_is_one_notice_however_often_it_says_so()
 }
 
 #[test]
-fn signals_of_one_end_are_one_drain_with_the_earliest_deadline() {
+fn signals_of_one_end_are_one_drain_and_only_those_that_may_pass_budgets_say_when() {
     let mut agent = settled();
     agent.step(spot("terminate", 110_000), at(0));
     agent.step(answer(NoticePath::AutoScaling, "Terminated"), at(0));
     agent.step(Input::Shutdown(Some(SignedDuration::from_secs(20))), at(0));
     assert_eq!(
         agent.interruption(at(0)),
-        Some(Purpose::Interruption { deadline: Some(at(19_000)), passes_budgets: true })
+        Some(Purpose {
+            disruption: None,
+            hurries: true,
+            end: Some(at(19_000)),
+            budgets_end: Some(at(105_000)),
+        })
     );
     agent.step(Input::Shutdown(None), at(1_000));
     assert_eq!(
         agent.interruption(at(0)),
-        Some(Purpose::Interruption { deadline: Some(at(105_000)), passes_budgets: true })
+        Some(Purpose {
+            disruption: None,
+            hurries: true,
+            end: Some(at(105_000)),
+            budgets_end: Some(at(105_000)),
+        })
     );
+}
+
+/// Maintenance of so long ago, in milliseconds, that is still under way.
+fn maintenance(start: i64) -> Input {
+    let start = at(start).strftime("%d %b %Y %H:%M:%S GMT").to_string();
+    let event = json!([{"NotBefore": start, "Code": "system-reboot", "EventId": "instance-event-1",
+        "State": "active"}]);
+    answer(NoticePath::Maintenance, &event.to_string())
+}
+
+#[test]
+fn maintenance_that_is_over_takes_nothing_from_the_time_that_a_spot_notice_gives() {
+    let mut agent = settled();
+    let budget = KubernetesFailureKind::DisruptionBudget;
+    let refusal = || {
+        let message = "its budget".to_owned();
+        Err(KubernetesFailure { kind: budget, message, retry_after_seconds: None })
+    };
+    let mut effects = agent.step(maintenance(-600_000), at(0));
+    effects.extend(agent.step(spot("terminate", 110_000), at(0)));
+    assert!(agent.has_drain_to_finish(at(0)), "there is time until EC2 takes the machine");
+    for tick in 1..=420 {
+        let now = at(tick * 250);
+        let mut next = Vec::new();
+        for (key, call) in calls(&effects) {
+            match (&key, &call) {
+                (CallKey::Drain(_), KubernetesCall::Evict { grace_seconds, .. }) => {
+                    assert_eq!(*grace_seconds, None, "all of its grace is left");
+                    next.extend(agent.step(Input::Outcome(key, refusal()), now));
+                }
+                (CallKey::Drain(_), KubernetesCall::Delete { grace_seconds, .. }) => {
+                    // Until 105 s, five before the machine goes; its grace is 30 s.
+                    assert!(now >= at(75_000), "deleted at {now}");
+                    assert_eq!(*grace_seconds, Some(30));
+                    return;
+                }
+                _ => {}
+            }
+        }
+        effects = next;
+        effects.extend(agent.step(Input::Tick, now));
+    }
+    panic!("its budget held it to the end");
 }
 
 #[test]
