@@ -73,6 +73,18 @@ impl Purpose {
         let hurries = notice.is_some_and(|kind| kind.ends_instance() && kind.passes_budgets());
         Self { disruption: Some(id), hurries, end: deadline, budgets_end: deadline }
     }
+
+    /// The same with another's hurry and ends, where those come first.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        let first = |one: Option<Timestamp>, other| one.into_iter().chain(other).min();
+        Self {
+            disruption: self.disruption,
+            hurries: self.hurries || other.hurries,
+            end: first(self.end, other.end),
+            budgets_end: first(self.budgets_end, other.budgets_end),
+        }
+    }
 }
 
 /// The last moment for pods before an announced one.

@@ -38,6 +38,11 @@ pub const TERMINATION_TIMESTAMP: &str = "karpenter.sh/nodeclaim-termination-time
 /// Which disruption a Node is drained for (annotation). An agent starts a voluntary drain only
 /// while this bears the directive's id.
 pub const DISRUPTION: &str = "drover.dev/disruption";
+/// When that disruption's drain may pass budgets, RFC 3339 (annotation); without it, never.
+pub const DISRUPTION_DEADLINE: &str = "drover.dev/disruption-deadline";
+/// Why that disruption (annotation): the kind of the notice that it follows, as
+/// [`crate::protocol::NoticeKind::name`] has it, or Karpenter's word for the reason.
+pub const DISRUPTION_REASON: &str = "drover.dev/disruption-reason";
 /// What a NodePool wants of a rebalance recommendation (annotation): `ignore`, `replace` or `drain`.
 pub const REBALANCE: &str = "drover.dev/rebalance";
 /// Who cordoned a node, why and until when (annotation, JSON).

@@ -70,6 +70,9 @@ pub struct Notice {
     pub deadline: Option<Timestamp>,
     /// When the agent read it first.
     pub detected_at: Timestamp,
+    /// When it was issued, where its source says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub issued_at: Option<Timestamp>,
 }
 
 impl Notice {
@@ -137,17 +140,25 @@ impl NoticeKind {
         }
     }
 
+    /// The kind of this name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.name() == name)
+    }
+
     /// Whether EC2 will take the instance away or stop it, so that a replacement is due. A mere
-    /// shutdown may be a reboot; should the instance end, EC2 says so.
+    /// shutdown may be a reboot; should the instance end, EC2 says so. Hibernation begins at once and
+    /// brings the pods back.
     pub fn ends_instance(self) -> bool {
         match self {
             NoticeKind::SpotTerminate
             | NoticeKind::SpotStop
-            | NoticeKind::SpotHibernate
             | NoticeKind::Maintenance
             | NoticeKind::AutoScaling
             | NoticeKind::ReservationReclaim => true,
-            NoticeKind::Rebalance | NoticeKind::Shutdown | NoticeKind::Problem => false,
+            NoticeKind::SpotHibernate
+            | NoticeKind::Rebalance
+            | NoticeKind::Shutdown
+            | NoticeKind::Problem => false,
         }
     }
 
@@ -308,11 +319,12 @@ pub struct Directives {
 }
 
 /// A wake-up: the agent acts only if its Node, read fresh, carries the disrupted taint and this id
-/// in the annotation [`crate::labels::DISRUPTION`], and stops when they go.
+/// in the annotation [`crate::labels::DISRUPTION`], and stops when they go. What the drain may do to
+/// budgets, and how urgent it is, the agent takes from the Node as well.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Directive {
     /// The disruption.
     pub disruption: DisruptionId,
-    /// When budgets may be passed (an elapsed terminationGracePeriod); never, if `None`.
+    /// What the Node's [`crate::labels::DISRUPTION_DEADLINE`] says or is about to; another one is news.
     pub deadline: Option<Timestamp>,
 }

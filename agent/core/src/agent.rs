@@ -167,6 +167,7 @@ pub struct Agent {
     pods_complete: bool,
     /// While a list is under way: what it has not named yet.
     unlisted: Option<BTreeSet<ObjectKey>>,
+    /// What woke the agent; the times are compared alone, to see what is new.
     directives: BTreeMap<DisruptionId, Option<Timestamp>>,
     /// The disruption that the Node, read fresh, was found to bear.
     verified: Option<DisruptionId>,

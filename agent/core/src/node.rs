@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use drover_common::call::{Kind, KubernetesCall, Target};
 use drover_common::cluster::Node;
+use drover_common::drain::Purpose;
 use drover_common::id::{BootId, DisruptionId, InstanceId, NodeName, instance_of_provider_id};
 use drover_common::labels;
 use drover_common::protocol::{Notice, NoticeKind};
@@ -151,6 +152,15 @@ pub(crate) fn is_disrupted(node: &Node, id: &DisruptionId) -> bool {
         && node.spec.taints.iter().any(|taint| {
             taint.key == labels::DISRUPTED_TAINT && taint.effect == TaintEffect::NoSchedule
         })
+}
+
+/// What a Node's disruption is for. Time and reason are taken from it alone, where whoever may write
+/// them may evict pods, too; what can't be read lets budgets hold.
+pub(crate) fn purpose_of(node: &Node, id: DisruptionId) -> Purpose {
+    let annotation = |key| node.metadata.annotations.get(key).map(String::as_str);
+    let deadline = annotation(labels::DISRUPTION_DEADLINE).and_then(|time| time.parse().ok());
+    let notice = annotation(labels::DISRUPTION_REASON).and_then(NoticeKind::from_name);
+    Purpose::disruption(id, deadline, notice)
 }
 
 #[cfg(test)]

@@ -131,9 +131,10 @@ impl Notices {
             Answer::Body(body) => read(path, body)?,
         };
         self.heard.insert(path);
-        let Some((kind, deadline)) = told else { return Ok(self.observe_absent(path, now)) };
+        let Some(told) = told else { return Ok(self.observe_absent(path, now)) };
         self.absent_since.remove(&path);
-        let deadline = deadline.map(|time| plausible(kind, time, now));
+        let kind = told.kind;
+        let deadline = told.deadline.map(|time| plausible(kind, time, now));
         // Of the kinds one path can tell, only one holds at a time.
         let others: Vec<NoticeKind> =
             self.in_force.keys().copied().filter(|&k| k != kind && path.tells(k)).collect();
@@ -146,6 +147,7 @@ impl Notices {
             boot: boot.clone(),
             deadline,
             detected_at: now,
+            issued_at: told.issued_at,
         };
         let changed = match self.in_force.get_mut(&kind) {
             None => {
@@ -178,7 +180,8 @@ impl Notices {
             return false;
         }
         let (instance, boot) = (instance.clone(), boot.clone());
-        self.in_force.insert(kind, Notice { kind, instance, boot, deadline, detected_at: now });
+        let notice = Notice { kind, instance, boot, deadline, detected_at: now, issued_at: None };
+        self.in_force.insert(kind, notice);
         true
     }
 
@@ -193,26 +196,31 @@ impl Notices {
     }
 }
 
-/// The notice in a body, with its time; `None` if the body says that there is none.
-fn read(
-    path: NoticePath,
-    body: &str,
-) -> Result<Option<(NoticeKind, Option<Timestamp>)>, UnreadableBody> {
+/// What a body tells.
+struct Told {
+    kind: NoticeKind,
+    deadline: Option<Timestamp>,
+    issued_at: Option<Timestamp>,
+}
+
+/// The notice in a body; `None` if the body says that there is none.
+fn read(path: NoticePath, body: &str) -> Result<Option<Told>, UnreadableBody> {
+    let told = |kind, deadline| Told { kind, deadline, issued_at: None };
     Ok(match path {
         NoticePath::SpotAction => {
             let action = imds::spot_action(body)?;
-            Some((action.kind, Some(action.time)))
+            Some(told(action.kind, Some(action.time)))
         }
         NoticePath::Rebalance => {
-            imds::rebalance(body)?;
-            Some((NoticeKind::Rebalance, None))
+            let issued_at = Some(imds::rebalance(body)?);
+            Some(Told { issued_at, ..told(NoticeKind::Rebalance, None) })
         }
         NoticePath::Maintenance => imds::maintenance(body)?
             .first()
-            .map(|event| (NoticeKind::Maintenance, Some(event.not_before))),
+            .map(|event| told(NoticeKind::Maintenance, Some(event.not_before))),
         // The hook's timeout is not told.
         NoticePath::AutoScaling => {
-            imds::is_target_terminated(body)?.then_some((NoticeKind::AutoScaling, None))
+            imds::is_target_terminated(body)?.then(|| told(NoticeKind::AutoScaling, None))
         }
     })
 }

@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 
 use drover_common::cluster::ObjectKey;
+use drover_common::drain::Purpose;
 use drover_common::ec2::{
     FleetError, FleetRequest, LaunchTemplateRequest, ReservationTarget, ReservationUse,
 };
@@ -15,7 +16,7 @@ use drover_common::id::{
     DisruptionId, InstanceId, IntentId, NodeClaimName, NodeName, NodePoolName,
 };
 use drover_common::instance_type::CapacityType;
-use drover_common::protocol::{Notice, UsageDigest};
+use drover_common::protocol::{Notice, NoticeKind, UsageDigest};
 use drover_common::requirement::Requirement;
 use drover_common::resources::Resources;
 use drover_common::taint::Taint;
@@ -104,6 +105,13 @@ pub enum Change {
         #[serde(default)]
         source: NoticeSource,
     },
+    /// The node's agent tells of a notice no more: it was called off, or the machine came back.
+    WithdrawNotice {
+        /// Its instance.
+        instance: InstanceId,
+        /// Its kind.
+        kind: NoticeKind,
+    },
     /// Claims are to leave, after their replacements are up.
     CommitDisruption {
         /// The disruption, all of it.
@@ -123,6 +131,22 @@ pub enum Change {
         disruption: DisruptionId,
         /// Why.
         reason: String,
+    },
+    /// A claim that leaves already has less time than its disruption gives it: there is a notice that
+    /// passes budgets.
+    TightenDisruption {
+        /// The claim.
+        claim: NodeClaimName,
+        /// The disruption under which it goes on, alone, where others share its own.
+        disruption: DisruptionId,
+        /// The notice.
+        notice: NoticeKind,
+        /// When budgets give way, if its own disruption does not let them earlier.
+        #[serde(default)]
+        deadline: Option<Timestamp>,
+        /// What it was decided from.
+        #[serde(default)]
+        explanation: String,
     },
     /// Nothing that should leave the claim's Node is left on it.
     RecordDrained {
@@ -414,7 +438,47 @@ pub struct Disruption {
     /// When pods may be deleted past their budgets; never, if `None`.
     #[serde(default)]
     pub deadline: Option<Timestamp>,
+    /// The notice that it follows, the most pressing one, if there is any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub notice: Option<NoticeKind>,
     /// What it was decided from.
     #[serde(default)]
     pub explanation: String,
+}
+
+impl Disruption {
+    /// Why, as its Nodes bear it: the notice's kind, or Karpenter's word for the reason.
+    pub fn why(&self) -> &'static str {
+        self.notice.map_or(self.reason.as_str(), NoticeKind::name)
+    }
+
+    /// The same with no more time than a notice leaves, which passes budgets.
+    #[must_use]
+    pub fn tightened(
+        &self,
+        notice: NoticeKind,
+        deadline: Option<Timestamp>,
+        explanation: &str,
+    ) -> Self {
+        let earliest = self.deadline.into_iter().chain(deadline).min();
+        let follows = self.notice.filter(|own| own.passes_budgets()).unwrap_or(notice);
+        if self.reason == DisruptionReason::Interruption
+            && self.notice == Some(follows)
+            && self.deadline == earliest
+        {
+            return self.clone();
+        }
+        Self {
+            reason: DisruptionReason::Interruption,
+            deadline: earliest,
+            notice: Some(follows),
+            explanation: explanation.to_owned(),
+            ..self.clone()
+        }
+    }
+
+    /// What its drains are for.
+    pub fn purpose(&self) -> Purpose {
+        Purpose::disruption(self.id.clone(), self.deadline, self.notice)
+    }
 }

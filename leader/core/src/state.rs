@@ -130,12 +130,19 @@ impl State {
                 let told = (node.as_ref(), *source);
                 self.record_notice(index, at, told, notice, unavailable.as_ref())
             }
+            Change::WithdrawNotice { instance, kind } => {
+                self.withdraw_notice(index, at, instance, *kind)
+            }
             Change::CommitDisruption { disruption, intents } => {
                 self.commit_disruption(index, at, disruption, intents)
             }
             Change::StartDrain { disruption } => self.start_drain(at, disruption),
             Change::CancelDisruption { disruption, reason } => {
                 self.cancel_disruption(index, at, disruption, reason)
+            }
+            Change::TightenDisruption { claim, disruption, notice, deadline, explanation } => {
+                let pressing = (*notice, *deadline, explanation.as_str());
+                self.tighten_disruption(index, at, claim, disruption, pressing)
             }
             Change::RecordDrained { claim, by } => self.record_drained(at, claim, by),
             Change::CommitTermination { instance, claim, reason } => {

@@ -149,7 +149,8 @@ impl Agent {
         }
     }
 
-    /// A directive only wakes: the Node, read fresh, has to bear its taint and id.
+    /// A directive only wakes: the Node, read fresh, has to bear its taint and id, and says by when and
+    /// why.
     fn decide_directive(&mut self, now: Timestamp) {
         if let Some(id) = &self.verified {
             let gone = self.node.as_ref().is_none_or(|node| !node::is_disrupted(node, id));
@@ -169,16 +170,16 @@ impl Agent {
         }
     }
 
-    fn purpose(&mut self, now: Timestamp) -> Option<Purpose> {
+    pub(super) fn purpose(&mut self, now: Timestamp) -> Option<Purpose> {
         if !self.owns_node() {
             return None;
         }
-        if let Some(interruption) = self.interruption(now) {
-            return Some(interruption);
+        let borne = self.node.as_ref().zip(self.verified.clone());
+        let disruption = borne.map(|(node, id)| node::purpose_of(node, id));
+        match (self.interruption(now), disruption) {
+            (Some(interruption), Some(disruption)) => Some(interruption.and(disruption)),
+            (interruption, disruption) => interruption.or(disruption),
         }
-        let id = self.verified.clone()?;
-        let deadline = self.directives.get(&id).copied().flatten();
-        Some(Purpose::disruption(id, deadline, None))
     }
 
     fn decide_drain(&mut self, now: Timestamp) {

@@ -14,7 +14,7 @@ use crate::notice::Answer;
 enum Happening {
     Instance(bool),
     Notice(NoticePath, Option<String>),
-    Node { disrupted: bool, foreign: bool, cordoned: bool },
+    Node { disrupted: Option<Marks>, foreign: bool, cordoned: bool },
     Pod(u8, bool),
     Stale(bool),
     Directive(Option<i64>),
@@ -41,9 +41,9 @@ fn happenings() -> impl Strategy<Value = Happening> {
     prop_oneof![
         1 => any::<bool>().prop_map(Happening::Instance),
         2 => (path, body).prop_map(|(path, body)| Happening::Notice(path, body)),
-        2 => any::<(bool, bool, bool)>().prop_map(|(disrupted, foreign, cordoned)| {
-            Happening::Node { disrupted, foreign, cordoned }
-        }),
+        2 => (prop::option::of(marks()), any::<bool>(), any::<bool>()).prop_map(
+            |(disrupted, foreign, cordoned)| Happening::Node { disrupted, foreign, cordoned }
+        ),
         2 => (0..5_u8, any::<bool>()).prop_map(|(pod, there)| Happening::Pod(pod, there)),
         1 => any::<bool>().prop_map(Happening::Stale),
         1 => prop::option::of(0..300_i64).prop_map(Happening::Directive),
@@ -52,18 +52,30 @@ fn happenings() -> impl Strategy<Value = Happening> {
     ]
 }
 
+/// What a disrupted Node bears: by when, and why.
+type Marks = (Option<i64>, &'static str);
+
+fn marks() -> impl Strategy<Value = Marks> {
+    let reasons = vec!["spot-terminate", "maintenance", "Expiration", "of late"];
+    (prop::option::of(0..300_i64), prop::sample::select(reasons))
+}
+
 fn at(milliseconds: i64) -> Timestamp {
     Timestamp::from_millisecond(1_700_000_000_000 + milliseconds).unwrap()
 }
 
-fn node(disrupted: bool, foreign: bool, cordoned: bool) -> Value {
+fn node(disrupted: Option<Marks>, foreign: bool, cordoned: bool) -> Value {
     let mut node = json!({
         "metadata": {"name": "n", "labels": {}, "annotations": {}},
         "spec": {"providerID": if foreign { "aws:///a/i-2" } else { "aws:///a/i-1" },
             "unschedulable": cordoned},
     });
-    if disrupted {
-        node["metadata"]["annotations"] = json!({labels::DISRUPTION: "d-1"});
+    if let Some((deadline, reason)) = disrupted {
+        let annotations = &mut node["metadata"]["annotations"];
+        *annotations = json!({labels::DISRUPTION: "d-1", labels::DISRUPTION_REASON: reason});
+        if let Some(seconds) = deadline {
+            annotations[labels::DISRUPTION_DEADLINE] = json!(at(seconds * 1000).to_string());
+        }
         node["spec"]["taints"] = json!([{"key": labels::DISRUPTED_TAINT, "effect": "NoSchedule"}]);
     }
     node
@@ -83,7 +95,7 @@ struct Grounds {
     maintenance: Vec<Timestamp>,
     /// The last moments for pods that spot notices left, all that were told.
     spot_ends: Vec<Timestamp>,
-    /// What directives told.
+    /// What disrupted Nodes bore; a directive's own word counts for nothing.
     directed_ends: Vec<Timestamp>,
 }
 
@@ -176,6 +188,8 @@ fn input(
         }
         Happening::Node { disrupted, foreign, cordoned } => {
             let node = node(*disrupted, *foreign, *cordoned);
+            let deadline = disrupted.and_then(|(deadline, _)| deadline);
+            grounds.directed_ends.extend(deadline.map(|seconds| at(seconds * 1000)));
             grounds.node = Some(node.clone());
             cluster(Kind::Node, node)
         }
@@ -193,7 +207,6 @@ fn input(
         Happening::Directive(deadline) => {
             grounds.directive_told = true;
             let deadline = deadline.map(|seconds| at(seconds * 1000));
-            grounds.directed_ends.extend(deadline);
             Input::Directives(vec![Directive { disruption: "d-1".into(), deadline }])
         }
         Happening::Answer(ok, which) if !pending.is_empty() => {

@@ -129,11 +129,11 @@ impl Agent {
 
     pub(super) fn add_directives(&mut self, directives: Vec<Directive>) {
         for directive in directives {
-            if !self.directives.contains_key(&directive.disruption) {
+            let told = Some(directive.deadline);
+            if self.directives.insert(directive.disruption, directive.deadline) != told {
                 // News: the Node is to be read at once, whatever the pace was.
                 self.read_node.reset();
             }
-            self.directives.insert(directive.disruption, directive.deadline);
         }
     }
 }

@@ -219,6 +219,7 @@ fn a_mark_of_an_earlier_boot_is_undone_and_a_saved_notice_of_this_boot_is_kept()
         boot: "b".into(),
         deadline: Some(at(90_000)),
         detected_at: at(0),
+        issued_at: None,
     };
     let saved = Saved { instance: Some("i-1".into()), boot: "b".into(), notices: vec![notice] };
     let mut kept = self::agent(Some(saved.clone()));
@@ -276,6 +277,76 @@ fn a_directive_counts_only_while_the_node_bears_it() {
     let effects = agent.step(applied(Kind::Node, node(json!({}))), at(8_000));
     assert!(effects.contains(&Effect::Tell(Fact::DrainStopped)));
     assert_eq!(reports(&effects)[0].drain, None);
+}
+
+/// An agent that drains for a directive which names this time, with a Node that bears these marks.
+fn directed(told: Option<i64>, marks: Value) -> (Agent, Vec<Effect>) {
+    let mut agent = settled();
+    let directive = Directive { disruption: "d-1".into(), deadline: told.map(at) };
+    let effects = agent.step(Input::Directives(vec![directive]), at(0));
+    let (key, _) = calls(&effects).remove(0);
+    let mut disrupted = node(json!({
+        "metadata": {"annotations": {labels::DISRUPTION: "d-1"}},
+        "spec": {"taints": [{"key": labels::DISRUPTED_TAINT, "effect": "NoSchedule"}]},
+    }));
+    merge(&mut disrupted, json!({"metadata": {"annotations": marks}}));
+    let effects = agent.step(Input::Outcome(key, Ok(disrupted)), at(10));
+    (agent, effects)
+}
+
+/// When a pod is deleted whose eviction is always refused, and with how much grace.
+fn deleted(told: Option<i64>, marks: Value) -> Option<(i64, Option<u32>)> {
+    let (mut agent, mut effects) = directed(told, marks);
+    let kind = KubernetesFailureKind::DisruptionBudget;
+    for second in 0..120 {
+        for (key, call) in calls(&effects) {
+            if let KubernetesCall::Delete { grace_seconds, .. } = call {
+                return Some((second, grace_seconds));
+            }
+            let message = "its budget".to_owned();
+            let refusal = KubernetesFailure { kind, message, retry_after_seconds: None };
+            agent.step(Input::Outcome(key, Err(refusal)), at(second * 1_000));
+        }
+        effects = agent.step(Input::Tick, at((second + 1) * 1_000));
+    }
+    None
+}
+
+#[test]
+fn by_when_a_budget_gives_way_the_node_says_and_no_directive() {
+    assert_eq!(deleted(Some(0), json!({})), None);
+    let garbage = json!({labels::DISRUPTION_DEADLINE: "soon", labels::DISRUPTION_REASON: "now"});
+    assert_eq!(deleted(Some(0), garbage), None);
+    let in_a_minute = json!({labels::DISRUPTION_DEADLINE: at(60_000).to_string()});
+    assert_eq!(deleted(None, in_a_minute), Some((30, Some(30))));
+}
+
+#[test]
+fn a_directive_for_a_spot_notice_keeps_no_pod_waiting() {
+    let evicts = |reason: &str| {
+        let (mut agent, _) = directed(None, json!({labels::DISRUPTION_REASON: reason}));
+        let protected = json!({
+            "metadata": {"name": "job", "namespace": "d", "uid": "u-job",
+                "annotations": {labels::DO_NOT_DISRUPT: "true"}},
+            "spec": {"nodeName": "n"},
+        });
+        let effects = agent.step(applied(Kind::Pod, protected), at(20));
+        calls(&effects).iter().any(
+            |(_, call)| matches!(call, KubernetesCall::Evict { target, .. } if target.name == "job"),
+        )
+    };
+    assert!(evicts("spot-terminate") && evicts("reservation-reclaim"));
+    assert!(!evicts("maintenance") && !evicts("Underutilized") && !evicts("Interruption"));
+}
+
+#[test]
+fn a_node_that_is_interrupted_and_disrupted_keeps_to_what_ends_first() {
+    let marks = json!({labels::DISRUPTION_DEADLINE: at(50_000).to_string()});
+    let (mut agent, _) = directed(None, marks);
+    agent.step(spot("terminate", 110_000), at(1_000));
+    let purpose = agent.purpose(at(1_000)).unwrap();
+    assert!(purpose.hurries && purpose.disruption.is_none());
+    assert_eq!((purpose.end, purpose.budgets_end), (Some(at(50_000)), Some(at(50_000))));
 }
 
 #[test]

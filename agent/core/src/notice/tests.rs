@@ -105,6 +105,7 @@ fn notices_from_disk_count_for_this_instance_and_boot_only() {
         boot: boot.into(),
         deadline: None,
         detected_at: at(0),
+        issued_at: None,
     };
     for (instance, boot, kept) in [("i-1", "b", 1), ("i-2", "b", 0), ("i-1", "c", 0)] {
         let saved = vec![notice(instance, boot)];

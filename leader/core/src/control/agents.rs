@@ -23,6 +23,10 @@ const USAGE_LASTS: SignedDuration = SignedDuration::from_hours(6);
 /// Pods of one node that are remembered from report to report; kubelets run far fewer.
 const MOST_PODS: usize = 2_000;
 
+/// How long an agent has to tell of a notice no more before it counts as withdrawn: one that was just
+/// started may not have read it yet.
+const WITHDRAWN_AFTER: SignedDuration = SignedDuration::from_secs(45);
+
 /// The last word of each agent.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Agents {
@@ -30,6 +34,8 @@ pub(super) struct Agents {
     usage_batched_at: Option<Timestamp>,
     pub(super) told: BTreeMap<NodeName, Told>,
     pub(super) counts: AgentCounts,
+    /// Notices in the log of which their agents tell no more, and since when.
+    missing: BTreeMap<(InstanceId, NoticeKind), Timestamp>,
 }
 
 #[derive(Clone, Debug)]
@@ -72,12 +78,14 @@ impl Agents {
             now.duration_since(agent.seen_at) < FORGOTTEN_AFTER || is_there(node)
         });
         self.told.retain(|node, _| self.by_node.contains_key(node));
+        self.missing.retain(|_, since| now.duration_since(*since) < FORGOTTEN_AFTER);
     }
 
     /// Another replica leads from now on: what agents tell it builds on nothing that is known here.
     pub(super) fn end_reign(&mut self) {
         self.told.clear();
         self.counts = AgentCounts::default();
+        self.missing.clear();
         for agent in self.by_node.values_mut() {
             agent.pods_of = None;
             agent.fresh_usage = false;
@@ -155,6 +163,9 @@ impl Control {
         for notice in &report.notices {
             urgent |= self.propose_notice(state, &report, notice, now);
         }
+        if news.is_some() {
+            self.propose_withdrawals(state, &report, now);
+        }
         self.batch_usage(state, now);
         urgent
     }
@@ -174,18 +185,47 @@ impl Control {
     }
 
     /// Whether a notice is about this boot of the reporting node's own instance, and that is of a
-    /// claim of ours. A report proves its node; which instance that is, the cluster says.
+    /// claim of ours.
     fn concerns(&self, state: &State, report: &Report, notice: &Notice) -> bool {
-        let claim = state.claim_of_instance(&notice.instance).map(|(_, claim)| claim);
-        let is_of_node = claim.is_some_and(|claim| match &claim.node {
+        report.instance.as_ref() == Some(&notice.instance)
+            && report.boot == notice.boot
+            && self.is_of_node(state, report, &notice.instance)
+    }
+
+    /// Whether an instance is of a claim of ours and the reporting node's own. A report proves its
+    /// node; which instance that is, the cluster says.
+    fn is_of_node(&self, state: &State, report: &Report, instance: &InstanceId) -> bool {
+        let claim = state.claim_of_instance(instance).map(|(_, claim)| claim);
+        claim.is_some_and(|claim| match &claim.node {
             Some(node) => *node == report.node,
             None => {
                 self.node_of(claim).is_some_and(|node| node.metadata.name == report.node.as_str())
             }
-        });
-        is_of_node
-            && report.instance.as_ref() == Some(&notice.instance)
-            && report.boot == notice.boot
+        })
+    }
+
+    /// Withdraws what the log has of an agent's notices and its reports have no more. What the queue
+    /// told the agent may never have read; that the machine is back from hibernation it knows.
+    fn propose_withdrawals(&mut self, state: &State, report: &Report, now: Timestamp) {
+        let Some(instance) = &report.instance else { return };
+        let Some(kinds) = state.notices.get(instance) else { return };
+        if !self.is_of_node(state, report, instance) {
+            return;
+        }
+        for (kind, record) in kinds {
+            let key = (instance.clone(), *kind);
+            let told = report.notices.iter().any(|notice| notice.kind == *kind);
+            let is_its = record.source == NoticeSource::Agent || *kind == NoticeKind::SpotHibernate;
+            if told || !is_its {
+                self.agents.missing.remove(&key);
+                continue;
+            }
+            let since = *self.agents.missing.entry(key).or_insert(now);
+            if now.duration_since(since) >= WITHDRAWN_AFTER {
+                let change = Change::WithdrawNotice { instance: instance.clone(), kind: *kind };
+                self.propose(change, now);
+            }
+        }
     }
 
     fn propose_notice(
@@ -204,9 +244,12 @@ impl Control {
             unavailable: self.shunned(state, notice, now),
             source: NoticeSource::Agent,
         };
-        let (reason, words) = words_of(notice.kind);
-        self.node_event(&report.node, reason, words, true, now);
-        self.propose(change, now)
+        let proposed = self.propose(change, now);
+        if proposed {
+            let (reason, words) = words_of(notice.kind);
+            self.node_event(&report.node, reason, words, true, now);
+        }
+        proposed
     }
 
     /// The offering that EC2 takes back, where a notice tells of a shortage that counts.

@@ -196,6 +196,10 @@ fn proposal_key(change: &Change) -> String {
             let claims: Vec<&str> = disruption.claims.iter().map(NodeClaimName::as_str).collect();
             format!("disrupt {}", claims.join(" "))
         }
+        Change::WithdrawNotice { instance, kind } => format!("withdraw {instance} {kind:?}"),
+        Change::TightenDisruption { claim, notice, deadline, .. } => {
+            format!("tighten {claim} {notice:?} {deadline:?}")
+        }
         Change::StartDrain { disruption } => format!("drain {disruption}"),
         Change::CancelDisruption { disruption, .. } => format!("cancel {disruption}"),
         Change::RecordDrained { claim, .. } => format!("drained {claim}"),

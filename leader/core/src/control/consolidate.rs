@@ -137,7 +137,7 @@ impl Control {
         }
         let pools = self.pool_counts(state);
         let gathered = self.gather(state, now);
-        let leaving = self.all_leaving(state);
+        let leaving = self.all_leaving(state, now);
         let made = repack(&RepackInput {
             plan: gathered.input(self, &leaving, now),
             nodes: &managed.nodes,
@@ -150,11 +150,11 @@ impl Control {
 
     /// Nodes that take no moved pods and whose pods come first: also those of disruptions whose
     /// drain has not begun.
-    fn all_leaving(&self, state: &State) -> BTreeSet<NodeName> {
+    fn all_leaving(&self, state: &State, now: Timestamp) -> BTreeSet<NodeName> {
         let going = state.claims.values().filter(|record| record.is_leaving());
         let mut leaving: BTreeSet<NodeName> =
             going.filter_map(|record| record.node.clone()).collect();
-        leaving.extend(self.leaving_nodes(state));
+        leaving.extend(self.leaving_nodes(state, now));
         leaving
     }
 

@@ -334,7 +334,7 @@ impl Control {
         now: Timestamp,
     ) -> Result<(), String> {
         let gathered = self.gather(state, now);
-        let mut leaving = self.leaving_nodes(state);
+        let mut leaving = self.leaving_nodes(state, now);
         self.still_permitted(state, nodes, &leaving, now)?;
         leaving.extend(nodes.iter().cloned());
         let made = plan(&gathered.input(self, &leaving, now));

@@ -5,12 +5,13 @@ use std::sync::Arc;
 
 use drover_common::call::{Call, KubernetesFailure};
 use drover_common::cluster::Pod;
-use drover_common::drain::{DrainInput, DrainKey, DrainState, Purpose, step};
+use drover_common::drain::{DrainInput, DrainKey, DrainState, Purpose, last_moment, step};
 use drover_common::id::{NodeClaimName, NodeName};
 use jiff::Timestamp;
 
 use super::Control;
 use super::calls::CallKey;
+use crate::command::Disruption;
 use crate::state::{Stage, State};
 
 /// The drains this leader does itself.
@@ -54,9 +55,8 @@ impl Control {
             let disruption = record.disruption.as_ref().and_then(|id| state.disruptions.get(id));
             let Some(disruption) = disruption else { continue };
             if self.agent_is_silent(&node, now) {
-                let id = disruption.disruption.id.clone();
-                let deadline = disruption.disruption.deadline;
-                wanted.push((name.clone(), node, Purpose::disruption(id, deadline, None)));
+                let purpose = purpose(state, name, &disruption.disruption, now);
+                wanted.push((name.clone(), node, purpose));
             }
         }
         self.drains.by_claim.retain(|name, _| wanted.iter().any(|(claim, ..)| claim == name));
@@ -88,4 +88,18 @@ impl Control {
             self.calls.call(key, Call::Kubernetes(call.call), now);
         }
     }
+}
+
+/// What a claim is drained for. Where budgets hold to the end, no pod is kept waiting until its machine
+/// is stopped under it, either.
+fn purpose(
+    state: &State,
+    name: &NodeClaimName,
+    disruption: &Disruption,
+    now: Timestamp,
+) -> Purpose {
+    let purpose = disruption.purpose();
+    let announced = state.hard_notices(name, now).filter_map(|record| record.notice.deadline);
+    let end = announced.map(last_moment).chain(purpose.end).min();
+    Purpose { end, ..purpose }
 }

@@ -70,18 +70,18 @@ impl Control {
         make: impl FnOnce(&PlanInput<'_>) -> R,
     ) -> R {
         let gathered = self.gather(state, now);
-        make(&gathered.input(self, &self.leaving_nodes(state), now))
+        make(&gathered.input(self, &self.leaving_nodes(state, now), now))
     }
 
     /// Nodes whose pods need another place now: draining ones, and those EC2 takes back. A voluntary
     /// disruption that has not begun to drain has no pods to place.
-    pub(super) fn leaving_nodes(&self, state: &State) -> BTreeSet<NodeName> {
+    pub(super) fn leaving_nodes(&self, state: &State, now: Timestamp) -> BTreeSet<NodeName> {
         state
             .claims
             .iter()
             .filter(|(name, claim)| {
                 claim.stage > Stage::Disrupting
-                    || state.hard_notice(name).is_some()
+                    || state.hard_notice(name, now).is_some()
                     || state.reason_of(name).is_some_and(|reason| !reason.is_voluntary())
             })
             .filter_map(|(_, claim)| {

@@ -14,6 +14,7 @@ use drover_common::drain;
 use drover_common::ec2::{Ec2Call, InstanceState};
 use drover_common::id::{DisruptionId, NodeClaimName, NodeName};
 use drover_common::labels;
+use drover_common::protocol::NoticeKind;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 
@@ -57,8 +58,14 @@ impl Control {
                 self.delete_objects(name, object.as_deref(), node.as_deref(), now);
             }
             Stage::Draining => {
+                self.hasten(state, name, record, now);
                 self.delete_objects(name, object.as_deref(), node.as_deref(), now);
                 self.see_to_drain(state, name, record, node.as_deref(), now);
+            }
+            Stage::Disrupting
+                if state.reason_of(name).is_some_and(|reason| !reason.is_voluntary()) =>
+            {
+                self.hasten(state, name, record, now);
             }
             _ => {
                 let why =
@@ -81,18 +88,16 @@ impl Control {
         node: Option<&Node>,
         now: Timestamp,
     ) -> Option<(DisruptionReason, String)> {
-        if record.stage == Stage::Disrupting
-            && state.reason_of(name).is_some_and(|reason| !reason.is_voluntary())
-        {
-            return None;
-        }
-        if let Some(notice) = state.hard_notice(name) {
+        if let Some(notice) = state.hard_notice(name, now) {
             return Some((DisruptionReason::Interruption, notice.describe()));
         }
         let instance = record.instance.as_ref().and_then(|instance| self.cloud.get(&instance.id));
-        if let Some(instance) = instance
-            && !matches!(instance.state, InstanceState::Pending | InstanceState::Running)
-        {
+        let hibernated = state.is_hibernated(name);
+        let resumes = |state| {
+            matches!(state, InstanceState::Pending | InstanceState::Running)
+                || matches!(state, InstanceState::Stopping | InstanceState::Stopped) && hibernated
+        };
+        if let Some(instance) = instance.filter(|instance| !resumes(instance.state)) {
             let words = format!("EC2 shows instance {} as {:?}", instance.instance, instance.state);
             return Some((DisruptionReason::Interruption, words));
         }
@@ -126,6 +131,7 @@ impl Control {
         now: Timestamp,
     ) -> bool {
         let deadline = self.drain_deadline(state, &claims, reason, now);
+        let notice = pressing_notice(state, &claims, reason, now);
         let mut parts = vec![now.to_string(), reason.as_str().to_owned()];
         parts.extend(claims.iter().map(|claim| claim.to_string()));
         let id = DisruptionId::from(format!("d-{}", short_hash(&parts, 10)));
@@ -139,13 +145,15 @@ impl Control {
             self.claim_event(claim, word, &note, warning, now);
         }
         let replacements = Vec::new();
-        let disruption = Disruption { id, reason, claims, replacements, deadline, explanation };
+        let disruption =
+            Disruption { id, reason, claims, replacements, deadline, notice, explanation };
         let disruption = Box::new(disruption);
         self.propose(Change::CommitDisruption { disruption, intents: Vec::new() }, now)
     }
 
-    /// When pods may be deleted past their budgets: the terminationGracePeriod's end, or the moment
-    /// EC2 announced where its notice permits that, whichever comes first.
+    /// When pods may be deleted past their budgets: the terminationGracePeriod's end, or, for an
+    /// interruption, just before the first moment that EC2 announced by a notice which permits that,
+    /// whichever comes first.
     pub(super) fn drain_deadline(
         &self,
         state: &State,
@@ -158,12 +166,42 @@ impl Control {
             let from = object::deleted_at(claim).unwrap_or(now);
             Some(object::after(from, claim.spec.drain_deadline()?))
         });
-        let notice = claims.iter().filter_map(|name| {
-            let notice = &state.hard_notice(name)?.notice;
-            notice.deadline.filter(|_| notice.kind.passes_budgets())
-        });
-        let notice = notice.filter(|_| reason == DisruptionReason::Interruption);
+        let interrupted = claims.iter().filter(|_| reason == DisruptionReason::Interruption);
+        let notice = interrupted.filter_map(|name| loss_of(state, name, now));
         grace.chain(notice).min()
+    }
+
+    /// Sees to it that a claim which leaves already has no more time than a notice leaves it that came
+    /// later.
+    fn hasten(
+        &mut self,
+        state: &State,
+        name: &NodeClaimName,
+        record: &ClaimRecord,
+        now: Timestamp,
+    ) {
+        let disruption = record.disruption.as_ref().and_then(|id| state.disruptions.get(id));
+        let (Some(record), Some(notice)) = (disruption, state.hard_notice(name, now)) else {
+            return;
+        };
+        let (kind, explanation) = (notice.notice.kind, notice.describe());
+        let deadline = loss_of(state, name, now);
+        let own = &record.disruption;
+        if !kind.passes_budgets() || own.tightened(kind, deadline, &explanation) == *own {
+            return;
+        }
+        let claims = [name.to_string(), own.id.to_string(), kind.name().to_owned()];
+        let change = Change::TightenDisruption {
+            claim: name.clone(),
+            disruption: DisruptionId::from(format!("d-{}", short_hash(&claims, 10))),
+            notice: kind,
+            deadline,
+            explanation: explanation.clone(),
+        };
+        if self.propose(change, now) {
+            let note = format!("Disrupting NodeClaim: Interruption ({explanation})");
+            self.claim_event(name, "TerminatingOnInterruption", &note, true, now);
+        }
     }
 
     /// Carries a disruption on to its drain. Returns whether it is a consolidation that could begin
@@ -389,6 +427,25 @@ impl Control {
             self.patch_claim(name, CallKey::PatchClaim(name.clone()), false, patch, now);
         }
     }
+}
+
+/// The last moment for a claim's pods, by the first notice that passes budgets.
+fn loss_of(state: &State, name: &NodeClaimName, now: Timestamp) -> Option<Timestamp> {
+    let passing = state.hard_notices(name, now).map(|record| &record.notice);
+    let passing = passing.filter(|notice| notice.kind.passes_budgets());
+    passing.filter_map(|notice| notice.deadline).min().map(drain::last_moment)
+}
+
+/// The notice that an interruption follows.
+pub(super) fn pressing_notice(
+    state: &State,
+    claims: &[NodeClaimName],
+    reason: DisruptionReason,
+    now: Timestamp,
+) -> Option<NoticeKind> {
+    let claims = claims.iter().filter(|_| reason == DisruptionReason::Interruption);
+    let notices = claims.filter_map(|name| state.hard_notice(name, now));
+    notices.map(|record| record.notice.kind).min_by_key(|kind| !kind.passes_budgets())
 }
 
 /// What the checks before a voluntary drain say.

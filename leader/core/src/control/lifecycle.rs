@@ -236,7 +236,8 @@ impl Control {
             .as_ref()
             .filter(|_| record.stage == Stage::Draining)
             .or_else(|| record.disruption.as_ref().filter(|_| record.stage > Stage::Draining))
-            .filter(|id| state.disruptions.contains_key(*id));
+            .and_then(|id| state.disruptions.get(id))
+            .map(|record| &record.disruption);
         let initializes = claim.is_some_and(|claim| is_initialized(claim, node));
         let candidate = self
             .consolidation

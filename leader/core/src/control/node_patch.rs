@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 
 use drover_common::cluster::{Node, OwnerReference};
 use drover_common::crd::NodeClaim;
-use drover_common::id::{DisruptionId, NodeClaimName};
+use drover_common::id::NodeClaimName;
 use drover_common::instance_type::CapacityType;
 use drover_common::labels;
 use drover_common::taint::{Taint, TaintEffect};
 use serde_json::{Map, Value, json};
 
 use super::object;
+use crate::command::Disruption;
 use crate::state::{ClaimRecord, Stage};
 
 /// Labels that a kubelet or cloud controller sets itself.
@@ -22,7 +23,7 @@ pub(super) struct Wanted<'a> {
     pub(super) record: &'a ClaimRecord,
     pub(super) claim: Option<&'a NodeClaim>,
     /// The disruption it is being drained for.
-    pub(super) draining: Option<&'a DisruptionId>,
+    pub(super) draining: Option<&'a Disruption>,
     /// Whether it is ready for pods.
     pub(super) initializes: bool,
     /// Whether the last repack would take it down; `None` if that is not known yet.
@@ -124,14 +125,15 @@ fn wanted_annotations(
         let of_claim = claim.metadata.annotations.clone().unwrap_or_default();
         annotations.extend(of_claim.into_iter().map(|(key, value)| (key, Some(value))));
     }
-    match wanted.draining {
-        Some(id) => {
-            annotations.insert(labels::DISRUPTION.to_owned(), Some(id.to_string()));
-        }
-        None if node.metadata.annotations.contains_key(labels::DISRUPTION) => {
-            annotations.insert(labels::DISRUPTION.to_owned(), None);
-        }
-        None => {}
+    // What the agent acts on: it takes no leader's word for it but the Node's.
+    let drain = wanted.draining;
+    let deadline = drain.and_then(|drain| drain.deadline).map(|deadline| deadline.to_string());
+    for (key, value) in [
+        (labels::DISRUPTION, drain.map(|drain| drain.id.to_string())),
+        (labels::DISRUPTION_DEADLINE, deadline),
+        (labels::DISRUPTION_REASON, drain.map(|drain| drain.why().to_owned())),
+    ] {
+        annotations.insert(key.to_owned(), value);
     }
     annotations.retain(|key, value| node.metadata.annotations.get(key) != value.as_ref());
     annotations

@@ -120,7 +120,7 @@ impl Control {
             return;
         }
         let made = self.plan_with(state, now, plan);
-        self.provisioning.ground = self.ground(state);
+        self.provisioning.ground = self.ground(state, now);
         self.provisioning.batches.close(&self.view);
         self.provisioning.bindings.calm_down();
         self.provisioning.planned_at = Some(now);
@@ -153,14 +153,15 @@ impl Control {
             return true;
         }
         if memory.planned_at.is_none() {
-            let wanted = !self.leaving_nodes(state).is_empty() || !self.view.buffers().is_empty();
+            let wanted =
+                !self.leaving_nodes(state, now).is_empty() || !self.view.buffers().is_empty();
             return !memory.batches.is_open() && wanted;
         }
         let pending = !self.view.unschedulable_pods().is_empty();
         let retry = memory
             .planned_at
             .is_some_and(|at| now.duration_since(at) >= self.settings.retry_unschedulable);
-        let ground = self.ground(state);
+        let ground = self.ground(state, now);
         let lost = memory
             .ground
             .in_flight
@@ -175,12 +176,12 @@ impl Control {
         worse || rebuffer || (pending && (retry || changed || memory.bindings.is_surprised()))
     }
 
-    fn ground(&self, state: &State) -> Ground {
+    fn ground(&self, state: &State, now: Timestamp) -> Ground {
         let pools = self.view.pools().values().map(|pool| &pool.metadata);
         let overlays = self.view.overlays().values().map(|overlay| &overlay.metadata);
         Ground {
             buffers: self.buffer_sizes(),
-            leaving: self.leaving_nodes(state),
+            leaving: self.leaving_nodes(state, now),
             in_flight: state
                 .claims
                 .iter()

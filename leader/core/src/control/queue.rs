@@ -17,9 +17,9 @@ use drover_common::protocol::{Notice, NoticeKind};
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
+use super::{Control, agents};
 use super::calls::CallKey;
 use super::drain_news::Times;
-use super::{Control, agents};
 use crate::command::{Change, NoticeSource};
 use crate::state::State;
 
@@ -223,6 +223,7 @@ fn notices_of(event: &QueueEvent, now: Timestamp) -> Vec<Notice> {
         boot: BootId::default(),
         deadline,
         detected_at: now,
+        issued_at: Some(event.at),
     };
     event.instances.iter().map(notice).collect()
 }

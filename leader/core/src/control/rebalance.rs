@@ -192,7 +192,7 @@ impl Control {
         now: Timestamp,
     ) -> Result<Vec<Launch>, String> {
         let gathered = self.gather(state, now);
-        let mut leaving = self.leaving_nodes(state);
+        let mut leaving = self.leaving_nodes(state, now);
         leaving.insert(node.clone());
         let made = plan(&gathered.input(self, &leaving, now));
         let ours = |pod: &drover_common::cluster::ObjectKey| {

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 
 use super::Control;
 use super::intent::short_hash;
+use super::leave::pressing_notice;
 use super::provisioning::alike;
 use crate::command::{Change, Disruption, DisruptionReason, LaunchIntent};
 use crate::planner::Launch;
@@ -64,6 +65,7 @@ impl Control {
             id: DisruptionId::from(format!("d-{}", short_hash(&parts, 10))),
             reason,
             deadline: self.drain_deadline(state, &claims, reason, now),
+            notice: pressing_notice(state, &claims, reason, now),
             claims,
             replacements: intents
                 .iter()

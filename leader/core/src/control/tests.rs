@@ -6,6 +6,7 @@ mod buffers;
 mod by_hand;
 mod consolidating;
 mod doubt;
+mod interrupting;
 mod launching;
 mod leaving;
 mod queue;

@@ -1,6 +1,7 @@
 //! Disruptions, drains and terminations.
 
 use drover_common::id::{DisruptionId, InstanceId, NodeClaimName};
+use drover_common::protocol::NoticeKind;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -180,6 +181,56 @@ impl State {
             hourly_price_change_micro: i64::try_from(price).unwrap_or(i64::MAX),
             ..Decision::default()
         });
+        Applied::Done
+    }
+
+    /// Gives a claim that leaves less time, and never more. Others of its disruption keep theirs: it goes
+    /// on under a disruption of its own.
+    pub(super) fn tighten_disruption(
+        &mut self,
+        index: u64,
+        at: Timestamp,
+        name: &NodeClaimName,
+        id: &DisruptionId,
+        (notice, deadline, explanation): (NoticeKind, Option<Timestamp>, &str),
+    ) -> Applied {
+        let Some(claim) = self.claims.get_mut(name) else {
+            return Applied::rejected(format!("NodeClaim {name} is unknown"));
+        };
+        let before = claim.disruption.clone().and_then(|own| self.disruptions.get(&own).cloned());
+        let under_way = matches!(claim.stage, Stage::Disrupting | Stage::Draining);
+        let Some(before) = before.filter(|_| under_way) else {
+            let stage = claim.stage;
+            return Applied::rejected(format!(
+                "NodeClaim {name} has no drain before it ({stage:?})"
+            ));
+        };
+        let disruption = before.disruption.tightened(notice, deadline, explanation);
+        if disruption == before.disruption {
+            return Applied::Unchanged;
+        }
+        let mut record = DisruptionRecord { disruption, ..before };
+        let own = record.disruption.id.clone();
+        if record.disruption.claims.len() > 1 {
+            if self.disruptions.contains_key(id) {
+                return Applied::rejected(format!("disruption {id} is of other claims"));
+            }
+            record.disruption.id = id.clone();
+            record.disruption.claims = vec![name.clone()];
+            record.disruption.replacements.clear();
+            claim.disruption = Some(id.clone());
+            self.leave_disruption(&own, name);
+        }
+        self.journal.write(Decision {
+            index,
+            at,
+            verb: "tighten-disruption".to_owned(),
+            subjects: vec![record.disruption.id.to_string(), name.to_string()],
+            inputs: vec![explanation.to_owned()],
+            why: record.disruption.reason.as_str().to_owned(),
+            ..Decision::default()
+        });
+        self.disruptions.insert(record.disruption.id.clone(), record);
         Applied::Done
     }
 

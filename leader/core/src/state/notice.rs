@@ -1,7 +1,7 @@
 //! Notices that agents read, or the interruption queue tells of.
 
-use drover_common::id::{NodeClaimName, NodeName};
-use drover_common::protocol::Notice;
+use drover_common::id::{InstanceId, NodeClaimName, NodeName};
+use drover_common::protocol::{Notice, NoticeKind};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -44,7 +44,11 @@ impl NoticeRecord {
         }
     }
 
+    /// Whether time has made it void. A hibernated instance may rest for weeks.
     pub(super) fn is_over(&self, at: Timestamp) -> bool {
+        if self.notice.kind == NoticeKind::SpotHibernate {
+            return false;
+        }
         let end = self.notice.deadline.unwrap_or(self.notice.detected_at).max(self.recorded_at);
         seconds_between(end, at) > KEPT_SECONDS
     }
@@ -104,7 +108,11 @@ impl State {
     pub(crate) fn knows_of(&self, notice: &Notice, at: Timestamp) -> bool {
         let known = self.notices.get(&notice.instance).and_then(|kinds| kinds.get(&notice.kind));
         known.is_some_and(|record| match record.source {
-            NoticeSource::Queue => record.notice.deadline == notice.deadline,
+            // Messages come more than once and in any order.
+            NoticeSource::Queue => {
+                record.notice.deadline == notice.deadline
+                    || record.notice.issued_at >= notice.issued_at
+            }
             NoticeSource::Agent => {
                 let end = record.notice.deadline.unwrap_or(record.notice.detected_at);
                 seconds_between(end, at) <= QUEUE_NEWS_SECONDS
@@ -112,9 +120,58 @@ impl State {
         })
     }
 
-    /// The hard notice in force for a claim's instance: EC2 will take or stop it.
-    pub fn hard_notice(&self, claim: &NodeClaimName) -> Option<&NoticeRecord> {
-        let instance = self.claims.get(claim)?.instance.as_ref()?;
-        self.notices.get(&instance.id)?.values().find(|record| record.notice.kind.ends_instance())
+    pub(super) fn withdraw_notice(
+        &mut self,
+        index: u64,
+        at: Timestamp,
+        instance: &InstanceId,
+        kind: NoticeKind,
+    ) -> Applied {
+        let Some(kinds) = self.notices.get_mut(instance) else { return Applied::Unchanged };
+        let Some(record) = kinds.remove(&kind) else { return Applied::Unchanged };
+        if kinds.is_empty() {
+            self.notices.remove(instance);
+        }
+        let claim = self.instances.get(instance).map(|name| name.to_string());
+        let node = record.node.as_ref().map(ToString::to_string);
+        self.journal.write(Decision {
+            index,
+            at,
+            verb: "withdraw-notice".to_owned(),
+            subjects: [node, Some(instance.to_string()), claim].into_iter().flatten().collect(),
+            why: format!("{} notice, of which its node's agent tells no more", kind.name()),
+            ..Decision::default()
+        });
+        Applied::Done
+    }
+
+    /// The notices in force for a claim's instance by which EC2 will take or stop it, as far as it is
+    /// time to act on them.
+    pub fn hard_notices(
+        &self,
+        claim: &NodeClaimName,
+        now: Timestamp,
+    ) -> impl Iterator<Item = &NoticeRecord> {
+        let instance = self.claims.get(claim).and_then(|claim| claim.instance.as_ref());
+        let kinds = instance.and_then(|instance| self.notices.get(&instance.id));
+        kinds
+            .into_iter()
+            .flat_map(|kinds| kinds.values())
+            .filter(move |record| record.notice.kind.ends_instance() && record.notice.is_due(now))
+    }
+
+    /// The most pressing of them: one that passes budgets, the earliest first.
+    pub fn hard_notice(&self, claim: &NodeClaimName, now: Timestamp) -> Option<&NoticeRecord> {
+        self.hard_notices(claim, now).min_by_key(|record| {
+            let notice = &record.notice;
+            (!notice.kind.passes_budgets(), notice.deadline.unwrap_or(Timestamp::MAX))
+        })
+    }
+
+    /// Whether EC2 hibernates the claim's instance, or did: its pods come back with it.
+    pub fn is_hibernated(&self, claim: &NodeClaimName) -> bool {
+        let instance = self.claims.get(claim).and_then(|claim| claim.instance.as_ref());
+        let kinds = instance.and_then(|instance| self.notices.get(&instance.id));
+        kinds.is_some_and(|kinds| kinds.contains_key(&NoticeKind::SpotHibernate))
     }
 }

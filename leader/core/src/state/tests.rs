@@ -97,6 +97,7 @@ fn disruption(id: &str, claim: &str, reason: DisruptionReason) -> Change {
         claims: vec![NodeClaimName::from(claim)],
         replacements: Vec::new(),
         deadline: None,
+        notice: None,
         explanation: "no pods".to_owned(),
     };
     Change::CommitDisruption { disruption: Box::new(disruption), intents: Vec::new() }
@@ -322,6 +323,52 @@ fn any_unavailable() -> impl Strategy<Value = UnavailableOffering> {
     })
 }
 
+#[test]
+fn a_claim_that_has_less_time_goes_on_alone_and_others_keep_theirs() {
+    let mut state = State::default();
+    let mut both = disruption("d1", "a", DisruptionReason::Consolidation);
+    if let Change::CommitDisruption { disruption, .. } = &mut both {
+        disruption.claims.push("b".into());
+    }
+    let tighten = |deadline| Change::TightenDisruption {
+        claim: "a".into(),
+        disruption: "d2".into(),
+        notice: NoticeKind::SpotTerminate,
+        deadline: Some(at(deadline)),
+        explanation: "spot".to_owned(),
+    };
+    let done = apply_all(
+        &mut state,
+        &[
+            Change::CreateIntent { intent: Box::new(intent("one", &["a", "b"])) },
+            Change::RecordLaunched {
+                intent: "one".into(),
+                launched: vec![launched("a", "i-a"), launched("b", "i-b")],
+                unavailable: Vec::new(),
+                errors: Vec::new(),
+            },
+            tighten(100),
+            both,
+            Change::StartDrain { disruption: "d1".into() },
+            tighten(100),
+            tighten(200),
+            tighten(60),
+        ],
+    );
+    assert!(matches!(done[2], Applied::Rejected { .. }), "it does not leave: {done:?}");
+    assert_eq!(done[5..], [Applied::Done, Applied::Unchanged, Applied::Done]);
+    let of = |id: &str| &state.disruptions[&DisruptionId::from(id)];
+    assert_eq!(of("d1").disruption.claims, [NodeClaimName::from("b")]);
+    assert_eq!((of("d1").disruption.deadline, of("d1").disruption.notice), (None, None));
+    let alone = of("d2");
+    assert_eq!(alone.disruption.claims, [NodeClaimName::from("a")]);
+    assert_eq!(alone.disruption.deadline, Some(at(60)));
+    assert_eq!(alone.disruption.reason, DisruptionReason::Interruption);
+    assert_eq!(alone.draining_since, of("d1").draining_since);
+    assert_eq!(state.claims[&NodeClaimName::from("a")].disruption, Some("d2".into()));
+    assert_eq!(state.claims[&NodeClaimName::from("a")].stage, Stage::Draining);
+}
+
 fn any_notice() -> impl Strategy<Value = Change> {
     let kind = prop::sample::select(vec![NoticeKind::SpotTerminate, NoticeKind::Rebalance]);
     let source = prop::sample::select(vec![NoticeSource::Agent, NoticeSource::Queue]);
@@ -334,6 +381,7 @@ fn any_notice() -> impl Strategy<Value = Change> {
                 boot: "boot".into(),
                 deadline: Some(at(120)),
                 detected_at: at(0),
+                issued_at: None,
             },
             unavailable,
             source,
@@ -353,6 +401,19 @@ fn any_leaving() -> impl Strategy<Value = Change> {
             reason: String::new()
         }),
         any_claim().prop_map(|claim| Change::RecordDrained { claim, by: String::new() }),
+        (any_claim(), id(), prop::option::of(0..300_i64)).prop_map(|(claim, id, deadline)| {
+            Change::TightenDisruption {
+                claim,
+                disruption: id.into(),
+                notice: NoticeKind::SpotTerminate,
+                deadline: deadline.map(at),
+                explanation: String::new(),
+            }
+        }),
+        any_instance().prop_map(|instance| Change::WithdrawNotice {
+            instance,
+            kind: NoticeKind::SpotTerminate
+        }),
         (any_instance(), prop::option::of(any_claim())).prop_map(|(instance, claim)| {
             Change::CommitTermination { instance, claim, reason: String::new() }
         }),

@@ -189,6 +189,7 @@ impl Rig {
             boot: "boot".into(),
             deadline: Some(now + SignedDuration::from_secs(120)),
             detected_at: now,
+            issued_at: None,
         };
         Report {
             version: PROTOCOL_VERSION,

@@ -56,6 +56,12 @@ pub(super) struct World {
     sent: usize,
     /// How often all instances were read.
     pub(super) instance_reads: usize,
+    /// Whether a budget refuses every eviction.
+    pub(super) holds_pods: bool,
+    /// Whether no pod can be deleted.
+    pub(super) refuses_deletions: bool,
+    /// Pods that were made to leave, in order.
+    pub(super) ended: Vec<Ended>,
     /// Terminate calls, by instance.
     pub(super) terminated: Vec<InstanceId>,
     /// Nodes whose kubelet is up stay so until their instance ends.
@@ -64,6 +70,16 @@ pub(super) struct World {
     launched: usize,
     /// Whether startup taints are taken off.
     pub(super) warms_up: bool,
+}
+
+/// How a pod was made to leave.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Ended {
+    pub(super) pod: String,
+    pub(super) at: Timestamp,
+    /// By deletion, past any budget.
+    pub(super) forced: bool,
+    pub(super) grace_seconds: Option<u32>,
 }
 
 impl World {
@@ -279,20 +295,40 @@ impl World {
             KubernetesCall::MergePatch { target, status, patch } => {
                 self.patch(&name(target), *status, patch)
             }
-            KubernetesCall::Delete { target, uid, .. } => {
-                self.remove(&name(target), uid.as_deref())
+            KubernetesCall::Delete { target, .. }
+                if target.kind == Kind::Pod && self.refuses_deletions =>
+            {
+                Err(failure(KubernetesFailureKind::ServerError))
             }
-            KubernetesCall::Evict { target, uid, .. } => self.remove(&name(target), Some(uid)),
+            KubernetesCall::Delete { target, uid, grace_seconds } => {
+                let forced = (target.kind == Kind::Pod).then_some((true, *grace_seconds));
+                self.remove(&name(target), uid.as_deref(), forced)
+            }
+            KubernetesCall::Evict { .. } if self.holds_pods => {
+                Err(failure(KubernetesFailureKind::DisruptionBudget))
+            }
+            KubernetesCall::Evict { target, uid, grace_seconds } => {
+                self.remove(&name(target), Some(uid), Some((false, *grace_seconds)))
+            }
         }
     }
 
-    fn remove(&mut self, name: &Name, uid: Option<&str>) -> Result<Value, KubernetesFailure> {
+    fn remove(
+        &mut self,
+        name: &Name,
+        uid: Option<&str>,
+        how: Option<(bool, Option<u32>)>,
+    ) -> Result<Value, KubernetesFailure> {
         let object = self.objects.get(name).ok_or(failure(KubernetesFailureKind::NotFound))?;
         if uid.is_some_and(|uid| object["metadata"]["uid"] != uid) {
             return Err(failure(KubernetesFailureKind::Conflict));
         }
         let cpu = object["spec"]["containers"][0]["resources"]["requests"]["cpu"].clone();
         self.delete(name);
+        if let Some((forced, grace_seconds)) = how {
+            let (pod, at) = (name.2.clone(), self.now);
+            self.ended.push(Ended { pod, at, forced, grace_seconds });
+        }
         if name.0 == Kind::Pod {
             let milli = cpu.as_str().and_then(|t| t.strip_suffix('m')?.parse().ok()).unwrap_or(0);
             self.add_pod_of(("ReplicaSet", "web"), &format!("{}-again", name.2), milli);
