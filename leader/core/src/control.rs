@@ -67,7 +67,7 @@ use crate::view::View;
 
 pub use calls::CallKey;
 pub use consolidate::ConsolidationCounts;
-pub use drain_news::{AgentCounts, Times};
+pub use drain_news::{DrainCounts, Times};
 pub use queue::QueueCounts;
 pub use settings::{LeaseSettings, Settings};
 pub use status::{NodeSummary, Status};
@@ -286,6 +286,7 @@ impl Control {
         self.follow_claims(state, now);
         self.lead_out(state, now);
         self.drain_for_silent_agents(state, now);
+        self.count_left(state, now);
         self.collect_garbage(state, now);
         self.keep_static_pools(state, now);
         self.sweep_templates(state, now);

@@ -118,12 +118,12 @@ fn write_cluster(page: &mut Page, status: &Status) {
 fn write_told(page: &mut Page, status: &Status) {
     let told = &status.told;
     let drained = "karpenter_nodes_drained_total";
-    page.head(drained, "counter", "Nodes that their agents have drained.");
+    page.head(drained, "counter", "Nodes drained, by their agents or in their place.");
     for (pool, count) in &told.drained {
         page.line(drained, &[("nodepool", pool.as_str())], count);
     }
     let pods = "drover_drain_pods_total";
-    page.head(pods, "counter", "Pods that agents made leave, by how.");
+    page.head(pods, "counter", "Pods that drains made leave, by how.");
     page.line(pods, &[("how", "evicted")], told.evicted);
     page.line(pods, &[("how", "forced")], told.forced);
     page.counter(
@@ -131,12 +131,22 @@ fn write_told(page: &mut Page, status: &Status) {
         "Pods among those that got less than their own grace.",
         told.clipped,
     );
+    page.counter(
+        "drover_notice_pods_left_total",
+        "Pods still there when the time of their node's notice ran out.",
+        told.left,
+    );
     page.gauge(
         "drover_drain_pods_left",
-        "Pods left on nodes that their agents drain now.",
+        "Pods left on nodes that are drained now.",
         status.draining_pods,
     );
     for (name, help, times) in [
+        (
+            "drover_notice_detection_seconds",
+            "Time from the issue of a notice to its detection, where its source tells the former.",
+            told.detection,
+        ),
         ("drover_notice_lead_seconds", "Time that notices gave.", told.lead),
         ("drover_notice_cordon_seconds", "Time from a notice to its cordon.", told.cordon),
     ] {

@@ -10,7 +10,7 @@ use drover_common::usage_news::{PodUses, apply, is_news_of_node};
 use jiff::{SignedDuration, Timestamp};
 
 use super::Control;
-use super::drain_news::{AgentCounts, Told};
+use super::drain_news::{DrainCounts, Told};
 use crate::command::{Change, NoticeSource, UnavailableOffering};
 use crate::state::{Stage, State};
 
@@ -33,7 +33,9 @@ pub(super) struct Agents {
     by_node: BTreeMap<NodeName, Agent>,
     usage_batched_at: Option<Timestamp>,
     pub(super) told: BTreeMap<NodeName, Told>,
-    pub(super) counts: AgentCounts,
+    pub(super) counts: DrainCounts,
+    /// The end of the last notice whose time was seen to run out, by instance.
+    pub(super) ran_out: BTreeMap<InstanceId, Timestamp>,
     /// Notices in the log of which their agents tell no more, and since when.
     missing: BTreeMap<(InstanceId, NoticeKind), Timestamp>,
 }
@@ -84,7 +86,8 @@ impl Agents {
     /// Another replica leads from now on: what agents tell it builds on nothing that is known here.
     pub(super) fn end_reign(&mut self) {
         self.told.clear();
-        self.counts = AgentCounts::default();
+        self.counts = DrainCounts::default();
+        self.ran_out.clear();
         self.missing.clear();
         for agent in self.by_node.values_mut() {
             agent.pods_of = None;
@@ -246,8 +249,7 @@ impl Control {
         };
         let proposed = self.propose(change, now);
         if proposed {
-            let (reason, words) = words_of(notice.kind);
-            self.node_event(&report.node, reason, words, true, now);
+            self.tell_notice(&report.node, notice, now);
         }
         proposed
     }
@@ -366,30 +368,6 @@ fn complete(before: Option<&Agent>, report: &Report) -> (Option<UsageDigest>, Op
     }
     let whole = UsageDigest { pods: pods.into_values().collect(), ..told.clone() };
     (Some(whole), Some(report.sequence))
-}
-
-/// What is told of a notice on its Node. The reasons are Karpenter's where it knows the kind.
-pub(super) fn words_of(kind: NoticeKind) -> (&'static str, &'static str) {
-    match kind {
-        NoticeKind::SpotTerminate | NoticeKind::SpotStop | NoticeKind::SpotHibernate => {
-            ("SpotInterrupted", "Spot interruption warning was triggered")
-        }
-        NoticeKind::Rebalance => {
-            ("SpotRebalanceRecommendation", "Spot rebalance recommendation was triggered")
-        }
-        NoticeKind::ReservationReclaim => (
-            "CapacityReservationInterrupted",
-            "Capacity reservation interruption warning was triggered",
-        ),
-        NoticeKind::Maintenance => ("InstanceUnhealthy", "Scheduled maintenance was announced"),
-        NoticeKind::AutoScaling => {
-            ("InstanceTerminating", "The Auto Scaling group terminates the instance")
-        }
-        NoticeKind::Shutdown => ("InstanceStopping", "The operating system shuts down"),
-        NoticeKind::Problem => {
-            ("InstanceUnhealthy", "The Node bears a condition that says it is broken")
-        }
-    }
 }
 
 fn is_recorded(state: &State, notice: &Notice) -> bool {

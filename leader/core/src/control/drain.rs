@@ -5,12 +5,16 @@ use std::sync::Arc;
 
 use drover_common::call::{Call, KubernetesFailure};
 use drover_common::cluster::Pod;
-use drover_common::drain::{DrainInput, DrainKey, DrainState, Purpose, last_moment, step};
+use drover_common::drain::{
+    DrainCall, DrainInput, DrainKey, DrainState, Purpose, last_moment, step,
+};
 use drover_common::id::{NodeClaimName, NodeName};
+use drover_common::protocol::{DrainPhase, DrainReport};
 use jiff::Timestamp;
 
 use super::Control;
 use super::calls::CallKey;
+use super::drain_news::Progress;
 use crate::command::Disruption;
 use crate::state::{Stage, State};
 
@@ -20,13 +24,38 @@ pub(super) struct Drains {
     by_claim: BTreeMap<NodeClaimName, OwnDrain>,
 }
 
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 struct OwnDrain {
+    node: NodeName,
+    purpose: Purpose,
     state: DrainState,
     outcomes: Vec<(DrainKey, Result<(), KubernetesFailure>)>,
+    progress: Progress,
+}
+
+impl OwnDrain {
+    fn new(node: NodeName, purpose: Purpose) -> Self {
+        Self {
+            node,
+            purpose,
+            state: DrainState::default(),
+            outcomes: Vec::new(),
+            progress: Progress::default(),
+        }
+    }
 }
 
 impl Drains {
+    /// How a claim's drain goes, if this leader does it.
+    pub(super) fn report(&self, claim: &NodeClaimName) -> Option<DrainReport> {
+        self.by_claim.get(claim).map(|own| own.state.report())
+    }
+
+    /// Pods left on the nodes that this leader drains.
+    pub(super) fn pods(&self) -> usize {
+        self.by_claim.values().map(|own| own.state.report().remaining.len()).sum()
+    }
+
     /// Keeps an answer until the drain's next step.
     pub(super) fn record(
         &mut self,
@@ -45,7 +74,7 @@ impl Control {
     /// Steps the drain of every draining claim whose agent is silent. Where an agent speaks up
     /// again, the leader stops.
     pub(super) fn drain_for_silent_agents(&mut self, state: &State, now: Timestamp) {
-        let mut wanted: Vec<(NodeClaimName, NodeName, Purpose)> = Vec::new();
+        let mut wanted: BTreeMap<NodeClaimName, (NodeName, Purpose)> = BTreeMap::new();
         for (name, record) in &state.claims {
             if record.stage != Stage::Draining || record.drained_at.is_some() {
                 continue;
@@ -56,37 +85,70 @@ impl Control {
             let Some(disruption) = disruption else { continue };
             if self.agent_is_silent(&node, now) {
                 let purpose = purpose(state, name, &disruption.disruption, now);
-                wanted.push((name.clone(), node, purpose));
+                wanted.insert(name.clone(), (node, purpose));
             }
         }
-        self.drains.by_claim.retain(|name, _| wanted.iter().any(|(claim, ..)| claim == name));
-        for (name, node, purpose) in wanted {
-            self.step_own_drain(&name, &node, &purpose, now);
+        let (kept, over) = std::mem::take(&mut self.drains.by_claim)
+            .into_iter()
+            .partition(|(name, _)| wanted.contains_key(name));
+        self.drains.by_claim = kept;
+        for (name, own) in over {
+            self.end_own_drain(state, &name, own, now);
+        }
+        for (name, (node, purpose)) in wanted {
+            let own = self.drains.by_claim.remove(&name);
+            let own = own.unwrap_or_else(|| OwnDrain::new(node, purpose.clone()));
+            let own = self.step_own_drain(&name, OwnDrain { purpose, ..own }, now);
+            self.drains.by_claim.insert(name, own);
         }
     }
 
     fn step_own_drain(
         &mut self,
         name: &NodeClaimName,
-        node: &NodeName,
-        purpose: &Purpose,
+        mut own: OwnDrain,
         now: Timestamp,
-    ) {
-        let pods: Vec<Arc<Pod>> = self.view.pods_on(node).cloned().collect();
-        let pods: Vec<&Pod> = pods.iter().map(Arc::as_ref).collect();
-        let own = self.drains.by_claim.entry(name.clone()).or_default();
+    ) -> OwnDrain {
+        for call in self.own_calls(&mut own, now) {
+            let key = CallKey::Drain(name.clone(), call.key.uid, call.key.attempt);
+            self.calls.call(key, Call::Kubernetes(call.call), now);
+        }
+        let report = own.state.report();
+        self.tell_progress(&own.node, &mut own.progress, Some(&report), now);
+        own
+    }
+
+    fn own_calls(&self, own: &mut OwnDrain, now: Timestamp) -> Vec<DrainCall> {
+        let pods: Vec<&Pod> = self.view.pods_on(&own.node).map(Arc::as_ref).collect();
         let outcomes = std::mem::take(&mut own.outcomes);
         let input = DrainInput {
             pods: &pods,
             complete: !self.view.is_stale(),
-            purpose,
+            purpose: &own.purpose,
             now,
             outcomes: &outcomes,
         };
-        for call in step(&mut own.state, input) {
-            let key = CallKey::Drain(name.clone(), call.key.uid, call.key.attempt);
-            self.calls.call(key, Call::Kubernetes(call.call), now);
+        step(&mut own.state, input)
+    }
+
+    /// What is told of a drain last, unless its agent goes on with it.
+    fn end_own_drain(
+        &mut self,
+        state: &State,
+        name: &NodeClaimName,
+        mut own: OwnDrain,
+        now: Timestamp,
+    ) {
+        if state.claims.get(name).is_none_or(|claim| claim.drained_at.is_none()) {
+            return;
         }
+        // The last answers count; nothing is left to be called for.
+        drop(self.own_calls(&mut own, now));
+        let mut report = own.state.report();
+        if !self.has_pods_to_move(&own.node, now) {
+            report.phase = DrainPhase::Drained;
+        }
+        self.tell_progress(&own.node, &mut own.progress, Some(&report), now);
     }
 }
 

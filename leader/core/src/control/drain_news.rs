@@ -1,15 +1,18 @@
-//! What agents tell of notices and drains, for people: events on the Node, and counts.
+//! What is told of notices and drains, for people: events on the Node, and counts. An agent reports its
+//! drain; one that the leader does for a silent agent is told of in the same words.
 
 use std::collections::BTreeMap;
 
 use drover_common::cluster::ObjectKey;
+use drover_common::drain;
 use drover_common::id::{NodeName, NodePoolName};
 use drover_common::labels;
-use drover_common::protocol::{DrainPhase, DrainReport, NoticeKind, Report};
+use drover_common::protocol::{DrainPhase, DrainReport, Notice, NoticeKind, Report};
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
 use super::Control;
+use crate::state::{ClaimRecord, State};
 
 /// A drain that is not done after so long has pods that will not go.
 const BLOCKED_AFTER: SignedDuration = SignedDuration::from_secs(10);
@@ -17,11 +20,13 @@ const BLOCKED_AFTER: SignedDuration = SignedDuration::from_secs(10);
 const REPEAT_AFTER: SignedDuration = SignedDuration::from_mins(2);
 /// Pods that one event names.
 const MOST_NAMED: usize = 5;
+/// When a notice's time ran out so long ago, an earlier leader has told of it.
+const RAN_OUT_LATELY: SignedDuration = SignedDuration::from_mins(1);
 
-/// What agents have told since this replica began to lead.
+/// What was told of notices and drains since this replica began to lead.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct AgentCounts {
-    /// Nodes that their agents have drained, by pool.
+pub struct DrainCounts {
+    /// Nodes drained, by their agents or in their place, by pool.
     pub drained: BTreeMap<NodePoolName, u64>,
     /// Pods evicted.
     pub evicted: u64,
@@ -29,6 +34,10 @@ pub struct AgentCounts {
     pub forced: u64,
     /// Pods among those that got less than their own grace, because no more was left.
     pub clipped: u64,
+    /// Pods still there when the time of a notice ran out.
+    pub left: u64,
+    /// The times from the issue of notices to their detection, where their source tells the former.
+    pub detection: Times,
     /// The times that notices gave which nodes were cordoned for.
     pub lead: Times,
     /// The times from those notices to the cordons.
@@ -52,43 +61,63 @@ impl Times {
     }
 }
 
-/// What is remembered of one agent's drain.
+/// What is remembered of one drain.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Told {
+pub(super) struct Progress {
     drain: Option<DrainReport>,
     since: Option<Timestamp>,
     told_blocked: Option<Timestamp>,
+}
+
+/// What is remembered of one agent's word.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Told {
+    progress: Progress,
     /// The notice that a cordon was counted for.
     cordoned_for: Option<(NoticeKind, Timestamp)>,
 }
 
 impl Control {
-    /// What agents have told.
-    pub(super) fn agent_counts(&self) -> &AgentCounts {
+    /// What was told of notices and drains.
+    pub(super) fn drain_counts(&self) -> &DrainCounts {
         &self.agents.counts
     }
 
-    /// Tells what is new in a report.
+    /// Tells what is new in an agent's report.
     pub(super) fn tell_drain(&mut self, report: &Report, now: Timestamp) {
         let Some(mut told) = self.agents.told.remove(&report.node) else {
             // What was before the first word was told to another leader.
             let cordoned_for = cordoned_for(report);
             let drain = report.drain.clone();
             let since = drain.is_some().then_some(now);
-            let told = Told { drain, since, told_blocked: None, cordoned_for };
+            let progress = Progress { drain, since, told_blocked: None };
+            let told = Told { progress, cordoned_for };
             self.agents.told.insert(report.node.clone(), told);
             return;
         };
         self.count_cordon(report, &mut told);
+        let mut progress = std::mem::take(&mut told.progress);
+        self.tell_progress(&report.node, &mut progress, report.drain.as_ref(), now);
+        self.agents.told.insert(report.node.clone(), Told { progress, ..told });
+    }
+
+    /// Tells what is new of a node's drain.
+    pub(super) fn tell_progress(
+        &mut self,
+        node: &NodeName,
+        told: &mut Progress,
+        drain: Option<&DrainReport>,
+        now: Timestamp,
+    ) {
         let mut since = None;
-        if let Some(drain) = &report.drain {
+        if let Some(drain) = drain {
+            self.count_pods(drain, told.drain.as_ref());
             let before = told.drain.as_ref().filter(|before| before.disruption == drain.disruption);
-            self.count_pods(drain, before);
             since = before.and(told.since).or(Some(now));
             let was = before.map(|before| before.phase);
             match drain.phase {
                 DrainPhase::Drained if was != Some(DrainPhase::Drained) => {
-                    self.tell_drained(&report.node, drain, now);
+                    self.tell_drained(node, drain, now);
                 }
                 DrainPhase::Draining
                     if since.is_some_and(|at| now.duration_since(at) >= BLOCKED_AFTER)
@@ -96,15 +125,14 @@ impl Control {
                             .told_blocked
                             .is_none_or(|at| now.duration_since(at) >= REPEAT_AFTER) =>
                 {
-                    if self.tell_blocked(&report.node, drain, now) {
+                    if self.tell_blocked(node, drain, now) {
                         told.told_blocked = Some(now);
                     }
                 }
                 DrainPhase::Draining | DrainPhase::Drained => {}
             }
         }
-        (told.drain, told.since) = (report.drain.clone(), since);
-        self.agents.told.insert(report.node.clone(), told);
+        (told.drain, told.since) = (drain.cloned(), since);
     }
 
     fn count_cordon(&mut self, report: &Report, told: &mut Told) {
@@ -125,7 +153,7 @@ impl Control {
     }
 
     fn count_pods(&mut self, drain: &DrainReport, before: Option<&DrainReport>) {
-        // An agent that starts anew counts from nothing.
+        // An agent that starts anew counts from nothing. What a drain is for may change on its way.
         let began_anew = before
             .is_some_and(|before| drain.evicted < before.evicted || drain.forced < before.forced);
         let before = before.filter(|_| !began_anew);
@@ -169,14 +197,93 @@ impl Control {
         if staying.is_empty() {
             return false;
         }
-        let named = staying.iter().take(MOST_NAMED).cloned().collect::<Vec<_>>().join(", ");
-        let more = if staying.len() > MOST_NAMED { ", …" } else { "" };
+        let named = first_of(&staying);
         let note = format!(
-            "Failed to drain node, {} pods are waiting to be evicted: {named}{more}",
+            "Failed to drain node, {} pods are waiting to be evicted: {named}",
             staying.len()
         );
         self.node_event(node, "FailedDraining", &note, true, now);
         true
+    }
+
+    /// Counts the pods that are still there when the time of a notice has run out, or when EC2 has
+    /// ended the instance before that, whoever drained the node.
+    pub(super) fn count_left(&mut self, state: &State, now: Timestamp) {
+        self.agents.ran_out.retain(|id, _| state.instances.contains_key(id));
+        for (name, record) in &state.claims {
+            let Some(instance) = record.instance.as_ref().map(|instance| &instance.id) else {
+                continue;
+            };
+            let ended = !state.terminations.contains_key(instance)
+                && self.cloud.get(instance).is_some_and(|instance| instance.state.is_gone());
+            let announced = state.hard_notices(name, now).filter_map(|r| r.notice.deadline);
+            let over = announced
+                .filter(|end| ended || now >= *end)
+                .filter(|end| now.duration_since(*end) < RAN_OUT_LATELY);
+            if let Some(end) = over.max()
+                && self.agents.ran_out.insert(instance.clone(), end) != Some(end)
+            {
+                self.tell_pods_left(record, now);
+            }
+        }
+    }
+
+    fn tell_pods_left(&mut self, record: &ClaimRecord, now: Timestamp) {
+        let Some(node) = self.node_of(record) else { return };
+        let node = NodeName::from(node.metadata.name.as_str());
+        let left = self.view.pods_on(&node).filter(|pod| drain::stays(pod).is_none());
+        let left: Vec<String> =
+            left.map(|pod| ObjectKey::from(&pod.metadata).to_string()).collect();
+        if left.is_empty() {
+            return;
+        }
+        let counts = &mut self.agents.counts;
+        counts.left = counts.left.saturating_add(u64::try_from(left.len()).unwrap_or(0));
+        let (count, named) = (left.len(), first_of(&left));
+        let note = format!("The time of its notice ran out with {count} pods left: {named}");
+        self.node_event(&node, "FailedDraining", &note, true, now);
+    }
+
+    /// Tells of a notice on its Node, and counts how late it was read.
+    pub(super) fn tell_notice(&mut self, node: &NodeName, notice: &Notice, now: Timestamp) {
+        let (reason, words) = words_of(notice.kind);
+        let mut note = words.to_owned();
+        if let Some(issued_at) = notice.issued_at {
+            let late = notice.detected_at.duration_since(issued_at).max(SignedDuration::ZERO);
+            self.agents.counts.detection.add(late);
+            note = format!("{words}, read {:.1} s after it was issued", late.as_secs_f64());
+        }
+        self.node_event(node, reason, &note, true, now);
+    }
+}
+
+/// The first names of a list.
+fn first_of(names: &[String]) -> String {
+    let more = if names.len() > MOST_NAMED { ", …" } else { "" };
+    format!("{}{more}", names.iter().take(MOST_NAMED).cloned().collect::<Vec<_>>().join(", "))
+}
+
+/// What is told of a notice on its Node. The reasons are Karpenter's where it knows the kind.
+fn words_of(kind: NoticeKind) -> (&'static str, &'static str) {
+    match kind {
+        NoticeKind::SpotTerminate | NoticeKind::SpotStop | NoticeKind::SpotHibernate => {
+            ("SpotInterrupted", "Spot interruption warning was triggered")
+        }
+        NoticeKind::Rebalance => {
+            ("SpotRebalanceRecommendation", "Spot rebalance recommendation was triggered")
+        }
+        NoticeKind::ReservationReclaim => (
+            "CapacityReservationInterrupted",
+            "Capacity reservation interruption warning was triggered",
+        ),
+        NoticeKind::Maintenance => ("InstanceUnhealthy", "Scheduled maintenance was announced"),
+        NoticeKind::AutoScaling => {
+            ("InstanceTerminating", "The Auto Scaling group terminates the instance")
+        }
+        NoticeKind::Shutdown => ("InstanceStopping", "The operating system shuts down"),
+        NoticeKind::Problem => {
+            ("InstanceUnhealthy", "The Node bears a condition that says it is broken")
+        }
     }
 }
 

@@ -17,7 +17,7 @@ use drover_common::protocol::{Notice, NoticeKind};
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
-use super::{Control, agents};
+use super::Control;
 use super::calls::CallKey;
 use super::drain_news::Times;
 use crate::command::{Change, NoticeSource};
@@ -204,8 +204,7 @@ impl Control {
         if self.propose(change, now)
             && let Some(node) = node
         {
-            let (reason, words) = agents::words_of(notice.kind);
-            self.node_event(&node, reason, words, true, now);
+            self.tell_notice(&node, notice, now);
         }
     }
 }

@@ -7,7 +7,7 @@ use drover_common::protocol::{DrainReport, NoticeKind, UsageDigest};
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::drain_news::AgentCounts;
+use super::drain_news::DrainCounts;
 use super::{ConsolidationCounts, Control, QueueCounts};
 use crate::planner::{LeftAlone, PlanReport, RepackReport};
 use crate::state::{Stage, State};
@@ -42,8 +42,8 @@ pub struct Status {
     pub hourly_price_micro: u64,
     /// Agents heard of lately.
     pub agents: usize,
-    /// What agents told of notices and drains since this replica began to lead.
-    pub told: AgentCounts,
+    /// What was told of notices and drains since this replica began to lead.
+    pub told: DrainCounts,
     /// What the interruption queue told.
     pub queue: QueueCounts,
     /// Pods on nodes that drain now.
@@ -99,7 +99,7 @@ pub struct NodeSummary {
     pub leaving: Option<String>,
     /// When its agent last reported.
     pub agent_seen: Option<Timestamp>,
-    /// How its agent's drain goes: the pods that are left, and why.
+    /// How its drain goes, by its agent or in its place: the pods that are left, and why.
     pub drain: Option<DrainReport>,
     /// Measured use (without pods), where known.
     pub usage: Option<UsageDigest>,
@@ -131,9 +131,12 @@ impl Control {
                 .filter(|claim| running(claim.stage))
                 .fold(0, |sum, claim| sum.saturating_add(claim.hourly_price_micro)),
             agents: self.agents.live(now, self.settings.agent_silence),
-            told: self.agent_counts().clone(),
+            told: self.drain_counts().clone(),
             queue: self.queue.counts().clone(),
-            draining_pods: self.agents.draining_pods(now, self.settings.agent_silence),
+            draining_pods: self
+                .agents
+                .draining_pods(now, self.settings.agent_silence)
+                .saturating_add(self.drains.pods()),
             last_plan: self.provisioning.last_report().cloned(),
             last_repack: self.consolidation.report().cloned(),
             left_alone: self.consolidation.left().iter().take(100).cloned().collect(),
@@ -171,7 +174,7 @@ impl Control {
                     notices: notices.map(|n| n.keys().copied().collect()).unwrap_or_default(),
                     leaving: state.reason_of(name).map(|reason| reason.as_str().to_owned()),
                     agent_seen: node.and_then(|node| self.agents.seen_at(node)),
-                    drain: node.and_then(|node| self.agents.drain(node)).cloned(),
+                    drain: self.drains.report(name).or_else(|| self.agents.drain(node?).cloned()),
                     usage: node.and_then(|node| {
                         self.agents
                             .usage(node)

@@ -8,6 +8,7 @@ mod consolidating;
 mod doubt;
 mod interrupting;
 mod launching;
+mod leaders_drains;
 mod leaving;
 mod queue;
 mod rebalancing;
