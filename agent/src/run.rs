@@ -15,7 +15,7 @@ use drover_common::call::{Kind, KubernetesCall, KubernetesFailure, KubernetesFai
 use drover_common::cluster::ClusterEvent;
 use drover_common::id::InstanceId;
 use drover_common::protocol::Report;
-use drover_kubernetes::Client;
+use drover_kubernetes::{Client, Limits};
 use jiff::SignedDuration;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
@@ -167,10 +167,16 @@ async fn follow_cluster(
     client.send_replace(Some(connected.clone()));
     let node = format!("metadata.name={}", config.node);
     let pods = format!("spec.nodeName={}", config.node);
-    tokio::join!(
-        drover_kubernetes::watch(connected.clone(), Kind::Node, Some(node), events.clone()),
-        drover_kubernetes::watch(connected, Kind::Pod, Some(pods), events),
-    );
+    let watch = |kind, fields| {
+        drover_kubernetes::watch(
+            connected.clone(),
+            kind,
+            Some(fields),
+            Limits::NODE,
+            events.clone(),
+        )
+    };
+    tokio::join!(watch(Kind::Node, node), watch(Kind::Pod, pods));
 }
 
 struct Shell {

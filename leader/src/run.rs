@@ -277,7 +277,8 @@ fn watch_cluster(
     let (sender, events) = mpsc::channel(WAITING_EVENTS);
     let watched = Kind::ALL.into_iter().filter(|kind| kind.is_watched());
     for kind in watched {
-        let watch = drover_kubernetes::watch(client.clone(), kind, None, sender.clone());
+        let limits = drover_kubernetes::Limits::CLUSTER;
+        let watch = drover_kubernetes::watch(client.clone(), kind, None, limits, sender.clone());
         let stop = stop.clone();
         tasks.spawn(async move { stop.run_until_cancelled(watch).await });
     }

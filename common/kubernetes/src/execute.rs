@@ -13,11 +13,13 @@ use kube::Client;
 use kube::client::Body;
 use serde_json::{Value, json};
 
-use crate::path;
+use crate::{limits, path};
 use answer::Answer;
 
 /// No object that Drover touches comes near this; etcd itself stops at 1.5 MiB.
-const LARGEST_ANSWER: usize = 16 * 1024 * 1024;
+const LARGEST_ANSWER: usize = 4 * 1024 * 1024;
+/// Nor near so many JSON values.
+const MOST_VALUES: usize = 200_000;
 
 /// The field manager that Drover's writes are recorded under.
 const FIELD_MANAGER: &str = "drover";
@@ -60,6 +62,9 @@ pub(crate) async fn send(
         .await
         .map_err(|error| format!("the answer broke off: {}", with_sources(&*error)))?
         .to_bytes();
+    if limits::may_exceed(&bytes, MOST_VALUES) {
+        return Err("the answer is larger than any object".to_owned());
+    }
     Ok(Answer { status: parts.status, headers: parts.headers, bytes })
 }
 

@@ -8,6 +8,7 @@
 mod client;
 mod execute;
 mod kubelet;
+mod limits;
 mod path;
 mod review;
 mod watch;
@@ -19,5 +20,6 @@ pub use http::Uri;
 /// A handle to one API server; cheap to clone.
 pub use kube::Client;
 pub use kubelet::{KubeletError, KubeletTrust, connect_kubelet, read_kubelet};
+pub use limits::Limits;
 pub use review::{Identity, ReviewError, review_access, review_token};
 pub use watch::watch;

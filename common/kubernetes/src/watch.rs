@@ -1,5 +1,7 @@
 //! One kind's list and watch, as a stream of slim [`ClusterEvent`]s that never ends by itself.
 
+#[cfg(test)]
+mod fuzz;
 mod lines;
 mod page;
 #[cfg(test)]
@@ -12,7 +14,7 @@ use std::time::Duration;
 use drover_common::call::Kind;
 use drover_common::cluster::{ClusterEvent, ObjectKey};
 use http::{Request, StatusCode, header};
-use http_body_util::{BodyExt, Limited};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
 use kube::Client;
 use kube::client::Body;
 use serde::Deserialize;
@@ -20,12 +22,11 @@ use serde_json::Value;
 use tokio::sync::mpsc;
 
 use crate::execute::with_sources;
-use crate::path;
+use crate::limits::Limits;
+use crate::{limits, path};
 use lines::Lines;
 use page::{Item, Page};
 
-/// Objects per page, as client-go's pager asks for.
-const PAGE: u32 = 500;
 /// How long one page, or the headers of a watch, may take.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 /// A watch that is silent for so long is opened again: API servers send a bookmark each minute,
@@ -35,8 +36,8 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(90);
 const WATCH_SECONDS: u32 = 290;
 const FIRST_DELAY: Duration = Duration::from_millis(200);
 const LONGEST_DELAY: Duration = Duration::from_secs(5);
-/// A page of 500 objects of Kubernetes' largest size.
-const LARGEST_PAGE: usize = 800 * 1024 * 1024;
+/// Unreadable objects that are remembered as logged.
+const MOST_UNREADABLE: usize = 1_000;
 
 /// Lists `kind` and follows its changes until the receiver is dropped. `fields` is a field selector
 /// such as `spec.nodeName=n`.
@@ -45,11 +46,12 @@ const LARGEST_PAGE: usize = 800 * 1024 * 1024;
 /// versions, broken connections and restarts of the server lead to a new watch or list, with
 /// back-off; [`ClusterEvent::Stale`] is sent as soon as the watch can't be resumed. A kind that the
 /// server doesn't know (its CRD is not installed yet) is asked for again quietly. An object that
-/// can't be read is logged once per version and skipped.
+/// can't be read is logged once per version and skipped. What is beyond `limits` is not read.
 pub async fn watch(
     client: Client,
     kind: Kind,
     fields: Option<String>,
+    limits: Limits,
     sender: mpsc::Sender<ClusterEvent>,
 ) {
     let closed = sender.clone();
@@ -57,6 +59,8 @@ pub async fn watch(
         client,
         kind,
         fields,
+        limits,
+        objects: limits.objects,
         sender,
         synced: false,
         failures: 0,
@@ -76,6 +80,8 @@ enum Break {
     Absent,
     /// 410: the version is too old; only a new list helps.
     Expired,
+    /// A page is beyond the limits.
+    TooLarge,
     /// Anything else.
     Failed(String),
 }
@@ -84,6 +90,9 @@ struct Watch {
     client: Client,
     kind: Kind,
     fields: Option<String>,
+    limits: Limits,
+    /// What the next page is asked for.
+    objects: u32,
     sender: mpsc::Sender<ClusterEvent>,
     /// Whether the receiver's picture is complete, that is `Synced` was sent after the last `Stale`.
     synced: bool,
@@ -114,6 +123,7 @@ impl Watch {
                 Break::Absent => {
                     self.mark_stale("the API server does not serve this kind").await;
                 }
+                Break::TooLarge => self.mark_stale("an object is larger than any can be").await,
                 Break::Failed(reason) => self.mark_stale(&reason).await,
             }
             self.pause().await;
@@ -122,6 +132,7 @@ impl Watch {
 
     /// Sends the whole collection; returns the version to watch from.
     async fn list(&mut self) -> Result<String, Break> {
+        self.objects = self.limits.objects;
         let mut page = self.page("").await?;
         self.emit(ClusterEvent::Restarted(self.kind)).await;
         loop {
@@ -143,15 +154,35 @@ impl Watch {
         Ok(page.metadata.resource_version)
     }
 
-    async fn page(&self, token: &str) -> Result<Page, Break> {
-        let query = format!("limit={PAGE}&continue={}", path::query_value(token));
+    /// A page of as many objects as fit the limits.
+    async fn page(&mut self, token: &str) -> Result<Page, Break> {
+        loop {
+            match self.page_once(token).await {
+                Err(Break::TooLarge) if self.objects > 1 => self.objects /= 2,
+                page => return page,
+            }
+        }
+    }
+
+    async fn page_once(&self, token: &str) -> Result<Page, Break> {
+        let Limits { page, values, .. } = self.limits;
+        let query = format!("limit={}&continue={}", self.objects, path::query_value(token));
         let read = async {
             let body = self.open(&query).await?;
-            let bytes = Limited::new(body, LARGEST_PAGE)
+            let too_large = |error: &(dyn std::error::Error + Send + Sync + 'static)| {
+                error.is::<LengthLimitError>()
+            };
+            let bytes = Limited::new(body, page)
                 .collect()
                 .await
-                .map_err(|error| Break::Failed(with_sources(&*error)))?
+                .map_err(|error| match too_large(&*error) {
+                    true => Break::TooLarge,
+                    false => Break::Failed(with_sources(&*error)),
+                })?
                 .to_bytes();
+            if limits::may_exceed(&bytes, values) {
+                return Err(Break::TooLarge);
+            }
             Page::read(self.kind, &bytes)
                 .map_err(|error| Break::Failed(format!("the list is unreadable: {error}")))
         };
@@ -175,7 +206,7 @@ impl Watch {
                 Err(_elapsed) => return Break::Failed("the watch did not open".to_owned()),
             };
             let before = version.clone();
-            match self.read(Lines::new(body), &mut version).await {
+            match self.read(Lines::new(body, self.limits.line), &mut version).await {
                 Ok(()) => {}
                 Err(Break::Failed(reason)) => {
                     tracing::debug!(kind = ?self.kind, %reason, "Watch broke off; resuming.");
@@ -198,6 +229,11 @@ impl Watch {
                 Ok(Ok(None)) | Err(_) => return Ok(()),
                 Ok(Err(reason)) => return Err(Break::Failed(reason)),
             };
+            if limits::may_exceed(&line, self.limits.values) {
+                return Err(Break::Failed(
+                    "a watch line has more in it than any object".to_owned(),
+                ));
+            }
             let line: Line = serde_json::from_slice(&line)
                 .map_err(|error| Break::Failed(format!("a watch line is unreadable: {error}")))?;
             let seen = text(&line.object, "/metadata/resourceVersion");
@@ -247,6 +283,9 @@ impl Watch {
             Err(error) => {
                 if self.unreadable.get(&uid) != Some(&version) {
                     tracing::warn!(%error, "Object is unreadable and was skipped.");
+                    if self.unreadable.len() >= MOST_UNREADABLE {
+                        self.unreadable.pop_first();
+                    }
                     self.unreadable.insert(uid, version);
                 }
             }

@@ -5,20 +5,27 @@ use kube::client::Body;
 
 use crate::execute::with_sources;
 
-/// Kubernetes objects end at about 1.5 MiB; a longer line is no watch event.
-const LONGEST_LINE: usize = 16 * 1024 * 1024;
+/// After a longer line the memory it took is given back.
+const USUAL_LINE: usize = 256 * 1024;
 
 /// The lines of a body, without their line feeds.
-pub(crate) struct Lines {
-    body: Body,
+pub(crate) struct Lines<B = Body> {
+    body: B,
     buffer: Vec<u8>,
     /// How much of the buffer is known to hold no line feed.
     searched: usize,
+    longest: usize,
 }
 
-impl Lines {
-    pub(crate) fn new(body: Body) -> Self {
-        Self { body, buffer: Vec::new(), searched: 0 }
+impl<B> Lines<B>
+where
+    B: BodyExt + Unpin,
+    B::Data: AsRef<[u8]>,
+    B::Error: std::error::Error + 'static,
+{
+    /// Lines of at most `longest` bytes.
+    pub(crate) fn new(body: B, longest: usize) -> Self {
+        Self { body, buffer: Vec::new(), searched: 0, longest }
     }
 
     /// The next line that isn't empty; `None` at the end. A last line without a line feed was cut
@@ -31,19 +38,22 @@ impl Lines {
                 let mut line: Vec<u8> = self.buffer.drain(..=end).collect();
                 line.pop();
                 self.searched = 0;
+                if self.buffer.len() <= USUAL_LINE {
+                    self.buffer.shrink_to(USUAL_LINE);
+                }
                 if !line.is_empty() {
                     return Ok(Some(line));
                 }
                 continue;
             }
             self.searched = self.buffer.len();
-            if self.searched > LONGEST_LINE {
+            if self.searched > self.longest {
                 return Err("a watch line is longer than any object".to_owned());
             }
             match self.body.frame().await {
                 Some(Ok(frame)) => {
                     if let Ok(data) = frame.into_data() {
-                        self.buffer.extend_from_slice(&data);
+                        self.buffer.extend_from_slice(data.as_ref());
                     }
                 }
                 Some(Err(error)) => return Err(with_sources(&error)),

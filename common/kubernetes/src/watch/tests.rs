@@ -63,6 +63,15 @@ fn status(status: u16) -> Scripted {
 
 /// Runs a pod watch against the script and returns the first `count` events, in short.
 async fn run(script: &Script, answers: Vec<Scripted>, count: usize) -> Vec<String> {
+    run_within(Limits::NODE, script, answers, count).await
+}
+
+async fn run_within(
+    limits: Limits,
+    script: &Script,
+    answers: Vec<Scripted>,
+    count: usize,
+) -> Vec<String> {
     crate::install_crypto_provider();
     script.answers.lock().unwrap().extend(answers);
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -73,7 +82,8 @@ async fn run(script: &Script, answers: Vec<Scripted>, count: usize) -> Vec<Strin
     config.default_retry = false;
     let client = Client::try_from(config).unwrap();
     let (sender, mut receiver) = mpsc::channel(100);
-    let task = tokio::spawn(watch(client, Kind::Pod, Some("spec.nodeName=n".into()), sender));
+    let task =
+        tokio::spawn(watch(client, Kind::Pod, Some("spec.nodeName=n".into()), limits, sender));
     let mut short = Vec::new();
     while short.len() < count {
         let event = tokio::time::timeout(Duration::from_secs(20), receiver.recv())
@@ -162,4 +172,58 @@ async fn unreadable_objects_and_cut_lines_are_survived() {
     let answers = vec![list("5", &[]), cut, events(&[("ADDED", pod("d", "8"))], true)];
     let seen = run(&script, answers, 4).await;
     assert_eq!(seen, ["restarted", "synced", "+c", "+d"]);
+}
+
+/// Limits that two pods of these tests are beyond, and one is not.
+const SMALL: Limits = Limits { objects: 4, page: 250, line: 250, values: 20 };
+
+fn queries(script: &Script) -> Vec<String> {
+    let seen = script.seen.lock().unwrap();
+    let limit = |uri: &String| uri.split("limit=").nth(1)?.split('&').next().map(str::to_owned);
+    seen.iter().filter_map(limit).collect()
+}
+
+#[tokio::test]
+async fn a_page_that_is_too_large_is_asked_for_with_fewer_objects() {
+    let script = Script::default();
+    let mut first = list("5", &["a"]);
+    first.body = first.body.replace("\"5\"", "\"5\",\"continue\":\"t\"");
+    let answers = vec![
+        list("5", &["a", "b", "c", "d"]),
+        list("5", &["a", "b", "c"]),
+        first,
+        list("5", &["b"]),
+        events(&[("ADDED", pod("c", "6"))], true),
+    ];
+    let seen = run_within(SMALL, &script, answers, 5).await;
+    assert_eq!(seen, ["restarted", "+a", "+b", "synced", "+c"]);
+    assert_eq!(queries(&script), ["4", "2", "1", "1"]);
+}
+
+#[tokio::test]
+async fn what_has_no_end_is_read_to_the_limit_and_no_further() {
+    let script = Script::default();
+    let mut endless = status(200);
+    endless.stays_open = true;
+    endless.body = "x".repeat(300);
+    let full = |values: &str| Scripted { status: 200, body: values.to_owned(), stays_open: true };
+    let mut crowded = list("5", &["a"]);
+    crowded.body =
+        crowded.body.replace("\"items\"", "\"more\":[1,2,3,4,5,6,7,8,9,1,2,3,4,5,6],\"items\"");
+    let answers = vec![
+        // None of these ends by itself; the next is only read because they are given up.
+        full(&"x".repeat(300)),
+        full(&"[".repeat(300)),
+        endless,
+        list("5", &["a"]),
+        full(&"x".repeat(300)),
+        full(&format!("{{\"type\":\"ADDED\",\"object\":[{}0]}}\n", "0,".repeat(30))),
+        events(&[("ADDED", pod("c", "6"))], true),
+    ];
+    let seen = run_within(SMALL, &script, answers, 4).await;
+    assert_eq!(seen, ["restarted", "+a", "synced", "+c"]);
+
+    let answers = vec![crowded, list("7", &["b"]), events(&[], true)];
+    let seen = run_within(SMALL, &Script::default(), answers, 3).await;
+    assert_eq!(seen, ["restarted", "+b", "synced"]);
 }
