@@ -18,10 +18,25 @@ const HISTORY: &str = "usage.json";
 pub(crate) struct StateDir(PathBuf);
 
 impl StateDir {
-    /// Makes the folder if needed.
-    pub(crate) async fn open(path: &Path) -> io::Result<Self> {
-        tokio::fs::create_dir_all(path).await?;
-        Ok(Self(path.to_owned()))
+    /// Makes the folder if needed. Where it can't be made or written the agent guards its node all the
+    /// same, and says that it remembers nothing over a restart; each write tries again.
+    pub(crate) async fn open(path: &Path) -> Self {
+        let folder = Self(path.to_owned());
+        if let Err(error) = folder.probe().await {
+            tracing::warn!(
+                path = %path.display(),
+                %error,
+                "State folder can't be written; notices are kept in memory alone."
+            );
+        }
+        folder
+    }
+
+    async fn probe(&self) -> io::Result<()> {
+        tokio::fs::create_dir_all(&self.0).await?;
+        let probe = self.0.join("probe.new");
+        tokio::fs::write(&probe, b"").await?;
+        tokio::fs::remove_file(&probe).await
     }
 
     /// The notices that were kept; `None` if nothing was, or if it's damaged, which is logged: the
@@ -64,6 +79,7 @@ impl StateDir {
 
     async fn write<T: Serialize>(&self, name: &str, state: &T) -> io::Result<()> {
         let bytes = serde_json::to_vec(state)?;
+        tokio::fs::create_dir_all(&self.0).await?;
         let fresh = self.0.join(format!("{name}.new"));
         let mut file = tokio::fs::File::create(&fresh).await?;
         tokio::io::AsyncWriteExt::write_all(&mut file, &bytes).await?;
@@ -104,13 +120,27 @@ mod tests {
     #[tokio::test]
     async fn what_is_saved_is_loaded_and_damage_is_survived() {
         let folder = tempfile::tempdir().unwrap();
-        let disk = StateDir::open(&folder.path().join("a/b")).await.unwrap();
+        let disk = StateDir::open(&folder.path().join("a/b")).await;
         assert_eq!(disk.load().await, None);
         let saved = Saved { instance: Some("i-1".into()), boot: "b".into(), notices: Vec::new() };
         disk.save(&saved).await.unwrap();
         assert_eq!(disk.load().await, Some(saved));
         std::fs::write(folder.path().join("a/b").join(NOTICES), "{\"inst").unwrap();
         assert_eq!(disk.load().await, None);
+    }
+
+    #[tokio::test]
+    async fn a_folder_that_cannot_be_made_is_one_without_memory_until_it_can() {
+        let folder = tempfile::tempdir().unwrap();
+        let blocked = folder.path().join("a");
+        std::fs::write(&blocked, "a file").unwrap();
+        let disk = StateDir::open(&blocked.join("b")).await;
+        let saved = Saved { instance: Some("i-1".into()), boot: "b".into(), notices: Vec::new() };
+        assert!(disk.save(&saved).await.is_err());
+        assert_eq!(disk.load().await, None);
+        std::fs::remove_file(&blocked).unwrap();
+        disk.save(&saved).await.unwrap();
+        assert_eq!(disk.load().await, Some(saved));
     }
 
     #[tokio::test]

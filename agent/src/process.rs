@@ -15,7 +15,7 @@ use crate::{Args, Config, systemd};
 /// `RUST_LOG` filters them.
 ///
 /// # Errors
-/// A setting that can't be used, or a state folder that can't be written.
+/// A setting that can't be used.
 pub fn main_with(args: Args) -> anyhow::Result<ExitCode> {
     let config = Config::try_from(args)?;
     // kube logs every failed request by itself, which would tell each outage many times over.

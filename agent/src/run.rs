@@ -4,8 +4,6 @@
 mod tests;
 
 use std::collections::VecDeque;
-use std::io;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -38,19 +36,13 @@ const IDLE_TICK: Duration = Duration::from_secs(1);
 /// A patch or read of the own Node that takes longer is made again.
 const NODE_TIMEOUT: Duration = Duration::from_secs(3);
 /// An eviction can hang for 10 s within the API server while it updates a budget.
+/// Between two tries of a disk that refuses.
+const SAVE_PAUSE: Duration = Duration::from_secs(1);
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(11);
 
 /// Why an agent could not start. Once started it only ends when it's asked to.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
-    /// The state folder can't be made.
-    #[error("state folder {}: {error}", path.display())]
-    StateDir {
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        error: io::Error,
-    },
     /// The client of the metadata service can't be built.
     #[error("client of the instance metadata service: {0}")]
     Imds(#[source] reqwest::Error),
@@ -75,9 +67,7 @@ pub(crate) async fn run_with(
     pulse: Pulse,
 ) -> Result<(), RunError> {
     drover_kubernetes::install_crypto_provider();
-    let disk = StateDir::open(&config.state_dir)
-        .await
-        .map_err(|error| RunError::StateDir { path: config.state_dir.clone(), error })?;
+    let disk = StateDir::open(&config.state_dir).await;
     let boot = disk::boot_id(&config.host_root).await;
     let saved = disk.load().await;
     let identity = Identity { node: config.node.clone(), boot };
@@ -133,6 +123,7 @@ pub(crate) async fn run_with(
         disk,
         unsaved: None,
         clients,
+        save_at: None,
         inputs,
         report,
         instance,
@@ -189,6 +180,8 @@ struct Shell {
     /// What could not be written yet.
     unsaved: Option<Saved>,
     clients: watch::Receiver<Option<Client>>,
+    /// When the disk is tried again, if it refused.
+    save_at: Option<Instant>,
     inputs: mpsc::Sender<Input>,
     report: watch::Sender<Option<Arc<Report>>>,
     instance: watch::Sender<Option<InstanceId>>,
@@ -298,8 +291,19 @@ impl Shell {
     async fn save(&mut self) {
         let Some(saved) = &self.unsaved else { return };
         match self.disk.save(saved).await {
-            Ok(()) => self.unsaved = None,
-            Err(error) => tracing::warn!(%error, "Notices can't be kept on disk."),
+            Ok(()) => {
+                self.unsaved = None;
+                self.save_at = None;
+            }
+            Err(error) => {
+                if self.save_at.is_none() {
+                    tracing::warn!(%error, "Notices can't be kept on disk; retrying.");
+                }
+                self.save_at = Some(Instant::now() + SAVE_PAUSE);
+            }
+        if self.save_at.is_some_and(|at| Instant::now() < at) {
+            return;
+        }
         }
     }
 

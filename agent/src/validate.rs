@@ -11,10 +11,11 @@ use crate::leaders::Leaders;
 use crate::{Args, Config};
 
 /// Checks settings, files and the state folder; says on standard output what an agent would do. What
-/// may still appear after the start, such as the kubelet's kubeconfig, is only warned about.
+/// may still appear after the start, such as the kubelet's kubeconfig, is only warned about, and so is
+/// a state folder that can't be written.
 ///
 /// # Errors
-/// A setting, a file or the state folder that an agent could not start with.
+/// A setting or a file that an agent could not start with.
 pub fn validate(args: Args) -> anyhow::Result<ExitCode> {
     let config = Config::try_from(args)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -32,10 +33,13 @@ pub fn validate(args: Args) -> anyhow::Result<ExitCode> {
         )
     })?;
     let state = &config.state_dir;
-    writable(state).with_context(|| format!("state folder {}", state.display()))?;
     let mut out = std::io::stdout().lock();
     if let Err(error) = connected {
         writeln!(out, "warning: {error} (tried again until it works)")?;
+    }
+    if let Err(error) = writable(state) {
+        let path = state.display();
+        writeln!(out, "warning: {path}: {error} (without it a restart forgets notices and usage)")?;
     }
     if let KubeletTrust::Authority(path) = &config.kubelet_trust
         && let Err(error) = std::fs::File::open(path)
