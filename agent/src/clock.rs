@@ -1,30 +1,115 @@
-//! A clock that does not jump while something is under way.
+//! The clocks, the wall's without jumps while something is under way.
 
 use std::time::Instant;
 
+use drover_agent_core::Moment;
 use jiff::{SignedDuration, Timestamp};
 
-/// Wall time, carried on by the monotonic clock: a step of the wall clock shows only after
-/// [`Clock::set`], which is called while nothing counts down.
+/// What both clocks show.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Reading {
+    steady: Instant,
+    wall: Timestamp,
+}
+
+impl Reading {
+    pub(crate) fn now() -> Self {
+        Self { steady: Instant::now(), wall: Timestamp::now() }
+    }
+}
+
+/// Tells the time. A steady clock runs from the start on and is never set. Beside it the wall clock's
+/// time, carried on by the steady one: that it was set shows only once nothing counts down.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Clock {
-    wall: Timestamp,
-    read_at: Instant,
+    started: Instant,
+    /// The last reading whose wall time was taken over.
+    taken: Reading,
 }
 
 impl Clock {
-    pub(crate) fn new() -> Self {
-        Self { wall: Timestamp::now(), read_at: Instant::now() }
+    pub(crate) fn new(reading: Reading) -> Self {
+        Self { started: reading.steady, taken: reading }
     }
 
-    /// Takes over the wall clock's time.
-    pub(crate) fn set(&mut self) {
-        *self = Self::new();
+    /// The moment of a reading. Its wall time is taken over unless something counts down.
+    pub(crate) fn moment(&mut self, reading: Reading, counts_down: bool) -> Moment {
+        if !counts_down {
+            self.taken = reading;
+        }
+        Moment { steady: between(self.started, reading.steady), wall: self.wall(reading.steady) }
     }
 
-    pub(crate) fn now(&self) -> Timestamp {
-        let elapsed =
-            SignedDuration::try_from(self.read_at.elapsed()).unwrap_or(SignedDuration::MAX);
-        self.wall.checked_add(elapsed).unwrap_or(Timestamp::MAX)
+    /// The wall clock's time, carried on since it was last taken over.
+    pub(crate) fn carried(&self) -> Timestamp {
+        self.wall(Instant::now())
+    }
+
+    fn wall(&self, now: Instant) -> Timestamp {
+        let elapsed = between(self.taken.steady, now);
+        self.taken.wall.checked_add(elapsed).unwrap_or(Timestamp::MAX)
+    }
+}
+
+fn between(earlier: Instant, later: Instant) -> SignedDuration {
+    let elapsed = later.saturating_duration_since(earlier);
+    SignedDuration::try_from(elapsed).unwrap_or(SignedDuration::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    const START: i64 = 1_700_000_000;
+
+    /// So many seconds after the start, with the wall clock set by so many.
+    fn reading(start: Instant, seconds: u64, set: i64) -> Reading {
+        let wall = START.saturating_add_unsigned(seconds) + set;
+        Reading {
+            steady: start + Duration::from_secs(seconds),
+            wall: Timestamp::from_second(wall).unwrap(),
+        }
+    }
+
+    fn moment(seconds: i64, set: i64) -> Moment {
+        Moment {
+            steady: SignedDuration::from_secs(seconds),
+            wall: Timestamp::from_second(START + seconds + set).unwrap(),
+        }
+    }
+
+    #[test]
+    fn a_step_of_the_wall_clock_shows_while_nothing_counts_down() {
+        for set in [-3_600, 3_600] {
+            let start = Instant::now();
+            let mut clock = Clock::new(reading(start, 0, 0));
+            assert_eq!(clock.moment(reading(start, 5, 0), false), moment(5, 0));
+            assert_eq!(clock.moment(reading(start, 6, set), false), moment(6, set));
+            assert_eq!(clock.moment(reading(start, 7, set), true), moment(7, set));
+        }
+    }
+
+    #[test]
+    fn while_something_counts_down_a_step_waits_for_its_end() {
+        for set in [-3_600, 3_600] {
+            let start = Instant::now();
+            let mut clock = Clock::new(reading(start, 0, 0));
+            clock.moment(reading(start, 5, 0), false);
+            assert_eq!(clock.moment(reading(start, 6, 0), true), moment(6, 0));
+            assert_eq!(clock.moment(reading(start, 7, set), true), moment(7, 0));
+            assert_eq!(clock.moment(reading(start, 600, set), true), moment(600, 0));
+            assert_eq!(clock.moment(reading(start, 601, set), false), moment(601, set));
+        }
+    }
+
+    #[test]
+    fn times_out_of_range_are_its_ends() {
+        let start = Instant::now();
+        let last = Reading { steady: start, wall: Timestamp::MAX };
+        let mut clock = Clock::new(last);
+        let later = Reading { steady: start + Duration::from_secs(9), wall: Timestamp::MIN };
+        assert_eq!(clock.moment(later, true).wall, Timestamp::MAX);
     }
 }

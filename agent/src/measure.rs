@@ -19,7 +19,7 @@ use drover_agent_core::Input;
 use drover_agent_core::usage::{History, UnreadableFile, UsageWindow};
 use tokio::sync::{mpsc, watch};
 
-use crate::clock::Clock;
+use crate::clock::{Clock, Reading};
 use crate::config::{GpuChoice, SourceChoice};
 use crate::disk::StateDir;
 use fallback::{Fallback, Sight};
@@ -71,7 +71,7 @@ pub(crate) struct Settings {
 
 /// Samples, and sends digests, until the receiver is dropped.
 pub(crate) async fn measure(settings: Settings, disk: StateDir, inputs: mpsc::Sender<Input>) {
-    let clock = Clock::new();
+    let clock = Clock::new(Reading::now());
     let mut kernel = match settings.source {
         SourceChoice::Kubelet => None,
         SourceChoice::Auto | SourceChoice::Cgroup => Some(Kernel::new(&settings.root)),
@@ -103,7 +103,7 @@ pub(crate) async fn measure(settings: Settings, disk: StateDir, inputs: mpsc::Se
                 if let Some(gpus) = &gpus {
                     gpus.write(digest);
                 }
-                history.get_or_insert_default().take(digest, clock.now());
+                history.get_or_insert_default().take(digest, clock.carried());
             }
             if inputs.send(Input::Usage(digest)).await.is_err() {
                 return;
@@ -149,7 +149,7 @@ impl Kernel {
             Ok(sample) => {
                 failing = false;
                 let sight = if sample.pods.is_empty() { Sight::Node } else { Sight::Pods };
-                window.add(clock.now(), sample);
+                window.add(clock.carried(), sample);
                 sight
             }
             Err(error) => {

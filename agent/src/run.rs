@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use drover_agent_core::usage::PodNames;
-use drover_agent_core::{Agent, CallKey, Effect, Fact, Identity, Input, Saved};
+use drover_agent_core::{Agent, CallKey, Effect, Fact, Identity, Input, Moment, Saved};
 use drover_common::call::{Kind, KubernetesCall, KubernetesFailure, KubernetesFailureKind};
 use drover_common::cluster::ClusterEvent;
 use drover_common::id::InstanceId;
@@ -20,7 +20,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::clock::Clock;
+use crate::clock::{Clock, Reading};
 use crate::config::Config;
 use crate::disk::{self, StateDir};
 use crate::imds::Imds;
@@ -119,7 +119,7 @@ pub(crate) async fn run_with(
         stop_grace,
         power,
         pulse,
-        clock: Clock::new(),
+        clock: Clock::new(Reading::now()),
         disk,
         unsaved: None,
         clients,
@@ -223,21 +223,24 @@ impl Shell {
                 }
                 () = tokio::time::sleep(pause) => Input::Tick,
             };
-            if !self.agent.is_busy() {
-                self.clock.set();
-            }
             self.take(input).await;
             self.pulse.decided();
+            let now = self.now().wall;
             if let Some(at) = stop_at
-                && (Instant::now() >= at || !self.agent.has_drain_to_finish(self.clock.now()))
+                && (Instant::now() >= at || !self.agent.has_drain_to_finish(now))
             {
                 return;
             }
         }
     }
 
+    fn now(&mut self) -> Moment {
+        self.clock.moment(Reading::now(), self.agent.is_busy())
+    }
+
     async fn take(&mut self, input: Input) {
-        let effects = self.agent.step(input, self.clock.now());
+        let now = self.now();
+        let effects = self.agent.step(input, now);
         self.instance.send_if_modified(|known| {
             let changed = known.as_ref() != self.agent.instance();
             if changed {

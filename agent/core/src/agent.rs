@@ -24,6 +24,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::moment::Moment;
 use crate::notice::{Answer, NoticePath, Notices};
 use crate::retry::Retry;
 use crate::usage::PodNames;
@@ -179,17 +180,18 @@ pub struct Agent {
     usage: Option<UsageDigest>,
     usage_told: UsageTold,
     sequence: u64,
-    reported_at: Option<Timestamp>,
+    /// On the steady clock.
+    reported_at: Option<SignedDuration>,
     reported: (Vec<Notice>, Option<DrainReport>),
     /// The sequence number of the first report that bore the notices in force, if not committed.
     uncommitted_since: Option<u64>,
     report_interval: SignedDuration,
     cordon_on_problem: bool,
-    /// Since when the Node bears a condition that says it is broken.
-    problem_since: Option<Timestamp>,
+    /// Since when, on the steady clock, the Node bears a condition that says it is broken.
+    problem_since: Option<SignedDuration>,
     cordoned_at: Option<Timestamp>,
-    /// Since when no call of the API server was answered.
-    cut_off_since: Option<Timestamp>,
+    /// Since when, on the steady clock, no call of the API server was answered.
+    cut_off_since: Option<SignedDuration>,
     told_cut_off: bool,
     power_off_grace: Option<SignedDuration>,
     power_off: Retry,
@@ -293,11 +295,12 @@ impl Agent {
 
     /// Takes in one input and returns all that is to be done now. Decisions follow from the state
     /// alone, so that nothing depends on an input being seen twice or never.
-    pub fn step(&mut self, input: Input, now: Timestamp) -> Vec<Effect> {
+    pub fn step(&mut self, input: Input, now: impl Into<Moment>) -> Vec<Effect> {
+        let now = now.into();
         match input {
             Input::Instance(instance) => self.take_instance(instance),
             Input::Notice(path, answer) => self.take_notice(path, &answer, now),
-            Input::Shutdown(until) => self.take_shutdown(until, now),
+            Input::Shutdown(until) => self.take_shutdown(until, now.wall),
             Input::PowerOff(grace) => self.power_off_grace = grace,
             Input::PoweredOff(attempt, outcome) => self.take_powered_off(attempt, outcome, now),
             Input::Cluster(event) => self.take_event(event, now),

@@ -6,11 +6,13 @@
 
 mod agent;
 pub mod imds;
+mod moment;
 mod node;
 mod notice;
 mod retry;
 pub mod usage;
 
 pub use agent::{Agent, CallKey, Effect, Fact, Identity, Input, Saved};
+pub use moment::Moment;
 pub use node::kubelet_address;
 pub use notice::{Answer, NoticePath};

@@ -10,6 +10,7 @@ use drover_common::protocol::{Notice, NoticeKind};
 use jiff::{SignedDuration, Timestamp};
 
 use crate::imds::{self, UnreadableBody};
+use crate::moment::Moment;
 
 #[cfg(test)]
 mod tests;
@@ -90,8 +91,8 @@ pub enum Answer {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Notices {
     in_force: BTreeMap<NoticeKind, Notice>,
-    /// Since when each path says "none" without a break.
-    absent_since: BTreeMap<NoticePath, Timestamp>,
+    /// Since when, on the steady clock, each path says "none" without a break.
+    absent_since: BTreeMap<NoticePath, SignedDuration>,
     /// The paths that have answered since the agent started.
     heard: BTreeSet<NoticePath>,
 }
@@ -124,7 +125,7 @@ impl Notices {
         answer: &Answer,
         instance: &InstanceId,
         boot: &BootId,
-        now: Timestamp,
+        now: Moment,
     ) -> Result<bool, UnreadableBody> {
         let told = match answer {
             Answer::Absent => None,
@@ -132,6 +133,7 @@ impl Notices {
         };
         self.heard.insert(path);
         let Some(told) = told else { return Ok(self.observe_absent(path, now)) };
+        let now = now.wall;
         self.absent_since.remove(&path);
         let kind = told.kind;
         let deadline = told.deadline.map(|time| plausible(kind, time, now));
@@ -185,9 +187,9 @@ impl Notices {
         true
     }
 
-    fn observe_absent(&mut self, path: NoticePath, now: Timestamp) -> bool {
-        let since = *self.absent_since.entry(path).or_insert(now);
-        if now.duration_since(since) < WITHDRAWN_AFTER {
+    fn observe_absent(&mut self, path: NoticePath, now: Moment) -> bool {
+        let since = *self.absent_since.entry(path).or_insert(now.steady);
+        if !now.is_past(since, WITHDRAWN_AFTER) {
             return false;
         }
         let before = self.in_force.len();

@@ -1,8 +1,8 @@
 //! The pace of a call that is made until it succeeds.
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::SignedDuration;
 
-use crate::notice::after;
+use crate::moment::Moment;
 
 const FIRST: SignedDuration = SignedDuration::from_millis(100);
 const LONGEST: SignedDuration = SignedDuration::from_secs(2);
@@ -13,13 +13,14 @@ pub(crate) struct Retry {
     attempts: u32,
     in_flight: bool,
     failures: u32,
-    not_before: Option<Timestamp>,
+    /// On the steady clock.
+    not_before: Option<SignedDuration>,
 }
 
 impl Retry {
     /// Starts a call if none is under way and the pause is over; returns its number.
-    pub(crate) fn start(&mut self, now: Timestamp) -> Option<u32> {
-        if self.in_flight || self.not_before.is_some_and(|at| now < at) {
+    pub(crate) fn start(&mut self, now: Moment) -> Option<u32> {
+        if self.in_flight || self.not_before.is_some_and(|at| now.steady < at) {
             return None;
         }
         self.in_flight = true;
@@ -28,22 +29,22 @@ impl Retry {
     }
 
     /// The call with this number failed.
-    pub(crate) fn fail(&mut self, attempt: u32, now: Timestamp) {
+    pub(crate) fn fail(&mut self, attempt: u32, now: Moment) {
         if attempt == self.attempts {
             let factor = 1_i32 << self.failures.min(8);
             let pause = FIRST.saturating_mul(factor).min(LONGEST);
             self.failures = self.failures.saturating_add(1);
             self.in_flight = false;
-            self.not_before = Some(after(now, pause));
+            self.not_before = Some(now.steady.saturating_add(pause));
         }
     }
 
     /// The call with this number succeeded; the next may be made after `pause`.
-    pub(crate) fn succeed(&mut self, attempt: u32, pause: SignedDuration, now: Timestamp) {
+    pub(crate) fn succeed(&mut self, attempt: u32, pause: SignedDuration, now: Moment) {
         if attempt == self.attempts {
             self.failures = 0;
             self.in_flight = false;
-            self.not_before = Some(after(now, pause));
+            self.not_before = Some(now.steady.saturating_add(pause));
         }
     }
 

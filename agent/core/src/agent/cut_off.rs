@@ -8,7 +8,7 @@ use drover_common::protocol::NoticeKind;
 use jiff::{SignedDuration, Timestamp};
 
 use super::{Agent, Effect, Fact};
-use crate::notice::after;
+use crate::moment::Moment;
 
 /// An API server that was silent for less time may just be slow.
 const CUT_OFF_AFTER: SignedDuration = SignedDuration::from_secs(5);
@@ -19,7 +19,7 @@ const SHORTEST_GRACE: SignedDuration = SignedDuration::from_secs(3);
 
 impl Agent {
     /// The API server answered something, or a call of it was not answered.
-    pub(super) fn hear_api(&mut self, now: Timestamp, answered: bool) {
+    pub(super) fn hear_api(&mut self, now: Moment, answered: bool) {
         let is_cut_off = self.is_cut_off(now);
         if answered {
             if let Some(drain) = self.drain.as_mut().filter(|_| is_cut_off) {
@@ -28,19 +28,19 @@ impl Agent {
             self.cut_off_since = None;
             self.told_cut_off = false;
         } else {
-            self.cut_off_since.get_or_insert(now);
+            self.cut_off_since.get_or_insert(now.steady);
         }
     }
 
-    fn is_cut_off(&self, now: Timestamp) -> bool {
-        self.cut_off_since.is_some_and(|at| now >= after(at, CUT_OFF_AFTER))
+    fn is_cut_off(&self, now: Moment) -> bool {
+        self.cut_off_since.is_some_and(|at| now.is_past(at, CUT_OFF_AFTER))
     }
 
     pub(super) fn take_powered_off(
         &mut self,
         attempt: u32,
         outcome: Result<(), String>,
-        now: Timestamp,
+        now: Moment,
     ) {
         match outcome {
             // The machine goes down, or should: a bus that lies is asked again after a while.
@@ -52,7 +52,7 @@ impl Agent {
         }
     }
 
-    pub(super) fn decide_power_off(&mut self, now: Timestamp) {
+    pub(super) fn decide_power_off(&mut self, now: Moment) {
         if !self.is_cut_off(now) || !self.owns_node() {
             return;
         }
@@ -60,7 +60,7 @@ impl Agent {
         let Some(longest) = self.unasked_grace() else { return };
         let given = self.power_off_grace.unwrap_or(DEFAULT_GRACE);
         let grace = longest.min(given).max(SHORTEST_GRACE);
-        if now < deadline.checked_sub(grace).unwrap_or(Timestamp::MIN) {
+        if now.wall < deadline.checked_sub(grace).unwrap_or(Timestamp::MIN) {
             return;
         }
         let can_power_off = self.power_off_grace.is_some();

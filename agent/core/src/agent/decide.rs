@@ -9,6 +9,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
 use super::{Agent, CallKey, Effect, Fact};
+use crate::moment::Moment;
 use crate::node::{self, CordonMark};
 
 /// How often a Node is read for a directive while the watch of it is broken, or while the directive
@@ -19,13 +20,13 @@ const READ_PACE: SignedDuration = SignedDuration::from_secs(1);
 const SHUTDOWN_RESERVE: SignedDuration = SignedDuration::from_secs(1);
 
 impl Agent {
-    pub(super) fn decide(&mut self, now: Timestamp) {
+    pub(super) fn decide(&mut self, now: Moment) {
         self.watch_conditions(now);
         self.decide_save();
         self.decide_cordon(now);
         self.decide_directive(now);
-        self.decide_drain(now);
-        self.decide_shutdown(now);
+        self.decide_drain(now.wall);
+        self.decide_shutdown(now.wall);
         self.decide_power_off(now);
         self.decide_report(now);
     }
@@ -111,16 +112,16 @@ impl Agent {
         false
     }
 
-    fn decide_cordon(&mut self, now: Timestamp) {
+    fn decide_cordon(&mut self, now: Moment) {
         if !self.owns_node() {
             return;
         }
-        match self.due(now).into_iter().next() {
+        match self.due(now.wall).into_iter().next() {
             Some(notice) => {
                 if self.node.as_ref().is_some_and(|node| node::is_cordoned_for(node, &notice)) {
                     if !std::mem::replace(&mut self.told_cordoned, true) {
-                        self.cordoned_at = Some(now);
-                        let after = now.duration_since(notice.detected_at);
+                        self.cordoned_at = Some(now.wall);
+                        let after = now.wall.duration_since(notice.detected_at);
                         self.tell(Fact::Cordoned { after });
                     }
                     return;
@@ -151,7 +152,7 @@ impl Agent {
 
     /// A directive only wakes: the Node, read fresh, has to bear its taint and id, and says by when and
     /// why.
-    fn decide_directive(&mut self, now: Timestamp) {
+    fn decide_directive(&mut self, now: Moment) {
         if let Some(id) = &self.verified {
             let gone = self.node.as_ref().is_none_or(|node| !node::is_disrupted(node, id));
             if gone {
@@ -220,7 +221,7 @@ impl Agent {
         &mut self,
         key: CallKey,
         outcome: Result<Value, KubernetesFailure>,
-        now: Timestamp,
+        now: Moment,
     ) {
         // A load balancer without a server behind it answers with 5xx for it.
         let silent = |failure: &KubernetesFailure| {

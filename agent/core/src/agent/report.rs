@@ -5,7 +5,7 @@ use drover_common::protocol::{DrainReport, PROTOCOL_VERSION, Report};
 use jiff::{SignedDuration, Timestamp};
 
 use super::{Agent, Effect, Saved};
-use crate::notice::after;
+use crate::moment::Moment;
 
 /// A notice that no leader has committed yet is reported again so soon.
 const REPEAT_REPORT: SignedDuration = SignedDuration::from_secs(1);
@@ -33,23 +33,23 @@ impl Agent {
     }
 
     /// Reports when something changed, when a notice isn't committed yet, and now and then.
-    pub(super) fn decide_report(&mut self, now: Timestamp) {
+    pub(super) fn decide_report(&mut self, now: Moment) {
         let present = (self.notices.list(), self.drain.as_ref().map(DrainState::report));
         let notices_changed = present.0 != self.reported.0;
         let changed = notices_changed || significant(&present.1) != significant(&self.reported.1);
         let pause =
             if self.uncommitted_since.is_some() { REPEAT_REPORT } else { self.report_interval };
-        let due = self.reported_at.is_none_or(|at| now >= after(at, pause));
+        let due = self.reported_at.is_none_or(|at| now.is_past(at, pause));
         if !changed && !due {
             return;
         }
-        let report = self.report(now);
+        let report = self.report(now.wall);
         if notices_changed {
             let pending = !present.0.is_empty();
             self.uncommitted_since = pending.then_some(report.sequence);
         }
         self.reported = present;
-        self.reported_at = Some(now);
+        self.reported_at = Some(now.steady);
         self.effects.push(Effect::Report(Box::new(report)));
     }
 

@@ -7,6 +7,7 @@ use drover_common::protocol::{Directive, NoticeKind};
 use jiff::{SignedDuration, Timestamp};
 
 use super::{Agent, Effect, Fact};
+use crate::moment::Moment;
 use crate::node;
 use crate::notice::{Answer, NoticePath, Notices, PROBLEM_HOLDS, after};
 
@@ -20,7 +21,7 @@ impl Agent {
         }
     }
 
-    pub(super) fn take_notice(&mut self, path: NoticePath, answer: &Answer, now: Timestamp) {
+    pub(super) fn take_notice(&mut self, path: NoticePath, answer: &Answer, now: Moment) {
         let Some(instance) = self.instance.clone() else { return };
         match self.notices.observe(path, answer, &instance, &self.identity.boot, now) {
             Ok(changed) => {
@@ -70,20 +71,20 @@ impl Agent {
     }
 
     /// A Node's conditions, held for a while, make a notice.
-    pub(super) fn watch_conditions(&mut self, now: Timestamp) {
+    pub(super) fn watch_conditions(&mut self, now: Moment) {
         let broken = self.node.as_ref().is_some_and(node::is_broken) && self.owns_node();
         if !broken {
             self.problem_since = None;
-            self.set_notice(NoticeKind::Problem, None, now);
+            self.set_notice(NoticeKind::Problem, None, now.wall);
             return;
         }
-        let since = *self.problem_since.get_or_insert(now);
-        if now >= after(since, PROBLEM_HOLDS) {
-            self.set_notice(NoticeKind::Problem, Some(None), now);
+        let since = *self.problem_since.get_or_insert(now.steady);
+        if now.is_past(since, PROBLEM_HOLDS) {
+            self.set_notice(NoticeKind::Problem, Some(None), now.wall);
         }
     }
 
-    pub(super) fn take_event(&mut self, event: ClusterEvent, now: Timestamp) {
+    pub(super) fn take_event(&mut self, event: ClusterEvent, now: Moment) {
         if !matches!(event, ClusterEvent::Stale(_)) {
             self.hear_api(now, true);
         }

@@ -1,3 +1,4 @@
+mod clock;
 mod signals;
 
 use drover_common::call::{Kind, KubernetesFailureKind, Target};

@@ -10,7 +10,7 @@ fn spot(action: &str, time: i64) -> Answer {
 
 fn observe(notices: &mut Notices, path: NoticePath, answer: &Answer, seconds: i64) -> bool {
     let (instance, boot) = (InstanceId::from("i-1"), BootId::from("b"));
-    notices.observe(path, answer, &instance, &boot, at(seconds)).unwrap()
+    notices.observe(path, answer, &instance, &boot, at(seconds).into()).unwrap()
 }
 
 fn deadline(notices: &Notices) -> Option<Timestamp> {
@@ -25,7 +25,7 @@ fn a_notice_is_news_once_and_outlives_errors() {
     let broken = Answer::Body("{\"action\":\"term".into());
     let (instance, boot) = (InstanceId::from("i-1"), BootId::from("b"));
     let path = NoticePath::SpotAction;
-    assert!(notices.observe(path, &broken, &instance, &boot, at(2)).is_err());
+    assert!(notices.observe(path, &broken, &instance, &boot, at(2).into()).is_err());
     assert_eq!(deadline(&notices), Some(at(110)));
     assert_eq!(notices.list()[0].detected_at, at(0));
 }
