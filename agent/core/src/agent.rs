@@ -28,6 +28,7 @@ use crate::moment::Moment;
 use crate::notice::{Answer, NoticePath, Notices};
 use crate::retry::Retry;
 use crate::usage::PodNames;
+use take::Told;
 use usage_told::UsageTold;
 
 /// Who the agent is.
@@ -168,8 +169,8 @@ pub struct Agent {
     pods_complete: bool,
     /// While a list is under way: what it has not named yet.
     unlisted: Option<BTreeSet<ObjectKey>>,
-    /// What woke the agent; the times are compared alone, to see what is new.
-    directives: BTreeMap<DisruptionId, Option<Timestamp>>,
+    /// What woke the agent; the deadlines are compared alone, to see what is new.
+    directives: BTreeMap<DisruptionId, Told>,
     /// The disruption that the Node, read fresh, was found to bear.
     verified: Option<DisruptionId>,
     cordon: Retry,
@@ -304,7 +305,7 @@ impl Agent {
             Input::PowerOff(grace) => self.power_off_grace = grace,
             Input::PoweredOff(attempt, outcome) => self.take_powered_off(attempt, outcome, now),
             Input::Cluster(event) => self.take_event(event, now),
-            Input::Directives(directives) => self.take_directives(directives),
+            Input::Directives(directives) => self.take_directives(directives, now),
             Input::Answered(sequence, answer) => {
                 self.usage_told.answered(sequence, answer.usage_unknown);
                 if answer.committed && self.uncommitted_since.is_some_and(|since| since <= sequence)
@@ -312,7 +313,7 @@ impl Agent {
                     self.uncommitted_since = None;
                 }
                 // An answer names what to begin; only the long poll's list is complete.
-                self.add_directives(answer.directives);
+                self.add_directives(answer.directives, now);
             }
             Input::Outcome(key, outcome) => self.take_outcome(key, outcome, now),
             Input::Usage(digest) => self.usage = digest,

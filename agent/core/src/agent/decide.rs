@@ -21,6 +21,7 @@ const SHUTDOWN_RESERVE: SignedDuration = SignedDuration::from_secs(1);
 
 impl Agent {
     pub(super) fn decide(&mut self, now: Moment) {
+        self.forget_directives(now);
         self.watch_conditions(now);
         self.decide_save();
         self.decide_cordon(now);

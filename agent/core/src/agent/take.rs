@@ -11,6 +11,21 @@ use crate::moment::Moment;
 use crate::node;
 use crate::notice::{Answer, NoticePath, Notices, PROBLEM_HOLDS, after};
 
+/// A node has one disruption at a time; a leader that names more than this is broken.
+const MOST_DIRECTIVES: usize = 16;
+/// A directive counts for so long. Leaders name it in each answer to a report or a poll, which is
+/// several times in this time.
+const DIRECTIVE_HOLDS: SignedDuration = SignedDuration::from_secs(90);
+
+/// What a leader told of a disruption.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Told {
+    /// The directive's.
+    pub(super) deadline: Option<Timestamp>,
+    /// When, on the steady clock.
+    at: SignedDuration,
+}
+
 impl Agent {
     pub(super) fn take_instance(&mut self, instance: InstanceId) {
         if self.instance.as_ref() != Some(&instance) {
@@ -123,18 +138,30 @@ impl Agent {
         }
     }
 
-    pub(super) fn take_directives(&mut self, directives: Vec<Directive>) {
+    pub(super) fn take_directives(&mut self, directives: Vec<Directive>, now: Moment) {
         self.directives.clear();
-        self.add_directives(directives);
+        self.add_directives(directives, now);
     }
 
-    pub(super) fn add_directives(&mut self, directives: Vec<Directive>) {
-        for directive in directives {
-            let told = Some(directive.deadline);
-            if self.directives.insert(directive.disruption, directive.deadline) != told {
+    pub(super) fn add_directives(&mut self, directives: Vec<Directive>, now: Moment) {
+        for Directive { disruption, deadline } in directives {
+            let known = self.directives.get(&disruption);
+            if known.is_none() && self.directives.len() >= MOST_DIRECTIVES {
+                continue;
+            }
+            if known.is_none_or(|told| told.deadline != deadline) {
                 // News: the Node is to be read at once, whatever the pace was.
                 self.read_node.reset();
             }
+            self.directives.insert(disruption, Told { deadline, at: now.steady });
         }
+    }
+
+    /// Drops what no leader has repeated for long. A disruption that the Node bears needs no leader's
+    /// word: it ends with the Node's marks.
+    pub(super) fn forget_directives(&mut self, now: Moment) {
+        let borne = self.verified.as_ref();
+        self.directives
+            .retain(|id, told| Some(id) == borne || !now.is_past(told.at, DIRECTIVE_HOLDS));
     }
 }

@@ -351,6 +351,48 @@ fn a_node_that_is_interrupted_and_disrupted_keeps_to_what_ends_first() {
 }
 
 #[test]
+fn a_directive_that_no_leader_repeats_expires() {
+    let told = || vec![Directive { disruption: "d-1".into(), deadline: None }];
+    let answered = || ReportAnswer { directives: told(), ..ReportAnswer::default() };
+    let mut agent = settled();
+    agent.step(Input::Answered(1, answered()), at(0));
+    agent.step(Input::Answered(2, answered()), at(60_000));
+    agent.step(Input::Tick, at(149_000));
+    assert!(agent.is_busy(), "repeated 89 s ago");
+    agent.step(Input::Tick, at(150_000));
+    assert!(!agent.is_busy());
+    // The marks that come later are those of nothing that was told.
+    let marks = json!({
+        "metadata": {"annotations": {labels::DISRUPTION: "d-1"}},
+        "spec": {"taints": [{"key": labels::DISRUPTED_TAINT, "effect": "NoSchedule"}]},
+    });
+    assert!(calls(&agent.step(applied(Kind::Node, node(marks.clone())), at(151_000))).is_empty());
+
+    // What the Node is seen to bear holds until it bears it no more.
+    let (key, _) = calls(&agent.step(Input::Answered(3, answered()), at(160_000))).remove(0);
+    let effects = agent.step(Input::Outcome(key, Ok(node(marks))), at(160_100));
+    assert!(matches!(calls(&effects)[0].1, KubernetesCall::Evict { .. }));
+    let later = agent.step(Input::Tick, at(600_000));
+    assert!(!later.contains(&Effect::Tell(Fact::DrainStopped)));
+    let effects = agent.step(applied(Kind::Node, node(json!({}))), at(601_000));
+    assert!(effects.contains(&Effect::Tell(Fact::DrainStopped)));
+    assert!(calls(&agent.step(Input::Tick, at(603_000))).is_empty(), "nothing is looked for");
+}
+
+#[test]
+fn directives_without_end_are_not_kept() {
+    let mut agent = settled();
+    for answer in 0..1_000 {
+        let name = |of: u64| format!("d-{answer}-{of}").as_str().into();
+        let directives =
+            (0..50).map(|of| Directive { disruption: name(of), deadline: None }).collect();
+        let answer = ReportAnswer { directives, ..ReportAnswer::default() };
+        agent.step(Input::Answered(1, answer), at(0));
+    }
+    assert!(agent.directives.len() <= 16, "{} directives", agent.directives.len());
+}
+
+#[test]
 fn reports_repeat_until_notices_are_committed() {
     let mut agent = settled();
     let first = reports(&agent.step(spot("terminate", 110_000), at(0)))[0].sequence;
