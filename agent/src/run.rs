@@ -1,5 +1,6 @@
 //! The loop: inputs in, effects out.
 
+mod tell;
 #[cfg(test)]
 mod tests;
 
@@ -8,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use drover_agent_core::usage::PodNames;
-use drover_agent_core::{Agent, CallKey, Effect, Fact, Identity, Input, Moment, Saved};
+use drover_agent_core::{Agent, CallKey, Effect, Identity, Input, Moment, Saved};
 use drover_common::call::{Kind, KubernetesCall, KubernetesFailure, KubernetesFailureKind};
 use drover_common::cluster::ClusterEvent;
 use drover_common::id::InstanceId;
@@ -35,9 +36,9 @@ const BUSY_TICK: Duration = Duration::from_millis(200);
 const IDLE_TICK: Duration = Duration::from_secs(1);
 /// A patch or read of the own Node that takes longer is made again.
 const NODE_TIMEOUT: Duration = Duration::from_secs(3);
-/// An eviction can hang for 10 s within the API server while it updates a budget.
 /// Between two tries of a disk that refuses.
 const SAVE_PAUSE: Duration = Duration::from_secs(1);
+/// An eviction can hang for 10 s within the API server while it updates a budget.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(11);
 
 /// Why an agent could not start. Once started it only ends when it's asked to.
@@ -122,8 +123,8 @@ pub(crate) async fn run_with(
         clock: Clock::new(Reading::now()),
         disk,
         unsaved: None,
-        clients,
         save_at: None,
+        clients,
         inputs,
         report,
         instance,
@@ -179,9 +180,9 @@ struct Shell {
     disk: StateDir,
     /// What could not be written yet.
     unsaved: Option<Saved>,
-    clients: watch::Receiver<Option<Client>>,
     /// When the disk is tried again, if it refused.
     save_at: Option<Instant>,
+    clients: watch::Receiver<Option<Client>>,
     inputs: mpsc::Sender<Input>,
     report: watch::Sender<Option<Arc<Report>>>,
     instance: watch::Sender<Option<InstanceId>>,
@@ -265,7 +266,7 @@ impl Shell {
                 Effect::PowerOff(attempt) => self.power_off(attempt),
                 // Where the agent itself is being stopped the loop sees that nothing is left to stay for.
                 Effect::AllowShutdown => self.power.allow_shutdown(),
-                Effect::Tell(fact) => tell(&fact),
+                Effect::Tell(fact) => tell::tell(&fact),
             }
         }
         self.save().await;
@@ -290,9 +291,12 @@ impl Shell {
         });
     }
 
-    /// Writes what is not on disk yet; a disk that refuses is tried again at the next input.
+    /// Writes what is not on disk yet. A disk that refuses is tried again after a while.
     async fn save(&mut self) {
         let Some(saved) = &self.unsaved else { return };
+        if self.save_at.is_some_and(|at| Instant::now() < at) {
+            return;
+        }
         match self.disk.save(saved).await {
             Ok(()) => {
                 self.unsaved = None;
@@ -304,9 +308,6 @@ impl Shell {
                 }
                 self.save_at = Some(Instant::now() + SAVE_PAUSE);
             }
-        if self.save_at.is_some_and(|at| Instant::now() < at) {
-            return;
-        }
         }
     }
 
@@ -329,50 +330,5 @@ impl Shell {
             // Nobody listens only when the agent stops.
             let _stopping = inputs.send(Input::Outcome(key, outcome)).await;
         });
-    }
-}
-
-fn tell(fact: &Fact) {
-    match fact {
-        Fact::NoticeInForce(notice) => tracing::warn!(
-            kind = ?notice.kind,
-            instance = %notice.instance,
-            deadline = ?notice.deadline.map(|deadline| deadline.to_string()),
-            "Notice is in force."
-        ),
-        Fact::NoticesGone => tracing::info!("No notice is in force any more."),
-        Fact::UnreadableNotice { path, reason } => {
-            tracing::warn!(path = path.path(), %reason, "Notice is unreadable.");
-        }
-        Fact::ForeignNode { provider_id } => tracing::error!(
-            %provider_id,
-            "Node belongs to another instance; nothing is done to it."
-        ),
-        Fact::Cordoned { after } => {
-            tracing::info!(milliseconds = %after.as_millis(), "Node was cordoned.");
-        }
-        Fact::Uncordoned => tracing::info!("Own cordon was taken back."),
-        Fact::PatchFailed(failure) => {
-            tracing::warn!(%failure, "Patch of the own Node failed; retrying.");
-        }
-        Fact::DrainBegan(purpose) => tracing::info!(%purpose, "Drain began."),
-        Fact::DrainChanged(report) => tracing::info!(
-            phase = ?report.phase,
-            evicted = report.evicted,
-            clipped = report.clipped,
-            forced = report.forced,
-            remaining = report.remaining.len(),
-            "Drain goes on."
-        ),
-        Fact::CutOff { can_power_off: true } => tracing::error!(
-            "API server is out of reach and only the pods' grace is left; powering off."
-        ),
-        Fact::CutOff { can_power_off: false } => tracing::error!(
-            "API server is out of reach and only the pods' grace is left; the machine can't be powered off from here, so its pods end with it."
-        ),
-        Fact::PowerOffFailed(reason) => {
-            tracing::error!(%reason, "Machine can't be powered off; retrying.");
-        }
-        Fact::DrainStopped => tracing::info!("Drain was stopped because its reason went."),
     }
 }

@@ -2,6 +2,8 @@
 
 mod cut_off;
 mod decide;
+mod left;
+mod own_node;
 #[cfg(test)]
 mod property;
 mod report;
@@ -28,6 +30,7 @@ use crate::moment::Moment;
 use crate::notice::{Answer, NoticePath, Notices};
 use crate::retry::Retry;
 use crate::usage::PodNames;
+use left::LeftTold;
 use take::Told;
 use usage_told::UsageTold;
 
@@ -87,7 +90,7 @@ pub enum CallKey {
     Cordon(u32),
     /// The patch that takes the cordon back.
     Undo(u32),
-    /// A fresh read of the own Node for a directive.
+    /// A fresh read of the own Node.
     ReadNode(u32),
     /// A call of the drain engine.
     Drain(DrainKey),
@@ -129,6 +132,10 @@ pub enum Fact {
         /// Its providerID.
         provider_id: String,
     },
+    /// There is no Node of the agent's name (yet).
+    NoNode(NodeName),
+    /// More pods than these are said to be on the node; the others are ignored.
+    TooManyPods(usize),
     /// The cordon stands.
     Cordoned {
         /// Since the notice was read.
@@ -142,6 +149,13 @@ pub enum Fact {
     DrainBegan(String),
     /// A drain stands at this point.
     DrainChanged(DrainReport),
+    /// Pods that have not gone yet.
+    PodsLeft {
+        /// Each as `namespace/name`, and why.
+        pods: Vec<(String, String)>,
+        /// How many more there are.
+        unnamed: usize,
+    },
     /// A drain ended because its reason went.
     DrainStopped,
     /// The API server can't be reached and only the pods' grace is left.
@@ -163,7 +177,11 @@ pub struct Agent {
     unreadable: BTreeMap<NoticePath, String>,
     node: Option<Node>,
     node_fresh: bool,
+    /// Whether it was among what was listed last.
+    node_listed: bool,
     told_foreign: bool,
+    told_missing: bool,
+    told_too_many: bool,
     told_cordoned: bool,
     pods: BTreeMap<ObjectKey, Pod>,
     pods_complete: bool,
@@ -177,6 +195,7 @@ pub struct Agent {
     undo: Retry,
     read_node: Retry,
     drain: Option<DrainState>,
+    left_told: Option<LeftTold>,
     drain_outcomes: Vec<(DrainKey, Result<(), KubernetesFailure>)>,
     usage: Option<UsageDigest>,
     usage_told: UsageTold,
@@ -216,7 +235,10 @@ impl Agent {
             unreadable: BTreeMap::new(),
             node: None,
             node_fresh: false,
+            node_listed: false,
             told_foreign: false,
+            told_missing: false,
+            told_too_many: false,
             told_cordoned: false,
             pods: BTreeMap::new(),
             pods_complete: false,
@@ -227,6 +249,7 @@ impl Agent {
             undo: Retry::default(),
             read_node: Retry::default(),
             drain: None,
+            left_told: None,
             drain_outcomes: Vec::new(),
             usage: None,
             usage_told: UsageTold::default(),

@@ -50,8 +50,8 @@ pub(crate) fn is_cordoned_for(node: &Node, notice: &Notice) -> bool {
         && node.metadata.labels.contains_key(labels::EXCLUDE_FROM_LOAD_BALANCERS)
 }
 
-/// One patch that cordons, takes the node out of load balancers, and says why. It's not
-/// conditional: what it sets must hold, whatever else changed on the Node.
+/// One patch that cordons, takes the node out of load balancers, and says why. It's conditional on
+/// nothing but that it is the same Node: what it sets must hold, whatever else changed on it.
 pub(crate) fn cordon(name: &NodeName, known: Option<&Node>, notice: &Notice) -> KubernetesCall {
     let was_unschedulable = known.map(|node| match own_mark(node) {
         Some(mark) => mark.was_unschedulable.unwrap_or(true),
@@ -65,6 +65,10 @@ pub(crate) fn cordon(name: &NodeName, known: Option<&Node>, notice: &Notice) -> 
         was_unschedulable,
     };
     let mut metadata = json!({"annotations": {labels::CORDONED: json!(mark).to_string()}});
+    // Another Node may have got the name since this one was seen.
+    if let Some(uid) = known.map(|node| &node.metadata.uid).filter(|uid| !uid.is_empty()) {
+        metadata["uid"] = json!(uid);
+    }
     let labelled = known
         .is_some_and(|node| node.metadata.labels.contains_key(labels::EXCLUDE_FROM_LOAD_BALANCERS));
     // The label's presence is what counts; one that someone else set stays theirs.

@@ -130,6 +130,12 @@ fn agent(saved: Option<Saved>) -> Agent {
     Agent::new(identity, saved, SignedDuration::from_secs(10))
 }
 
+/// Without its Node an agent does nothing.
+fn own_node() -> ClusterObject {
+    let node = serde_json::json!({"metadata": {"name": "n"}});
+    ClusterObject::from_json(Kind::Node, node).unwrap()
+}
+
 /// Whether a body says, in JSON that anybody reads, that a spot loss is coming.
 fn announces_loss(body: &str) -> bool {
     let Ok(body) = serde_json::from_str::<serde_json::Value>(body) else { return false };
@@ -154,6 +160,7 @@ proptest! {
         // The same body at every path of a whole agent: it cordons for what is there, and nothing else.
         let mut agent = agent(None);
         agent.step(Input::Instance("i-1".into()), at(0));
+        agent.step(Input::Cluster(ClusterEvent::Applied(own_node())), at(0));
         for (second, path) in NoticePath::ALL.into_iter().enumerate() {
             let effects = agent.step(
                 Input::Notice(path, Answer::Body(body.clone())),
@@ -252,6 +259,7 @@ proptest! {
             let Ok(object) = ClusterObject::from_json(kind, value) else { continue };
             let mut agent = agent(None);
             agent.step(Input::Instance("i-1".into()), at(0));
+            agent.step(Input::Cluster(ClusterEvent::Applied(own_node())), at(0));
             let body = format!("{{\"action\":\"terminate\",\"time\":\"{}\"}}", at(120));
             agent.step(Input::Notice(NoticePath::SpotAction, Answer::Body(body)), at(0));
             agent.step(Input::Cluster(ClusterEvent::Applied(object)), at(1));

@@ -27,6 +27,7 @@ impl Agent {
         self.decide_cordon(now);
         self.decide_directive(now);
         self.decide_drain(now.wall);
+        self.tell_left(now);
         self.decide_shutdown(now.wall);
         self.decide_power_off(now);
         self.decide_report(now);
@@ -97,22 +98,6 @@ impl Agent {
         }
     }
 
-    pub(super) fn owns_node(&mut self) -> bool {
-        let foreign = self
-            .node
-            .as_ref()
-            .filter(|node| !node::is_of(node, self.instance.as_ref()))
-            .map(|node| node.spec.provider_id.clone());
-        let Some(provider_id) = foreign else {
-            self.told_foreign = false;
-            return true;
-        };
-        if !std::mem::replace(&mut self.told_foreign, true) {
-            self.tell(Fact::ForeignNode { provider_id });
-        }
-        false
-    }
-
     fn decide_cordon(&mut self, now: Moment) {
         if !self.owns_node() {
             return;
@@ -127,7 +112,9 @@ impl Agent {
                     }
                     return;
                 }
-                if let Some(attempt) = self.cordon.start(now) {
+                if self.has_seen_node(now)
+                    && let Some(attempt) = self.cordon.start(now)
+                {
                     let call = node::cordon(&self.identity.node, self.node.as_ref(), &notice);
                     self.effects.push(Effect::Call(CallKey::Cordon(attempt), call));
                 }
@@ -178,7 +165,9 @@ impl Agent {
         }
         let borne = self.node.as_ref().zip(self.verified.clone());
         let disruption = borne.map(|(node, id)| node::purpose_of(node, id));
-        match (self.interruption(now), disruption) {
+        // The pods of a Node that was never seen may be another instance's.
+        let seen = self.node.is_some() || self.drain.is_some();
+        match (self.interruption(now).filter(|_| seen), disruption) {
             (Some(interruption), Some(disruption)) => Some(interruption.and(disruption)),
             (interruption, disruption) => interruption.or(disruption),
         }
@@ -245,6 +234,10 @@ impl Agent {
             }
             (CallKey::Cordon(attempt), Err(failure)) => {
                 self.cordon.fail(attempt, now);
+                if failure.kind == KubernetesFailureKind::Conflict {
+                    // Another Node has the name by now.
+                    self.node = None;
+                }
                 self.tell(Fact::PatchFailed(failure));
             }
             (CallKey::Undo(attempt), Ok(object)) => {

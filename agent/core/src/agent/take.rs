@@ -11,6 +11,8 @@ use crate::moment::Moment;
 use crate::node;
 use crate::notice::{Answer, NoticePath, Notices, PROBLEM_HOLDS, after};
 
+/// No node has so many pods; an API server that tells more is broken.
+const MOST_PODS: usize = 2_000;
 /// A node has one disruption at a time; a leader that names more than this is broken.
 const MOST_DIRECTIVES: usize = 16;
 /// A directive counts for so long. Leaders name it in each answer to a report or a poll, which is
@@ -106,14 +108,19 @@ impl Agent {
         match event {
             ClusterEvent::Applied(ClusterObject::Node(node)) => self.take_node(*node),
             ClusterEvent::Deleted(Kind::Node, _) => self.node = None,
-            ClusterEvent::Synced(Kind::Node) => self.node_fresh = true,
+            ClusterEvent::Restarted(Kind::Node) => self.node_listed = false,
+            ClusterEvent::Synced(Kind::Node) => self.take_node_list(),
             ClusterEvent::Stale(Kind::Node) => self.node_fresh = false,
             ClusterEvent::Applied(ClusterObject::Pod(pod)) => {
                 let key = ObjectKey::from(&pod.metadata);
                 if let Some(unlisted) = &mut self.unlisted {
                     unlisted.remove(&key);
                 }
-                self.pods.insert(key, *pod);
+                if self.pods.len() < MOST_PODS || self.pods.contains_key(&key) {
+                    self.pods.insert(key, *pod);
+                } else if !std::mem::replace(&mut self.told_too_many, true) {
+                    self.tell(Fact::TooManyPods(MOST_PODS));
+                }
             }
             ClusterEvent::Deleted(Kind::Pod, key) => {
                 self.pods.remove(&key);
@@ -135,6 +142,20 @@ impl Agent {
     pub(super) fn take_node(&mut self, node: Node) {
         if node.metadata.name == self.identity.node.as_str() {
             self.node = Some(node);
+            self.node_listed = true;
+            self.told_missing = false;
+        }
+    }
+
+    /// A list of Nodes is complete.
+    fn take_node_list(&mut self) {
+        self.node_fresh = true;
+        if self.node_listed {
+            return;
+        }
+        self.node = None;
+        if !std::mem::replace(&mut self.told_missing, true) {
+            self.tell(Fact::NoNode(self.identity.node.clone()));
         }
     }
 

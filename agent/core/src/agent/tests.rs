@@ -1,4 +1,5 @@
 mod clock;
+mod own_node;
 mod signals;
 
 use drover_common::call::{Kind, KubernetesFailureKind, Target};
@@ -224,10 +225,11 @@ fn a_mark_of_an_earlier_boot_is_undone_and_a_saved_notice_of_this_boot_is_kept()
     };
     let saved = Saved { instance: Some("i-1".into()), boot: "b".into(), notices: vec![notice] };
     let mut kept = self::agent(Some(saved.clone()));
-    let effects = kept.step(Input::Tick, at(1_000));
+    let effects = kept.step(applied(Kind::Node, node(json!({}))), at(1_000));
     assert!(cordon_patch(&effects).is_some(), "also while IMDS is silent");
     let mut copied = self::agent(Some(Saved { boot: "other".into(), ..saved }));
-    assert!(cordon_patch(&copied.step(Input::Tick, at(1_000))).is_none());
+    let effects = copied.step(applied(Kind::Node, node(json!({}))), at(1_000));
+    assert!(cordon_patch(&effects).is_none());
 }
 
 #[test]

@@ -1,0 +1,37 @@
+//! Whether the Node of the agent's name is its own.
+
+use drover_common::call::{Kind, KubernetesCall, Target};
+
+use super::{Agent, CallKey, Effect, Fact};
+use crate::moment::Moment;
+use crate::node;
+
+impl Agent {
+    pub(super) fn owns_node(&mut self) -> bool {
+        let foreign = self
+            .node
+            .as_ref()
+            .filter(|node| !node::is_of(node, self.instance.as_ref()))
+            .map(|node| node.spec.provider_id.clone());
+        let Some(provider_id) = foreign else {
+            self.told_foreign = false;
+            return true;
+        };
+        if !std::mem::replace(&mut self.told_foreign, true) {
+            self.tell(Fact::ForeignNode { provider_id });
+        }
+        false
+    }
+
+    /// Whether the Node was seen. If not, it's read: by now its name may be another instance's.
+    pub(super) fn has_seen_node(&mut self, now: Moment) -> bool {
+        if self.node.is_none()
+            && let Some(attempt) = self.read_node.start(now)
+        {
+            let target = Target::cluster(Kind::Node, self.identity.node.as_str());
+            self.effects
+                .push(Effect::Call(CallKey::ReadNode(attempt), KubernetesCall::Get { target }));
+        }
+        self.node.is_some()
+    }
+}

@@ -1,0 +1,135 @@
+//! Nodes that bear the agent's name, and are or are not its own.
+
+use super::*;
+
+fn foreign() -> Value {
+    node(json!({"metadata": {"uid": "u-2"}, "spec": {"providerID": "aws:///a/i-2"}}))
+}
+
+fn deleted(kind: Kind, name: &str) -> Input {
+    Input::Cluster(ClusterEvent::Deleted(kind, ObjectKey::new("", name)))
+}
+
+/// Knows itself and one pod, but not its Node.
+fn unseen() -> Agent {
+    let mut agent = agent(None);
+    agent.step(Input::Instance("i-1".into()), at(0));
+    agent.step(Input::Cluster(ClusterEvent::Restarted(Kind::Pod)), at(0));
+    agent.step(pod("web"), at(0));
+    agent.step(Input::Cluster(ClusterEvent::Synced(Kind::Pod)), at(0));
+    agent
+}
+
+#[test]
+fn a_node_that_was_not_seen_is_read_before_anything_is_done_to_it() {
+    let mut agent = unseen();
+    let effects = agent.step(spot("terminate", 110_000), at(0));
+    let (key, call) = match calls(&effects).as_slice() {
+        [only] => only.clone(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(call, KubernetesCall::Get { target: Target::cluster(Kind::Node, "n") });
+    let mut owner = agent.clone();
+    let effects = owner.step(Input::Outcome(key.clone(), Ok(node(json!({})))), at(20));
+    assert!(cordon_patch(&effects).is_some() && calls(&effects).len() == 2, "{effects:?}");
+
+    let effects = agent.step(Input::Outcome(key, Ok(foreign())), at(20));
+    assert!(calls(&effects).is_empty(), "{effects:?}");
+    let provider_id = "aws:///a/i-2".to_owned();
+    assert!(effects.contains(&Effect::Tell(Fact::ForeignNode { provider_id })));
+}
+
+#[test]
+fn a_read_that_fails_is_made_again() {
+    let mut agent = unseen();
+    let mut effects = agent.step(spot("terminate", 110_000), at(0));
+    let mut reads = 0;
+    for tick in 1..=100 {
+        let input = match calls(&effects).into_iter().next() {
+            Some((key, _)) => {
+                reads += 1;
+                Input::Outcome(key, Err(failure()))
+            }
+            None => Input::Tick,
+        };
+        effects = agent.step(input, at(tick * 200));
+    }
+    assert!((8..20).contains(&reads), "{reads} reads in 20 s");
+}
+
+#[test]
+fn a_node_made_anew_for_another_instance_is_left_alone() {
+    let mut agent = settled();
+    let (key, patch) = cordon_patch(&agent.step(spot("terminate", 110_000), at(0))).unwrap();
+    assert_eq!(patch["metadata"]["uid"], "u", "the patch holds for that Node alone");
+    agent.step(deleted(Kind::Node, "n"), at(100));
+    let effects = agent.step(applied(Kind::Node, foreign()), at(200));
+    assert!(effects.contains(&Effect::Tell(Fact::DrainStopped)), "{effects:?}");
+    let refused = KubernetesFailure { kind: KubernetesFailureKind::Conflict, ..failure() };
+    let mut later = agent.step(Input::Outcome(key, Err(refused)), at(300));
+    for second in 1..60 {
+        // It's read again, as what was patched was not what was seen.
+        for (key, call) in calls(&later) {
+            assert!(matches!(call, KubernetesCall::Get { .. }), "{call:?}");
+            later = agent.step(Input::Outcome(key, Ok(foreign())), at(second * 1_000));
+            assert!(calls(&later).is_empty(), "{later:?}");
+        }
+        later = agent.step(Input::Tick, at(second * 1_000 + 500));
+    }
+}
+
+#[test]
+fn a_node_made_anew_for_the_same_instance_is_cordoned_again() {
+    let mut agent = settled();
+    let (key, _) = cordon_patch(&agent.step(spot("terminate", 110_000), at(0))).unwrap();
+    let refused = KubernetesFailure { kind: KubernetesFailureKind::Conflict, ..failure() };
+    let effects = agent.step(Input::Outcome(key, Err(refused)), at(100));
+    let (key, _) =
+        calls(&effects).into_iter().find(|(key, _)| matches!(key, CallKey::ReadNode(_))).unwrap();
+    let anew = node(json!({"metadata": {"uid": "u-2"}}));
+    agent.step(Input::Outcome(key, Ok(anew)), at(150));
+    let (_, patch) = cordon_patch(&agent.step(Input::Tick, at(400))).unwrap();
+    assert_eq!(patch["metadata"]["uid"], "u-2");
+}
+
+#[test]
+fn a_list_without_the_node_says_that_there_is_none() {
+    let mut agent = settled();
+    agent.step(Input::Cluster(ClusterEvent::Stale(Kind::Node)), at(0));
+    agent.step(Input::Cluster(ClusterEvent::Restarted(Kind::Node)), at(0));
+    let effects = agent.step(Input::Cluster(ClusterEvent::Synced(Kind::Node)), at(0));
+    assert!(effects.contains(&Effect::Tell(Fact::NoNode("n".into()))), "{effects:?}");
+    let effects = agent.step(spot("terminate", 110_000), at(0));
+    assert!(cordon_patch(&effects).is_none(), "{effects:?}");
+}
+
+#[test]
+fn pods_without_end_are_not_kept() {
+    let mut agent = settled();
+    let mut told = 0;
+    for number in 0..3_000 {
+        let effects = agent.step(pod(&format!("p-{number}")), at(0));
+        let too_many = |effect: &&Effect| matches!(effect, Effect::Tell(Fact::TooManyPods(_)));
+        told += effects.iter().filter(too_many).count();
+    }
+    assert_eq!((agent.pods.len(), told), (2_000, 1));
+}
+
+#[test]
+fn pods_that_do_not_go_are_told_of_more_and_more_rarely() {
+    let mut agent = settled();
+    for number in 0..20 {
+        agent.step(pod(&format!("p-{number}")), at(0));
+    }
+    agent.step(Input::Notice(NoticePath::AutoScaling, Answer::Body("Terminated".into())), at(0));
+    let mut told = Vec::new();
+    for second in 1..=3_600 {
+        for effect in agent.step(Input::Tick, at(second * 1_000)) {
+            let Effect::Tell(Fact::PodsLeft { pods, unnamed }) = effect else { continue };
+            assert_eq!((pods.len(), unnamed), (10, 11));
+            assert!(pods[0].0.starts_with("d/") && !pods[0].1.is_empty(), "{pods:?}");
+            told.push(second);
+        }
+    }
+    assert_eq!(told, [10, 30, 70, 150, 310, 630, 1_230, 1_830, 2_430, 3_030]);
+}
