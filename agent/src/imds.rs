@@ -1,10 +1,13 @@
 //! The client of the instance metadata service, version 2.
 
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use drover_agent_core::Answer;
 use drover_agent_core::imds::LONGEST_BODY;
 use reqwest::{Client, Response, StatusCode};
+
+use crate::body::{self, BodyError, innermost};
 
 #[cfg(test)]
 mod tests;
@@ -37,24 +40,15 @@ pub(crate) enum ImdsError {
     },
 }
 
-/// reqwest keeps the useful part of an error in the last of its sources.
-pub(crate) fn innermost(error: &reqwest::Error) -> String {
-    let mut source: &dyn std::error::Error = error;
-    while let Some(inner) = source.source() {
-        source = inner;
-    }
-    source.to_string()
-}
-
-/// One keep-alive connection and one token.
+/// One keep-alive connection, more while reads overlap, and one token.
 #[derive(Debug)]
 pub(crate) struct Imds {
     client: Client,
     base: String,
-    token: Option<Token>,
+    token: Mutex<Option<Token>>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Token {
     value: String,
     refresh_at: Instant,
@@ -72,19 +66,15 @@ impl Imds {
             .connect_timeout(CONNECT_TIMEOUT)
             .redirect(reqwest::redirect::Policy::none())
             .build()?;
-        Ok(Self { client, base: base.to_owned(), token: None })
+        Ok(Self { client, base: base.to_owned(), token: Mutex::default() })
     }
 
     /// Reads a path below `/latest/meta-data/`; each request may take `timeout`.
-    pub(crate) async fn read(
-        &mut self,
-        path: &str,
-        timeout: Duration,
-    ) -> Result<Answer, ImdsError> {
+    pub(crate) async fn read(&self, path: &str, timeout: Duration) -> Result<Answer, ImdsError> {
         let mut response = self.request(path, timeout).await?;
         if response.status() == StatusCode::UNAUTHORIZED {
             // Expired early, or the service forgot it.
-            self.token = None;
+            self.keep(None);
             response = self.request(path, timeout).await?;
         }
         match response.status() {
@@ -96,55 +86,60 @@ impl Imds {
             }
             status => {
                 if status == StatusCode::UNAUTHORIZED {
-                    self.token = None;
+                    self.keep(None);
                 }
                 Err(ImdsError::Status { path: path.to_owned(), status })
             }
         }
     }
 
-    async fn request(&mut self, path: &str, timeout: Duration) -> Result<Response, ImdsError> {
-        let token = self.token(timeout).await?.to_owned();
+    async fn request(&self, path: &str, timeout: Duration) -> Result<Response, ImdsError> {
+        let token = self.token(timeout).await?;
         let url = format!("{}/latest/meta-data/{path}", self.base);
         let request = self.client.get(url).timeout(timeout);
         Ok(request.header("X-aws-ec2-metadata-token", token).send().await?)
     }
 
-    async fn token(&mut self, timeout: Duration) -> Result<&str, ImdsError> {
+    fn keep(&self, token: Option<Token>) {
+        *self.token.lock().unwrap_or_else(PoisonError::into_inner) = token;
+    }
+
+    /// The token. Reads that overlap may each get one, all of which count: none waits for another's.
+    async fn token(&self, timeout: Duration) -> Result<String, ImdsError> {
         const PATH: &str = "/latest/api/token";
         const TTL: &str = "X-aws-ec2-metadata-token-ttl-seconds";
         let now = Instant::now();
-        if self.token.as_ref().is_none_or(|token| now >= token.refresh_at) {
-            let request = self.client.put(format!("{}{PATH}", self.base)).timeout(timeout);
-            let response = request.header(TTL, TOKEN_SECONDS).send().await?;
-            let status = response.status();
-            if !status.is_success() {
-                return Err(ImdsError::Status { path: PATH.to_owned(), status });
-            }
-            let granted =
-                response.headers().get(TTL).and_then(|ttl| ttl.to_str().ok()?.parse().ok());
-            // Early, so that a token never runs out while IMDS has a bad minute.
-            let life = Duration::from_secs(granted.unwrap_or(TOKEN_SECONDS).min(TOKEN_SECONDS)) / 2;
-            let value = text(PATH, response).await?.trim().to_owned();
-            let is_token = !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_graphic());
-            if !is_token {
-                let reason = "no token in the answer";
-                return Err(ImdsError::Body { path: PATH.to_owned(), reason });
-            }
-            self.token = Some(Token { value, refresh_at: now + life });
+        let kept = self.token.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some(token) = kept.filter(|token| now < token.refresh_at) {
+            return Ok(token.value);
         }
-        Ok(self.token.as_ref().map_or("", |token| token.value.as_str()))
+        let request = self.client.put(format!("{}{PATH}", self.base)).timeout(timeout);
+        let response = request.header(TTL, TOKEN_SECONDS).send().await?;
+        let status = response.status();
+        if !status.is_success() {
+            return Err(ImdsError::Status { path: PATH.to_owned(), status });
+        }
+        let granted = response.headers().get(TTL).and_then(|ttl| ttl.to_str().ok()?.parse().ok());
+        // Early, so that a token never runs out while IMDS has a bad minute.
+        let life = Duration::from_secs(granted.unwrap_or(TOKEN_SECONDS).min(TOKEN_SECONDS)) / 2;
+        let value = text(PATH, response).await?.trim().to_owned();
+        let is_token = !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_graphic());
+        if !is_token {
+            let reason = "no token in the answer";
+            return Err(ImdsError::Body { path: PATH.to_owned(), reason });
+        }
+        self.keep(Some(Token { value: value.clone(), refresh_at: now + life }));
+        Ok(value)
     }
 }
 
 /// The body, up to a length that no honest answer reaches.
-async fn text(path: &str, mut response: Response) -> Result<String, ImdsError> {
-    let mut bytes = Vec::new();
-    while let Some(chunk) = response.chunk().await? {
-        if bytes.len().saturating_add(chunk.len()) > LONGEST_BODY {
-            return Err(ImdsError::Body { path: path.to_owned(), reason: "the body has no end" });
+async fn text(path: &str, response: Response) -> Result<String, ImdsError> {
+    match body::read(response, LONGEST_BODY).await {
+        Ok(bytes) => Ok(String::from_utf8_lossy(&bytes).into_owned()),
+        Err(BodyError::BrokeOff(error)) => Err(error.into()),
+        Err(BodyError::TooLong(_)) => {
+            Err(ImdsError::Body { path: path.to_owned(), reason: "the body has no end" })
         }
-        bytes.extend_from_slice(&chunk);
     }
-    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }

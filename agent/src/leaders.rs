@@ -1,5 +1,7 @@
 //! Talking to the leaders: any replica takes reports and directive polls.
 
+mod addresses;
+mod connecting;
 mod proof;
 #[cfg(test)]
 mod tests;
@@ -11,16 +13,16 @@ use std::time::Duration;
 use drover_agent_core::Input;
 use drover_common::id::{InstanceId, NodeName};
 use drover_common::protocol::{Directives, NonceAnswer, Report, ReportAnswer};
-use reqwest::{Certificate, Client, RequestBuilder, Response, StatusCode};
+use reqwest::{Client, RequestBuilder, Response, StatusCode};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
+use crate::body::{self, innermost};
 use crate::config::Config;
 use crate::disk::{part_of, random};
-use crate::imds::innermost;
+use connecting::Connecting;
 use proof::Proof;
 
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 const REPORT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longer than a leader holds a poll.
 const POLL_TIMEOUT: Duration = Duration::from_secs(32);
@@ -30,6 +32,13 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// the others would hear little else.
 const FIRST_CALM_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_CALM_PAUSE: Duration = Duration::from_secs(10);
+
+/// What a leader that changes its mind with each poll is given time for.
+const SHORTEST_POLL: Duration = Duration::from_millis(200);
+/// Answers have some hundred bytes. The agent has little memory, and a broken leader may have no end.
+const LONGEST_ANSWER: usize = 64 * 1024;
+/// The most of a refusal that is shown.
+const LONGEST_REFUSAL: usize = 200;
 
 /// Why the leaders can't be talked to at all.
 #[derive(Debug, thiserror::Error)]
@@ -50,10 +59,13 @@ pub enum LeadersError {
 /// The leaders, one of which is talked to until it fails.
 #[derive(Clone, Debug)]
 pub(crate) struct Leaders {
+    connecting: Connecting,
     client: Client,
     urls: Arc<[String]>,
     token: TokenSource,
     current: usize,
+    /// Of each name's addresses, which one is first.
+    turn: usize,
     failures: u32,
 }
 
@@ -76,31 +88,19 @@ impl Leaders {
         if config.leaders.is_empty() {
             return Ok(None);
         }
-        // HTTP/2 would make the binary half a MiB larger, to save one connection.
-        let mut builder = Client::builder()
-            .no_proxy()
-            .http1_only()
-            .pool_max_idle_per_host(2)
-            .connect_timeout(CONNECT_TIMEOUT)
-            .tcp_keepalive(Duration::from_secs(15));
-        if let Some(path) = &config.leaders_ca {
-            let failed = |reason: String| LeadersError::Certificates { path: path.clone(), reason };
-            let pem = tokio::fs::read(path).await.map_err(|error| failed(error.to_string()))?;
-            let certificates =
-                Certificate::from_pem_bundle(&pem).map_err(|error| failed(error.to_string()))?;
-            builder = builder.tls_certs_only(certificates);
-        } else if config.leaders.iter().all(|url| url.starts_with("http://")) {
-            builder = builder.tls_certs_only([]);
-        }
+        let connecting = Connecting::of(config).await?;
+        // Agents spread over the replicas.
+        let turn = usize::try_from(random() >> 32).unwrap_or(0);
         let count = u64::try_from(config.leaders.len()).unwrap_or(1);
         Ok(Some(Self {
-            client: builder.build()?,
+            client: connecting.client(turn)?,
+            connecting,
             urls: config.leaders.clone().into(),
             token: match &config.token_file {
                 Some(path) => TokenSource::File(path.clone()),
                 None => TokenSource::Proof(Arc::new(Proof::new(config.node.clone(), clients))),
             },
-            // Agents spread over the replicas.
+            turn,
             current: usize::try_from(random() % count).unwrap_or(0),
             failures: 0,
         }))
@@ -161,20 +161,43 @@ impl Leaders {
         Ok(answer)
     }
 
+    /// All leaders that are known: several may have one name.
+    fn count(&self) -> usize {
+        self.urls.len().saturating_mul(self.connecting.turns()).max(1)
+    }
+
+    /// Goes on to the next URL and, after the last, to the next address of each.
+    fn turn_to_next(&mut self) {
+        self.current = self.current.saturating_add(1);
+        if self.current < self.urls.len() {
+            return;
+        }
+        self.current = 0;
+        self.turn = self.turn.wrapping_add(1);
+        if self.connecting.turns() > 1 {
+            // The old one's connections lead to the old address. It does where there can't be a new one.
+            match self.connecting.client(self.turn) {
+                Ok(client) => self.client = client,
+                Err(error) => tracing::warn!(%error, "Client of the leaders can't be built anew."),
+            }
+        }
+    }
+
     /// Turns to the next leader; returns how long to pause before, which is not at all until all have failed,
     /// but for what can wait.
     fn fail_over(&mut self, what: &str, error: &str, can_wait: bool) -> Duration {
         self.failures = self.failures.saturating_add(1);
         let leader = self.url("");
-        self.current = (self.current.saturating_add(1)).checked_rem(self.urls.len()).unwrap_or(0);
-        let rounds = usize::try_from(self.failures).unwrap_or(usize::MAX) / self.urls.len().max(1);
+        self.turn_to_next();
+        let count = self.count();
+        let rounds = usize::try_from(self.failures).unwrap_or(usize::MAX) / count;
         if rounds == 0 {
             tracing::debug!(what, %leader, %error, "Leader failed; trying another.");
             if !can_wait {
                 return Duration::ZERO;
             }
         }
-        if rounds == 1 && self.failures as usize == self.urls.len() {
+        if rounds == 1 && self.failures as usize == count {
             tracing::warn!(what, %leader, %error, "No leader answers; the node is guarded alone.");
         }
         let factor = 1_u32 << rounds.min(6).saturating_sub(1);
@@ -187,7 +210,7 @@ impl Leaders {
     }
 
     fn succeed(&mut self, what: &str) {
-        if usize::try_from(self.failures).unwrap_or(usize::MAX) >= self.urls.len() {
+        if usize::try_from(self.failures).unwrap_or(usize::MAX) >= self.count() {
             tracing::info!(what, leader = %self.url(""), "A leader answers again.");
         }
         self.failures = 0;
@@ -262,10 +285,9 @@ impl Leaders {
                     if inputs.send(Input::Directives(answer.directives)).await.is_err() {
                         return;
                     }
-                    if same {
-                        // A leader that does not hold the poll is not asked more than once a second.
-                        tokio::time::sleep_until(began + Duration::from_secs(1)).await;
-                    }
+                    // A leader that does not hold the poll is not asked more than once a second.
+                    let shortest = if same { Duration::from_secs(1) } else { SHORTEST_POLL };
+                    tokio::time::sleep_until(began + shortest).await;
                 }
                 Err(error) => {
                     tokio::time::sleep(self.fail_over("directives", &error, true)).await;
@@ -284,10 +306,12 @@ async fn send(request: RequestBuilder) -> Result<Response, String> {
 /// An answer's JSON, or its failure in words.
 async fn answer<T: serde::de::DeserializeOwned>(response: Response) -> Result<T, String> {
     let status = response.status();
+    let body = body::read(response, LONGEST_ANSWER).await;
     if !status.is_success() {
-        let body = response.text().await.unwrap_or_default();
-        let words: String = body.chars().take(200).collect();
+        let body = body.unwrap_or_default();
+        let words: String = String::from_utf8_lossy(&body).chars().take(LONGEST_REFUSAL).collect();
         return Err(format!("status {status}: {words}"));
     }
-    response.json().await.map_err(|error| innermost(&error))
+    let body = body.map_err(|error| error.to_string())?;
+    serde_json::from_slice(&body).map_err(|error| error.to_string())
 }

@@ -3,6 +3,7 @@
 //!
 //! Nothing here is process-wide, so that any number of agents can run in one process.
 
+mod body;
 mod clock;
 mod config;
 mod disk;

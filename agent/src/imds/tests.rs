@@ -67,7 +67,7 @@ async fn imds(fake: &Fake) -> Imds {
 #[tokio::test]
 async fn one_token_serves_many_reads_and_a_lost_one_is_replaced() {
     let fake = Fake::default();
-    let mut imds = imds(&fake).await;
+    let imds = imds(&fake).await;
     for _ in 0..3 {
         let answer = imds.read("instance-id", TIMEOUT).await.unwrap();
         assert_eq!(answer, Answer::Body("i-0abc".into()));
@@ -82,7 +82,7 @@ async fn one_token_serves_many_reads_and_a_lost_one_is_replaced() {
 #[tokio::test]
 async fn faults_are_errors_and_the_next_read_works() {
     let fake = Fake::default();
-    let mut imds = imds(&fake).await;
+    let imds = imds(&fake).await;
     for fault in ["503", "hang", "endless"] {
         fake.state.lock().unwrap().next = Some(fault);
         assert!(imds.read("spot/instance-action", TIMEOUT).await.is_err(), "{fault}");
@@ -92,7 +92,7 @@ async fn faults_are_errors_and_the_next_read_works() {
             "{fault}"
         );
         fake.state.lock().unwrap().next = Some(fault);
-        imds.token = None;
+        imds.keep(None);
         assert!(imds.read("spot/instance-action", TIMEOUT).await.is_err(), "{fault} at the token");
         assert_eq!(
             imds.read("spot/instance-action", TIMEOUT).await.unwrap(),

@@ -1,9 +1,16 @@
+mod sockets;
+
+use super::addresses::Addresses;
 use super::*;
 
 fn leaders() -> Leaders {
     drover_kubernetes::install_crypto_provider();
+    let addresses = Addresses::of_system();
+    let connecting = Connecting { certificates: Some(Vec::new()), addresses };
     Leaders {
-        client: Client::new(),
+        client: connecting.client(0).unwrap(),
+        connecting,
+        turn: 0,
         urls: ["http://a", "http://b", "http://c"].map(str::to_owned).into(),
         token: TokenSource::File(PathBuf::new()),
         current: 0,
