@@ -1,8 +1,13 @@
 //! Asks IMDS, again and again, and never gives up.
 
+#[cfg(test)]
+mod tests;
+
 use std::time::Duration;
 
 use drover_agent_core::{Answer, Input, NoticePath, imds as bodies};
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
@@ -14,14 +19,16 @@ use crate::pulse::Pulse;
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// Link-local and answered by the hypervisor: what takes longer than this is lost.
 const TIMEOUT: Duration = Duration::from_millis(1_500);
-/// What is less urgent than the spot notice must not keep it waiting.
-const SHORT_TIMEOUT: Duration = Duration::from_millis(500);
+/// Questions follow each other on one connection as long as each is answered so soon. One that takes
+/// longer is left to itself, and the next goes out beside it.
+const PATIENCE: Duration = Duration::from_millis(50);
 /// Single failures are everyday life; so many in a row mean that notices are missed.
 const LASTING: u32 = 3;
 
 /// What is asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Question {
+    /// Before it's known no notice counts.
     Instance,
     Notice(NoticePath),
 }
@@ -37,8 +44,11 @@ impl Question {
     /// The pause after an answer, in intervals.
     fn pace(self) -> u32 {
         match self {
-            Question::Instance | Question::Notice(NoticePath::SpotAction) => 1,
-            Question::Notice(NoticePath::Rebalance | NoticePath::AutoScaling) => 4,
+            Question::Instance
+            | Question::Notice(
+                NoticePath::SpotAction | NoticePath::Rebalance | NoticePath::AutoScaling,
+            ) => 1,
+            // It's announced days ahead.
             Question::Notice(NoticePath::Maintenance) => 60,
         }
     }
@@ -56,11 +66,11 @@ struct Turn {
     failures: u32,
 }
 
-/// Polls the notice paths and sends what they say until the receiver is dropped. The spot notice is
-/// asked for each `interval`, what is less urgent less often. Each path backs off by itself, so that
-/// one that fails does not slow the others.
+/// Polls the notice paths and sends what they say until the receiver is dropped. Each is asked every
+/// `interval`, maintenance less often. Each path backs off by itself, and one that fails or hangs does
+/// not slow the others.
 pub(crate) async fn poll(
-    mut imds: Imds,
+    imds: Imds,
     interval: Duration,
     pulse: Pulse,
     inputs: mpsc::Sender<Input>,
@@ -70,33 +80,87 @@ pub(crate) async fn poll(
         .chain(NoticePath::ALL.into_iter().map(Question::Notice));
     let mut turns: Vec<Turn> =
         questions.map(|question| Turn { question, at: start, failures: 0 }).collect();
-    while let Some(turn) = turns.iter_mut().min_by_key(|turn| turn.at) {
-        tokio::time::sleep_until(turn.at).await;
-        let began = Instant::now();
-        let answered = ask(&mut imds, turn.question, &inputs).await;
-        pulse.polled();
-        match answered {
-            Ok(Heard::Done) => {
-                let question = turn.question;
-                turns.retain(|turn| turn.question != question);
-            }
-            Ok(Heard::Again) => {
-                if turn.failures >= LASTING && turn.question.is_urgent() {
-                    tracing::info!("Instance metadata service answers again.");
+    let mut asked = FuturesUnordered::new();
+    // The last question that went out has been given its time then.
+    let mut free_at = start;
+    loop {
+        let earliest = if asked.is_empty() { start } else { free_at };
+        let next = next_turn(&turns, Instant::now().max(earliest));
+        tokio::select! {
+            biased;
+            Some((turn, began, answered)) = asked.next() => {
+                pulse.polled();
+                match follow_up(turn, began, interval, answered) {
+                    Next::Turn(turn) => turns.push(turn),
+                    Next::Never => {}
+                    Next::End => return,
                 }
-                turn.failures = 0;
-                turn.at = began + interval.saturating_mul(turn.question.pace());
             }
-            Ok(Heard::Nobody) => return,
-            Err(error) => {
-                turn.failures = turn.failures.saturating_add(1);
-                if turn.failures == LASTING && turn.question.is_urgent() {
-                    tracing::warn!(%error, "Instance metadata service does not answer.");
-                } else if turn.failures == LASTING {
-                    tracing::debug!(%error, "A metadata path does not answer.");
-                }
-                turn.at = began + pause(interval, turn.failures);
+            index = wait_for(next, earliest) => {
+                let turn = turns.swap_remove(index);
+                let began = Instant::now();
+                free_at = began + PATIENCE;
+                let asking = ask(&imds, turn.question, &inputs);
+                asked.push(async move { (turn, began, asking.await) });
             }
+        }
+    }
+}
+
+/// The question to ask next, and when: of those that are due the most urgent.
+fn next_turn(turns: &[Turn], now: Instant) -> Option<(usize, Instant)> {
+    let due = |turn: &Turn| (turn.at.max(now), turn.question);
+    let next = turns.iter().enumerate().min_by_key(|(_, turn)| due(turn));
+    next.map(|(index, turn)| (index, turn.at))
+}
+
+async fn wait_for(next: Option<(usize, Instant)>, earliest: Instant) -> usize {
+    match next {
+        Some((index, at)) => {
+            tokio::time::sleep_until(at.max(earliest)).await;
+            index
+        }
+        None => std::future::pending().await,
+    }
+}
+
+/// What comes after an answer.
+enum Next {
+    Turn(Turn),
+    /// It need not be asked again.
+    Never,
+    /// The agent has ended.
+    End,
+}
+
+fn follow_up(
+    turn: Turn,
+    began: Instant,
+    interval: Duration,
+    answered: Result<Heard, ImdsError>,
+) -> Next {
+    let Turn { question, failures, .. } = turn;
+    match answered {
+        Ok(Heard::Done) => Next::Never,
+        Ok(Heard::Nobody) => Next::End,
+        Ok(Heard::Again) => {
+            if failures >= LASTING && question.is_urgent() {
+                tracing::info!("Instance metadata service answers again.");
+            }
+            Next::Turn(Turn {
+                question,
+                at: began + interval.saturating_mul(question.pace()),
+                failures: 0,
+            })
+        }
+        Err(error) => {
+            let failures = failures.saturating_add(1);
+            if failures == LASTING && question.is_urgent() {
+                tracing::warn!(%error, "Instance metadata service does not answer.");
+            } else if failures == LASTING {
+                tracing::debug!(%error, "A metadata path does not answer.");
+            }
+            Next::Turn(Turn { question, at: began + pause(interval, failures), failures })
         }
     }
 }
@@ -110,12 +174,11 @@ enum Heard {
 }
 
 async fn ask(
-    imds: &mut Imds,
+    imds: &Imds,
     question: Question,
     inputs: &mpsc::Sender<Input>,
 ) -> Result<Heard, ImdsError> {
-    let timeout = if question.is_urgent() { TIMEOUT } else { SHORT_TIMEOUT };
-    let answer = imds.read(question.path(), timeout).await?;
+    let answer = imds.read(question.path(), TIMEOUT).await?;
     let (input, heard) = match (question, answer) {
         (Question::Notice(path), answer) => (Input::Notice(path, answer), Heard::Again),
         (Question::Instance, Answer::Absent) => return Ok(Heard::Again),
