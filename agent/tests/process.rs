@@ -1,0 +1,274 @@
+//! The real binary, as a process, in a scripted world.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::fs::{File, Permissions};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Request, State as Extracted};
+use axum::response::{IntoResponse, Response};
+use jiff::{SignedDuration, Timestamp};
+use serde_json::{Value, json};
+
+/// Whoever may write nothing.
+const NOBODY: u32 = 65_534;
+
+#[derive(Default)]
+struct State {
+    notice: Option<String>,
+    cordons: u32,
+    evicted: u32,
+    /// What the API server and leaders send without end, if they do.
+    endless: Option<&'static str>,
+    /// How many answers without end were begun.
+    begun: u32,
+}
+
+#[derive(Clone)]
+struct World {
+    state: Arc<Mutex<State>>,
+    url: String,
+    folder: Arc<tempfile::TempDir>,
+}
+
+impl World {
+    async fn new() -> Self {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let folder = tempfile::tempdir().unwrap();
+        open_to_all(folder.path());
+        let world = Self { state: Arc::default(), url, folder: Arc::new(folder) };
+        let router = Router::new().fallback(serve).with_state(world.clone());
+        tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+        world
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn announce(&self, seconds: i64) {
+        let time = Timestamp::now().checked_add(SignedDuration::from_secs(seconds)).unwrap();
+        let notice = json!({"action": "terminate", "time": time.to_string()});
+        self.state.lock().unwrap().notice = Some(notice.to_string());
+    }
+
+    async fn until(&self, what: &str, holds: impl Fn(&State) -> bool) {
+        let began = Instant::now();
+        while !holds(&self.state.lock().unwrap()) {
+            assert!(began.elapsed() < Duration::from_secs(30), "never: {what}; {}", self.log());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    fn log(&self) -> String {
+        std::fs::read_to_string(self.path("log")).unwrap_or_default()
+    }
+
+    /// Starts an agent with three variables, and `more`, as somebody who may write nothing.
+    fn start(&self, more: &[(&str, &str)]) -> Process {
+        let kubeconfig = json!({
+            "apiVersion": "v1", "kind": "Config", "current-context": "c",
+            "clusters": [{"name": "c", "cluster": {"server": self.url}}],
+            "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
+            "users": [{"name": "u", "user": {}}],
+        });
+        std::fs::write(self.path("kubeconfig"), kubeconfig.to_string()).unwrap();
+        // Nobody may not reach it where it was built.
+        let binary = self.path("drover-agent");
+        std::fs::copy(env!("CARGO_BIN_EXE_drover-agent"), &binary).unwrap();
+        open_to_all(&binary);
+        let mut command = Command::new(binary);
+        command
+            .env_clear()
+            .env("NODE_NAME", "n")
+            .env("KUBECONFIG", self.path("kubeconfig"))
+            .env("AWS_EC2_METADATA_SERVICE_ENDPOINT", format!("{}/imds", self.url))
+            .envs(more.iter().copied())
+            .current_dir("/")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(File::create(self.path("log")).unwrap());
+        if std::fs::metadata("/proc/self").unwrap().uid() == 0 {
+            command.gid(NOBODY).uid(NOBODY);
+        }
+        Process(command.spawn().unwrap())
+    }
+}
+
+fn open_to_all(path: &Path) {
+    std::fs::set_permissions(path, Permissions::from_mode(0o755)).unwrap();
+}
+
+/// Killed when dropped.
+struct Process(Child);
+
+impl Process {
+    fn is_alive(&mut self) -> bool {
+        self.0.try_wait().unwrap().is_none()
+    }
+
+    /// The most memory that it has had resident, KiB.
+    fn peak(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.0.id())).unwrap();
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        peak.trim().trim_end_matches("kB").trim().parse().unwrap()
+    }
+
+    async fn stop(mut self) {
+        let id = self.0.id().to_string();
+        assert!(Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
+        let began = Instant::now();
+        while self.is_alive() {
+            assert!(began.elapsed() < Duration::from_secs(10), "does not stop");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        assert!(self.0.wait().unwrap().success());
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ended = self.0.kill();
+        let _reaped = self.0.wait();
+    }
+}
+
+fn node() -> Value {
+    json!({
+        "metadata": {"name": "n", "uid": "u-n", "resourceVersion": "1"},
+        "spec": {"providerID": "aws:///us-east-1a/i-0abc"},
+    })
+}
+
+fn pod() -> Value {
+    json!({
+        "metadata": {"name": "web", "namespace": "d", "uid": "u-web", "resourceVersion": "1"},
+        "spec": {"nodeName": "n", "terminationGracePeriodSeconds": 5},
+    })
+}
+
+/// A body that starts with one text and repeats another for ever, as fast as a network would.
+fn endless(first: &'static str, then: &'static str) -> Response {
+    let first = futures::stream::iter([Ok::<_, std::io::Error>(first.to_owned())]);
+    let then = then.repeat(1 + 65_536 / then.len());
+    let rest = futures::stream::unfold(then, |then| async move {
+        tokio::time::sleep(Duration::from_millis(2)).await;
+        Some((Ok::<_, std::io::Error>(then.clone()), then))
+    });
+    Body::from_stream(futures::StreamExt::chain(first, rest)).into_response()
+}
+
+const PODS: &str = "{\"metadata\":{\"resourceVersion\":\"1\"},\"items\":[";
+const POD: &str = "{\"metadata\":{\"name\":\"p\",\"namespace\":\"d\",\"uid\":\"p\"}},";
+
+impl World {
+    fn hostile(&self, kind: &str, is_watch: bool) -> Response {
+        self.state.lock().unwrap().begun += 1;
+        match (kind, is_watch) {
+            ("spaces", _) => endless("", " "),
+            ("nested", _) => endless("", "["),
+            ("objects", false) => endless(PODS, POD),
+            ("objects", true) => endless("{\"type\":\"ADDED\",\"object\":{\"a\":[", "0,"),
+            (other, _) => panic!("{other}"),
+        }
+    }
+
+    fn kubernetes(&self, method: &str, path: &str, query: &str) -> Response {
+        let is_watch = query.contains("watch=true");
+        let endless = self.state.lock().unwrap().endless;
+        if let Some(kind) = endless {
+            // Its list of Nodes is one, so that there are watches, too.
+            if is_watch || !path.ends_with("/nodes") {
+                return self.hostile(kind, is_watch);
+            }
+        }
+        let last = path.rsplit('/').next().unwrap_or_default();
+        let list = |object: Value| {
+            axum::Json(json!({"metadata": {"resourceVersion": "1"}, "items": [object]}))
+                .into_response()
+        };
+        match (method, last) {
+            ("GET", "pods" | "nodes") if is_watch => {
+                Body::from_stream(futures::stream::pending::<Result<String, std::io::Error>>())
+                    .into_response()
+            }
+            ("GET", "pods") => list(pod()),
+            ("GET", "nodes") => list(node()),
+            ("PATCH", "n") => {
+                self.state.lock().unwrap().cordons += 1;
+                axum::Json(node()).into_response()
+            }
+            ("POST", "eviction") => {
+                self.state.lock().unwrap().evicted += 1;
+                axum::Json(json!({"kind": "Status", "status": "Success"})).into_response()
+            }
+            _ => axum::http::StatusCode::NOT_FOUND.into_response(),
+        }
+    }
+
+    fn imds(&self, path: &str) -> Response {
+        let notice = self.state.lock().unwrap().notice.clone();
+        match (path, notice) {
+            ("/imds/latest/api/token", _) => "token".into_response(),
+            ("/imds/latest/meta-data/instance-id", _) => "i-0abc".into_response(),
+            ("/imds/latest/meta-data/spot/instance-action", Some(notice)) => notice.into_response(),
+            _ => axum::http::StatusCode::NOT_FOUND.into_response(),
+        }
+    }
+}
+
+async fn serve(Extracted(world): Extracted<World>, request: Request) -> Response {
+    let (parts, _body) = request.into_parts();
+    let path = parts.uri.path();
+    let hostile = world.state.lock().unwrap().endless;
+    match (path.starts_with("/imds/"), path.starts_with("/agent/"), hostile) {
+        (true, _, _) => world.imds(path),
+        (_, true, Some(kind)) => world.hostile(kind, false),
+        _ => {
+            let query = parts.uri.query().unwrap_or_default();
+            world.kubernetes(parts.method.as_str(), path, query)
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn three_variables_are_enough_also_for_one_who_may_write_nothing() {
+    let world = World::new().await;
+    let mut agent = world.start(&[]);
+    world.announce(110);
+    world.until("the node is cordoned", |state| state.cordons > 0).await;
+    world.until("the pod is evicted", |state| state.evicted > 0).await;
+    assert!(agent.is_alive());
+    let log = world.log();
+    assert!(log.contains("State folder can't be written"), "{log}");
+    agent.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn answers_without_end_are_survived_within_the_units_memory() {
+    for kind in ["spaces", "nested", "objects"] {
+        let world = World::new().await;
+        world.state.lock().unwrap().endless = Some(kind);
+        let mut agent = world.start(&[("DROVER_LEADERS", &world.url)]);
+        world.until("several answers were begun", |state| state.begun >= 8).await;
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        assert!(agent.is_alive(), "{}", world.log());
+        let peak = agent.peak();
+        // The unit's MemoryMax is 64 MiB, and this build is not optimised.
+        assert!(peak < 56 * 1024, "{kind}: {peak} KiB");
+        // Once all is well again it goes on as if nothing had been.
+        world.state.lock().unwrap().endless = None;
+        world.announce(110);
+        world.until("the pod is evicted", |state| state.evicted > 0).await;
+        agent.stop().await;
+    }
+}
