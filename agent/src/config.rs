@@ -53,7 +53,7 @@ pub struct Args {
         value_name = "DIR"
     )]
     state_dir: PathBuf,
-    /// How often IMDS is asked for a spot notice.
+    /// How often IMDS is asked for each notice but maintenance, which is asked for 60 times less often.
     #[arg(long, default_value = "500ms", value_parser = parse_duration)]
     imds_interval: Duration,
     /// How often CPU use is measured; the rest is with each report.
