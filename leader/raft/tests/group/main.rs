@@ -8,7 +8,7 @@ mod members;
 use std::time::{Duration, Instant};
 
 use cluster::{Cluster, MOST_BYTES, Replica, pause_by};
-use drover_raft::ProposeError;
+use drover_raft::{ProposeError, Role};
 
 #[test]
 fn a_killed_leader_is_replaced_and_catches_up_from_its_disk() {
@@ -30,13 +30,12 @@ fn a_killed_leader_is_replaced_and_catches_up_from_its_disk() {
     // Enough entries that the log the old leader needs is purged: it gets a snapshot.
     let mut last = index;
     for number in 0..180 {
-        last = cluster.propose(second, later_term, pause_by(&format!("pool-{number}"))).unwrap();
+        last = cluster.commit(&pause_by(&format!("pool-{number}")));
     }
 
     cluster.start_replica(first);
-    cluster.wait_applied(first, last);
+    cluster.wait_until_equal(last);
     let state = |replica| cluster.replicas[&replica].group.state();
-    assert_eq!(state(first), state(second));
     assert!(state(first).is_paused(Some(&"before".into())));
     assert!(!state(first).is_paused(Some(&"decided in the old term".into())));
 }
@@ -44,13 +43,12 @@ fn a_killed_leader_is_replaced_and_catches_up_from_its_disk() {
 #[test]
 fn a_log_of_few_but_large_entries_is_compacted_and_who_was_away_catches_up() {
     let mut cluster = Cluster::start(3);
-    let (leader, term) = cluster.leader(Duration::from_secs(10));
+    let (leader, _) = cluster.leader(Duration::from_secs(10));
     let away = cluster.replicas.keys().copied().find(|other| *other != leader).unwrap();
     cluster.kill(away);
     let mut last = 0;
     for number in 0..20 {
-        let large = pause_by(&format!("{number}-{}", "x".repeat(20_000)));
-        last = cluster.propose(leader, term, large).unwrap();
+        last = cluster.commit(&pause_by(&format!("{number}-{}", "x".repeat(20_000))));
     }
     let bytes = |cluster: &Cluster, replica| cluster.replicas[&replica].group.status().log_bytes;
     assert!(bytes(&cluster, leader) > MOST_BYTES, "it was to be large at first");
@@ -60,9 +58,7 @@ fn a_log_of_few_but_large_entries_is_compacted_and_who_was_away_catches_up() {
         std::thread::sleep(Duration::from_millis(10));
     }
     cluster.start_replica(away);
-    cluster.wait_applied(away, last);
-    let state = |replica| cluster.replicas[&replica].group.state();
-    assert_eq!(state(away), state(leader));
+    cluster.wait_until_equal(last);
 }
 
 #[test]
@@ -99,4 +95,16 @@ fn one_replica_is_a_group_and_survives_a_restart() {
     assert!(later_term > term);
     cluster.wait_applied(leader, index);
     assert!(cluster.replicas[&leader].group.state().is_paused(Some(&"kept".into())));
+}
+
+#[test]
+fn a_replica_that_waits_for_its_peers_can_be_stopped() {
+    let mut cluster = Cluster::of(3);
+    cluster.start_replica(1);
+    let status = cluster.status(1);
+    assert_eq!((status.role, status.leader, status.cluster), (Role::Learner, None, None));
+    let Replica { runtime, group } = &cluster.replicas[&1];
+    let stopping = async { tokio::time::timeout(Duration::from_secs(10), group.shutdown()).await };
+    runtime.block_on(stopping).unwrap();
+    assert_eq!(cluster.status(1).role, Role::Stopped);
 }
