@@ -53,7 +53,8 @@ pub struct Args {
         value_name = "DIR"
     )]
     state_dir: PathBuf,
-    /// How often IMDS is asked for each notice but maintenance, which is asked for 60 times less often.
+    /// How often IMDS is asked for spot notices; for rebalance recommendations and Auto Scaling's state half as
+    /// often, for maintenance 60 times less often.
     #[arg(long, default_value = "500ms", value_parser = parse_duration)]
     imds_interval: Duration,
     /// How often CPU use is measured; the rest is with each report.
