@@ -83,6 +83,8 @@ pub struct QueueEvent {
     pub instances: Vec<InstanceId>,
     /// What will happen to them, and when where that is told; `None` where EC2 itself shows what has happened.
     pub notice: Option<(NoticeKind, Option<Timestamp>)>,
+    /// When maintenance will be over, where that is told.
+    pub until: Option<Timestamp>,
 }
 
 /// A message that is no event of EventBridge's.
@@ -109,7 +111,13 @@ impl QueueEvent {
         let kind = kind.ok_or_else(|| wrong("detail-type", "it is missing".to_owned()))?;
         let at = text("/time").unwrap_or_default();
         let at = at.parse::<Timestamp>().map_err(|error| wrong("time", error.to_string()))?;
-        let nothing = Self { kind: QueueEventKind::NoOp, at, instances: Vec::new(), notice: None };
+        let nothing = Self {
+            kind: QueueEventKind::NoOp,
+            at,
+            instances: Vec::new(),
+            notice: None,
+            until: None,
+        };
         let told = match (text("/source").unwrap_or_default(), kind) {
             ("aws.health", "AWS Health Event") => return Ok(scheduled_change(&event, nothing)),
             ("aws.ec2", "EC2 Spot Instance Interruption Warning") => {
@@ -147,7 +155,7 @@ impl QueueEvent {
         let instance =
             instance.ok_or_else(|| wrong("detail.instance-id", "it is missing".to_owned()))?;
         let (kind, notice) = told;
-        Ok(Self { kind, at, instances: vec![instance.into()], notice })
+        Ok(Self { kind, at, instances: vec![instance.into()], notice, until: None })
     }
 }
 
@@ -167,7 +175,8 @@ fn scheduled_change(event: &Value, nothing: QueueEvent) -> QueueEvent {
     // A date that can't be read is none: what is planned is worth more than when.
     let start = rfc_2822(text("/detail/startTime"));
     let notice = Some((NoticeKind::Maintenance, start));
-    QueueEvent { kind: QueueEventKind::ScheduledChange, instances, notice, ..nothing }
+    let until = rfc_2822(text("/detail/endTime"));
+    QueueEvent { kind: QueueEventKind::ScheduledChange, instances, notice, until, ..nothing }
 }
 
 fn rfc_2822(date: &str) -> Option<Timestamp> {

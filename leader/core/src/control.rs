@@ -280,6 +280,7 @@ impl Control {
             return;
         }
         self.heed_queue(state, now);
+        self.end_hibernations(state, now);
         self.adopt_claims(state, now);
         self.launch_claims_by_hand(state, now);
         self.execute_launches(state, now);

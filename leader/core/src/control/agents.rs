@@ -34,8 +34,11 @@ pub(super) struct Agents {
     usage_batched_at: Option<Timestamp>,
     pub(super) told: BTreeMap<NodeName, Told>,
     pub(super) counts: DrainCounts,
-    /// The end of the last notice whose time was seen to run out, by instance.
-    pub(super) ran_out: BTreeMap<InstanceId, Timestamp>,
+    /// Notices that are told on their Nodes, and when they were issued.
+    pub(super) noticed: BTreeMap<(InstanceId, NoticeKind), Option<Timestamp>>,
+    /// The end of the last notice whose time was seen to run out, by instance; `None` once pods were seen
+    /// left by one.
+    pub(super) ran_out: BTreeMap<InstanceId, Option<Timestamp>>,
     /// Notices in the log of which their agents tell no more, and since when.
     missing: BTreeMap<(InstanceId, NoticeKind), Timestamp>,
 }
@@ -87,6 +90,7 @@ impl Agents {
     pub(super) fn end_reign(&mut self) {
         self.told.clear();
         self.counts = DrainCounts::default();
+        self.noticed.clear();
         self.ran_out.clear();
         self.missing.clear();
         for agent in self.by_node.values_mut() {
@@ -184,7 +188,7 @@ impl Control {
         report
             .notices
             .iter()
-            .all(|notice| !self.concerns(state, report, notice) || is_recorded(state, notice))
+            .all(|notice| !self.concerns(state, report, notice) || state.has_notice(notice))
     }
 
     /// Whether a notice is about this boot of the reporting node's own instance, and that is of a
@@ -211,6 +215,9 @@ impl Control {
     /// told the agent may never have read; that the machine is back from hibernation it knows.
     fn propose_withdrawals(&mut self, state: &State, report: &Report, now: Timestamp) {
         let Some(instance) = &report.instance else { return };
+        for notice in &report.notices {
+            self.agents.missing.remove(&(notice.instance.clone(), notice.kind));
+        }
         let Some(kinds) = state.notices.get(instance) else { return };
         if !self.is_of_node(state, report, instance) {
             return;
@@ -220,11 +227,11 @@ impl Control {
             let told = report.notices.iter().any(|notice| notice.kind == *kind);
             let is_its = record.source == NoticeSource::Agent || *kind == NoticeKind::SpotHibernate;
             if told || !is_its {
-                self.agents.missing.remove(&key);
                 continue;
             }
             let since = *self.agents.missing.entry(key).or_insert(now);
             if now.duration_since(since) >= WITHDRAWN_AFTER {
+                self.agents.noticed.remove(&(instance.clone(), *kind));
                 let change = Change::WithdrawNotice { instance: instance.clone(), kind: *kind };
                 self.propose(change, now);
             }
@@ -238,7 +245,7 @@ impl Control {
         notice: &Notice,
         now: Timestamp,
     ) -> bool {
-        if !self.concerns(state, report, notice) || is_recorded(state, notice) {
+        if !self.concerns(state, report, notice) || state.has_notice(notice) {
             return false;
         }
         let change = Change::RecordNotice {
@@ -368,10 +375,4 @@ fn complete(before: Option<&Agent>, report: &Report) -> (Option<UsageDigest>, Op
     }
     let whole = UsageDigest { pods: pods.into_values().collect(), ..told.clone() };
     (Some(whole), Some(report.sequence))
-}
-
-fn is_recorded(state: &State, notice: &Notice) -> bool {
-    state.notices.get(&notice.instance).and_then(|kinds| kinds.get(&notice.kind)).is_some_and(
-        |record| record.notice.boot == notice.boot && record.notice.deadline == notice.deadline,
-    )
 }

@@ -210,6 +210,7 @@ impl Control {
     /// ended the instance before that, whoever drained the node.
     pub(super) fn count_left(&mut self, state: &State, now: Timestamp) {
         self.agents.ran_out.retain(|id, _| state.instances.contains_key(id));
+        self.agents.noticed.retain(|(id, _), _| state.instances.contains_key(id));
         for (name, record) in &state.claims {
             let Some(instance) = record.instance.as_ref().map(|instance| &instance.id) else {
                 continue;
@@ -220,32 +221,41 @@ impl Control {
             let over = announced
                 .filter(|end| ended || now >= *end)
                 .filter(|end| now.duration_since(*end) < RAN_OUT_LATELY);
-            if let Some(end) = over.max()
-                && self.agents.ran_out.insert(instance.clone(), end) != Some(end)
-            {
-                self.tell_pods_left(record, now);
+            let Some(end) = over.max() else { continue };
+            let known = self.agents.ran_out.get(instance);
+            if known.is_none_or(|known| known.is_some_and(|known| known != end)) {
+                let counted = self.tell_pods_left(record, now);
+                let known = Some(end).filter(|_| !counted);
+                self.agents.ran_out.insert(instance.clone(), known);
             }
         }
     }
 
-    fn tell_pods_left(&mut self, record: &ClaimRecord, now: Timestamp) {
-        let Some(node) = self.node_of(record) else { return };
+    /// Returns whether there were any.
+    fn tell_pods_left(&mut self, record: &ClaimRecord, now: Timestamp) -> bool {
+        let Some(node) = self.node_of(record) else { return false };
         let node = NodeName::from(node.metadata.name.as_str());
         let left = self.view.pods_on(&node).filter(|pod| drain::stays(pod).is_none());
         let left: Vec<String> =
             left.map(|pod| ObjectKey::from(&pod.metadata).to_string()).collect();
         if left.is_empty() {
-            return;
+            return false;
         }
         let counts = &mut self.agents.counts;
         counts.left = counts.left.saturating_add(u64::try_from(left.len()).unwrap_or(0));
         let (count, named) = (left.len(), first_of(&left));
         let note = format!("The time of its notice ran out with {count} pods left: {named}");
         self.node_event(&node, "FailedDraining", &note, true, now);
+        true
     }
 
-    /// Tells of a notice on its Node, and counts how late it was read.
+    /// Tells of a notice on its Node, and counts how late it was read: once, however often it has to be
+    /// proposed.
     pub(super) fn tell_notice(&mut self, node: &NodeName, notice: &Notice, now: Timestamp) {
+        let key = (notice.instance.clone(), notice.kind);
+        if self.agents.noticed.insert(key, notice.issued_at) == Some(notice.issued_at) {
+            return;
+        }
         let (reason, words) = words_of(notice.kind);
         let mut note = words.to_owned();
         if let Some(issued_at) = notice.issued_at {

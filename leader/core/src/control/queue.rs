@@ -20,11 +20,13 @@ use serde::Serialize;
 use super::Control;
 use super::calls::CallKey;
 use super::drain_news::Times;
+use super::object::after;
 use crate::command::{Change, NoticeSource};
 use crate::state::State;
 
-/// Messages in mind at once; more are left with SQS.
-const MOST_HELD: usize = 100;
+/// Messages in mind at once; more are left with SQS. Those of others' instances wait among them, and an
+/// account has many.
+const MOST_HELD: usize = 1_000;
 /// Messages that one call deletes, at most: SQS' limit.
 const MOST_DELETED: usize = 10;
 /// A message that SQS has not handed out again for so long was deleted by another.
@@ -84,18 +86,15 @@ impl Control {
     /// Listens to the queue, puts into the log what it tells, and deletes what is there.
     pub(super) fn heed_queue(&mut self, state: &State, now: Timestamp) {
         let Some(queue) = self.settings.interruption_queue.clone() else { return };
-        let fresh = |held: &Held| now.duration_since(held.handed_out_at) < FORGOTTEN_AFTER;
-        self.queue.held.retain(|_, held| fresh(held));
-        let mut settled = Vec::new();
-        for (id, held) in self.queue.held.clone() {
-            for notice in &held.notices {
-                self.propose_queued(state, notice, now);
-            }
-            if self.is_settled(state, &held, now) {
-                settled.push((id, held.receipt));
-            }
+        let mut all = std::mem::take(&mut self.queue.held);
+        all.retain(|_, held| now.duration_since(held.handed_out_at) < FORGOTTEN_AFTER);
+        for notice in all.values().flat_map(|held| &held.notices) {
+            self.propose_queued(state, notice, now);
         }
-        settled.truncate(MOST_DELETED);
+        let settled = all.iter().filter(|(_, held)| self.is_settled(state, held, now));
+        let settled = settled.map(|(id, held)| (id.clone(), held.receipt.clone()));
+        let settled: Vec<(String, String)> = settled.take(MOST_DELETED).collect();
+        self.queue.held = all;
         if self.queue.held.len() < MOST_HELD {
             let call = Ec2Call::ReceiveMessages { queue: queue.clone() };
             self.calls.call(CallKey::ReceiveMessages, Call::Ec2(call), now);
@@ -173,11 +172,17 @@ impl Control {
     /// Whether an instance without a claim may yet get one: its launch is not recorded, or it is to be
     /// adopted. EC2 must have been read since, and show it as another's or not at all.
     fn may_become_ours(&self, state: &State, id: &InstanceId, held: &Held, now: Timestamp) -> bool {
-        if self.cloud.get(id).is_some_and(|instance| !self.is_ours(instance)) {
-            return false;
+        if self.view.claim_of_instance(id).is_some() {
+            return true;
+        }
+        if let Some(shown) = self.cloud.get(id) {
+            return self.is_ours(shown) && !shown.state.is_gone();
         }
         let waited = now.duration_since(held.received_at) >= SETTLES;
-        !waited || !state.intents.is_empty() || !self.cloud.is_read_since(held.received_at)
+        let mut launches = state.intents.values();
+        !waited
+            || launches.any(|intent| intent.created_at <= held.received_at)
+            || !self.cloud.is_read_since(held.received_at)
     }
 
     /// Whether EC2 does not show yet what an event tells of a claim's instance.
@@ -187,6 +192,25 @@ impl Control {
             matches!(instance.state, InstanceState::Pending | InstanceState::Running)
         });
         runs && !claim.is_leaving() && now.duration_since(held.received_at) < SETTLES
+    }
+
+    /// Ends what the queue told of hibernation once EC2 shows that the instance is back. The node's agent,
+    /// where there is one, says so sooner.
+    pub(super) fn end_hibernations(&mut self, state: &State, now: Timestamp) {
+        let told = state.notices.iter().filter(|(id, kinds)| {
+            let told = kinds.get(&NoticeKind::SpotHibernate);
+            let told = told.filter(|record| record.source == NoticeSource::Queue);
+            let runs =
+                || self.cloud.get(id).map(|shown| shown.state) == Some(InstanceState::Running);
+            told.is_some_and(|record| {
+                self.cloud.is_read_since(after(record.recorded_at, STALE_AFTER)) && runs()
+            })
+        });
+        let told: Vec<InstanceId> = told.map(|(id, _)| id.clone()).collect();
+        for instance in told {
+            let kind = NoticeKind::SpotHibernate;
+            self.propose(Change::WithdrawNotice { instance, kind }, now);
+        }
     }
 
     fn propose_queued(&mut self, state: &State, notice: &Notice, now: Timestamp) {
@@ -209,11 +233,15 @@ impl Control {
     }
 }
 
-/// What an event tells of each instance. Maintenance may be long under way and still go on.
+/// What an event tells of each instance. Maintenance may be long under way and still go on, unless its
+/// end is told.
 fn notices_of(event: &QueueEvent, now: Timestamp) -> Vec<Notice> {
     let Some((kind, deadline)) = event.notice else { return Vec::new() };
-    let late = now.duration_since(deadline.unwrap_or(event.at)) > STALE_AFTER;
-    if late && kind != NoticeKind::Maintenance {
+    let end = match kind {
+        NoticeKind::Maintenance => event.until,
+        _ => Some(deadline.unwrap_or(event.at)),
+    };
+    if end.is_some_and(|end| now.duration_since(end) > STALE_AFTER) {
         return Vec::new();
     }
     let notice = |instance: &InstanceId| Notice {

@@ -54,6 +54,17 @@ impl NoticeRecord {
     }
 }
 
+/// Whether the queue tells what it told before, or what came before that: messages come more than once
+/// and in any order. Recommendations have no time by which they could be told apart.
+fn is_same_event(known: &Notice, told: &Notice) -> bool {
+    let (Some(known_at), Some(told_at)) = (known.issued_at, told.issued_at) else { return true };
+    told_at <= known_at
+        || match (known.deadline, told.deadline) {
+            (None, None) => seconds_between(known_at, told_at) <= QUEUE_NEWS_SECONDS,
+            (known, told) => known == told,
+        }
+}
+
 impl State {
     pub(super) fn record_notice(
         &mut self,
@@ -64,16 +75,12 @@ impl State {
         unavailable: Option<&UnavailableOffering>,
     ) -> Applied {
         let (node, source) = told;
-        let known = self.notices.get(&notice.instance).and_then(|kinds| kinds.get(&notice.kind));
-        let unchanged = match source {
-            NoticeSource::Agent => known.is_some_and(|record| {
-                record.notice.boot == notice.boot && record.notice.deadline == notice.deadline
-            }),
-            NoticeSource::Queue => {
-                !self.instances.contains_key(&notice.instance) || self.knows_of(notice, at)
-            }
+        let known = match source {
+            NoticeSource::Agent => self.has_notice(notice),
+            NoticeSource::Queue => self.knows_of(notice, at),
         };
-        if unchanged {
+        // Nobody would withdraw what is told of an instance that has gone meanwhile.
+        if known || !self.instances.contains_key(&notice.instance) {
             return Applied::Unchanged;
         }
         let record =
@@ -103,19 +110,25 @@ impl State {
         Applied::Done
     }
 
+    fn notice_like(&self, notice: &Notice) -> Option<&NoticeRecord> {
+        self.notices.get(&notice.instance)?.get(&notice.kind)
+    }
+
+    /// Whether what an agent reads is recorded.
+    pub(crate) fn has_notice(&self, notice: &Notice) -> bool {
+        self.notice_like(notice).is_some_and(|record| {
+            record.notice.boot == notice.boot && record.notice.deadline == notice.deadline
+        })
+    }
+
     /// Whether what the queue tells is known. What the node itself reads is not replaced by what comes to
     /// the queue later, unless that tells of another time altogether.
     pub(crate) fn knows_of(&self, notice: &Notice, at: Timestamp) -> bool {
-        let known = self.notices.get(&notice.instance).and_then(|kinds| kinds.get(&notice.kind));
-        known.is_some_and(|record| match record.source {
-            // Messages come more than once and in any order.
-            NoticeSource::Queue => {
-                record.notice.deadline == notice.deadline
-                    || record.notice.issued_at >= notice.issued_at
-            }
+        self.notice_like(notice).is_some_and(|record| match record.source {
+            NoticeSource::Queue => is_same_event(&record.notice, notice),
             NoticeSource::Agent => {
                 let end = record.notice.deadline.unwrap_or(record.notice.detected_at);
-                seconds_between(end, at) <= QUEUE_NEWS_SECONDS
+                seconds_between(end.max(record.recorded_at), at) <= QUEUE_NEWS_SECONDS
             }
         })
     }

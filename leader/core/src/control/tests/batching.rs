@@ -57,6 +57,22 @@ fn a_jobs_pods_are_bought_as_one() {
 }
 
 #[test]
+fn of_a_stateful_set_that_makes_one_pod_after_the_other_none_is_waited_for() {
+    for (policy, nodes) in [("OrderedReady", 1), ("Parallel", 3)] {
+        let mut rig = Rig::new();
+        rig.run(2);
+        let set = json!({
+            "metadata": {"name": "db", "namespace": "default"},
+            "spec": {"replicas": 6, "podManagementPolicy": policy},
+        });
+        rig.world.put(Kind::StatefulSet, set);
+        rig.world.add_pod_of(("StatefulSet", "db"), "db-0", 800);
+        rig.run(3);
+        assert_eq!(rig.world.instances.len(), nodes, "{policy}");
+    }
+}
+
+#[test]
 fn replicas_that_a_quota_keeps_back_are_not_waited_for() {
     let mut rig = Rig::new();
     rig.run(2);

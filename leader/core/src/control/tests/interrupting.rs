@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::super::*;
 use super::rig::*;
-use crate::command::DisruptionReason;
+use crate::command::{Change, DisruptionReason};
 use crate::state::Stage;
 
 /// A node with two pods, its instance and its agent's first report.
@@ -123,6 +123,15 @@ fn a_hibernated_instance_keeps_its_node_and_comes_back() {
     for state in [InstanceState::Stopping, InstanceState::Stopped] {
         rig.world.instances.get_mut(&instance).unwrap().state = state;
         rig.run(4_000);
+        // With each entry of the log, what is over is dropped.
+        let change = Change::SetPause {
+            nodepool: None,
+            paused: false,
+            by: "test".to_owned(),
+            reason: String::new(),
+        };
+        rig.apply(&Command { at: rig.world.now, change });
+        rig.run(5);
         assert_eq!(rig.stages(), [Stage::Initialized], "{state:?}");
     }
     assert!(rig.world.ended.is_empty() && rig.world.terminated.is_empty());

@@ -2,6 +2,7 @@
 
 use drover_common::call::Call;
 use drover_common::ec2::{Ec2Call, InstanceState, QueueEventKind};
+use drover_common::labels;
 use drover_common::protocol::NoticeKind;
 use jiff::SignedDuration;
 use serde_json::json;
@@ -28,6 +29,7 @@ fn send(rig: &mut Rig, source: &str, kind: &str, age: i64, detail: serde_json::V
 
 const SPOT: &str = "EC2 Spot Instance Interruption Warning";
 const STATE: &str = "EC2 Instance State-change Notification";
+const RECOMMENDED: &str = "EC2 Instance Rebalance Recommendation";
 
 fn first(rig: &Rig) -> String {
     rig.world.running_instances()[0].instance.to_string()
@@ -139,22 +141,215 @@ fn what_is_told_of_an_instance_before_its_launch_is_recorded_is_kept_until_then(
     assert!(rig.world.queue.is_empty());
 }
 
+/// Something about somebody else's instance.
+fn send_of_others(rig: &mut Rig) {
+    send(rig, "aws.ec2", RECOMMENDED, 0, json!({"instance-id": "i-other"}));
+}
+
+/// Time in which SQS hands out again what is not deleted.
+fn run_with_redelivery(rig: &mut Rig, seconds: i64) {
+    for _ in 0..seconds / 20 {
+        rig.run(20);
+        rig.world.show_queue_again();
+    }
+}
+
 #[test]
 fn what_concerns_nobody_is_deleted_once_ec2_was_read() {
     let mut rig = listening();
     rig.run(60);
-    send(&mut rig, "aws.ec2", SPOT, 0, json!({"instance-id": "i-other"}));
+    send_of_others(&mut rig);
     rig.run(25);
     assert_eq!(rig.world.queue.len(), 1, "it may be one that is about to be known");
-    rig.run(40);
+    rig.world.show_queue_again();
+    rig.throttles = Some(|call| matches!(call, Ec2Call::DescribeInstances(_)));
+    run_with_redelivery(&mut rig, 120);
+    assert_eq!(rig.world.queue.len(), 1, "EC2 was not read since");
+    rig.throttles = None;
+    run_with_redelivery(&mut rig, 60);
     assert!(rig.world.queue.is_empty());
     assert!(rig.state.notices.is_empty());
+    assert_eq!(counts(&rig).received[&QueueEventKind::RebalanceRecommendation], 1);
+}
+
+#[test]
+fn a_launch_that_began_before_a_message_may_be_of_its_instance_and_others_hold_nothing_up() {
+    let mut rig = listening();
+    rig.run(60);
+    rig.throttles = Some(|call| matches!(call, Ec2Call::CreateFleet(_)));
+    rig.world.add_pods("more", 3, 800);
+    rig.run(3);
+    assert!(!rig.state.intents.is_empty());
+    send_of_others(&mut rig);
+    run_with_redelivery(&mut rig, 100);
+    assert_eq!(rig.world.queue.len(), 1, "the launch's outcome is not known");
+    rig.throttles = None;
+    run_with_redelivery(&mut rig, 40);
+    assert!(rig.world.queue.is_empty());
+    send_of_others(&mut rig);
+    rig.run(1);
+    rig.throttles = Some(|call| matches!(call, Ec2Call::CreateFleet(_)));
+    rig.world.add_pods("yet-more", 3, 800);
+    run_with_redelivery(&mut rig, 80);
+    assert!(!rig.state.intents.is_empty());
+    assert!(rig.world.queue.is_empty(), "what was launched later is another");
+}
+
+#[test]
+fn others_messages_neither_pile_up_nor_stand_in_the_way_of_ours() {
+    let mut rig = listening();
+    rig.run(60);
+    for _ in 0..1_200 {
+        send_of_others(&mut rig);
+    }
+    for _ in 0..29 {
+        rig.run(1);
+        let fetched = rig.world.queue.iter().filter(|(_, handed_out)| *handed_out).count();
+        assert!(fetched <= 1_010, "{fetched}");
+    }
+    let detail = json!({"instance-id": first(&rig)});
+    send(&mut rig, "aws.ec2", SPOT, 0, detail);
+    rig.run(15);
+    assert_eq!(rig.state.notices.len(), 1);
+}
+
+#[test]
+fn a_node_that_is_to_be_adopted_is_ours() {
+    let mut rig = listening();
+    rig.run(60);
+    let doomed = rig.world.running_instances()[0].instance.clone();
+    // The log is lost, and Karpenter's instances do not bear the cluster's uid.
+    rig.world.instances.get_mut(&doomed).unwrap().tags.remove(labels::CLUSTER_UID_TAG);
+    rig.state = State::default();
+    send(&mut rig, "aws.ec2", SPOT, 0, json!({"instance-id": doomed}));
+    rig.lead();
+    rig.control.settings.interruption_queue = Some("test".to_owned());
+    run_with_redelivery(&mut rig, 40);
+    let noticed = rig.state.journal.decisions().filter(|decision| decision.verb == "record-notice");
+    assert_eq!(noticed.count(), 1);
+    assert!(rig.world.queue.is_empty());
+}
+
+#[test]
+fn a_state_change_that_ec2_never_shows_is_let_be() {
+    let mut rig = listening();
+    rig.run(60);
+    let instance = first(&rig);
+    send(&mut rig, "aws.ec2", STATE, 0, json!({"instance-id": instance, "state": "stopping"}));
+    run_with_redelivery(&mut rig, 40);
+    assert!(rig.world.queue.is_empty());
+    let reads = rig.world.instance_reads;
+    rig.run(10);
+    assert!(rig.world.instance_reads <= reads + 1);
+}
+
+#[test]
+fn of_an_instance_that_leaves_no_state_change_is_news() {
+    let mut rig = listening();
+    rig.run(60);
+    rig.world.holds_pods = true;
+    let detail = json!({"instance-id": first(&rig)});
+    send(&mut rig, "aws.ec2", SPOT, 0, detail);
+    rig.run(3);
+    let reads = rig.world.instance_reads;
+    let detail = json!({"instance-id": first(&rig), "state": "shutting-down"});
+    send(&mut rig, "aws.ec2", STATE, 0, detail);
+    rig.run(2);
+    assert!(rig.world.queue.is_empty());
+    assert_eq!(rig.world.instance_reads, reads);
+}
+
+#[test]
+fn what_the_queue_repeats_is_known_and_what_comes_much_later_is_not() {
+    let mut rig = listening();
+    rig.run(60);
+    let recommend = |rig: &mut Rig| {
+        let detail = json!({"instance-id": first(rig)});
+        send(rig, "aws.ec2", RECOMMENDED, 0, detail);
+        rig.run(2);
+        let noticed = rig.state.journal.decisions().filter(|d| d.verb == "record-notice");
+        noticed.count()
+    };
+    assert_eq!(recommend(&mut rig), 1);
+    rig.run(60);
+    assert_eq!(recommend(&mut rig), 1);
+    rig.run(700);
+    assert_eq!(recommend(&mut rig), 2);
+    let told = rig.control.status(&rig.state, rig.world.now).told.detection.count;
+    assert_eq!(told, 2, "how late they came is counted once each");
+}
+
+#[test]
+fn how_late_a_notice_came_is_counted_once_however_often_it_is_proposed() {
+    let mut rig = listening();
+    rig.refuses_proposals = true;
+    let detail = json!({"instance-id": first(&rig)});
+    send(&mut rig, "aws.ec2", SPOT, 3, detail);
+    rig.run(20);
+    rig.refuses_proposals = false;
+    rig.run(8);
+    assert_eq!(rig.state.notices.len(), 1);
+    assert_eq!(rig.control.status(&rig.state, rig.world.now).told.detection.count, 1);
+}
+
+#[test]
+fn maintenance_that_is_over_is_no_news() {
+    let mut rig = listening();
+    let date = |at: jiff::Timestamp| at.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string();
+    let now = rig.world.now;
+    for (from, until, noticed) in [(9_000, 7_000, 0), (9_000, -100, 1)] {
+        let ago = |seconds| date(now - SignedDuration::from_secs(seconds));
+        let detail = json!({
+            "service": "EC2", "eventTypeCategory": "scheduledChange",
+            "startTime": ago(from), "endTime": ago(until),
+            "affectedEntities": [{"entityValue": first(&rig)}],
+        });
+        send(&mut rig, "aws.health", "AWS Health Event", 90_000, detail);
+        rig.run(2);
+        assert_eq!(rig.state.notices.len(), noticed);
+    }
+}
+
+#[test]
+fn hibernation_that_the_queue_told_of_ends_when_ec2_shows_the_instance_again() {
+    let mut rig = listening();
+    rig.run(60);
+    let instance = rig.world.running_instances()[0].instance.clone();
+    let detail = json!({"instance-id": instance, "instance-action": "hibernate"});
+    send(&mut rig, "aws.ec2", SPOT, 0, detail);
+    rig.run(2);
+    rig.world.instances.get_mut(&instance).unwrap().state = InstanceState::Stopped;
+    rig.run(4_000);
+    assert!(rig.state.notices.contains_key(&instance));
+    rig.world.instances.get_mut(&instance).unwrap().state = InstanceState::Running;
+    rig.run(60);
+    assert!(rig.state.notices.is_empty());
+}
+
+#[test]
+fn an_agent_that_read_nothing_withdraws_what_the_queue_told_only_of_hibernation() {
+    let mut rig = listening();
+    rig.run(60);
+    let instance = rig.world.running_instances()[0].instance.clone();
+    send(&mut rig, "aws.ec2", RECOMMENDED, 0, json!({"instance-id": instance}));
+    let detail = json!({"instance-id": instance, "instance-action": "hibernate"});
+    send(&mut rig, "aws.ec2", SPOT, 0, detail);
+    rig.run(2);
+    assert_eq!(rig.state.notices[&instance].len(), 2);
+    let mut report = rig.report(&instance, None);
+    for _ in 0..6 {
+        report.sequence += 1;
+        rig.step(Input::Report(Box::new(report.clone())));
+        rig.run(10);
+    }
+    let kinds: Vec<NoticeKind> = rig.state.notices[&instance].keys().copied().collect();
+    assert_eq!(kinds, [NoticeKind::Rebalance]);
 }
 
 #[test]
 fn where_nothing_can_be_deleted_the_queue_is_heeded_all_the_same() {
     let mut rig = listening();
-    rig.fails_deletes = true;
+    rig.throttles = Some(|call| matches!(call, Ec2Call::DeleteMessages { .. }));
     for _ in 0..250 {
         send(&mut rig, "aws.ec2", "EC2 Fleet Instance Change", 0, json!({}));
     }
@@ -187,8 +382,8 @@ fn an_agent_has_the_last_word_and_a_later_event_is_another() {
     rig.run(1);
     let source = |rig: &Rig| rig.state.notices[&instance][&NoticeKind::Rebalance].source;
     assert_eq!(source(&rig), NoticeSource::Queue);
-    let report = rig.report(&instance, Some(NoticeKind::Rebalance));
-    rig.step(Input::Report(Box::new(report)));
+    let mut report = rig.report(&instance, Some(NoticeKind::Rebalance));
+    rig.step(Input::Report(Box::new(report.clone())));
     rig.run(1);
     assert_eq!(source(&rig), NoticeSource::Agent);
     rig.run(900);
@@ -201,6 +396,14 @@ fn an_agent_has_the_last_word_and_a_later_event_is_another() {
     );
     rig.run(2);
     assert_eq!(source(&rig), NoticeSource::Queue);
+    // The agent goes on telling of what it reads, and one more message does not turn it round.
+    report.sequence += 1;
+    rig.step(Input::Report(Box::new(report.clone())));
+    rig.run(1);
+    assert_eq!(source(&rig), NoticeSource::Agent);
+    send(&mut rig, "aws.ec2", RECOMMENDED, 0, json!({"instance-id": instance}));
+    rig.run(2);
+    assert_eq!(source(&rig), NoticeSource::Agent);
 }
 
 #[test]
@@ -213,7 +416,7 @@ fn health_events_reservations_and_recommendations_are_notices_of_their_kinds() {
     });
     send(&mut rig, "aws.health", "AWS Health Event", 90_000, health);
     let one = json!({"instance-id": id});
-    send(&mut rig, "aws.ec2", "EC2 Instance Rebalance Recommendation", 0, one.clone());
+    send(&mut rig, "aws.ec2", RECOMMENDED, 0, one.clone());
     let reservation = "EC2 Capacity Reservation Instance Interruption Warning";
     send(&mut rig, "aws.ec2", reservation, 0, one.clone());
     // What should have happened an hour ago has, or was called off.

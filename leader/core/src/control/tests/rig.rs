@@ -40,8 +40,8 @@ pub(super) struct Rig {
     pub(super) sweep_before_fleet: bool,
     /// The log takes no command.
     pub(super) refuses_proposals: bool,
-    /// Messages of the queue can't be deleted.
-    pub(super) fails_deletes: bool,
+    /// Calls that EC2 throttles.
+    pub(super) throttles: Option<fn(&Ec2Call) -> bool>,
 }
 
 pub(super) fn settings() -> Settings {
@@ -80,7 +80,7 @@ impl Rig {
             fail: None,
             sweep_before_fleet: false,
             refuses_proposals: false,
-            fails_deletes: false,
+            throttles: None,
         };
         rig.lead();
         rig
@@ -129,10 +129,12 @@ impl Rig {
             self.sweep_before_fleet = false;
             self.world.templates.clear();
         }
-        if matches!(call, Call::Ec2(Ec2Call::DeleteMessages { .. })) && self.fails_deletes {
+        if let Call::Ec2(call) = call
+            && self.throttles.is_some_and(|throttles| throttles(call))
+        {
             return Outcome::Ec2(Err(Ec2Failure {
-                kind: Ec2FailureKind::Unauthorized,
-                code: "AccessDenied".to_owned(),
+                kind: Ec2FailureKind::Throttled,
+                code: "RequestLimitExceeded".to_owned(),
                 message: "by design".to_owned(),
             }));
         }

@@ -52,8 +52,8 @@ pub(super) struct World {
     pub(super) refuses_claims: bool,
     /// How often reservations were read.
     pub(super) reservation_reads: usize,
-    /// Messages of the interruption queue: receipt, body, and whether it was handed out.
-    pub(super) queue: Vec<(String, String, bool)>,
+    /// Messages of the interruption queue, and whether they were handed out.
+    pub(super) queue: Vec<(QueueMessage, bool)>,
     sent: usize,
     /// How often all instances were read.
     pub(super) instance_reads: usize,

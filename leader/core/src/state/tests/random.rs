@@ -163,6 +163,9 @@ fn any_change() -> impl Strategy<Value = Change> {
 
 /// What must hold of every state, however it came about.
 fn check(state: &State) {
+    for instance in state.notices.keys() {
+        assert!(state.instances.contains_key(instance), "notices of {instance}, which is gone");
+    }
     for (id, name) in &state.instances {
         let claim = &state.claims[name];
         assert_eq!(claim.instance.as_ref().map(|i| &i.id), Some(id), "{name}");

@@ -6,15 +6,36 @@ impl World {
     /// Puts a message into the interruption queue.
     pub(in super::super) fn send(&mut self, body: &str) {
         self.sent += 1;
-        let receipt = format!("receipt-{}", self.sent);
-        self.queue.push((receipt, body.to_owned(), false));
+        let (id, receipt) = (format!("message-{}", self.sent), String::new());
+        self.queue.push((QueueMessage { id, receipt, body: body.to_owned() }, false));
     }
 
     /// Messages that were handed out and not deleted are handed out again.
     pub(in super::super) fn show_queue_again(&mut self) {
-        for (_, _, handed_out) in &mut self.queue {
+        for (_, handed_out) in &mut self.queue {
             *handed_out = false;
         }
+    }
+
+    /// Ten messages at most, each under a receipt that is good until the next.
+    fn hand_out(&mut self) -> Vec<QueueMessage> {
+        let shown = self.queue.iter_mut().filter(|(_, handed_out)| !handed_out);
+        let messages = shown.take(10).map(|(message, handed_out)| {
+            *handed_out = true;
+            message.receipt = format!("{}+", message.receipt);
+            QueueMessage {
+                receipt: format!("{} {}", message.id, message.receipt),
+                ..message.clone()
+            }
+        });
+        messages.collect()
+    }
+
+    fn delete_messages(&mut self, receipts: &[String]) {
+        let is_meant = |message: &QueueMessage| {
+            receipts.contains(&format!("{} {}", message.id, message.receipt))
+        };
+        self.queue.retain(|(message, _)| !is_meant(message));
     }
 
     pub(super) fn ec2(&mut self, call: &Ec2Call) -> Result<Ec2Answer, Ec2Failure> {
@@ -24,20 +45,9 @@ impl World {
                 self.instance_reads += usize::from(query.instances.is_empty());
                 Ec2Answer::Instances(self.describe(query))
             }
-            Ec2Call::ReceiveMessages { .. } => {
-                let shown = self.queue.iter_mut().filter(|(_, _, handed_out)| !handed_out);
-                let messages = shown.map(|(receipt, body, handed_out)| {
-                    *handed_out = true;
-                    QueueMessage {
-                        id: receipt.clone(),
-                        receipt: receipt.clone(),
-                        body: body.clone(),
-                    }
-                });
-                Ec2Answer::Messages(messages.collect())
-            }
+            Ec2Call::ReceiveMessages { .. } => Ec2Answer::Messages(self.hand_out()),
             Ec2Call::DeleteMessages { receipts, .. } => {
-                self.queue.retain(|(receipt, ..)| !receipts.contains(receipt));
+                self.delete_messages(receipts);
                 Ec2Answer::Done
             }
             Ec2Call::TerminateInstances(ids) => {
