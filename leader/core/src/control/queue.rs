@@ -26,7 +26,7 @@ use crate::state::State;
 
 /// Messages in mind at once; more are left with SQS. Those of others' instances wait among them, and an
 /// account has many.
-const MOST_HELD: usize = 1_000;
+const MOST_HELD: usize = 5_000;
 /// Messages that one call deletes, at most: SQS' limit.
 const MOST_DELETED: usize = 10;
 /// A message that SQS has not handed out again for so long was deleted by another.
