@@ -42,16 +42,22 @@ def moto_server():
     """moto_server's path, after installing it where it is not."""
     server = MOTO_FOLDER / "bin" / "moto_server"
     if not server.exists():
-        try:
-            venv = [sys.executable, "-m", "venv", "--clear", MOTO_FOLDER]
-            subprocess.run(venv, check=True, capture_output=True, text=True)
-            pip = [MOTO_FOLDER / "bin" / "pip", "install", "--quiet", MOTO]
-            subprocess.run(pip, check=True, capture_output=True, text=True)
-        except subprocess.CalledProcessError as error:
-            shutil.rmtree(MOTO_FOLDER, ignore_errors=True)
-            words = (error.stderr or error.stdout or "").strip().splitlines()
-            raise Missing(f"moto_server; its installation failed: {words[-1:]}") from error
+        if subprocess.run([sys.executable, "-c", "import ensurepip, venv"], capture_output=True).returncode:
+            raise Missing("Python's venv (Debian: apt-get install python3-venv), which moto is installed with")
+        run([sys.executable, "-m", "venv", "--clear", MOTO_FOLDER])
+        run([MOTO_FOLDER / "bin" / "pip", "install", "--quiet", MOTO])
     return server
+
+
+def run(command):
+    """Runs a part of moto's installation; only an index that can't be reached is something missing."""
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode == 0:
+        return
+    shutil.rmtree(MOTO_FOLDER, ignore_errors=True)
+    if "(from versions: none)" in done.stderr:
+        raise Missing("a package index that can be reached, for moto")
+    sys.exit(f"moto was not installed:\n{done.stdout}{done.stderr}")
 
 
 def build_rig(folder, cache):

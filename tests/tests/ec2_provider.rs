@@ -65,7 +65,8 @@ async fn the_sandbox_keeps_the_contract() {
 async fn moto_keeps_the_contract() {
     let moto = match moto::start().await {
         Ok(moto) => moto,
-        Err(missing) => {
+        Err(moto::NoMoto::Broken(why)) => panic!("{why}"),
+        Err(moto::NoMoto::Missing(missing)) => {
             let mut uncaptured = std::io::stderr();
             writeln!(uncaptured, "SKIPPED moto_keeps_the_contract: {missing}").unwrap();
             return;

@@ -22,52 +22,70 @@ impl Drop for Moto {
     }
 }
 
+/// Why there is no server.
+#[derive(Debug)]
+pub(crate) enum NoMoto {
+    /// This machine lacks something.
+    Missing(String),
+    /// It should be there, and is not.
+    Broken(String),
+}
+
 /// Starts a server, after installing it where it is not.
 ///
 /// # Errors
-/// What is missing on this machine.
-pub(crate) async fn start() -> Result<Moto, String> {
-    let server =
-        tokio::task::spawn_blocking(install).await.map_err(|error| error.to_string())??;
-    let port = free_port().map_err(|error| format!("no free port: {error}"))?;
+/// What is missing on this machine, or does not work.
+pub(crate) async fn start() -> Result<Moto, NoMoto> {
+    let installed = tokio::task::spawn_blocking(install).await;
+    let server = installed.map_err(|error| NoMoto::Broken(error.to_string()))??;
+    let port = free_port().map_err(|error| NoMoto::Broken(format!("no free port: {error}")))?;
     let process = Command::new(&server)
         .args(["-H", "127.0.0.1", "-p", &port.to_string()])
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()
-        .map_err(|error| format!("{} does not start: {error}", server.display()))?;
+        .map_err(|error| NoMoto::Broken(format!("{}: {error}", server.display())))?;
     let mut moto = Moto { url: format!("http://127.0.0.1:{port}"), process };
     for _ in 0..300 {
         if tokio::net::TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.is_ok() {
             return Ok(moto);
         }
         if let Ok(Some(status)) = moto.process.try_wait() {
-            return Err(format!("moto_server ended with {status}"));
+            return Err(NoMoto::Broken(format!("moto_server ended with {status}")));
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    Err("moto_server does not listen after 30 s".to_owned())
+    Err(NoMoto::Broken("moto_server does not listen after 30 s".to_owned()))
 }
 
-fn install() -> Result<PathBuf, String> {
+fn install() -> Result<PathBuf, NoMoto> {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("moto-5.2.5");
     let server = folder.join("bin/moto_server");
     if server.exists() {
         return Ok(server);
     }
-    run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&folder))?;
+    let python = || Command::new("python3");
+    let can_install = python().args(["-c", "import ensurepip, venv"]).output();
+    if !can_install.is_ok_and(|output| output.status.success()) {
+        return Err(NoMoto::Missing("python3 with venv is missing".to_owned()));
+    }
+    run(python().args(["-m", "venv", "--clear"]).arg(&folder))?;
     run(Command::new(folder.join("bin/pip")).args(["install", "--quiet", PACKAGE]))?;
     Ok(server)
 }
 
-fn run(command: &mut Command) -> Result<(), String> {
+/// Only an index that can't be reached is something that is missing.
+fn run(command: &mut Command) -> Result<(), NoMoto> {
     let name = command.get_program().to_string_lossy().into_owned();
-    let output = command.output().map_err(|error| format!("{name}: {error}"))?;
+    let output = command.output().map_err(|error| NoMoto::Broken(format!("{name}: {error}")))?;
     if output.status.success() {
         return Ok(());
     }
     let words = String::from_utf8_lossy(&output.stderr);
-    Err(format!("{name} failed: {}", words.lines().last().unwrap_or_default()))
+    if words.contains("(from versions: none)") {
+        return Err(NoMoto::Missing("no package index can be reached".to_owned()));
+    }
+    Err(NoMoto::Broken(format!("{name} failed: {words}")))
 }
 
 fn free_port() -> std::io::Result<u16> {
