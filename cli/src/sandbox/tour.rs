@@ -3,6 +3,7 @@
 mod consolidation;
 mod failover;
 mod interruption;
+mod load;
 mod record;
 mod rollout;
 mod scale_down;
@@ -25,6 +26,7 @@ pub(crate) async fn run(stage: &Stage) -> anyhow::Result<bool> {
     failover::run(stage, &mut record).await?;
     consolidation::run(stage, &mut record).await?;
     scale_down::run(stage, &mut record).await?;
+    load::run(stage, &mut record).await?;
     record.audit(stage).await?;
     stage.narrator.headline("6. Summary");
     for line in record.table() {
