@@ -24,7 +24,7 @@ use tokio::sync::mpsc;
 use crate::execute::with_sources;
 use crate::limits::Limits;
 use crate::{limits, path};
-use lines::Lines;
+use lines::{LineError, Lines};
 use page::{Item, Page};
 
 /// How long one page, or the headers of a watch, may take.
@@ -36,6 +36,8 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(90);
 const WATCH_SECONDS: u32 = 290;
 const FIRST_DELAY: Duration = Duration::from_millis(200);
 const LONGEST_DELAY: Duration = Duration::from_secs(5);
+/// The most of a reason that is logged: it may quote what was sent.
+const LONGEST_REASON: usize = 300;
 /// Unreadable objects that are remembered as logged.
 const MOST_UNREADABLE: usize = 1_000;
 
@@ -46,7 +48,8 @@ const MOST_UNREADABLE: usize = 1_000;
 /// versions, broken connections and restarts of the server lead to a new watch or list, with
 /// back-off; [`ClusterEvent::Stale`] is sent as soon as the watch can't be resumed. A kind that the
 /// server doesn't know (its CRD is not installed yet) is asked for again quietly. An object that
-/// can't be read is logged once per version and skipped. What is beyond `limits` is not read.
+/// can't be read is logged once per version and skipped. What is beyond `limits` is not read; a line
+/// of a watch that is, or that is no event, leads to a new list.
 pub async fn watch(
     client: Client,
     kind: Kind,
@@ -64,6 +67,7 @@ pub async fn watch(
         sender,
         synced: false,
         failures: 0,
+        spoilt: 0,
         told: false,
         unreadable: BTreeMap::new(),
     };
@@ -82,6 +86,9 @@ enum Break {
     Expired,
     /// A page is beyond the limits.
     TooLarge,
+    /// A line of the watch is beyond the limits or no event: it would come again if the watch were
+    /// resumed before it, and what it was to tell is lost if it were resumed behind.
+    Spoilt(String),
     /// Anything else.
     Failed(String),
 }
@@ -96,7 +103,10 @@ struct Watch {
     sender: mpsc::Sender<ClusterEvent>,
     /// Whether the receiver's picture is complete, that is `Synced` was sent after the last `Stale`.
     synced: bool,
+    /// Lists that failed, and watches that did not open, since the last that did.
     failures: u32,
+    /// Watches in a row that a line ended.
+    spoilt: u32,
     /// Whether it was told that the watch is broken.
     told: bool,
     /// The version of each unreadable object that was logged, by UID.
@@ -124,6 +134,10 @@ impl Watch {
                     self.mark_stale("the API server does not serve this kind").await;
                 }
                 Break::TooLarge => self.mark_stale("an object is larger than any can be").await,
+                Break::Spoilt(reason) => {
+                    self.mark_stale(&reason).await;
+                    self.spoilt = self.spoilt.saturating_add(1);
+                }
                 Break::Failed(reason) => self.mark_stale(&reason).await,
             }
             self.pause().await;
@@ -145,13 +159,25 @@ impl Watch {
             let token = page.metadata.r#continue;
             page = self.page(&token).await?;
         }
+        if self.spoilt == 0 {
+            self.tell_works();
+        }
+        self.synced = true;
+        self.emit(ClusterEvent::Synced(self.kind)).await;
+        Ok(page.metadata.resource_version)
+    }
+
+    fn tell_works(&mut self) {
         if std::mem::take(&mut self.told) {
             tracing::info!(kind = ?self.kind, "Watch works again.");
         }
-        self.synced = true;
-        self.failures = 0;
-        self.emit(ClusterEvent::Synced(self.kind)).await;
-        Ok(page.metadata.resource_version)
+    }
+
+    /// The watch got on well for a while: what follows is another trouble.
+    fn unspoil(&mut self) {
+        if std::mem::take(&mut self.spoilt) > 0 {
+            self.tell_works();
+        }
     }
 
     /// A page of as many objects as fit the limits.
@@ -205,9 +231,10 @@ impl Watch {
                 Ok(Err(problem)) => return problem,
                 Err(_elapsed) => return Break::Failed("the watch did not open".to_owned()),
             };
+            self.failures = 0;
             let before = version.clone();
             match self.read(Lines::new(body, self.limits.line), &mut version).await {
-                Ok(()) => {}
+                Ok(()) => self.unspoil(),
                 Err(Break::Failed(reason)) => {
                     tracing::debug!(kind = ?self.kind, %reason, "Watch broke off; resuming.");
                 }
@@ -227,25 +254,29 @@ impl Watch {
             let line = match tokio::time::timeout(IDLE_TIMEOUT, lines.next()).await {
                 Ok(Ok(Some(line))) => line,
                 Ok(Ok(None)) | Err(_) => return Ok(()),
-                Ok(Err(reason)) => return Err(Break::Failed(reason)),
+                Ok(Err(LineError::BrokeOff(reason))) => return Err(Break::Failed(reason)),
+                Ok(Err(LineError::TooLong)) => {
+                    return Err(Break::Spoilt("a watch line is longer than any object".to_owned()));
+                }
             };
             if limits::may_exceed(&line, self.limits.values) {
-                return Err(Break::Failed(
+                return Err(Break::Spoilt(
                     "a watch line has more in it than any object".to_owned(),
                 ));
             }
             let line: Line = serde_json::from_slice(&line)
-                .map_err(|error| Break::Failed(format!("a watch line is unreadable: {error}")))?;
+                .map_err(|error| Break::Spoilt(format!("a watch line is unreadable: {error}")))?;
             let seen = text(&line.object, "/metadata/resourceVersion");
             match line.r#type.as_str() {
                 "ADDED" | "MODIFIED" => self.apply(Item::new(self.kind, line.object)).await,
                 "DELETED" => self.delete(&line.object).await,
-                "BOOKMARK" => {}
+                // They come each minute, and say that all before them was told.
+                "BOOKMARK" => self.unspoil(),
                 "ERROR" if line.object.get("code").and_then(Value::as_u64) == Some(410) => {
                     return Err(Break::Expired);
                 }
-                "ERROR" => return Err(Break::Failed(text(&line.object, "/message"))),
-                other => return Err(Break::Failed(format!("unknown watch event {other:?}"))),
+                "ERROR" => return Err(Break::Spoilt(text(&line.object, "/message"))),
+                other => return Err(Break::Spoilt(format!("unknown watch event {other:?}"))),
             }
             if !seen.is_empty() {
                 *version = seen;
@@ -300,10 +331,12 @@ impl Watch {
     }
 
     async fn mark_stale(&mut self, reason: &str) {
+        let reason: String = reason.chars().take(LONGEST_REASON).collect();
         if self.synced {
             self.synced = false;
-            self.told = true;
-            tracing::warn!(kind = ?self.kind, %reason, "Watch is broken; retrying.");
+            if !std::mem::replace(&mut self.told, true) {
+                tracing::warn!(kind = ?self.kind, %reason, "Watch is broken; retrying.");
+            }
             self.emit(ClusterEvent::Stale(self.kind)).await;
         } else if self.failures == 0 {
             tracing::debug!(kind = ?self.kind, %reason, "Watch can't start yet; retrying.");
@@ -311,7 +344,8 @@ impl Watch {
     }
 
     async fn pause(&mut self) {
-        tokio::time::sleep(delay(self.failures)).await;
+        let failures = self.failures.max(self.spoilt.saturating_sub(1));
+        tokio::time::sleep(delay(failures)).await;
         self.failures = self.failures.saturating_add(1);
     }
 

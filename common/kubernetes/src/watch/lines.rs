@@ -8,6 +8,15 @@ use crate::execute::with_sources;
 /// After a longer line the memory it took is given back.
 const USUAL_LINE: usize = 256 * 1024;
 
+/// Why there is no next line.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum LineError {
+    /// It is longer than any may be.
+    TooLong,
+    /// The body broke off.
+    BrokeOff(String),
+}
+
 /// The lines of a body, without their line feeds.
 pub(crate) struct Lines<B = Body> {
     body: B,
@@ -30,7 +39,7 @@ where
 
     /// The next line that isn't empty; `None` at the end. A last line without a line feed was cut
     /// off and is not returned. Safe to drop between bytes: nothing that was read is lost.
-    pub(crate) async fn next(&mut self) -> Result<Option<Vec<u8>>, String> {
+    pub(crate) async fn next(&mut self) -> Result<Option<Vec<u8>>, LineError> {
         loop {
             let fresh = self.buffer.get(self.searched..).unwrap_or_default();
             if let Some(offset) = fresh.iter().position(|&byte| byte == b'\n') {
@@ -48,7 +57,7 @@ where
             }
             self.searched = self.buffer.len();
             if self.searched > self.longest {
-                return Err("a watch line is longer than any object".to_owned());
+                return Err(LineError::TooLong);
             }
             match self.body.frame().await {
                 Some(Ok(frame)) => {
@@ -56,7 +65,7 @@ where
                         self.buffer.extend_from_slice(data.as_ref());
                     }
                 }
-                Some(Err(error)) => return Err(with_sources(&error)),
+                Some(Err(error)) => return Err(LineError::BrokeOff(with_sources(&error))),
                 None => return Ok(None),
             }
         }

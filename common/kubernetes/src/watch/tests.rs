@@ -217,13 +217,60 @@ async fn what_has_no_end_is_read_to_the_limit_and_no_further() {
         endless,
         list("5", &["a"]),
         full(&"x".repeat(300)),
+        list("6", &["b"]),
         full(&format!("{{\"type\":\"ADDED\",\"object\":[{}0]}}\n", "0,".repeat(30))),
-        events(&[("ADDED", pod("c", "6"))], true),
+        list("7", &[]),
+        events(&[("ADDED", pod("c", "8"))], true),
     ];
-    let seen = run_within(SMALL, &script, answers, 4).await;
-    assert_eq!(seen, ["restarted", "+a", "synced", "+c"]);
+    let seen = run_within(SMALL, &script, answers, 11).await;
+    let first = ["restarted", "+a", "synced", "stale"];
+    let second = ["restarted", "+b", "synced", "stale", "restarted", "synced", "+c"];
+    assert_eq!(seen, [&first[..], &second[..]].concat());
 
     let answers = vec![crowded, list("7", &["b"]), events(&[], true)];
     let seen = run_within(SMALL, &Script::default(), answers, 3).await;
     assert_eq!(seen, ["restarted", "+b", "synced"]);
+}
+
+fn line(text: &str) -> Scripted {
+    Scripted { status: 200, body: format!("{text}\n"), stays_open: true }
+}
+
+#[tokio::test]
+async fn a_line_that_would_come_again_leads_to_a_new_list() {
+    let own = json!({"kind": "Status", "code": 500, "message": "unable to decode"});
+    for bad in [
+        line("no JSON"),
+        line(r#"{"type":"ADDED"}"#),
+        line(r#"{"type":"EXPLODED","object":{}}"#),
+        events(&[("ERROR", own)], true),
+    ] {
+        let shown = bad.body.clone();
+        let answers =
+            vec![list("5", &[]), bad, list("6", &["a"]), events(&[("ADDED", pod("b", "7"))], true)];
+        let script = Script::default();
+        let seen = run(&script, answers, 7).await;
+        let expected = ["restarted", "synced", "stale", "restarted", "+a", "synced", "+b"];
+        assert_eq!(seen, expected, "{shown}");
+    }
+}
+
+#[tokio::test]
+async fn lists_after_lines_that_come_again_and_again_have_longer_and_longer_pauses() {
+    let answers = (0..5).flat_map(|_| [list("5", &[]), line("no JSON")]).collect();
+    let began = tokio::time::Instant::now();
+    let seen = run(&Script::default(), answers, 14).await;
+    assert_eq!(seen.iter().filter(|event| *event == "stale").count(), 4);
+    // 0.2 s, doubled each time, and the half of that at least.
+    assert!(began.elapsed() > Duration::from_millis(1_400), "{:?}", began.elapsed());
+}
+
+#[tokio::test]
+async fn a_text_with_much_punctuation_is_no_reason_to_give_up_an_object() {
+    let mut annotated = pod("c", "6");
+    annotated["metadata"]["annotations"] = json!({"k": "[{,,".repeat(10)});
+    let limits = Limits { page: 1_000, line: 1_000, ..SMALL };
+    let answers = vec![list("5", &[]), events(&[("ADDED", annotated)], true)];
+    let seen = run_within(limits, &Script::default(), answers, 3).await;
+    assert_eq!(seen, ["restarted", "synced", "+c"]);
 }
