@@ -1,7 +1,7 @@
 //! What inputs change in the state.
 
 use drover_common::call::Kind;
-use drover_common::cluster::{ClusterEvent, ClusterObject, Node, ObjectKey};
+use drover_common::cluster::{ClusterEvent, ClusterObject, Node, ObjectKey, Pod};
 use drover_common::id::InstanceId;
 use drover_common::protocol::{Directive, NoticeKind};
 use jiff::{SignedDuration, Timestamp};
@@ -11,7 +11,7 @@ use crate::moment::Moment;
 use crate::node;
 use crate::notice::{Answer, NoticePath, Notices, PROBLEM_HOLDS, after};
 
-/// No node has so many pods; an API server that tells more is broken.
+/// No node has so many pods that have not ended; an API server that tells more is broken.
 const MOST_PODS: usize = 2_000;
 /// A node has one disruption at a time; a leader that names more than this is broken.
 const MOST_DIRECTIVES: usize = 16;
@@ -111,17 +111,7 @@ impl Agent {
             ClusterEvent::Restarted(Kind::Node) => self.node_listed = false,
             ClusterEvent::Synced(Kind::Node) => self.take_node_list(),
             ClusterEvent::Stale(Kind::Node) => self.node_fresh = false,
-            ClusterEvent::Applied(ClusterObject::Pod(pod)) => {
-                let key = ObjectKey::from(&pod.metadata);
-                if let Some(unlisted) = &mut self.unlisted {
-                    unlisted.remove(&key);
-                }
-                if self.pods.len() < MOST_PODS || self.pods.contains_key(&key) {
-                    self.pods.insert(key, *pod);
-                } else if !std::mem::replace(&mut self.told_too_many, true) {
-                    self.tell(Fact::TooManyPods(MOST_PODS));
-                }
-            }
+            ClusterEvent::Applied(ClusterObject::Pod(pod)) => self.take_pod(*pod),
             ClusterEvent::Deleted(Kind::Pod, key) => {
                 self.pods.remove(&key);
             }
@@ -136,6 +126,21 @@ impl Agent {
             }
             ClusterEvent::Stale(Kind::Pod) => self.pods_complete = false,
             _ => {}
+        }
+    }
+
+    /// A pod that has ended is one that is gone: Jobs may leave thousands behind.
+    fn take_pod(&mut self, pod: Pod) {
+        let key = ObjectKey::from(&pod.metadata);
+        if let Some(unlisted) = &mut self.unlisted {
+            unlisted.remove(&key);
+        }
+        if pod.is_terminal() {
+            self.pods.remove(&key);
+        } else if self.pods.len() < MOST_PODS || self.pods.contains_key(&key) {
+            self.pods.insert(key, pod);
+        } else if !std::mem::replace(&mut self.told_too_many, true) {
+            self.tell(Fact::TooManyPods(MOST_PODS));
         }
     }
 

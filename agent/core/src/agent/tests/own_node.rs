@@ -116,6 +116,31 @@ fn pods_without_end_are_not_kept() {
 }
 
 #[test]
+fn pods_that_have_ended_take_no_room() {
+    let in_phase = |name: &str, phase: &str| {
+        let pod = json!({"metadata": {"name": name, "namespace": "d", "uid": format!("u-{name}")},
+            "spec": {"nodeName": "n"}, "status": {"phase": phase}});
+        applied(Kind::Pod, pod)
+    };
+    let mut agent = settled();
+    for number in 0..3_000 {
+        let phase = if number % 2 == 0 { "Succeeded" } else { "Failed" };
+        let effects = agent.step(in_phase(&format!("job-{number}"), phase), at(0));
+        assert!(!effects.iter().any(|effect| matches!(effect, Effect::Tell(_))), "{effects:?}");
+    }
+    agent.step(in_phase("late", "Running"), at(0));
+    let names = |agent: &Agent| agent.pods.keys().map(|key| key.name.clone()).collect::<Vec<_>>();
+    assert_eq!(names(&agent), ["late", "web"]);
+    agent.step(in_phase("late", "Succeeded"), at(0));
+    assert_eq!(names(&agent), ["web"]);
+    // In a list, too.
+    agent.step(Input::Cluster(ClusterEvent::Restarted(Kind::Pod)), at(0));
+    agent.step(in_phase("web", "Failed"), at(0));
+    agent.step(Input::Cluster(ClusterEvent::Synced(Kind::Pod)), at(0));
+    assert!(names(&agent).is_empty());
+}
+
+#[test]
 fn pods_that_do_not_go_are_told_of_more_and_more_rarely() {
     let mut agent = settled();
     for number in 0..20 {
