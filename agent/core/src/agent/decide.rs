@@ -254,7 +254,12 @@ impl Agent {
                 self.take_node_object(object);
                 self.verified = self.borne_disruption();
             }
-            (CallKey::ReadNode(attempt), Err(_failure)) => self.read_node.fail(attempt, now),
+            (CallKey::ReadNode(attempt), Err(failure)) => {
+                self.read_node.fail(attempt, now);
+                if failure.kind == KubernetesFailureKind::NotFound {
+                    self.lose_node();
+                }
+            }
         }
     }
 

@@ -107,7 +107,9 @@ impl Agent {
         }
         match event {
             ClusterEvent::Applied(ClusterObject::Node(node)) => self.take_node(*node),
-            ClusterEvent::Deleted(Kind::Node, _) => self.node = None,
+            ClusterEvent::Deleted(Kind::Node, key) if key.name == self.identity.node.as_str() => {
+                self.lose_node();
+            }
             ClusterEvent::Restarted(Kind::Node) => self.node_listed = false,
             ClusterEvent::Synced(Kind::Node) => self.take_node_list(),
             ClusterEvent::Stale(Kind::Node) => self.node_fresh = false,
@@ -155,10 +157,15 @@ impl Agent {
     /// A list of Nodes is complete.
     fn take_node_list(&mut self) {
         self.node_fresh = true;
-        if self.node_listed {
-            return;
+        if !self.node_listed {
+            self.lose_node();
         }
+    }
+
+    /// There is no Node of the agent's name (any more).
+    pub(super) fn lose_node(&mut self) {
         self.node = None;
+        self.node_listed = false;
         if !std::mem::replace(&mut self.told_missing, true) {
             self.tell(Fact::NoNode(self.identity.node.clone()));
         }

@@ -104,6 +104,41 @@ fn a_list_without_the_node_says_that_there_is_none() {
 }
 
 #[test]
+fn a_node_that_is_deleted_is_one_that_there_is_not() {
+    let there_is_none = |effects: &[Effect]| {
+        effects.iter().filter(|effect| **effect == Effect::Tell(Fact::NoNode("n".into()))).count()
+    };
+    let mut agent = settled();
+    assert_eq!(there_is_none(&agent.step(deleted(Kind::Node, "other"), at(0))), 0);
+    assert!(agent.node.is_some(), "another's");
+    assert_eq!(there_is_none(&agent.step(deleted(Kind::Node, "n"), at(0))), 1);
+    // Nor does a list that was under way bring it back.
+    assert_eq!(
+        there_is_none(&agent.step(Input::Cluster(ClusterEvent::Synced(Kind::Node)), at(0))),
+        0
+    );
+    let effects = agent.step(spot("terminate", 110_000), at(0));
+    assert!(cordon_patch(&effects).is_none(), "{effects:?}");
+    let (key, _) = calls(&effects).remove(0);
+    let gone = KubernetesFailure { kind: KubernetesFailureKind::NotFound, ..failure() };
+    assert_eq!(
+        there_is_none(&agent.step(Input::Outcome(key, Err(gone.clone())), at(10))),
+        0,
+        "said"
+    );
+    agent.step(applied(Kind::Node, node(json!({}))), at(20));
+    assert_eq!(there_is_none(&agent.step(deleted(Kind::Node, "n"), at(30))), 1, "once more");
+
+    // While the watch is broken a read tells it.
+    let mut agent = settled();
+    agent.step(Input::Cluster(ClusterEvent::Stale(Kind::Node)), at(0));
+    let directive = Directive { disruption: "d-1".into(), deadline: None };
+    let (key, _) = calls(&agent.step(Input::Directives(vec![directive]), at(0))).remove(0);
+    assert_eq!(there_is_none(&agent.step(Input::Outcome(key, Err(gone)), at(10))), 1);
+    assert!(agent.node.is_none());
+}
+
+#[test]
 fn pods_without_end_are_not_kept() {
     let mut agent = settled();
     let mut told = 0;
