@@ -216,7 +216,9 @@ pub enum KubernetesCall {
         object: Value,
     },
     /// A JSON merge patch (RFC 7386). Put `metadata.resourceVersion` and `metadata.uid` into the
-    /// patch to make it conditional: a mismatch fails with [`KubernetesFailureKind::Conflict`].
+    /// patch to make it conditional. Another version fails with [`KubernetesFailureKind::Conflict`]; another
+    /// UID with [`KubernetesFailureKind::Invalid`], for an API server takes it for a change of a field that
+    /// may not change (`metadata.uid: field is immutable`, apimachinery's `ValidateObjectMetaUpdate`).
     MergePatch {
         /// Which.
         target: Target,

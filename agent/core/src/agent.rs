@@ -179,6 +179,8 @@ pub struct Agent {
     node_fresh: bool,
     /// Whether it was among what was listed last.
     node_listed: bool,
+    /// Whether a patch found it to be another than was seen, so that it has to be read.
+    node_suspect: bool,
     told_foreign: bool,
     told_missing: bool,
     told_too_many: bool,
@@ -236,6 +238,7 @@ impl Agent {
             node: None,
             node_fresh: false,
             node_listed: false,
+            node_suspect: false,
             told_foreign: false,
             told_missing: false,
             told_too_many: false,

@@ -1,6 +1,6 @@
 //! What follows from the state.
 
-use drover_common::call::{Kind, KubernetesCall, KubernetesFailure, KubernetesFailureKind, Target};
+use drover_common::call::{Kind, KubernetesFailure, KubernetesFailureKind};
 use drover_common::cluster::{ClusterObject, Pod};
 use drover_common::drain::{self, DrainInput, DrainState, Purpose};
 use drover_common::id::DisruptionId;
@@ -24,6 +24,7 @@ impl Agent {
         self.forget_directives(now);
         self.watch_conditions(now);
         self.decide_save();
+        self.decide_read(now);
         self.decide_cordon(now);
         self.decide_directive(now);
         self.decide_drain(now.wall);
@@ -148,14 +149,8 @@ impl Agent {
             }
         }
         let unsure = self.verified.is_none() || !self.node_fresh;
-        if unsure
-            && !self.directives.is_empty()
-            && self.owns_node()
-            && let Some(attempt) = self.read_node.start(now)
-        {
-            let target = Target::cluster(Kind::Node, self.identity.node.as_str());
-            let call = KubernetesCall::Get { target };
-            self.effects.push(Effect::Call(CallKey::ReadNode(attempt), call));
+        if unsure && !self.directives.is_empty() && self.owns_node() {
+            self.read_own_node(now);
         }
     }
 
@@ -234,11 +229,7 @@ impl Agent {
             }
             (CallKey::Cordon(attempt), Err(failure)) => {
                 self.cordon.fail(attempt, now);
-                if failure.kind == KubernetesFailureKind::Conflict {
-                    // Another Node has the name by now.
-                    self.node = None;
-                }
-                self.tell(Fact::PatchFailed(failure));
+                self.take_patch_failure(failure);
             }
             (CallKey::Undo(attempt), Ok(object)) => {
                 self.take_node_object(object);
@@ -247,7 +238,7 @@ impl Agent {
             }
             (CallKey::Undo(attempt), Err(failure)) => {
                 self.undo.fail(attempt, now);
-                self.tell(Fact::PatchFailed(failure));
+                self.take_patch_failure(failure);
             }
             (CallKey::ReadNode(attempt), Ok(object)) => {
                 self.read_node.succeed(attempt, READ_PACE, now);
@@ -261,6 +252,22 @@ impl Agent {
                 }
             }
         }
+    }
+
+    /// A patch failed. Of another Node that has the name by now an API server says that its UID may not
+    /// change; of one that has changed since, that there is a conflict. Either has to be read.
+    fn take_patch_failure(&mut self, failure: KubernetesFailure) {
+        let is_another = matches!(
+            failure.kind,
+            KubernetesFailureKind::Invalid
+                | KubernetesFailureKind::Conflict
+                | KubernetesFailureKind::NotFound
+        );
+        if is_another && !std::mem::replace(&mut self.node_suspect, true) {
+            // What it is has to be known at once, whatever the pace was.
+            self.read_node.reset();
+        }
+        self.tell(Fact::PatchFailed(failure));
     }
 
     fn take_node_object(&mut self, object: Value) {

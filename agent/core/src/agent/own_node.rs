@@ -25,13 +25,24 @@ impl Agent {
 
     /// Whether the Node was seen. If not, it's read: by now its name may be another instance's.
     pub(super) fn has_seen_node(&mut self, now: Moment) -> bool {
-        if self.node.is_none()
-            && let Some(attempt) = self.read_node.start(now)
-        {
-            let target = Target::cluster(Kind::Node, self.identity.node.as_str());
-            self.effects
-                .push(Effect::Call(CallKey::ReadNode(attempt), KubernetesCall::Get { target }));
+        if self.node.is_none() {
+            self.read_own_node(now);
         }
-        self.node.is_some()
+        self.node.is_some() && !self.node_suspect
+    }
+
+    /// Reads a Node that a patch found to be another.
+    pub(super) fn decide_read(&mut self, now: Moment) {
+        if self.node_suspect {
+            self.read_own_node(now);
+        }
+    }
+
+    pub(super) fn read_own_node(&mut self, now: Moment) {
+        if let Some(attempt) = self.read_node.start(now) {
+            let target = Target::cluster(Kind::Node, self.identity.node.as_str());
+            let call = KubernetesCall::Get { target };
+            self.effects.push(Effect::Call(CallKey::ReadNode(attempt), call));
+        }
     }
 }

@@ -150,6 +150,7 @@ impl Agent {
         if node.metadata.name == self.identity.node.as_str() {
             self.node = Some(node);
             self.node_listed = true;
+            self.node_suspect = false;
             self.told_missing = false;
         }
     }
@@ -166,6 +167,7 @@ impl Agent {
     pub(super) fn lose_node(&mut self) {
         self.node = None;
         self.node_listed = false;
+        self.node_suspect = false;
         if !std::mem::replace(&mut self.told_missing, true) {
             self.tell(Fact::NoNode(self.identity.node.clone()));
         }

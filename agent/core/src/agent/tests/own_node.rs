@@ -80,16 +80,48 @@ fn a_node_made_anew_for_another_instance_is_left_alone() {
 
 #[test]
 fn a_node_made_anew_for_the_same_instance_is_cordoned_again() {
+    // A UID that is another is a field that may not change, and so no conflict.
+    for kind in [
+        KubernetesFailureKind::Invalid,
+        KubernetesFailureKind::Conflict,
+        KubernetesFailureKind::NotFound,
+    ] {
+        let mut agent = settled();
+        let (key, _) = cordon_patch(&agent.step(spot("terminate", 110_000), at(0))).unwrap();
+        let refused = KubernetesFailure { kind, ..failure() };
+        let effects = agent.step(Input::Outcome(key, Err(refused)), at(100));
+        assert!(!effects.contains(&Effect::Tell(Fact::DrainStopped)), "{kind:?}: {effects:?}");
+        let (key, _) = read(&effects).unwrap();
+        assert!(cordon_patch(&agent.step(Input::Tick, at(400))).is_none(), "{kind:?}: of the old");
+        let anew = node(json!({"metadata": {"uid": "u-2"}}));
+        let effects = agent.step(Input::Outcome(key, Ok(anew)), at(450));
+        let (_, patch) = cordon_patch(&effects).unwrap();
+        assert_eq!(patch["metadata"]["uid"], "u-2", "{kind:?}");
+    }
+}
+
+fn read(effects: &[Effect]) -> Option<(CallKey, KubernetesCall)> {
+    calls(effects).into_iter().find(|(key, _)| matches!(key, CallKey::ReadNode(_)))
+}
+
+#[test]
+fn a_cordon_that_could_not_be_taken_back_is_taken_back_of_the_node_as_it_is() {
+    let mark = json!({"by": "drover-agent", "why": "spot-stop", "until": null, "boot": "old",
+        "wasUnschedulable": false});
+    let marked = |version: &str| {
+        node(json!({"spec": {"unschedulable": true}, "metadata": {"resourceVersion": version,
+            "annotations": {labels::CORDONED: mark.to_string()}}}))
+    };
     let mut agent = settled();
-    let (key, _) = cordon_patch(&agent.step(spot("terminate", 110_000), at(0))).unwrap();
+    let (key, _) = cordon_patch(&agent.step(applied(Kind::Node, marked("8")), at(0))).unwrap();
+    assert!(matches!(key, CallKey::Undo(_)));
     let refused = KubernetesFailure { kind: KubernetesFailureKind::Conflict, ..failure() };
-    let effects = agent.step(Input::Outcome(key, Err(refused)), at(100));
-    let (key, _) =
-        calls(&effects).into_iter().find(|(key, _)| matches!(key, CallKey::ReadNode(_))).unwrap();
-    let anew = node(json!({"metadata": {"uid": "u-2"}}));
-    agent.step(Input::Outcome(key, Ok(anew)), at(150));
-    let (_, patch) = cordon_patch(&agent.step(Input::Tick, at(400))).unwrap();
-    assert_eq!(patch["metadata"]["uid"], "u-2");
+    let effects = agent.step(Input::Outcome(key, Err(refused)), at(10));
+    // No watch need tell it.
+    let (key, _) = read(&effects).unwrap();
+    agent.step(Input::Outcome(key, Ok(marked("9"))), at(20));
+    let (_, patch) = cordon_patch(&agent.step(Input::Tick, at(200))).unwrap();
+    assert_eq!(patch["metadata"]["resourceVersion"], "9");
 }
 
 #[test]
