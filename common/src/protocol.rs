@@ -325,6 +325,7 @@ pub struct Directives {
 pub struct Directive {
     /// The disruption.
     pub disruption: DisruptionId,
-    /// What the Node's [`crate::labels::DISRUPTION_DEADLINE`] says or is about to; another one is news.
+    /// What the Node's [`crate::labels::DISRUPTION_DEADLINE`] says or is about to. It wakes a poll when it
+    /// changes; what counts is the Node's.
     pub deadline: Option<Timestamp>,
 }

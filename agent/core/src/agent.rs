@@ -31,7 +31,6 @@ use crate::notice::{Answer, NoticePath, Notices};
 use crate::retry::Retry;
 use crate::usage::PodNames;
 use left::LeftTold;
-use take::Told;
 use usage_told::UsageTold;
 
 /// Who the agent is.
@@ -189,8 +188,8 @@ pub struct Agent {
     pods_complete: bool,
     /// While a list is under way: what it has not named yet.
     unlisted: Option<BTreeSet<ObjectKey>>,
-    /// What woke the agent; the deadlines are compared alone, to see what is new.
-    directives: BTreeMap<DisruptionId, Told>,
+    /// What woke the agent, and when a leader named it last, on the steady clock.
+    directives: BTreeMap<DisruptionId, SignedDuration>,
     /// The disruption that the Node, read fresh, was found to bear.
     verified: Option<DisruptionId>,
     cordon: Retry,

@@ -19,15 +19,6 @@ const MOST_DIRECTIVES: usize = 16;
 /// several times in this time.
 const DIRECTIVE_HOLDS: SignedDuration = SignedDuration::from_secs(90);
 
-/// What a leader told of a disruption.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Told {
-    /// The directive's.
-    pub(super) deadline: Option<Timestamp>,
-    /// When, on the steady clock.
-    at: SignedDuration,
-}
-
 impl Agent {
     pub(super) fn take_instance(&mut self, instance: InstanceId) {
         if self.instance.as_ref() != Some(&instance) {
@@ -174,21 +165,23 @@ impl Agent {
     }
 
     pub(super) fn take_directives(&mut self, directives: Vec<Directive>, now: Moment) {
-        self.directives.clear();
+        // What is named once more is no news.
+        self.directives
+            .retain(|known, _| directives.iter().any(|named| named.disruption == *known));
         self.add_directives(directives, now);
     }
 
     pub(super) fn add_directives(&mut self, directives: Vec<Directive>, now: Moment) {
-        for Directive { disruption, deadline } in directives {
-            let known = self.directives.get(&disruption);
-            if known.is_none() && self.directives.len() >= MOST_DIRECTIVES {
-                continue;
-            }
-            if known.is_none_or(|told| told.deadline != deadline) {
+        // By when, the Node says, which is watched, and read while the watch is broken.
+        for Directive { disruption, deadline: _ } in directives {
+            if !self.directives.contains_key(&disruption) {
+                if self.directives.len() >= MOST_DIRECTIVES {
+                    continue;
+                }
                 // News: the Node is to be read at once, whatever the pace was.
                 self.read_node.reset();
             }
-            self.directives.insert(disruption, Told { deadline, at: now.steady });
+            self.directives.insert(disruption, now.steady);
         }
     }
 
@@ -197,6 +190,6 @@ impl Agent {
     pub(super) fn forget_directives(&mut self, now: Moment) {
         let borne = self.verified.as_ref();
         self.directives
-            .retain(|id, told| Some(id) == borne || !now.is_past(told.at, DIRECTIVE_HOLDS));
+            .retain(|id, told_at| Some(id) == borne || !now.is_past(*told_at, DIRECTIVE_HOLDS));
     }
 }

@@ -382,6 +382,25 @@ fn a_directive_that_no_leader_repeats_expires() {
 }
 
 #[test]
+fn a_directive_that_is_named_again_and_again_is_news_once() {
+    let mut agent = settled();
+    let mut reads = 0;
+    for tick in 0..100 {
+        let deadline = Some(at(600_000 + tick));
+        let directive = Directive { disruption: "d-1".into(), deadline };
+        let effects = agent.step(Input::Directives(vec![directive]), at(tick * 100));
+        for (key, call) in calls(&effects) {
+            assert!(matches!(call, KubernetesCall::Get { .. }), "{call:?}");
+            reads += 1;
+            agent.step(Input::Outcome(key, Ok(node(json!({})))), at(tick * 100 + 10));
+        }
+    }
+    assert!((9..=11).contains(&reads), "{reads} reads in 10 s of a Node that bears no mark");
+    agent.step(Input::Directives(Vec::new()), at(10_000));
+    assert!(!agent.is_busy(), "called off");
+}
+
+#[test]
 fn directives_without_end_are_not_kept() {
     let mut agent = settled();
     for answer in 0..1_000 {
