@@ -144,6 +144,8 @@ pub enum Fact {
     Uncordoned,
     /// A patch of the own Node failed; it is tried again.
     PatchFailed(KubernetesFailure),
+    /// The own Node can't be read, though something is to be done to it; it is tried again.
+    NodeUnread(KubernetesFailure),
     /// A drain began, with its purpose in words.
     DrainBegan(String),
     /// A drain stands at this point.
@@ -176,12 +178,15 @@ pub struct Agent {
     unreadable: BTreeMap<NoticePath, String>,
     node: Option<Node>,
     node_fresh: bool,
+    /// When it was read last, on the steady clock.
+    node_read_at: Option<SignedDuration>,
     /// Whether it was among what was listed last.
     node_listed: bool,
     /// Whether a patch found it to be another than was seen, so that it has to be read.
     node_suspect: bool,
     told_foreign: bool,
     told_missing: bool,
+    told_unread: bool,
     told_too_many: bool,
     told_cordoned: bool,
     pods: BTreeMap<ObjectKey, Pod>,
@@ -236,10 +241,12 @@ impl Agent {
             unreadable: BTreeMap::new(),
             node: None,
             node_fresh: false,
+            node_read_at: None,
             node_listed: false,
             node_suspect: false,
             told_foreign: false,
             told_missing: false,
+            told_unread: false,
             told_too_many: false,
             told_cordoned: false,
             pods: BTreeMap::new(),

@@ -35,6 +35,10 @@ pub(super) fn tell(fact: &Fact) {
         Fact::PatchFailed(failure) => {
             tracing::warn!(%failure, "Patch of the own Node failed; retrying.");
         }
+        Fact::NodeUnread(failure) => tracing::warn!(
+            %failure,
+            "Own Node can't be read; until it is, nothing new is done to it. Retrying."
+        ),
         Fact::DrainBegan(purpose) => tracing::info!(%purpose, "Drain began."),
         Fact::DrainChanged(report) => tracing::info!(
             phase = ?report.phase,

@@ -27,7 +27,7 @@ impl Agent {
         self.decide_read(now);
         self.decide_cordon(now);
         self.decide_directive(now);
-        self.decide_drain(now.wall);
+        self.decide_drain(now);
         self.tell_left(now);
         self.decide_shutdown(now.wall);
         self.decide_power_off(now);
@@ -142,35 +142,46 @@ impl Agent {
     /// A directive only wakes: the Node, read fresh, has to bear its taint and id, and says by when and
     /// why.
     fn decide_directive(&mut self, now: Moment) {
-        if let Some(id) = &self.verified {
-            let gone = self.node.as_ref().is_none_or(|node| !node::is_disrupted(node, id));
-            if gone {
-                self.verified = None;
-            }
+        if !self.bears_verified() {
+            self.verified = None;
         }
-        let unsure = self.verified.is_none() || !self.node_fresh;
-        if unsure && !self.directives.is_empty() && self.owns_node() {
+        // A disruption that is called off is named by no leader any more; the Node says whether it is.
+        let wanted = match self.verified {
+            Some(_) => !self.node_fresh,
+            None => !self.directives.is_empty(),
+        };
+        if wanted && self.owns_node() {
             self.read_own_node(now);
         }
     }
 
-    pub(super) fn purpose(&mut self, now: Timestamp) -> Option<Purpose> {
+    /// Whether the Node bears, as far as is known, what it was found to bear.
+    fn bears_verified(&self) -> bool {
+        let found = self.node.as_ref().zip(self.verified.as_ref());
+        found.is_some_and(|(node, id)| node::is_disrupted(node, id))
+    }
+
+    pub(super) fn purpose(&mut self, now: Moment) -> Option<Purpose> {
         if !self.owns_node() {
             return None;
         }
         let borne = self.node.as_ref().zip(self.verified.clone());
+        let borne = borne.filter(|_| self.is_node_fresh(now));
         let disruption = borne.map(|(node, id)| node::purpose_of(node, id));
         // The pods of a Node that was never seen may be another instance's.
         let seen = self.node.is_some() || self.drain.is_some();
-        match (self.interruption(now).filter(|_| seen), disruption) {
+        match (self.interruption(now.wall).filter(|_| seen), disruption) {
             (Some(interruption), Some(disruption)) => Some(interruption.and(disruption)),
             (interruption, disruption) => interruption.or(disruption),
         }
     }
 
-    fn decide_drain(&mut self, now: Timestamp) {
+    fn decide_drain(&mut self, now: Moment) {
         let Some(purpose) = self.purpose(now) else {
-            if self.drain.take().is_some() {
+            // A disruption may have been called off by now: until the Node can be read nothing more
+            // leaves, and nothing is forgotten.
+            let waits = self.bears_verified() && !self.is_node_fresh(now) && self.owns_node();
+            if !waits && self.drain.take().is_some() {
                 self.drain_outcomes.clear();
                 self.tell(Fact::DrainStopped);
             }
@@ -187,7 +198,7 @@ impl Agent {
             pods: &pods,
             complete: self.pods_complete && self.unlisted.is_none(),
             purpose: &purpose,
-            now,
+            now: now.wall,
             outcomes: &outcomes,
         };
         let calls = drain::step(drain, input);
@@ -223,7 +234,7 @@ impl Agent {
                 }
             }
             (CallKey::Cordon(attempt), Ok(object)) => {
-                self.take_node_object(object);
+                self.take_node_object(object, now);
                 // Should the answer not show it, the next try comes a little later.
                 self.cordon.succeed(attempt, SignedDuration::from_millis(500), now);
             }
@@ -232,7 +243,7 @@ impl Agent {
                 self.take_patch_failure(failure);
             }
             (CallKey::Undo(attempt), Ok(object)) => {
-                self.take_node_object(object);
+                self.take_node_object(object, now);
                 self.undo.succeed(attempt, SignedDuration::from_millis(500), now);
                 self.tell(Fact::Uncordoned);
             }
@@ -242,14 +253,14 @@ impl Agent {
             }
             (CallKey::ReadNode(attempt), Ok(object)) => {
                 self.read_node.succeed(attempt, READ_PACE, now);
-                self.take_node_object(object);
-                self.verified = self.borne_disruption();
+                self.take_node_object(object, now);
+                if !self.bears_verified() {
+                    self.verified = self.borne_disruption();
+                }
             }
             (CallKey::ReadNode(attempt), Err(failure)) => {
                 self.read_node.fail(attempt, now);
-                if failure.kind == KubernetesFailureKind::NotFound {
-                    self.lose_node();
-                }
+                self.take_read_failure(failure);
             }
         }
     }
@@ -270,9 +281,11 @@ impl Agent {
         self.tell(Fact::PatchFailed(failure));
     }
 
-    fn take_node_object(&mut self, object: Value) {
-        if let Ok(ClusterObject::Node(node)) = ClusterObject::from_json(Kind::Node, object) {
-            self.take_node(*node);
+    fn take_node_object(&mut self, object: Value, now: Moment) {
+        if let Ok(ClusterObject::Node(node)) = ClusterObject::from_json(Kind::Node, object)
+            && self.take_node(*node)
+        {
+            self.node_read_at = Some(now.steady);
         }
     }
 

@@ -1,10 +1,15 @@
 //! Whether the Node of the agent's name is its own.
 
-use drover_common::call::{Kind, KubernetesCall, Target};
+use drover_common::call::{Kind, KubernetesCall, KubernetesFailure, KubernetesFailureKind, Target};
+use jiff::SignedDuration;
 
 use super::{Agent, CallKey, Effect, Fact};
 use crate::moment::Moment;
 use crate::node;
+
+/// What a read told counts for so long, where no watch tells more: reads are a second apart, and each may
+/// take three.
+const READ_HOLDS: SignedDuration = SignedDuration::from_secs(5);
 
 impl Agent {
     pub(super) fn owns_node(&mut self) -> bool {
@@ -35,6 +40,20 @@ impl Agent {
     pub(super) fn decide_read(&mut self, now: Moment) {
         if self.node_suspect {
             self.read_own_node(now);
+        }
+    }
+
+    /// Whether the Node is known to be as it's known.
+    pub(super) fn is_node_fresh(&self, now: Moment) -> bool {
+        let read = self.node_read_at.is_some_and(|at| !now.is_past(at, READ_HOLDS));
+        !self.node_suspect && (self.node_fresh || read)
+    }
+
+    pub(super) fn take_read_failure(&mut self, failure: KubernetesFailure) {
+        if failure.kind == KubernetesFailureKind::NotFound {
+            self.lose_node();
+        } else if !std::mem::replace(&mut self.told_unread, true) {
+            self.tell(Fact::NodeUnread(failure));
         }
     }
 

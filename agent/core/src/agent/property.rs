@@ -91,6 +91,8 @@ struct Grounds {
     spot_told: bool,
     directive_told: bool,
     node: Option<Value>,
+    /// When it was read last: no watch of this world's Node is ever complete.
+    read_at: Option<Timestamp>,
     /// When maintenance begins, of all that was told of any.
     maintenance: Vec<Timestamp>,
     /// The last moments for pods that spot notices left, all that were told.
@@ -120,6 +122,10 @@ impl Grounds {
             }
             _ => {}
         }
+    }
+
+    fn has_read(&self, now: Timestamp) -> bool {
+        self.read_at.is_some_and(|at| now.duration_since(at) < SignedDuration::from_secs(5))
     }
 
     fn maintained(&self, now: Timestamp) -> bool {
@@ -159,7 +165,7 @@ fn judge(effects: &[Effect], grounds: &Grounds, now: Timestamp) {
                 let disrupted = grounds.node.as_ref().is_some_and(|node| {
                     node["metadata"]["annotations"][labels::DISRUPTION] == "d-1"
                 });
-                let directed = grounds.directive_told && disrupted;
+                let directed = grounds.directive_told && disrupted && grounds.has_read(now);
                 assert!(interrupted || directed, "drained without a reason");
                 grounds.judge_grace(call, now);
             }
@@ -216,7 +222,12 @@ fn input(
             let failure =
                 KubernetesFailure { kind, message: String::new(), retry_after_seconds: None };
             let object = match key {
-                CallKey::ReadNode(_) => grounds.node.clone().unwrap_or(Value::Null),
+                CallKey::ReadNode(_) => {
+                    if *ok && grounds.node.is_some() {
+                        grounds.read_at = Some(at(*clock));
+                    }
+                    grounds.node.clone().unwrap_or(Value::Null)
+                }
                 _ => Value::Null,
             };
             Input::Outcome(key, if *ok { Ok(object) } else { Err(failure) })

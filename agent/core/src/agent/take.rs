@@ -97,7 +97,9 @@ impl Agent {
             self.hear_api(now, true);
         }
         match event {
-            ClusterEvent::Applied(ClusterObject::Node(node)) => self.take_node(*node),
+            ClusterEvent::Applied(ClusterObject::Node(node)) => {
+                self.take_node(*node);
+            }
             ClusterEvent::Deleted(Kind::Node, key) if key.name == self.identity.node.as_str() => {
                 self.lose_node();
             }
@@ -137,13 +139,17 @@ impl Agent {
         }
     }
 
-    pub(super) fn take_node(&mut self, node: Node) {
-        if node.metadata.name == self.identity.node.as_str() {
+    /// Returns whether it's the agent's.
+    pub(super) fn take_node(&mut self, node: Node) -> bool {
+        let is_own = node.metadata.name == self.identity.node.as_str();
+        if is_own {
             self.node = Some(node);
             self.node_listed = true;
             self.node_suspect = false;
             self.told_missing = false;
+            self.told_unread = false;
         }
+        is_own
     }
 
     /// A list of Nodes is complete.
@@ -158,6 +164,7 @@ impl Agent {
     pub(super) fn lose_node(&mut self) {
         self.node = None;
         self.node_listed = false;
+        self.node_read_at = None;
         self.node_suspect = false;
         if !std::mem::replace(&mut self.told_missing, true) {
             self.tell(Fact::NoNode(self.identity.node.clone()));

@@ -1,6 +1,7 @@
 mod clock;
 mod own_node;
 mod signals;
+mod stale;
 
 use drover_common::call::{Kind, KubernetesFailureKind, Target};
 use drover_common::cluster::ClusterObject;
@@ -347,7 +348,7 @@ fn a_node_that_is_interrupted_and_disrupted_keeps_to_what_ends_first() {
     let marks = json!({labels::DISRUPTION_DEADLINE: at(50_000).to_string()});
     let (mut agent, _) = directed(None, marks);
     agent.step(spot("terminate", 110_000), at(1_000));
-    let purpose = agent.purpose(at(1_000)).unwrap();
+    let purpose = agent.purpose(at(1_000).into()).unwrap();
     assert!(purpose.hurries && purpose.disruption.is_none());
     assert_eq!((purpose.end, purpose.budgets_end), (Some(at(50_000)), Some(at(50_000))));
 }
