@@ -15,6 +15,8 @@ mod tests;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// The longest life that IMDS grants a token, seconds.
 const TOKEN_SECONDS: u64 = 21_600;
+/// Between two tries to renew a token that still counts: one that hangs delays the read that made it.
+const RENEW_AGAIN: Duration = Duration::from_secs(30);
 
 /// Why IMDS gave no answer. The next poll tries again.
 #[derive(Debug, thiserror::Error)]
@@ -51,7 +53,10 @@ pub(crate) struct Imds {
 #[derive(Clone, Debug)]
 struct Token {
     value: String,
+    /// Early, so that a token never runs out while IMDS has a bad minute.
     refresh_at: Instant,
+    /// When IMDS takes it no more.
+    ends_at: Instant,
 }
 
 impl Imds {
@@ -104,15 +109,36 @@ impl Imds {
         *self.token.lock().unwrap_or_else(PoisonError::into_inner) = token;
     }
 
-    /// The token. Reads that overlap may each get one, all of which count: none waits for another's.
+    /// The token that is kept, as long as it counts, and whether this read is to renew it.
+    fn kept(&self, now: Instant) -> (Option<String>, bool) {
+        let mut kept = self.token.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(token) = kept.as_mut().filter(|token| now < token.ends_at) else {
+            return (None, true);
+        };
+        let is_due = token.refresh_at <= now;
+        if is_due {
+            token.refresh_at = now + RENEW_AGAIN;
+        }
+        (Some(token.value.clone()), is_due)
+    }
+
+    /// The token. Reads that overlap may each get one, all of which count: none waits for another's. One
+    /// that can't be renewed yet is used to its end.
     async fn token(&self, timeout: Duration) -> Result<String, ImdsError> {
+        match self.kept(Instant::now()) {
+            (Some(token), false) => Ok(token),
+            (None, _) => self.fresh_token(timeout).await,
+            (Some(token), true) => Ok(self.fresh_token(timeout).await.unwrap_or_else(|error| {
+                tracing::debug!(%error, "Metadata token can't be renewed yet.");
+                token
+            })),
+        }
+    }
+
+    async fn fresh_token(&self, timeout: Duration) -> Result<String, ImdsError> {
         const PATH: &str = "/latest/api/token";
         const TTL: &str = "X-aws-ec2-metadata-token-ttl-seconds";
         let now = Instant::now();
-        let kept = self.token.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        if let Some(token) = kept.filter(|token| now < token.refresh_at) {
-            return Ok(token.value);
-        }
         let request = self.client.put(format!("{}{PATH}", self.base)).timeout(timeout);
         let response = request.header(TTL, TOKEN_SECONDS).send().await?;
         let status = response.status();
@@ -120,15 +146,15 @@ impl Imds {
             return Err(ImdsError::Status { path: PATH.to_owned(), status });
         }
         let granted = response.headers().get(TTL).and_then(|ttl| ttl.to_str().ok()?.parse().ok());
-        // Early, so that a token never runs out while IMDS has a bad minute.
-        let life = Duration::from_secs(granted.unwrap_or(TOKEN_SECONDS).min(TOKEN_SECONDS)) / 2;
+        let life = Duration::from_secs(granted.unwrap_or(TOKEN_SECONDS).min(TOKEN_SECONDS));
         let value = text(PATH, response).await?.trim().to_owned();
         let is_token = !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_graphic());
         if !is_token {
             let reason = "no token in the answer";
             return Err(ImdsError::Body { path: PATH.to_owned(), reason });
         }
-        self.keep(Some(Token { value: value.clone(), refresh_at: now + life }));
+        let (refresh_at, ends_at) = (now + life / 2, now + life);
+        self.keep(Some(Token { value: value.clone(), refresh_at, ends_at }));
         Ok(value)
     }
 }

@@ -21,6 +21,9 @@ struct Faults {
     tokens: u32,
     valid: u32,
     next: Option<&'static str>,
+    /// Whether every request for a token fails, and how many did.
+    no_tokens: bool,
+    refused: u32,
 }
 
 async fn serve(State(fake): State<Fake>, request: Request) -> Answered {
@@ -42,6 +45,10 @@ async fn serve(State(fake): State<Fake>, request: Request) -> Answered {
     let mut state = fake.state.lock().unwrap();
     if path == "/api/token" && request.method() == Method::PUT {
         assert_eq!(header("X-aws-ec2-metadata-token-ttl-seconds"), "21600");
+        if state.no_tokens {
+            state.refused += 1;
+            return StatusCode::SERVICE_UNAVAILABLE.into_response();
+        }
         state.tokens += 1;
         state.valid = state.tokens;
         return format!("token-{}", state.tokens).into_response();
@@ -100,4 +107,36 @@ async fn faults_are_errors_and_the_next_read_works() {
             "{fault}"
         );
     }
+}
+
+/// Makes the token so many seconds older.
+fn age(imds: &Imds, seconds: u64) {
+    let mut kept = imds.token.lock().unwrap();
+    let token = kept.as_mut().unwrap();
+    token.refresh_at -= Duration::from_secs(seconds);
+    token.ends_at -= Duration::from_secs(seconds);
+}
+
+#[tokio::test]
+async fn a_token_that_cannot_be_renewed_is_used_to_its_end() {
+    let fake = Fake::default();
+    let imds = imds(&fake).await;
+    imds.read("instance-id", TIMEOUT).await.unwrap();
+    fake.state.lock().unwrap().no_tokens = true;
+    age(&imds, TOKEN_SECONDS / 2);
+    for _ in 0..3 {
+        imds.read("instance-id", TIMEOUT).await.unwrap();
+    }
+    assert_eq!(fake.state.lock().unwrap().refused, 1, "not at every read");
+    age(&imds, RENEW_AGAIN.as_secs());
+    imds.read("instance-id", TIMEOUT).await.unwrap();
+    assert_eq!(fake.state.lock().unwrap().refused, 2);
+    age(&imds, TOKEN_SECONDS / 2);
+    assert!(imds.read("instance-id", TIMEOUT).await.is_err(), "it has ended");
+    fake.state.lock().unwrap().no_tokens = false;
+    imds.read("instance-id", TIMEOUT).await.unwrap();
+    // Renewed as soon as it can be, before its end.
+    age(&imds, TOKEN_SECONDS / 2);
+    imds.read("instance-id", TIMEOUT).await.unwrap();
+    assert_eq!(fake.state.lock().unwrap().tokens, 3);
 }
