@@ -63,6 +63,8 @@ struct Turn {
     question: Question,
     at: Instant,
     failures: u32,
+    /// Whether it was told that the answer is none.
+    told: bool,
 }
 
 /// Polls the notice paths and sends what they say until the receiver is dropped. Spot notices are asked
@@ -78,7 +80,7 @@ pub(crate) async fn poll(
     let questions = std::iter::once(Question::Instance)
         .chain(NoticePath::ALL.into_iter().map(Question::Notice));
     let mut turns: Vec<Turn> =
-        questions.map(|question| Turn { question, at: start, failures: 0 }).collect();
+        questions.map(|question| Turn { question, at: start, failures: 0, told: false }).collect();
     let mut asked = FuturesUnordered::new();
     // The last question that went out has been given its time then.
     let mut free_at = start;
@@ -138,19 +140,30 @@ fn follow_up(
     interval: Duration,
     answered: Result<Heard, ImdsError>,
 ) -> Next {
-    let Turn { question, failures, .. } = turn;
+    let Turn { question, failures, told, .. } = turn;
+    let again = Turn { at: began + interval.saturating_mul(question.pace()), failures: 0, ..turn };
     match answered {
-        Ok(Heard::Done) => Next::Never,
+        Ok(Heard::Done) => {
+            if told {
+                tracing::info!("Instance id is known.");
+            }
+            Next::Never
+        }
         Ok(Heard::Nobody) => Next::End,
+        Ok(Heard::NoInstance(reason)) => {
+            if !told {
+                tracing::warn!(
+                    %reason,
+                    "Instance metadata service does not tell the instance id, without which no notice counts; retrying."
+                );
+            }
+            Next::Turn(Turn { told: true, ..again })
+        }
         Ok(Heard::Again) => {
             if failures >= LASTING && question.is_urgent() {
                 tracing::info!("Instance metadata service answers again.");
             }
-            Next::Turn(Turn {
-                question,
-                at: began + interval.saturating_mul(question.pace()),
-                failures: 0,
-            })
+            Next::Turn(again)
         }
         Err(error) => {
             let failures = failures.saturating_add(1);
@@ -159,7 +172,7 @@ fn follow_up(
             } else if failures == LASTING {
                 tracing::debug!(%error, "A metadata path does not answer.");
             }
-            Next::Turn(Turn { question, at: began + pause(interval, failures), failures })
+            Next::Turn(Turn { at: began + pause(interval, failures), failures, ..turn })
         }
     }
 }
@@ -168,6 +181,8 @@ enum Heard {
     /// It need not be asked again.
     Done,
     Again,
+    /// Not which instance this is, and why not.
+    NoInstance(String),
     /// The agent has ended.
     Nobody,
 }
@@ -180,13 +195,12 @@ async fn ask(
     let answer = imds.read(question.path(), TIMEOUT).await?;
     let (input, heard) = match (question, answer) {
         (Question::Notice(path), answer) => (Input::Notice(path, answer), Heard::Again),
-        (Question::Instance, Answer::Absent) => return Ok(Heard::Again),
+        (Question::Instance, Answer::Absent) => {
+            return Ok(Heard::NoInstance("the metadata service has none".to_owned()));
+        }
         (Question::Instance, Answer::Body(body)) => match bodies::instance_id(&body) {
             Ok(instance) => (Input::Instance(instance), Heard::Done),
-            Err(error) => {
-                tracing::debug!(%error, "Instance id is unreadable.");
-                return Ok(Heard::Again);
-            }
+            Err(error) => return Ok(Heard::NoInstance(error.to_string())),
         },
     };
     Ok(if inputs.send(input).await.is_ok() { heard } else { Heard::Nobody })

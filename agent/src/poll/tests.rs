@@ -126,6 +126,7 @@ fn of_what_is_due_the_most_urgent_comes_first() {
         question: Question::Notice(path),
         at: now - Duration::from_millis(ago),
         failures: 0,
+        told: false,
     };
     let turns = [
         turn(NoticePath::Maintenance, 30),
