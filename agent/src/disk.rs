@@ -21,22 +21,14 @@ impl StateDir {
     /// Makes the folder if needed. Where it can't be made or written the agent guards its node all the
     /// same, and says that it remembers nothing over a restart; each write tries again.
     pub(crate) async fn open(path: &Path) -> Self {
-        let folder = Self(path.to_owned());
-        if let Err(error) = folder.probe().await {
+        if let Err(error) = probe(path).await {
             tracing::warn!(
                 path = %path.display(),
                 %error,
                 "State folder can't be written; notices are kept in memory alone."
             );
         }
-        folder
-    }
-
-    async fn probe(&self) -> io::Result<()> {
-        tokio::fs::create_dir_all(&self.0).await?;
-        let probe = self.0.join("probe.new");
-        tokio::fs::write(&probe, b"").await?;
-        tokio::fs::remove_file(&probe).await
+        Self(path.to_owned())
     }
 
     /// The notices that were kept; `None` if nothing was, or if it's damaged, which is logged: the
@@ -86,6 +78,15 @@ impl StateDir {
         file.sync_all().await?;
         tokio::fs::rename(&fresh, self.0.join(name)).await
     }
+}
+
+/// Makes the folder if needed, and a file in it, which goes again.
+pub(crate) async fn probe(folder: &Path) -> io::Result<()> {
+    tokio::fs::create_dir_all(folder).await?;
+    // An agent may start while another is only validated.
+    let probe = folder.join(format!("probe-{}.new", std::process::id()));
+    tokio::fs::write(&probe, b"").await?;
+    tokio::fs::remove_file(&probe).await
 }
 
 /// The kernel's boot id. Where it can't be read the boot gets a name of its own, so that nothing
@@ -138,7 +139,10 @@ mod tests {
         let saved = Saved { instance: Some("i-1".into()), boot: "b".into(), notices: Vec::new() };
         assert!(disk.save(&saved).await.is_err());
         assert_eq!(disk.load().await, None);
+        assert!(probe(&blocked.join("b")).await.is_err());
         std::fs::remove_file(&blocked).unwrap();
+        probe(&blocked.join("b")).await.unwrap();
+        assert_eq!(std::fs::read_dir(blocked.join("b")).unwrap().count(), 0, "nothing is left");
         disk.save(&saved).await.unwrap();
         assert_eq!(disk.load().await, Some(saved));
     }

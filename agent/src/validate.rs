@@ -1,14 +1,13 @@
 //! Checks a configuration without acting on it: what a unit does before it starts.
 
 use std::io::Write;
-use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Context;
 use drover_kubernetes::KubeletTrust;
 
 use crate::leaders::Leaders;
-use crate::{Args, Config};
+use crate::{Args, Config, disk};
 
 /// Checks settings, files and the state folder; says on standard output what an agent would do. What
 /// may still appear after the start, such as the kubelet's kubeconfig, is only warned about, and so is
@@ -22,22 +21,20 @@ pub fn validate(args: Args) -> anyhow::Result<ExitCode> {
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
-    let connected = runtime.block_on(async {
+    let (connected, writable) = runtime.block_on(async {
         drover_kubernetes::install_crypto_provider();
         Leaders::new(&config, tokio::sync::watch::channel(None).1).await?;
         let context = config.context.as_deref();
-        Ok::<_, anyhow::Error>(
-            drover_kubernetes::connect(config.kubeconfig.as_deref(), context)
-                .await
-                .map(|_client| ()),
-        )
+        let connected = drover_kubernetes::connect(config.kubeconfig.as_deref(), context).await;
+        let writable = disk::probe(&config.state_dir).await;
+        Ok::<_, anyhow::Error>((connected.map(|_client| ()), writable))
     })?;
     let state = &config.state_dir;
     let mut out = std::io::stdout().lock();
     if let Err(error) = connected {
         writeln!(out, "warning: {error} (tried again until it works)")?;
     }
-    if let Err(error) = writable(state) {
+    if let Err(error) = writable {
         let path = state.display();
         writeln!(out, "warning: {path}: {error} (without it a restart forgets notices and usage)")?;
     }
@@ -56,12 +53,4 @@ pub fn validate(args: Args) -> anyhow::Result<ExitCode> {
         state.display()
     )?;
     Ok(ExitCode::SUCCESS)
-}
-
-/// Makes the folder if needed, and a file in it.
-fn writable(folder: &Path) -> std::io::Result<()> {
-    std::fs::create_dir_all(folder)?;
-    let probe = folder.join("validate.new");
-    std::fs::write(&probe, b"")?;
-    std::fs::remove_file(&probe)
 }
