@@ -7,7 +7,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use axum::Router;
@@ -20,8 +20,19 @@ use serde_json::{Value, json};
 /// Whoever may write nothing.
 const NOBODY: u32 = 65_534;
 
+/// Held while a process is begun and while a binary is written: a child that another test forks meanwhile
+/// has the file open for writing until it becomes another program, and such a file can't be run.
+static FORKS: Mutex<()> = Mutex::new(());
+
+fn forks() -> MutexGuard<'static, ()> {
+    // A test that failed meanwhile left nothing behind.
+    FORKS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 #[derive(Default)]
 struct State {
+    /// What the metadata service says who this is; the usual one, if `None`.
+    instance: Option<&'static str>,
     notice: Option<String>,
     cordons: u32,
     evicted: u32,
@@ -72,8 +83,23 @@ impl World {
         std::fs::read_to_string(self.path("log")).unwrap_or_default()
     }
 
-    /// Starts an agent with three variables, and `more`, as somebody who may write nothing.
+    /// A machine without a system bus, so that nothing that an agent does reaches the one that it runs
+    /// on.
+    fn host(&self) -> PathBuf {
+        let host = self.path("host");
+        let boot_id = host.join("proc/sys/kernel/random/boot_id");
+        let folder = boot_id.parent().unwrap();
+        std::fs::create_dir_all(folder).unwrap();
+        std::fs::write(&boot_id, "boot-1\n").unwrap();
+        let below = boot_id.ancestors().take_while(|path| *path != self.folder.path());
+        below.for_each(open_to_all);
+        host
+    }
+
+    /// Starts an agent with three variables, and `more`, as somebody who may write nothing. Two more keep
+    /// it from the machine that it runs on: tests may run as root.
     fn start(&self, more: &[(&str, &str)]) -> Process {
+        let _alone = forks();
         let kubeconfig = json!({
             "apiVersion": "v1", "kind": "Config", "current-context": "c",
             "clusters": [{"name": "c", "cluster": {"server": self.url}}],
@@ -81,6 +107,8 @@ impl World {
             "users": [{"name": "u", "user": {}}],
         });
         std::fs::write(self.path("kubeconfig"), kubeconfig.to_string()).unwrap();
+        // Whatever the umask is.
+        open_to_all(&self.path("kubeconfig"));
         // Nobody may not reach it where it was built.
         let binary = self.path("drover-agent");
         std::fs::copy(env!("CARGO_BIN_EXE_drover-agent"), &binary).unwrap();
@@ -91,6 +119,8 @@ impl World {
             .env("NODE_NAME", "n")
             .env("KUBECONFIG", self.path("kubeconfig"))
             .env("AWS_EC2_METADATA_SERVICE_ENDPOINT", format!("{}/imds", self.url))
+            .env("DROVER_HOST_ROOT", self.host())
+            .env("DROVER_NO_POWER_OFF", "true")
             .envs(more.iter().copied())
             .current_dir("/")
             .stdin(Stdio::null())
@@ -124,7 +154,9 @@ impl Process {
 
     async fn stop(mut self) {
         let id = self.0.id().to_string();
+        let alone = forks();
         assert!(Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
+        drop(alone);
         let began = Instant::now();
         while self.is_alive() {
             assert!(began.elapsed() < Duration::from_secs(10), "does not stop");
@@ -216,10 +248,15 @@ impl World {
     }
 
     fn imds(&self, path: &str) -> Response {
-        let notice = self.state.lock().unwrap().notice.clone();
+        let (instance, notice) = {
+            let state = self.state.lock().unwrap();
+            (state.instance.unwrap_or("i-0abc"), state.notice.clone())
+        };
         match (path, notice) {
             ("/imds/latest/api/token", _) => "token".into_response(),
-            ("/imds/latest/meta-data/instance-id", _) => "i-0abc".into_response(),
+            ("/imds/latest/meta-data/instance-id", _) if !instance.is_empty() => {
+                instance.into_response()
+            }
             ("/imds/latest/meta-data/spot/instance-action", Some(notice)) => notice.into_response(),
             _ => axum::http::StatusCode::NOT_FOUND.into_response(),
         }
@@ -250,7 +287,29 @@ async fn three_variables_are_enough_also_for_one_who_may_write_nothing() {
     assert!(agent.is_alive());
     let log = world.log();
     assert!(log.contains("State folder can't be written"), "{log}");
+    // It looks for the machine's bus where the test's machine is, and nowhere else.
+    let socket = world.path("host/run/dbus/system_bus_socket");
+    let bus = log.lines().find(|line| line.contains("System bus is out of reach")).unwrap();
+    assert!(bus.contains(socket.to_str().unwrap()), "{bus}");
     agent.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_agent_that_cannot_know_its_instance_says_so_once() {
+    for nothing in ["", "<html>"] {
+        let world = World::new().await;
+        world.state.lock().unwrap().instance = Some(nothing);
+        let agent = world.start(&[]);
+        world.announce(110);
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        let told = || world.log().matches("does not tell the instance id").count();
+        assert_eq!(told(), 1, "{}", world.log());
+        assert_eq!(world.state.lock().unwrap().cordons, 0, "whose notice is it?");
+        world.state.lock().unwrap().instance = None;
+        world.until("the node is cordoned", |state| state.cordons > 0).await;
+        assert_eq!(told(), 1, "{}", world.log());
+        agent.stop().await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -265,6 +324,9 @@ async fn answers_without_end_are_survived_within_the_units_memory() {
         let peak = agent.peak();
         // The unit's MemoryMax is 64 MiB, and this build is not optimised.
         assert!(peak < 56 * 1024, "{kind}: {peak} KiB");
+        // The list of Nodes works and their watch does not; the list of pods never did.
+        let log = world.log();
+        assert_eq!(log.matches("Watch is broken").count(), 1, "{kind}: {log}");
         // Once all is well again it goes on as if nothing had been.
         world.state.lock().unwrap().endless = None;
         world.announce(110);
