@@ -30,7 +30,7 @@ use crate::id::DisruptionId;
 use crate::protocol::{DrainPhase, DrainReport, NoticeKind};
 
 use pod::{PodDrain, Want};
-pub use rules::{grace, has_active_do_not_disrupt, stays};
+pub use rules::{grace, has_active_do_not_disrupt, reduced, stays};
 
 /// Calls under way at a time: the API server's patience is the bound, not the node's.
 pub const CONCURRENCY: usize = 32;

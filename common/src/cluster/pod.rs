@@ -301,6 +301,9 @@ pub struct PodCondition {
     pub last_transition_time: Option<Timestamp>,
 }
 
+/// The annotation of a static pod's mirror.
+pub(crate) const MIRROR: &str = "kubernetes.io/config.mirror";
+
 impl Pod {
     /// Whether it has ended for good.
     pub fn is_terminal(&self) -> bool {
@@ -314,7 +317,7 @@ impl Pod {
 
     /// Whether it is a mirror of a static pod (annotation `kubernetes.io/config.mirror`).
     pub fn is_mirror(&self) -> bool {
-        self.metadata.annotations.contains_key("kubernetes.io/config.mirror")
+        self.metadata.annotations.contains_key(MIRROR)
     }
 
     /// Whether a DaemonSet or the node itself owns it, so that no node is ever made for it.

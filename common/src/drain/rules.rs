@@ -4,7 +4,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::{DrainInput, Purpose};
 use crate::call::KubernetesFailure;
-use crate::cluster::Pod;
+use crate::cluster::{MIRROR, Metadata, Pod, PodSpec, PodStatus, Volume};
 use crate::crd::parse_duration;
 use crate::labels;
 use crate::taint::{Taint, TaintEffect};
@@ -29,13 +29,51 @@ pub fn stays(pod: &Pod) -> Option<&'static str> {
     if pod.is_terminal() {
         return Some("it has ended");
     }
-    let disrupted = Taint {
+    let disrupted = disrupted_taint();
+    let tolerated = pod.spec.tolerations.iter().any(|toleration| toleration.tolerates(&disrupted));
+    tolerated.then_some("it tolerates the disrupted taint")
+}
+
+fn disrupted_taint() -> Taint {
+    Taint {
         key: labels::DISRUPTED_TAINT.to_owned(),
         value: String::new(),
         effect: TaintEffect::NoSchedule,
-    };
-    let tolerated = pod.spec.tolerations.iter().any(|toleration| toleration.tolerates(&disrupted));
-    tolerated.then_some("it tolerates the disrupted taint")
+    }
+}
+
+/// The pod with what its drain depends on, and nothing else: whoever keeps it for no other reason needs
+/// a fraction of the memory.
+pub fn reduced(pod: Pod) -> Pod {
+    let Pod { metadata, spec, status } = pod;
+    let disrupted = disrupted_taint();
+    let mut annotations = metadata.annotations;
+    annotations.retain(|key, _| matches!(key.as_str(), MIRROR | labels::DO_NOT_DISRUPT));
+    let tolerates = spec.tolerations.into_iter().filter(|one| one.tolerates(&disrupted));
+    Pod {
+        metadata: Metadata {
+            name: metadata.name,
+            namespace: metadata.namespace,
+            uid: metadata.uid,
+            deletion_timestamp: metadata.deletion_timestamp,
+            annotations,
+            owner_references: metadata.owner_references,
+            ..Metadata::default()
+        },
+        spec: PodSpec {
+            tolerations: tolerates.collect(),
+            volumes: spec.volumes.into_iter().filter(moves).take(1).collect(),
+            priority: spec.priority,
+            priority_class_name: spec.priority_class_name,
+            termination_grace_period_seconds: spec.termination_grace_period_seconds,
+            ..PodSpec::default()
+        },
+        status: PodStatus {
+            phase: status.phase,
+            start_time: status.start_time,
+            ..PodStatus::default()
+        },
+    }
 }
 
 /// The pods that have to leave, each after those it should follow.
@@ -62,10 +100,7 @@ pub(super) fn is_critical(pod: &Pod) -> bool {
 
 /// Whether volumes or an identity have to move with it.
 fn is_stateful(pod: &Pod) -> bool {
-    let volumes = &pod.spec.volumes;
-    volumes
-        .iter()
-        .any(|volume| volume.persistent_volume_claim.is_some() || volume.ephemeral.is_some())
+    pod.spec.volumes.iter().any(moves)
         || pod.metadata.controller().is_some_and(|owner| owner.kind == "StatefulSet")
 }
 
@@ -101,6 +136,11 @@ pub(super) fn waits(
         return Some("waits for the pods that aren't critical");
     }
     None
+}
+
+/// Whether the volume has to be detached here and attached elsewhere.
+fn moves(volume: &Volume) -> bool {
+    volume.persistent_volume_claim.is_some() || volume.ephemeral.is_some()
 }
 
 /// Whether the pod's `karpenter.sh/do-not-disrupt` holds: `"true"`, or a positive Go duration that

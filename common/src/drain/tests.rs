@@ -62,7 +62,14 @@ impl Drain {
             now: at(seconds),
             outcomes: &outcomes,
         };
-        step(&mut self.state, input)
+        let mut twin = self.state.clone();
+        let calls = step(&mut self.state, input);
+        // Of reduced pods the same follows.
+        let few: Vec<Pod> = pods.iter().map(|pod| reduced((*pod).clone())).collect();
+        let few: Vec<&Pod> = few.iter().collect();
+        assert_eq!(step(&mut twin, DrainInput { pods: &few, ..input }), calls);
+        assert_eq!(twin, self.state);
+        calls
     }
 
     fn answer(&mut self, call: &DrainCall, outcome: Result<(), KubernetesFailureKind>) {
@@ -84,6 +91,26 @@ fn short(calls: &[DrainCall]) -> Vec<String> {
         other => format!("{other:?}"),
     };
     calls.iter().map(one).collect()
+}
+
+#[test]
+fn a_reduced_pod_is_a_small_one() {
+    let full = serde_json::json!({
+        "metadata": {"name": "p", "namespace": "d", "uid": "u", "labels": {"app": "p"},
+            "annotations": {"kubectl.kubernetes.io/last-applied-configuration": "x".repeat(5_000)}},
+        "spec": {"nodeName": "n", "nodeSelector": {"a": "b"},
+            "containers": [{"name": "c", "resources": {"requests": {"cpu": "1"}}}],
+            "tolerations": [{"key": "node.kubernetes.io/not-ready", "operator": "Exists"}],
+            "volumes": [{"name": "config"}, {"name": "data", "persistentVolumeClaim": {"claimName": "c"}}]},
+        "status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]},
+    });
+    let kept = reduced(serde_json::from_value(full).unwrap());
+    let expected = serde_json::json!({
+        "metadata": {"name": "p", "namespace": "d", "uid": "u"},
+        "spec": {"volumes": [{"name": "data", "persistentVolumeClaim": {"claimName": "c"}}]},
+        "status": {"phase": "Running"},
+    });
+    assert_eq!(kept, serde_json::from_value(expected).unwrap());
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use drover_common::call::Kind;
 use drover_common::cluster::{ClusterEvent, ClusterObject, Node, ObjectKey, Pod};
+use drover_common::drain;
 use drover_common::id::InstanceId;
 use drover_common::protocol::{Directive, NoticeKind};
 use jiff::{SignedDuration, Timestamp};
@@ -133,7 +134,7 @@ impl Agent {
         if pod.is_terminal() {
             self.pods.remove(&key);
         } else if self.pods.len() < MOST_PODS || self.pods.contains_key(&key) {
-            self.pods.insert(key, pod);
+            self.pods.insert(key, drain::reduced(pod));
         } else if !std::mem::replace(&mut self.told_too_many, true) {
             self.tell(Fact::TooManyPods(MOST_PODS));
         }

@@ -230,7 +230,13 @@ impl World {
         let pods: Vec<&Pod> = shown.values().collect();
         let input =
             DrainInput { pods: &pods, complete: true, purpose, now: at(now), outcomes: &outcomes };
+        let mut twin = state.clone();
         let calls = step(state, input);
+        // Of reduced pods the same follows.
+        let few: Vec<Pod> = input.pods.iter().map(|pod| reduced((*pod).clone())).collect();
+        let few: Vec<&Pod> = few.iter().collect();
+        assert_eq!(step(&mut twin, DrainInput { pods: &few, ..input }), calls);
+        assert_eq!(twin, *state);
         self.shown = shown;
         for call in calls {
             self.execute(&call, now);
