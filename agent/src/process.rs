@@ -5,28 +5,26 @@ use std::process::ExitCode;
 use anyhow::Context;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::fmt;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::pulse::Pulse;
 use crate::run::run_with;
 use crate::{Args, Config, systemd};
 
 /// Runs an agent until SIGINT or SIGTERM; a second signal ends it at once. Logs go to standard error;
-/// `RUST_LOG` filters them.
+/// `RUST_LOG` filters them by target and level.
 ///
 /// # Errors
 /// A setting that can't be used.
 pub fn main_with(args: Args) -> anyhow::Result<ExitCode> {
     let config = Config::try_from(args)?;
-    // kube logs every failed request by itself, which would tell each outage many times over.
-    let filter = EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| EnvFilter::new("info,kube_client::client::builder=off"));
+    let lines = fmt::layer().with_writer(std::io::stderr).with_ansi(false);
+    let wanted = filter(std::env::var("RUST_LOG").ok().as_deref());
     // An embedding process may have set up its own logging.
-    let _already_set = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(false)
-        .try_init();
+    let _already_set = tracing_subscriber::registry().with(lines).with(wanted).try_init();
     // One thread does: an agent waits nearly always, and each thread costs memory.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -60,4 +58,36 @@ pub fn main_with(args: Args) -> anyhow::Result<ExitCode> {
         }
         Ok(ExitCode::SUCCESS)
     })
+}
+
+/// What is logged. Filters by span and field would bring a compiler of regular expressions into a
+/// process that is on every node.
+fn filter(wanted: Option<&str>) -> Targets {
+    let wanted = wanted.filter(|text| !text.trim().is_empty()).and_then(|text| text.parse().ok());
+    wanted.unwrap_or_else(|| {
+        // kube logs every failed request by itself, which would tell each outage many times over.
+        Targets::new()
+            .with_default(LevelFilter::INFO)
+            .with_target("kube_client::client::builder", LevelFilter::OFF)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use tracing::Level;
+
+    use super::*;
+
+    #[test]
+    fn what_is_logged_can_be_said_by_target_and_level() {
+        for unsaid in [None, Some(""), Some("a=b=c")] {
+            let usual = filter(unsaid);
+            assert!(usual.would_enable("drover_agent::run", &Level::INFO), "{unsaid:?}");
+            assert!(!usual.would_enable("drover_agent::run", &Level::DEBUG), "{unsaid:?}");
+            assert!(!usual.would_enable("kube_client::client::builder", &Level::ERROR));
+        }
+        let said = filter(Some("warn,drover_agent=debug"));
+        assert!(said.would_enable("drover_agent::run", &Level::DEBUG));
+        assert!(!said.would_enable("kube_client", &Level::INFO));
+    }
 }
