@@ -53,7 +53,7 @@ pub fn perform(store: &mut Store, call: &KubernetesCall, now: Timestamp) -> ApiR
             }
             // Without these in the patch there is no precondition: what was read is current.
             let part = if *status { Part::Status } else { Part::Main };
-            let updated = store.update(&resource, value, part, &options, now)?;
+            let updated = patch::write(store, &resource, value, part, &options, now)?;
             Ok(present(target.kind, &updated))
         }
         KubernetesCall::Delete { target, uid, grace_seconds } => {

@@ -60,7 +60,8 @@ impl ApiRequest {
                 patch::apply(kind, &self.served.definition, shown, &change, &manager, now)?;
             check_place(&mut value, &key)?;
             let value = self.served.accept(value);
-            let updated = world.store.update(&self.served.storage, value, part, &options, now)?;
+            let store = &mut world.store;
+            let updated = patch::write(store, &self.served.storage, value, part, &options, now)?;
             Ok((StatusCode::OK, updated))
         })?;
         Ok(self.show_object(code, self.served.present(&written)))

@@ -1,11 +1,14 @@
 //! The patch formats: merge, JSON, strategic merge, apply.
 
+use std::sync::Arc;
+
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
-use crate::world::failure::{ApiFailure, ApiResult};
+use crate::world::failure::{ApiFailure, ApiResult, Cause};
 use crate::world::object;
-use crate::world::resource::Definition;
+use crate::world::resource::{Definition, Resource};
+use crate::world::store::{Part, Store, WriteOptions};
 
 mod strategic;
 
@@ -81,6 +84,31 @@ pub fn apply(
             Ok(value)
         }
     }
+}
+
+/// Writes what a patch made of an object. Its UID is no precondition, as a replacement's is, but a field
+/// that may not change; its version is one.
+///
+/// # Errors
+/// As [`Store::update`], and 422 for another UID.
+pub fn write(
+    store: &mut Store,
+    resource: &Resource,
+    value: Value,
+    part: Part,
+    options: &WriteOptions,
+    now: Timestamp,
+) -> ApiResult<Arc<Value>> {
+    let current = store.require(resource, &object::key(&value))?;
+    let version = |object: &Value| object::text(object, "/metadata/resourceVersion").to_owned();
+    let is_current = version(&value).is_empty() || version(&value) == version(current);
+    let uid = object::uid(&value);
+    if is_current && !uid.is_empty() && uid != object::uid(current) {
+        let kind = store.registry().get(resource).map_or("", |definition| &*definition.kind);
+        let cause = Cause::invalid("metadata.uid", &json!(uid), "field is immutable");
+        return Err(ApiFailure::invalid(&resource.group, kind, object::name(&value), vec![cause]));
+    }
+    store.update(resource, value, part, options, now)
 }
 
 /// JSON merge patch (RFC 7386).

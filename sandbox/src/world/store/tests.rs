@@ -3,7 +3,7 @@ use serde_json::{Value, json};
 use super::list::ListQuery;
 use super::selector::Selector;
 use super::*;
-use crate::world::api::{bind, evict};
+use crate::world::api::{bind, evict, patch};
 use crate::world::resource::{CONFIG_MAPS, NAMESPACES, NODE_POOLS, POD_DISRUPTION_BUDGETS, PODS};
 use crate::world::{World, WorldOptions};
 use jiff::{SignedDuration, Timestamp};
@@ -71,6 +71,29 @@ fn stale_versions_and_foreign_uids_conflict() {
     let foreign = DeleteOptions { uid: Some("other".to_owned()), ..DeleteOptions::default() };
     let key = object::key(&first);
     assert_eq!(store.delete(&CONFIG_MAPS, &key, &foreign, now()).unwrap_err().code, 409);
+}
+
+#[test]
+fn a_patch_may_not_change_the_uid_and_a_replacement_is_asked_for_another() {
+    let mut store = store();
+    let made = create(&mut store, &CONFIG_MAPS, map("a"));
+    let options = WriteOptions::default();
+    let mut patched = |change: Value| {
+        let value = patch::merge(Value::clone(&made), &change);
+        patch::write(&mut store, &CONFIG_MAPS, value, Part::Main, &options, now())
+    };
+    let failure = patched(json!({"metadata": {"uid": "other"}})).unwrap_err();
+    assert_eq!((failure.code, failure.reason), (422, "Invalid"));
+    assert!(failure.message.contains("metadata.uid"), "{}", failure.message);
+    assert!(failure.message.ends_with("field is immutable"), "{}", failure.message);
+    // The version is looked at first.
+    let both = json!({"metadata": {"uid": "other", "resourceVersion": "1"}});
+    assert_eq!(patched(both).unwrap_err().code, 409);
+    assert!(patched(json!({"metadata": {"uid": object::uid(&made)}})).is_ok());
+    let mut replaced = Value::clone(&made);
+    object::set(&mut replaced, &["metadata", "uid"], "other");
+    let failure = store.update(&CONFIG_MAPS, replaced, Part::Main, &options, now()).unwrap_err();
+    assert_eq!((failure.code, failure.reason), (409, "Conflict"));
 }
 
 #[test]
