@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 use drover_core::planner::{MinValuesPolicy, PlannerSettings, PreferencePolicy};
+use drover_sandbox::duration;
 use drover_sandbox::world::faults::Fault;
 
 /// Node autoscaling for Kubernetes on AWS: an agent on every node, a Raft-replicated leader group.
@@ -252,7 +253,7 @@ pub(crate) struct AgentBenchArgs {
     #[arg(long, default_value_t = 110)]
     pub(crate) pods: u32,
     /// How long it's watched.
-    #[arg(long, default_value = "600s", value_parser = parse_delay)]
+    #[arg(long, default_value = "600s", value_parser = duration::parse)]
     pub(crate) time: Duration,
     /// Fail above so much resident memory, MiB.
     #[arg(long, value_name = "MIB")]
@@ -276,7 +277,7 @@ pub(crate) struct FleetArgs {
     #[arg(long, default_value_t = 30)]
     pub(crate) pods_per_node: u32,
     /// How long the leaders are watched before one is killed.
-    #[arg(long, default_value = "60s", value_parser = parse_delay)]
+    #[arg(long, default_value = "60s", value_parser = duration::parse)]
     pub(crate) time: Duration,
 }
 
@@ -294,7 +295,7 @@ pub(crate) struct NoticeArgs {
     pub(crate) without_leaders: bool,
     /// Interrupt all nodes at once while the API server is down for so long; times count from its
     /// return.
-    #[arg(long, value_name = "TIME", value_parser = parse_delay)]
+    #[arg(long, value_name = "TIME", value_parser = duration::parse)]
     pub(crate) api_down: Option<Duration>,
 }
 
@@ -311,7 +312,7 @@ pub(crate) struct SandboxArgs {
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=5))]
     pub(crate) leaders: u8,
     /// From launch until a node's kubelet registers, e.g. 8s or 1m.
-    #[arg(long, default_value = "8s", value_parser = parse_delay)]
+    #[arg(long, default_value = "8s", value_parser = duration::parse)]
     pub(crate) boot_delay: Duration,
     /// Divide simulated delays (boot, pod start, pod stop) by this; all else runs in real time.
     #[arg(long, default_value_t = 1.0, value_parser = parse_speed)]
@@ -342,16 +343,6 @@ pub(crate) struct SandboxArgs {
     pub(crate) processes: bool,
 }
 
-fn parse_delay(text: &str) -> Result<Duration, String> {
-    let (number, scale) = [("ms", 0.001), ("s", 1.0), ("m", 60.0), ("h", 3600.0)]
-        .into_iter()
-        .find_map(|(unit, scale)| text.strip_suffix(unit).map(|number| (number, scale)))
-        .unwrap_or((text, 1.0));
-    let seconds: f64 =
-        number.trim().parse().map_err(|_| "expected a duration such as 500ms, 8s or 1m")?;
-    Duration::try_from_secs_f64(seconds * scale).map_err(|error| error.to_string())
-}
-
 fn parse_speed(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(speed) if (0.01..=1000.0).contains(&speed) => Ok(speed),
@@ -362,16 +353,6 @@ fn parse_speed(text: &str) -> Result<f64, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn delays_take_units() {
-        for (text, milliseconds) in [("500ms", 500), ("8s", 8_000), ("1m", 60_000), ("2", 2_000)] {
-            assert_eq!(parse_delay(text), Ok(Duration::from_millis(milliseconds)), "{text}");
-        }
-        for bad in ["", "s", "-1s", "fast", "1e400s"] {
-            assert!(parse_delay(bad).is_err(), "{bad}");
-        }
-    }
 
     #[test]
     fn faults_are_read_and_a_bad_one_is_named() {

@@ -6,6 +6,7 @@
 //! loopback listeners.
 
 pub mod authority;
+pub mod duration;
 pub mod faces;
 pub mod host_tree;
 pub mod sandbox;

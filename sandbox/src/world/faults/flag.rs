@@ -3,6 +3,7 @@
 use std::str::FromStr;
 
 use super::{Face, Fault, FaultEffect, always};
+use crate::duration;
 
 /// Why a text is no fault.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -11,7 +12,7 @@ pub enum FaultError {
     #[error("expected FACE[/OPERATION]:EFFECT[:SHARE], such as ec2/CreateFleet:error:10%")]
     Form,
     /// There is no such face.
-    #[error("face {0:?}: expected kubernetes, ec2, ssm, pricing, imds or kubelet")]
+    #[error("face {0:?}: expected one of {faces}", faces = Face::ALL.map(Face::as_str).join(", "))]
     Face(String),
     /// There is no such effect.
     #[error(
@@ -102,22 +103,10 @@ fn error(face: Face, status: u16) -> FaultEffect {
     FaultEffect::Error { status, code: code.to_owned(), message }
 }
 
-/// A time in whole milliseconds; a bare number is seconds.
+/// A time in whole milliseconds.
 fn read_time(text: &str) -> Result<u64, FaultError> {
-    let units = [("ms", 1.0), ("s", 1e3), ("m", 60e3), ("h", 3600e3)];
-    let (number, scale) = units
-        .into_iter()
-        .find_map(|(unit, scale)| text.strip_suffix(unit).map(|number| (number, scale)))
-        .unwrap_or((text, 1e3));
-    let milliseconds = number.trim().parse::<f64>().ok().map(|number| number * scale);
-    // A day is longer than anything waits here.
-    let milliseconds = milliseconds.filter(|time| (0.0..=86_400e3).contains(time));
-    #[allow(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "checked to be neither negative nor large"
-    )]
-    milliseconds.map(|time| time.round() as u64).ok_or_else(|| FaultError::Time(text.to_owned()))
+    let time = duration::parse(text).ok().and_then(|time| u64::try_from(time.as_millis()).ok());
+    time.ok_or_else(|| FaultError::Time(text.to_owned()))
 }
 
 fn read_share(text: &str) -> Result<f64, FaultError> {
@@ -208,6 +197,10 @@ mod tests {
             assert_eq!(text.parse::<Fault>(), Err(expected.clone()), "{text}");
             let named = expected.to_string();
             assert!(named.contains("expected"), "{named}");
+        }
+        let named = "s3:error".parse::<Fault>().unwrap_err().to_string();
+        for face in Face::ALL {
+            assert!(named.contains(face.as_str()), "{named}");
         }
     }
 }
