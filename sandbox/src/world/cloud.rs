@@ -305,6 +305,8 @@ impl Cloud {
         now: Timestamp,
     ) -> Result<Vec<QueueMessage>, Ec2Failure> {
         self.queue_named(queue)?;
+        // What a command did since the last tick is there to be told.
+        self.queue.follow(&self.options.region, &self.instances, now);
         Ok(self.queue.receive(most, hidden_for, now))
     }
 

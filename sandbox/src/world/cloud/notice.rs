@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 pub struct Notices {
     /// Spot interruption.
     pub spot: Option<SpotNotice>,
-    /// When a rebalance was recommended. It stays set, as on EC2.
+    /// When a rebalance was recommended first. It stays so until it is taken back by command.
     pub rebalance: Option<Timestamp>,
     /// Scheduled maintenance.
     pub maintenance: Vec<MaintenanceEvent>,

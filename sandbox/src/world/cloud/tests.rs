@@ -8,6 +8,7 @@ use drover_common::labels;
 
 use super::*;
 
+mod queue;
 mod reservations;
 
 fn options() -> CloudOptions {
