@@ -59,7 +59,7 @@ pub(crate) struct Stage {
 
 async fn run_on(args: SandboxArgs) -> anyhow::Result<ExitCode> {
     drover_kubernetes::install_crypto_provider();
-    let state_dir = StateDir::open(args.state_dir.as_deref())?;
+    let state_dir = StateDir::open(args.state_dir.as_deref(), args.leaders)?;
     state_dir.log_to_file()?;
     let shutdown = shutdown_on_signals()?;
     let stage = raise(&args, &state_dir).await?;
@@ -99,7 +99,7 @@ pub(crate) async fn on_stage(
     act: impl AsyncFnOnce(&Stage) -> anyhow::Result<bool>,
 ) -> anyhow::Result<bool> {
     drover_kubernetes::install_crypto_provider();
-    let state_dir = StateDir::open(None)?;
+    let state_dir = StateDir::open(None, args.leaders)?;
     state_dir.log_to_file()?;
     let stage = raise(args, &state_dir).await?;
     let acted = act(&stage).await;
@@ -127,7 +127,7 @@ async fn raise(args: &SandboxArgs, state_dir: &StateDir) -> anyhow::Result<Stage
             speed: args.speed,
             ..WorldOptions::default()
         },
-        hosts: Some(state_dir.hosts()),
+        hosts: Some(state_dir.claim("hosts")?),
     };
     let for_sale = args.catalog.as_deref().map(|path| catalog::read(path, REGION)).transpose()?;
     let sandbox = drover_sandbox::Sandbox::start(options).await.context("sandbox")?;
@@ -140,6 +140,9 @@ async fn raise(args: &SandboxArgs, state_dir: &StateDir) -> anyhow::Result<Stage
     identities::install(cluster.client()).await?;
     let world = sandbox.world().clone();
     let server = &endpoints.kubernetes;
+    for name in ["certificates", "leader.kubeconfig", "leader.token", "agents"] {
+        state_dir.claim(name)?;
+    }
     let files = LeaderFiles::write(state_dir.path(), server, &world, args.leaders)?;
     let leaders = Leaders::start(args, state_dir, &endpoints, &files).await?;
     state_dir.write_endpoints(&endpoints, leaders.api_urls())?;

@@ -59,18 +59,17 @@ impl Leaders {
             .map(|(id, raft, api)| format!("{id}={raft}/{api}"))
             .collect::<Vec<_>>()
             .join(",");
-        let replicas = addresses
-            .iter()
-            .map(|(id, raft, api)| Replica {
+        let mut replicas = Vec::new();
+        for (id, raft, api) in &addresses {
+            let listen = [*raft, *api];
+            let arguments = leader_arguments(*id, &peers, listen, state_dir, endpoints, files)?;
+            replicas.push(Replica {
                 id: *id,
-                arguments: with_queue(
-                    args,
-                    leader_arguments(*id, &peers, [*raft, *api], state_dir, endpoints, files),
-                ),
-                log: state_dir.log_of(&format!("leader-{id}")),
+                arguments: with_queue(args, arguments),
+                log: state_dir.log_of(&format!("leader-{id}"))?,
                 member: Mutex::new(None),
-            })
-            .collect();
+            });
+        }
         let api_urls = addresses.iter().map(|(_, _, api)| format!("http://{api}")).collect();
         let client = reqwest::Client::builder()
             .no_proxy()
@@ -209,7 +208,7 @@ fn leader_arguments(
     state_dir: &StateDir,
     endpoints: &drover_sandbox::Endpoints,
     files: &LeaderFiles,
-) -> Vec<OsString> {
+) -> anyhow::Result<Vec<OsString>> {
     let text = [
         ("--node-id", id.to_string()),
         ("--peers", peers.to_owned()),
@@ -232,14 +231,14 @@ fn leader_arguments(
         text.into_iter().flat_map(|(flag, value)| [flag.into(), value.into()]).collect();
     for (flag, path) in [
         ("--kubeconfig", files.kubeconfig.clone()),
-        ("--data-dir", state_dir.leader_data(id)),
+        ("--data-dir", state_dir.leader_data(id)?),
         ("--raft-cert", files.certificate(id)),
         ("--raft-key", files.key(id)),
         ("--raft-ca", files.authority.clone()),
     ] {
         arguments.extend([flag.into(), path.into_os_string()]);
     }
-    arguments
+    Ok(arguments)
 }
 
 /// Loopback ports that were free a moment ago; all are held open until the last is known. They lie
