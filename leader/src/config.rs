@@ -174,12 +174,12 @@ fn timings(args: &Args) -> Result<Timings, ConfigError> {
 }
 
 /// A level is one for our own words: kube logs every failed request by itself, which would tell each
-/// outage many times over, and openraft tells every vote. Directives are taken as they are.
+/// outage many times over, and openraft each vote and each heartbeat that did not arrive, of which
+/// `drover_raft` tells the first. Directives are taken as they are.
 fn log_filter(text: &str) -> String {
     match text.trim().to_lowercase().as_str() {
         level @ ("error" | "warn" | "info") => {
-            let raft = if level == "error" { "error" } else { "warn" };
-            format!("{level},openraft={raft},kube_client::client::builder=off")
+            format!("{level},openraft=error,kube_client::client::builder=off")
         }
         _ => text.to_owned(),
     }

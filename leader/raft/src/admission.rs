@@ -10,6 +10,7 @@ use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{ClientWriteError, RaftError};
 use openraft::metrics::RaftMetrics;
 use tokio::sync::{Mutex, OwnedMutexGuard, watch};
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -19,18 +20,20 @@ use crate::config::Peer;
 use crate::leadership::Leadership;
 use crate::types::{MemberId, MembershipChange, ReplicaId, StoredMembership, TypeConfig};
 
-/// How long a new member may take to catch up and get its vote. After that another's turn may come; whoever
-/// asks again goes on where this ended.
+/// How long a new member may take to catch up. After that another's turn may come; whoever asks again goes
+/// on where this ended.
 const PATIENCE: Duration = Duration::from_secs(60);
 const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(50);
-/// What a leader waits before it tries again to finish a change that an earlier one began.
-const FINISH_AGAIN_AFTER: Duration = Duration::from_secs(1);
+/// What a leader waits before it tries again what has failed.
+const TRY_AGAIN_AFTER: Duration = Duration::from_secs(1);
 
 /// Why a replica was not let in this time.
 #[derive(Debug, thiserror::Error)]
 enum AdmissionError {
     #[error("this replica does not lead any more")]
     NotLeading,
+    #[error("it does not catch up")]
+    Behind,
     #[error("member {member} is replica {replica} already")]
     OtherReplica { member: MemberId, replica: ReplicaId },
     #[error(transparent)]
@@ -40,55 +43,47 @@ enum AdmissionError {
 /// Changes the membership, one change at a time: openraft would take two at once and mix them up.
 #[derive(Clone, Debug)]
 pub(crate) struct Admission {
-    raft: Raft,
-    own: ReplicaId,
-    peers: Arc<BTreeMap<ReplicaId, Peer>>,
-    turn: Arc<Mutex<()>>,
-    tasks: TaskTracker,
-    stop: CancellationToken,
+    pub(crate) raft: Raft,
+    pub(crate) own: ReplicaId,
+    pub(crate) peers: Arc<BTreeMap<ReplicaId, Peer>>,
+    pub(crate) leadership: watch::Receiver<Leadership>,
+    /// Whoever holds it changes the membership.
+    pub(crate) turn: Arc<Mutex<()>>,
+    pub(crate) tasks: TaskTracker,
+    pub(crate) stop: CancellationToken,
 }
 
 impl Admission {
-    pub(crate) fn new(
-        raft: Raft,
-        own: ReplicaId,
-        peers: Arc<BTreeMap<ReplicaId, Peer>>,
-        tasks: TaskTracker,
-        stop: CancellationToken,
-    ) -> Self {
-        Self { raft, own, peers, turn: Arc::new(Mutex::new(())), tasks, stop }
-    }
-
     /// Whether `replica` may ask here: it is in the peer list and not this one.
     pub(crate) fn knows(&self, replica: ReplicaId) -> bool {
         replica != self.own && self.peers.contains_key(&replica)
     }
 
-    /// Begins to let `replica` in as `member`, unless somebody is being let in; whether this replica leads.
-    /// The one that asks sees in its own log what becomes of it, and asks again until then.
+    /// Begins to let `replica` in as `member`, unless somebody is being let in; whether this replica leads,
+    /// with a quorum that has answered lately. The one that asks sees in its own log what becomes of it, and
+    /// asks again until then.
     pub(crate) fn begin(&self, replica: ReplicaId, member: MemberId) -> bool {
-        if !self.metrics().state.is_leader() {
+        if self.leadership.borrow().term().is_none() {
             return false;
         }
         if let Ok(turn) = Arc::clone(&self.turn).try_lock_owned() {
             let admission = self.clone();
             self.tasks.spawn(async move {
                 let stop = admission.stop.clone();
-                stop.run_until_cancelled(admission.admit_in_time(replica, member, turn)).await
+                stop.run_until_cancelled(admission.admit_in_turn(replica, member, turn)).await
             });
         }
         true
     }
 
-    async fn admit_in_time(self, replica: ReplicaId, member: MemberId, _turn: OwnedMutexGuard<()>) {
-        match tokio::time::timeout(PATIENCE, self.admit(replica, member)).await {
-            Ok(Ok(true)) => tracing::info!(replica, %member, "A replica was let in."),
-            Ok(Ok(false)) => {}
-            Ok(Err(error)) => {
+    /// The turn is kept for a while after a failure: who asks, asks several times a second.
+    async fn admit_in_turn(self, replica: ReplicaId, member: MemberId, _turn: OwnedMutexGuard<()>) {
+        match self.admit(replica, member).await {
+            Ok(true) => tracing::info!(replica, %member, "A replica was let in."),
+            Ok(false) => {}
+            Err(error) => {
                 tracing::warn!(replica, %member, %error, "A replica was not let in.");
-            }
-            Err(_elapsed) => {
-                tracing::warn!(replica, %member, "A replica was not let in: it does not catch up.");
+                sleep(TRY_AGAIN_AFTER).await;
             }
         }
     }
@@ -110,7 +105,10 @@ impl Admission {
         if membership.voter_ids().any(|voter| voter == member) && others.is_empty() {
             return Ok(false);
         }
-        self.wait_until_caught_up(member).await?;
+        // A change that has begun is not cut off: openraft ends it by itself, or leadership does.
+        timeout(PATIENCE, self.wait_until_caught_up(member))
+            .await
+            .map_err(|_elapsed| AdmissionError::Behind)??;
         self.give_vote(replica, member).await?;
         Ok(true)
     }
@@ -125,7 +123,7 @@ impl Admission {
             if matching.map(|log_id| log_id.index) >= goal {
                 return Ok(());
             }
-            tokio::time::sleep(LOOK_AGAIN_AFTER).await;
+            sleep(LOOK_AGAIN_AFTER).await;
         }
     }
 
@@ -158,18 +156,16 @@ impl Admission {
     }
 
     /// Finishes what an earlier leader began, each time this replica becomes the leader.
-    pub(crate) async fn finish_for_earlier_leaders(
-        self,
-        mut leadership: watch::Receiver<Leadership>,
-    ) {
+    pub(crate) async fn finish_for_earlier_leaders(self) {
+        let mut leadership = self.leadership.clone();
         loop {
             let leading = |now: &Leadership| now.term().is_some();
             let Ok(term) = leadership.wait_for(leading).await.map(|now| now.term()) else { return };
             let turn = self.turn.lock().await;
-            let finished = tokio::time::timeout(PATIENCE, self.finish_change()).await;
+            let finished = self.finish_change().await;
             drop(turn);
-            if !matches!(finished, Ok(Ok(()))) {
-                tokio::time::sleep(FINISH_AGAIN_AFTER).await;
+            if finished.is_err() {
+                sleep(TRY_AGAIN_AFTER).await;
                 continue;
             }
             if leadership.wait_for(|now| now.term() != term).await.is_err() {

@@ -12,6 +12,7 @@ use crate::Raft;
 use crate::config::Peer;
 use crate::identity::IdentityFile;
 use crate::peer_clients::{PeerClients, Purpose};
+use crate::told::Told;
 use crate::types::{MemberId, ReplicaAddress, ReplicaId, StoredMembership};
 use crate::wire::{IDENTITY_PATH, IdentityAnswer, JOIN_PATH, JoinRequest, PROTOCOL};
 
@@ -19,6 +20,9 @@ const ASK_TIMEOUT: Duration = Duration::from_secs(1);
 const ASK_AGAIN_AFTER: Duration = Duration::from_millis(250);
 /// How long a majority waits for the others before it founds the group without them.
 const LINGER: Duration = Duration::from_secs(3);
+/// A vote is committed moments after it is written. Where it is not, its leader is gone, or was interrupted
+/// between a change's two entries and does not know.
+const REMIND_AFTER: Duration = Duration::from_secs(2);
 
 /// What the peers told of themselves.
 #[derive(Debug, PartialEq, Eq)]
@@ -65,6 +69,26 @@ pub(crate) struct Newcomer {
     /// Whether it is the one that founds the group where there is none.
     pub(crate) may_found: bool,
     pub(crate) clients: PeerClients,
+    pub(crate) progress: Progress,
+}
+
+/// How far a newcomer has come.
+#[derive(Debug)]
+pub(crate) struct Progress {
+    /// Since when a majority would do.
+    lingering_since: Option<Instant>,
+    /// Since when its log has had its vote.
+    written_since: Option<Instant>,
+    has_asked: bool,
+    /// What was told of who refuses it, and under its own number of what keeps it from founding.
+    told: Told<ReplicaId>,
+}
+
+impl Default for Progress {
+    fn default() -> Self {
+        let told = Told::nothing();
+        Self { lingering_since: None, written_since: None, has_asked: false, told }
+    }
 }
 
 impl Newcomer {
@@ -74,43 +98,50 @@ impl Newcomer {
         if self.raft.is_initialized().await.is_err() {
             return;
         }
-        let mut lingering_since = None;
-        let mut has_asked = false;
         loop {
             match self.vote() {
                 Vote::Committed => break,
                 Vote::Written => {
-                    tokio::time::sleep(ASK_AGAIN_AFTER).await;
-                    continue;
-                }
-                Vote::None => {}
-            }
-            let answers = self.ask_all().await;
-            match judge(self.peers.len(), &answers) {
-                Verdict::Found if self.may_found => self.found_group(&answers).await,
-                Verdict::Linger if self.may_found => {
-                    let since = *lingering_since.get_or_insert_with(Instant::now);
-                    if since.elapsed() >= LINGER {
-                        self.found_group(&answers).await;
+                    let since = *self.progress.written_since.get_or_insert_with(Instant::now);
+                    if since.elapsed() >= REMIND_AFTER {
+                        self.ask_to_be_let_in().await;
                     }
                 }
-                Verdict::Join => {
-                    if !has_asked {
-                        tracing::info!(
-                            replica = self.replica,
-                            member = %self.member,
-                            "This replica has no vote and its peers are in a group: it asks to be let in."
-                        );
-                        has_asked = true;
-                    }
-                    self.ask_to_be_let_in().await;
+                Vote::None => {
+                    self.progress.written_since = None;
+                    self.ask_for_vote().await;
                 }
-                Verdict::Found | Verdict::Linger | Verdict::Ask => {}
             }
             tokio::time::sleep(ASK_AGAIN_AFTER).await;
         }
-        if has_asked {
+        if self.progress.has_asked {
             tracing::info!(replica = self.replica, "This replica was let in.");
+        }
+    }
+
+    async fn ask_for_vote(&mut self) {
+        let known = self.identity.cluster();
+        let answers = self.ask_all().await;
+        match judge(self.peers.len(), &answers) {
+            Verdict::Found if self.may_found => self.found_group(&answers, known.as_deref()).await,
+            Verdict::Linger if self.may_found => {
+                let since = *self.progress.lingering_since.get_or_insert_with(Instant::now);
+                if since.elapsed() >= LINGER {
+                    self.found_group(&answers, known.as_deref()).await;
+                }
+            }
+            Verdict::Join => {
+                if !self.progress.has_asked {
+                    tracing::info!(
+                        replica = self.replica,
+                        member = %self.member,
+                        "This replica has no vote and its peers are in a group: it asks to be let in."
+                    );
+                    self.progress.has_asked = true;
+                }
+                self.ask_to_be_let_in().await;
+            }
+            Verdict::Found | Verdict::Linger | Verdict::Ask => {}
         }
     }
 
@@ -158,24 +189,42 @@ impl Newcomer {
             replica: self.replica,
             member: self.member,
         };
-        join_all(self.others().map(|(_, peer)| async {
+        let request = &request;
+        join_all(self.others().map(|(replica, peer)| async move {
             let url = format!("{}{JOIN_PATH}", self.clients.url(&peer.raft));
             let asking = self.clients.get(Purpose::Heartbeat).post(url).timeout(ASK_TIMEOUT);
-            if let Err(error) = asking.json(&request).send().await {
-                tracing::debug!(peer = peer.raft, %error, "A peer could not be asked.");
+            match asking.json(request).send().await {
+                Ok(answer) if answer.status().is_client_error() => {
+                    self.tell_refusal(replica, peer, answer).await;
+                }
+                Ok(_) => {}
+                Err(error) => {
+                    tracing::debug!(peer = peer.raft, %error, "A peer could not be asked.");
+                }
             }
         }))
         .await;
     }
 
+    /// Time changes nothing about such an answer: somebody has to look after this replica or its peer.
+    async fn tell_refusal(&self, replica: ReplicaId, peer: &Peer, answer: reqwest::Response) {
+        let status = answer.status();
+        let reason = answer.text().await.unwrap_or_default();
+        if self.progress.told.is_news(replica, &reason) {
+            let peer = &peer.raft;
+            tracing::warn!(peer, %status, reason, "A peer refuses to let this replica in.");
+        }
+    }
+
     /// Makes all configured replicas voters of a new group. Those that have not answered have no volume that
     /// could vote: they count, so that a majority is one of all, and are replaced when they ask.
-    async fn found_group(&mut self, answers: &[IdentityAnswer]) {
-        self.may_found = false;
-        let cluster = match self.identity.found() {
+    async fn found_group(&mut self, answers: &[IdentityAnswer], known: Option<&str>) {
+        let cluster = match self.identity.found(known) {
             Ok(cluster) => cluster,
             Err(error) => {
-                tracing::error!(%error, "The group's id could not be kept, so no group was founded.");
+                if self.progress.told.is_news(self.replica, &error.to_string()) {
+                    tracing::error!(%error, "The group's id could not be kept, so no group was founded.");
+                }
                 return;
             }
         };
@@ -184,7 +233,10 @@ impl Newcomer {
             .iter()
             .map(|(replica, peer)| (self.member_of(*replica, answers), address(*replica, peer)))
             .collect();
-        match self.raft.initialize(members).await {
+        let founded = self.raft.initialize(members).await;
+        // Refused it would be again: the log has been written to.
+        self.may_found = false;
+        match founded {
             Ok(()) => tracing::info!(%cluster, "A leader group was founded."),
             Err(error) => tracing::warn!(%error, "The leader group was not founded."),
         }

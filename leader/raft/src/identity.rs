@@ -61,6 +61,9 @@ pub enum IdentityError {
         /// The sender's.
         theirs: String,
     },
+    /// A group spoke to this replica while it was about to found one.
+    #[error("this replica was told that it belongs to group {0}")]
+    InGroup(String),
 }
 
 /// The identity file, kept open for the group's id to be set once.
@@ -100,14 +103,17 @@ impl IdentityFile {
         self.lock().cluster.clone()
     }
 
-    /// Makes a new group's id and keeps it durably; returns the one there is if there is one.
+    /// Makes a new group's id and keeps it durably, in place of `known`: what [`Self::cluster`] said when
+    /// the peers were asked. A group that is founded is another than any there was, also where this
+    /// volume had lost its log and not its identity.
     ///
     /// # Errors
-    /// The file can't be written.
-    pub fn found(&self) -> Result<String, IdentityError> {
+    /// The file can't be written, or this replica was told of a group meanwhile.
+    pub fn found(&self, known: Option<&str>) -> Result<String, IdentityError> {
         let mut identity = self.lock();
-        if let Some(cluster) = &identity.cluster {
-            return Ok(cluster.clone());
+        if let Some(cluster) = identity.cluster.as_ref().filter(|told| Some(told.as_str()) != known)
+        {
+            return Err(IdentityError::InGroup(cluster.clone()));
         }
         let cluster = random_id();
         self.keep(&mut identity, cluster.clone())?;

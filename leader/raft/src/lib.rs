@@ -19,6 +19,7 @@ mod server;
 mod snapshot_file;
 mod state_machine;
 mod status;
+mod told;
 mod transport;
 mod types;
 mod wire;
@@ -40,7 +41,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use admission::Admission;
-use bootstrap::Newcomer;
+use bootstrap::{Newcomer, Progress};
 use config::raft_settings;
 use identity::IdentityFile;
 use log_store::LogStore;
@@ -183,8 +184,16 @@ impl Group {
 
         let stop = CancellationToken::new();
         let tasks = TaskTracker::new();
-        let admission =
-            Admission::new(raft.clone(), replica, Arc::clone(&peers), tasks.clone(), stop.clone());
+        let leadership = leadership::watch(&raft, config.timings.election_max, &tasks, &stop);
+        let admission = Admission {
+            raft: raft.clone(),
+            own: replica,
+            peers: Arc::clone(&peers),
+            leadership: leadership.clone(),
+            turn: Arc::default(),
+            tasks: tasks.clone(),
+            stop: stop.clone(),
+        };
         let receiver = Receiver {
             raft: raft.clone(),
             replica,
@@ -193,10 +202,9 @@ impl Group {
             admission: admission.clone(),
         };
         transport.serve(server::router(receiver), clients.clone(), &tasks, &stop);
-        let leadership = leadership::watch(&raft, config.timings.election_max, &tasks, &stop);
         let most = config.timings.snapshot_after_bytes;
         let small = log_size::keep_small(raft.clone(), log.clone(), most);
-        let changes = admission.finish_for_earlier_leaders(leadership.clone());
+        let changes = admission.finish_for_earlier_leaders();
         let newcomer = Newcomer {
             raft: raft.clone(),
             identity: Arc::clone(&identity),
@@ -205,6 +213,7 @@ impl Group {
             peers,
             may_found,
             clients,
+            progress: Progress::default(),
         };
         let beside = async move { tokio::join!(small, changes, newcomer.seek_vote()) };
         let ended = stop.clone();

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::StatusCode;
 use openraft::OptionalSend;
 use openraft::errors::{
     NetworkError, RPCError, ReplicationClosed, StreamingError, Timeout, Unreachable,
@@ -22,6 +23,7 @@ use serde::de::DeserializeOwned;
 use crate::config::Peer;
 use crate::identity::IdentityFile;
 use crate::peer_clients::{PeerClients, Purpose};
+use crate::told::Told;
 use crate::types::{MemberId, ReplicaAddress, ReplicaId, Snapshot, SnapshotMeta, TypeConfig, Vote};
 use crate::wire::{Envelope, PROTOCOL, Rpc, SnapshotHeader};
 
@@ -36,6 +38,7 @@ pub(crate) struct Network {
     /// How long a follower may take to sync new entries to its disk.
     append_patience: Duration,
     clients: PeerClients,
+    told: Told<MemberId>,
 }
 
 impl Network {
@@ -47,7 +50,8 @@ impl Network {
         append_patience: Duration,
         clients: PeerClients,
     ) -> Self {
-        Self { own, replica, identity, peers, append_patience, clients }
+        let told = Told::nothing();
+        Self { own, replica, identity, peers, append_patience, clients, told }
     }
 
     fn client(&self, purpose: Purpose, target: MemberId, node: &ReplicaAddress) -> PeerClient {
@@ -62,6 +66,7 @@ impl Network {
             target,
             identity: Arc::clone(&self.identity),
             least_patience: Duration::ZERO,
+            told: self.told.clone(),
         }
     }
 }
@@ -98,6 +103,7 @@ pub(crate) struct PeerClient {
     target: MemberId,
     identity: Arc<IdentityFile>,
     least_patience: Duration,
+    told: Told<MemberId>,
 }
 
 impl PeerClient {
@@ -132,13 +138,33 @@ impl PeerClient {
         body: Vec<u8>,
         patience: Duration,
     ) -> Result<A, RPCError<TypeConfig>> {
-        let failed = |error: reqwest::Error| {
+        let (status, bytes) = self.exchange(rpc, body, patience).await.map_err(|error| {
+            let unreachable = Unreachable::new(&error);
+            self.tell_failure("no answer", &unreachable);
             if error.is_timeout() && !error.is_connect() {
                 RPCError::Timeout(self.timed_out(rpc, patience))
             } else {
-                RPCError::Unreachable(Unreachable::new(&error))
+                RPCError::Unreachable(unreachable)
             }
-        };
+        })?;
+        if !status.is_success() {
+            let reason = format!("it answered {status}: {}", String::from_utf8_lossy(&bytes));
+            let unreachable = Unreachable::from_string(format!("{}: {reason}", self.base));
+            self.tell_failure(&reason, &unreachable);
+            return Err(RPCError::Unreachable(unreachable));
+        }
+        if self.told.is_over(&self.target) {
+            tracing::info!(peer = self.base, member = %self.target, "Raft reaches a peer again.");
+        }
+        serde_json::from_slice(&bytes).map_err(|error| RPCError::Network(NetworkError::new(&error)))
+    }
+
+    async fn exchange(
+        &self,
+        rpc: Rpc,
+        body: Vec<u8>,
+        patience: Duration,
+    ) -> reqwest::Result<(StatusCode, Bytes)> {
         let answer = self
             .clients
             .get(self.purpose)
@@ -147,16 +173,15 @@ impl PeerClient {
             .timeout(patience)
             .body(body)
             .send()
-            .await
-            .map_err(failed)?;
-        let status = answer.status();
-        let bytes = answer.bytes().await.map_err(failed)?;
-        if !status.is_success() {
-            let reason = String::from_utf8_lossy(&bytes);
-            let reason = format!("{} answered {status}: {reason}", self.base);
-            return Err(RPCError::Unreachable(Unreachable::from_string(reason)));
+            .await?;
+        Ok((answer.status(), answer.bytes().await?))
+    }
+
+    /// A peer is called many times a second: what goes on is told once.
+    fn tell_failure(&self, what: &str, error: &Unreachable<TypeConfig>) {
+        if self.told.is_news(self.target, what) {
+            tracing::warn!(peer = self.base, member = %self.target, %error, "Raft does not reach a peer.");
         }
-        serde_json::from_slice(&bytes).map_err(|error| RPCError::Network(NetworkError::new(&error)))
     }
 
     fn timed_out(&self, rpc: Rpc, timeout: Duration) -> Timeout<TypeConfig> {

@@ -159,10 +159,15 @@ fn a_volume_keeps_its_replica_and_group() {
     assert_eq!(file.cluster(), None);
     file.adopt("abc").unwrap();
     assert!(matches!(file.adopt("xyz"), Err(IdentityError::OtherCluster { .. })));
-    assert_eq!(file.found().unwrap(), "abc");
+    assert!(matches!(file.found(None), Err(IdentityError::InGroup(told)) if told == "abc"));
 
     let again = IdentityFile::open(folder.path(), 2).unwrap();
     assert_eq!(again.cluster().as_deref(), Some("abc"));
+    assert!(matches!(again.found(Some("xyz")), Err(IdentityError::InGroup(_))));
+    let founded = again.found(Some("abc")).unwrap();
+    assert_ne!(founded, "abc");
+    let again = IdentityFile::open(folder.path(), 2).unwrap();
+    assert_eq!(again.cluster(), Some(founded));
     let other = IdentityFile::open(folder.path(), 3);
     assert!(matches!(other, Err(IdentityError::OtherReplica { found: 2, .. })));
 }
@@ -171,7 +176,7 @@ fn a_volume_keeps_its_replica_and_group() {
 fn groups_get_distinct_ids() {
     let found = || {
         let folder = tempfile::tempdir().unwrap();
-        IdentityFile::open(folder.path(), 1).unwrap().found().unwrap()
+        IdentityFile::open(folder.path(), 1).unwrap().found(None).unwrap()
     };
     assert_ne!(found(), found());
 }

@@ -61,7 +61,7 @@ fn settings_are_taken_over() {
 #[test]
 fn a_log_level_is_one_for_our_own_words_and_directives_are_kept() {
     for (given, filter) in [
-        ("INFO", "info,openraft=warn,kube_client::client::builder=off"),
+        ("INFO", "info,openraft=error,kube_client::client::builder=off"),
         ("error", "error,openraft=error,kube_client::client::builder=off"),
         ("debug", "debug"),
         ("info,openraft=debug", "info,openraft=debug"),

@@ -3,7 +3,9 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod cluster;
+mod log;
 mod members;
+mod strangers;
 
 use std::time::{Duration, Instant};
 

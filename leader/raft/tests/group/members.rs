@@ -163,7 +163,7 @@ fn a_change_that_was_half_done_is_finished_and_the_next_one_made() {
         .collect();
     let voters = |third| BTreeSet::from([first.member(), second.member(), third]);
     let joint = Membership::new(vec![voters(old), voters(new)], nodes).unwrap();
-    let group = IdentityFile::open(cluster.folder(1), 1).unwrap().found().unwrap();
+    let group = IdentityFile::open(cluster.folder(1), 1).unwrap().found(None).unwrap();
     IdentityFile::open(cluster.folder(2), 2).unwrap().adopt(&group).unwrap();
     for log in [first, second] {
         write_membership(log, joint.clone());
@@ -183,12 +183,15 @@ fn a_change_that_was_half_done_is_finished_and_the_next_one_made() {
     cluster.wait_until_equal(index);
 }
 
-fn open_log(folder: &Path, replica: ReplicaId) -> LogStore {
+pub(crate) fn open_log(folder: &Path, replica: ReplicaId) -> LogStore {
     LogStore::open(&folder.join("log.redb"), replica).unwrap()
 }
 
 /// Writes a log of one entry, as a leader that has ended since would have left it.
-fn write_membership(mut log: LogStore, membership: Membership<MemberId, ReplicaAddress>) {
+pub(crate) fn write_membership(
+    mut log: LogStore,
+    membership: Membership<MemberId, ReplicaAddress>,
+) {
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     runtime.block_on(async {
         log.save_vote(&Vote::new(1, log.member())).await.unwrap();
