@@ -204,6 +204,10 @@ fn judge_node(
         let leaving = ending.map(|key| waits(format!("Pod {key} is still leaving it")));
         return leaving.map_or(Ok(contents), Err);
     }
+    // What an operator has drained goes as any empty node does; where pods are left, it's their affair.
+    if node.spec.unschedulable {
+        return Err(waits("its Node is cordoned"));
+    }
     if let Some(refusal) = &rule.only_empty {
         return Err(refusal.clone());
     }
@@ -235,9 +239,6 @@ fn check_node(
     }
     if !node.is_ready() {
         return Err(waits("its Node is not Ready"));
-    }
-    if node.spec.unschedulable {
-        return Err(waits("its Node is cordoned"));
     }
     if node.metadata.annotations.get(labels::DO_NOT_DISRUPT).is_some_and(|value| value == "true") {
         return Err(blocked(format!("it has {}", labels::DO_NOT_DISRUPT)));

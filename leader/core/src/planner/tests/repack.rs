@@ -51,6 +51,21 @@ fn an_empty_node_goes_first_and_takes_no_pods() {
 }
 
 #[test]
+fn a_node_that_was_drained_by_hand_goes_as_any_empty_one() {
+    for policy in ["WhenEmpty", "WhenEmptyOrUnderutilized"] {
+        let mut cluster = three(json!({"disruption": {"consolidationPolicy": policy}}));
+        cluster.node("n0", "m5.xlarge", "us-east-1a", CapacityType::OnDemand);
+        cluster.cordon("n0");
+        cluster.cordon("n1");
+        let plan = cluster.repack();
+        assert_eq!(plan.batches[0].reason, DisruptionReason::Empty);
+        assert_eq!(plan.batches[0].nodes, ["n0".into()]);
+        let left = plan.left.iter().find(|left| left.node == "n1".into()).unwrap();
+        assert_eq!(left.reason, "its Node is cordoned");
+    }
+}
+
+#[test]
 fn an_oversized_node_is_replaced_by_a_smaller_one() {
     let mut cluster = Cluster::new(json!({}));
     cluster.node("big", "m5.4xlarge", "us-east-1b", CapacityType::OnDemand);
@@ -110,7 +125,7 @@ fn what_saves_too_little_stays() {
 #[test]
 fn each_node_that_stays_has_its_reason() {
     type Act = fn(&mut Cluster);
-    let rows: [(&str, Act); 13] = [
+    let rows: [(&str, Act); 14] = [
         ("node do-not-disrupt", |c| c.annotate_node("n1", "karpenter.sh/do-not-disrupt", "true")),
         ("pod do-not-disrupt", |c| {
             let extra =
@@ -125,6 +140,7 @@ fn each_node_that_stays_has_its_reason() {
         ("bare pod", |c| {
             c.running("bare", "web", "n1", small(), json!({"metadata": {"ownerReferences": []}}));
         }),
+        ("cordoned", |c| c.cordon("n1")),
         ("not initialized", |c| c.managed("n1").initialized_at = None),
         ("not quiet", |c| c.managed("n1").quiet = false),
         ("too young", |c| {

@@ -101,6 +101,13 @@ impl Cluster {
         self.world.add(Kind::Node, value);
     }
 
+    pub(super) fn cordon(&mut self, name: &str) {
+        let node = self.world.view.nodes()[&NodeName::from(name)].clone();
+        let mut value = serde_json::to_value(node.as_ref()).unwrap();
+        value["spec"]["unschedulable"] = json!(true);
+        self.world.add(Kind::Node, value);
+    }
+
     pub(super) fn pod_budget(&mut self, name: &str, app: &str, allowed: i32) {
         self.world.add(
             Kind::PodDisruptionBudget,
