@@ -4,129 +4,46 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::io::Write as _;
+#[path = "stage/sandbox.rs"]
+mod stage;
+
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-/// How long nodes and pods may take in all; nothing here waits for less.
-const PATIENCE: Duration = Duration::from_secs(150);
-
-/// A running sandbox, ended when dropped.
-struct Sandbox {
-    child: Child,
-    state: tempfile::TempDir,
-}
-
-impl Drop for Sandbox {
-    fn drop(&mut self) {
-        let pid = self.child.id().to_string();
-        let asked = Command::new("kill").args(["-TERM", &pid]).status().is_ok_and(|s| s.success());
-        let end = Instant::now() + Duration::from_secs(20);
-        while asked && Instant::now() < end {
-            if self.child.try_wait().is_ok_and(|ended| ended.is_some()) {
-                return;
-            }
-            std::thread::sleep(Duration::from_millis(50));
-        }
-        let _ = self.child.kill();
-    }
-}
+use stage::{Sandbox, kubectl_is_missing};
 
 fn examples() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/examples")
 }
 
-impl Sandbox {
-    fn start() -> Self {
-        let state = tempfile::tempdir().unwrap();
-        let output = std::fs::File::create(state.path().join("output")).unwrap();
-        let child = Command::new(env!("CARGO_BIN_EXE_drover"))
-            .args(["sandbox", "--leaders", "1", "--boot-delay", "3s", "--state-dir"])
-            .arg(state.path())
-            .arg("-f")
-            .arg(examples().join("general.yaml"))
-            .stdin(Stdio::null())
-            .stdout(output.try_clone().unwrap())
-            .stderr(output)
-            .spawn()
-            .unwrap();
-        let sandbox = Self { child, state };
-        let end = Instant::now() + PATIENCE;
-        while !sandbox.state.path().join("endpoints.json").exists() {
-            assert!(Instant::now() < end, "{}", sandbox.told());
-            std::thread::sleep(Duration::from_millis(100));
-        }
-        sandbox
-    }
+/// The pods of an example that run.
+fn running(sandbox: &Sandbox, app: &str) -> usize {
+    let pods = sandbox.get(&["pods", "-l", &format!("app={app}")]);
+    pods.iter().filter(|pod| pod["status"]["phase"] == "Running").count()
+}
 
-    fn told(&self) -> String {
-        std::fs::read_to_string(self.state.path().join("output")).unwrap_or_default()
-    }
+/// Nodes, and beside each the instance under it.
+fn nodes(sandbox: &Sandbox, example: &str) -> Vec<(Value, Value)> {
+    let instances = instances(sandbox);
+    let instance_of = |node: &Value| {
+        let name = &node["metadata"]["name"];
+        let found = instances.iter().find(|instance| instance["private_dns_name"] == *name);
+        found.cloned().unwrap_or_default()
+    };
+    let nodes = sandbox.get(&["nodes", "-l", &format!("example={example}")]);
+    nodes.into_iter().map(|node| (node.clone(), instance_of(&node))).collect()
+}
 
-    fn kubectl(&self, arguments: &[&str]) -> Result<String, String> {
-        let output = Command::new("kubectl")
-            .env("KUBECONFIG", self.state.path().join("kubeconfig"))
-            .env("HOME", self.state.path())
-            .args(arguments)
-            .output()
-            .unwrap();
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
-    }
-
-    /// The items of `kubectl get … -o json`.
-    fn get(&self, arguments: &[&str]) -> Vec<Value> {
-        let all = [&["get"], arguments, &["-o", "json"]].concat();
-        let text = self.kubectl(&all).unwrap_or_else(|error| panic!("{arguments:?}: {error}"));
-        let list: Value = serde_json::from_str(&text).unwrap();
-        list["items"].as_array().cloned().unwrap_or_default()
-    }
-
-    /// The pods of an example that run.
-    fn running(&self, app: &str) -> usize {
-        let pods = self.get(&["pods", "-l", &format!("app={app}")]);
-        pods.iter().filter(|pod| pod["status"]["phase"] == "Running").count()
-    }
-
-    /// Waits until something holds.
-    fn wait(&self, what: &str, holds: impl Fn() -> bool) {
-        let end = Instant::now() + PATIENCE;
-        while !holds() {
-            if Instant::now() > end {
-                let look = |kind: &str| self.kubectl(&["get", kind, "-A"]).unwrap_or_default();
-                let events = self.kubectl(&["get", "events", "-A"]).unwrap_or_default();
-                let seen = ["ec2nodeclasses", "nodepools", "nodeclaims", "nodes", "pods"].map(look);
-                panic!("{what}:\n{}\n{}\n{events}", self.told(), seen.join("\n"));
-            }
-            std::thread::sleep(Duration::from_millis(300));
-        }
-    }
-
-    /// Nodes, and beside each the instance under it.
-    fn nodes(&self, example: &str) -> Vec<(Value, Value)> {
-        let instances = self.instances();
-        let instance_of = |node: &Value| {
-            let name = &node["metadata"]["name"];
-            let found = instances.iter().find(|instance| instance["private_dns_name"] == *name);
-            found.cloned().unwrap_or_default()
-        };
-        let nodes = self.get(&["nodes", "-l", &format!("example={example}")]);
-        nodes.into_iter().map(|node| (node.clone(), instance_of(&node))).collect()
-    }
-
-    fn instances(&self) -> Vec<Value> {
-        let text = std::fs::read(self.state.path().join("endpoints.json")).unwrap();
-        let endpoints: Value = serde_json::from_slice(&text).unwrap();
-        let url = format!("{}/instances", endpoints["admin"].as_str().unwrap());
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(async {
-            let client = reqwest::Client::builder().no_proxy().build().unwrap();
-            client.get(url).send().await.unwrap().json().await.unwrap()
-        })
-    }
+fn instances(sandbox: &Sandbox) -> Vec<Value> {
+    let text = std::fs::read(sandbox.state.path().join("endpoints.json")).unwrap();
+    let endpoints: Value = serde_json::from_slice(&text).unwrap();
+    let url = format!("{}/instances", endpoints["admin"].as_str().unwrap());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let client = reqwest::Client::builder().no_proxy().build().unwrap();
+        client.get(url).send().await.unwrap().json().await.unwrap()
+    })
 }
 
 fn text(value: &Value) -> &str {
@@ -160,17 +77,15 @@ const EXAMPLES: [(&str, usize); 8] = [
 
 #[test]
 fn karpenters_manifests_do_what_they_say() {
-    if Command::new("kubectl").args(["version", "--client"]).output().is_err() {
-        let mut uncaptured = std::io::stderr();
-        writeln!(uncaptured, "SKIPPED: kubectl is missing").unwrap();
+    if kubectl_is_missing() {
         return;
     }
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let sandbox = Sandbox::start();
+    let sandbox = Sandbox::start(&["--boot-delay", "3s"], &examples().join("general.yaml"));
     let folder = examples();
     sandbox.kubectl(&["apply", "-f", folder.to_str().unwrap()]).unwrap();
     for (app, count) in EXAMPLES {
-        sandbox.wait(&format!("{app}: {count} pods run"), || sandbox.running(app) == count);
+        sandbox.wait(&format!("{app}: {count} pods run"), || running(&sandbox, app) == count);
     }
     images_and_user_data(&sandbox);
     labels_and_taints(&sandbox);
@@ -179,7 +94,7 @@ fn karpenters_manifests_do_what_they_say() {
 }
 
 fn images_and_user_data(sandbox: &Sandbox) {
-    let one = |example: &str| sandbox.nodes(example).into_iter().next().unwrap();
+    let one = |example: &str| nodes(sandbox, example).into_iter().next().unwrap();
     let (node, instance) = one("general");
     assert!(text(&instance["image_name"]).starts_with("amazon-eks-node-al2023-x86_64-standard-"));
     assert!(text(&instance["user_data"]).contains("kind: NodeConfig"), "{instance:#}");
@@ -213,17 +128,16 @@ fn labels_and_taints(sandbox: &Sandbox) {
         ("bottlerocket", "example.com/bottlerocket=:NoSchedule"),
         ("windows", "os=windows:NoSchedule"),
     ] {
-        for (node, _) in sandbox.nodes(example) {
+        for (node, _) in nodes(sandbox, example) {
             assert_eq!(taints(&node), [taint], "{example}");
         }
     }
-    for (node, _) in sandbox.nodes("architectures") {
+    for (node, _) in nodes(sandbox, "architectures") {
         assert_eq!(label(&node, "karpenter.sh/nodepool"), "architectures");
         assert_eq!(label(&node, "karpenter.sh/registered"), "true");
         assert_eq!(label(&node, "karpenter.sh/initialized"), "true");
     }
-    let architectures: std::collections::BTreeSet<String> = sandbox
-        .nodes("architectures")
+    let architectures: std::collections::BTreeSet<String> = nodes(sandbox, "architectures")
         .iter()
         .map(|(node, _)| label(node, "kubernetes.io/arch").to_owned())
         .collect();
@@ -232,7 +146,7 @@ fn labels_and_taints(sandbox: &Sandbox) {
 
 /// `minValues` reach the request, and spot is what was bought.
 fn flexibility(sandbox: &Sandbox) {
-    for (node, _) in sandbox.nodes("spot") {
+    for (node, _) in nodes(sandbox, "spot") {
         assert_eq!(label(&node, "karpenter.sh/capacity-type"), "spot");
     }
     let claims = sandbox.get(&["nodeclaims", "-l", "karpenter.sh/nodepool=spot"]);
@@ -253,13 +167,12 @@ fn flexibility(sandbox: &Sandbox) {
 /// A startup taint waits for whoever removes it, and the pool's limit leaves pods pending.
 fn limits(sandbox: &Sandbox) {
     sandbox.wait("dedicated: a node is registered", || {
-        sandbox
-            .nodes("dedicated")
+        nodes(sandbox, "dedicated")
             .iter()
             .any(|(node, _)| label(node, "karpenter.sh/registered") == "true")
     });
-    assert_eq!(sandbox.running("dedicated"), 0);
-    for (node, _) in sandbox.nodes("dedicated") {
+    assert_eq!(running(sandbox, "dedicated"), 0);
+    for (node, _) in nodes(sandbox, "dedicated") {
         let found = taints(&node);
         assert!(
             found.contains(&"example.com/dedicated=payments:NoSchedule".to_owned()),
@@ -273,19 +186,17 @@ fn limits(sandbox: &Sandbox) {
             .unwrap();
     }
     sandbox.wait("dedicated: pods run on an initialized node", || {
-        sandbox.running("dedicated") >= 3
-            && sandbox
-                .nodes("dedicated")
+        running(sandbox, "dedicated") >= 3
+            && nodes(sandbox, "dedicated")
                 .iter()
                 .all(|(node, _)| label(node, "karpenter.sh/initialized") == "true")
     });
-    let cpus: i64 = sandbox
-        .nodes("dedicated")
+    let cpus: i64 = nodes(sandbox, "dedicated")
         .iter()
         .map(|(node, _)| text(&node["status"]["capacity"]["cpu"]).parse::<i64>().unwrap())
         .sum();
     assert!(cpus <= 4, "{cpus} CPUs");
-    assert!(sandbox.running("dedicated") < 6);
+    assert!(running(sandbox, "dedicated") < 6);
     sandbox.wait("an event tells of the limit", || {
         sandbox.get(&["events"]).iter().any(|event| {
             text(&event["involvedObject"]["name"]).starts_with("dedicated-")
