@@ -18,6 +18,7 @@ use super::market::{Market, Stock};
 use super::meant::Meant;
 use super::open_label::LabelUses;
 use super::profile::Profiles;
+use super::repack::ceiling::Ceiling;
 use super::rules::{KeyIndex, Variant, note_uses};
 use super::running::{repelling_shapes, running_terms};
 use super::topology::{Part, Topology, terms_of};
@@ -42,8 +43,8 @@ pub(super) struct Board<'a> {
     pub refused: Vec<(ObjectKey, String)>,
     /// Shapes among the pods looked at.
     pub shapes: usize,
-    /// The most a launch may cost, in percent of the cheapest it may become.
-    pub ceiling_percent: Option<u64>,
+    /// The most a launch may cost, where it replaces nodes.
+    pub ceiling: Option<Ceiling>,
 }
 
 impl<'a> Board<'a> {
@@ -109,7 +110,7 @@ impl<'a> Board<'a> {
             scope: FixedBitSet::new(),
             refused: pending.refused.clone(),
             shapes: pending.groups.len(),
-            ceiling_percent: None,
+            ceiling: None,
         };
         board.learn_terms(view, &pending);
         board.make_groups(view, pending.groups);

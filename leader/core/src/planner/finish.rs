@@ -15,7 +15,7 @@ use smol_str::SmolStr;
 use super::attach::without_attachments;
 use super::bin::Bin;
 use super::board::Board;
-use super::market::Pool;
+use super::market::{Offer, Pool};
 use super::{Launch, LaunchOffering, MinValuesPolicy};
 
 /// Types of an on-demand launch that may be dearer than [`PRICE_CEILING_PERCENT`] allows, so that
@@ -284,13 +284,7 @@ impl Board<'_> {
         };
         let lowest = options.first().map_or(0, cost);
         let ceiling = price_ceiling(lowest);
-        let hard = self
-            .ceiling_percent
-            .map_or(u64::MAX, |percent| (u128::from(lowest) * u128::from(percent) / 100) as u64);
-        let dearest = |option: &Choice| {
-            let offers = option.offers.iter().filter_map(|offer| self.market.offers.get(*offer));
-            offers.map(|offer| offer.cost()).max().unwrap_or(u64::MAX)
-        };
+        let options = self.under_ceiling(options);
         let least = self.least_types(capacity_type);
         // Spot that is dearer than the on-demand node one could have instead is no bargain.
         let on_demand = if capacity_type == CapacityType::Spot {
@@ -300,7 +294,7 @@ impl Board<'_> {
         };
         let mut short = self.needed_values(bin.pool);
         let mut kept: Vec<Choice> = Vec::new();
-        for option in options.into_iter().filter(|option| dearest(option) <= hard) {
+        for option in options {
             let price = cost(&option);
             let new_value = self.brings_value(&option, &mut short, false);
             let wanted = price <= ceiling || kept.len() < least;
@@ -316,6 +310,20 @@ impl Board<'_> {
             kept.pop();
         }
         kept
+    }
+
+    /// Drops what is dearer than replacements of nodes may be.
+    fn under_ceiling(&self, mut options: Vec<Choice>) -> Vec<Choice> {
+        let Some(ceiling) = self.ceiling else { return options };
+        let cost = |offer: &usize| self.market.offers.get(*offer).map_or(u64::MAX, Offer::cost);
+        let cheapest: Vec<u64> =
+            options.iter().filter_map(|option| option.offers.first().map(&cost)).collect();
+        let price = ceiling.price(&cheapest);
+        for option in &mut options {
+            option.offers.retain(|offer| cost(offer) <= price);
+        }
+        options.retain(|option| !option.offers.is_empty());
+        options
     }
 
     fn cheapest_on_demand(&self, bin: &Bin) -> Option<u64> {

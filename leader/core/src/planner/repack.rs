@@ -15,6 +15,7 @@
 //! it. Batches are cut to disruption budgets as waves.
 
 mod candidate;
+pub(super) mod ceiling;
 pub(super) mod company;
 mod delete;
 mod economy;
@@ -22,6 +23,7 @@ mod input;
 mod mates;
 mod output;
 mod parts;
+mod purchase;
 mod replace;
 mod room;
 mod wave;

@@ -1,5 +1,5 @@
-//! The check of a repack: each batch alone, and all of them together, as plans for the pods of nodes
-//! that leave; then what a disruption may not do.
+//! The check of a repack: each batch alone (or after those it follows), and all of them together, as plans
+//! for the pods of nodes that leave; then what a disruption may not do.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -21,7 +21,10 @@ pub fn check_repack(input: &RepackInput<'_>, plan: &RepackPlan) -> Vec<Violation
     for (number, batch) in plan.batches.iter().enumerate() {
         check_moves(input, batch, &mut violations);
         check_price(input, number, batch, &mut violations);
-        check_plan(input, &[batch], &format!("batch {number}"), &mut violations);
+        // Alone, or once all earlier waves are done.
+        let before = plan.batches.iter().filter(|one| batch.follows && one.wave < batch.wave);
+        let done: Vec<&Batch> = before.chain([batch]).collect();
+        check_plan(input, &done, &format!("batch {number}"), &mut violations);
         for node in &batch.nodes {
             if !seen.insert(node) {
                 violations.push(violation(node.as_str(), "is in two batches"));

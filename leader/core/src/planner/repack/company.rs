@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use drover_common::id::NodeName;
 
 use super::mates::{Census, Passage};
+use super::wave::{FOLLOWED, left};
 use super::{Batch, LeftAlone, LeftKind, MoveTarget, RepackInput, RepackPlan};
 
 /// Puts off what would part pods from those they must be near.
@@ -35,6 +36,13 @@ pub(in crate::planner) fn keep(input: &RepackInput<'_>, plan: &mut RepackPlan) {
         }
     }
     plan.batches = kept.into_iter().map(|(batch, _)| batch).collect();
+    if !off.is_empty() {
+        // Their places were found with all of those done.
+        let (following, rest): (Vec<Batch>, Vec<Batch>) =
+            plan.batches.drain(..).partition(|batch| batch.follows);
+        plan.batches = rest;
+        plan.left.extend(following.iter().flat_map(|batch| left(batch, FOLLOWED)));
+    }
     tell(input, plan, &off);
 }
 
@@ -42,18 +50,18 @@ pub(in crate::planner) fn keep(input: &RepackInput<'_>, plan: &mut RepackPlan) {
 fn tell(input: &RepackInput<'_>, plan: &mut RepackPlan, off: &[Batch]) {
     let taking: BTreeSet<NodeName> = targets(&plan.batches).cloned().collect();
     let told: BTreeSet<NodeName> = plan.left.iter().map(|left| left.node.clone()).collect();
-    let mut left = |node: &NodeName, reason: &str| {
+    let mut stays = |node: &NodeName, reason: &str| {
         if input.nodes.contains_key(node) && !told.contains(node) {
             let (node, reason) = (node.clone(), reason.to_owned());
             plan.left.push(LeftAlone { node, reason, kind: LeftKind::Waits });
         }
     };
     for node in off.iter().flat_map(|batch| &batch.nodes) {
-        left(node, "pods on it must be near others, which other disruptions move");
+        stays(node, "pods on it must be near others, which other disruptions move");
     }
     let wanted: BTreeSet<&NodeName> = targets(off).collect();
     for node in wanted.into_iter().filter(|node| !taking.contains(*node)) {
-        left(node, "it is kept for pods of disruptions that were put off");
+        stays(node, "it is kept for pods of disruptions that were put off");
     }
 }
 

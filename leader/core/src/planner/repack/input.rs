@@ -69,8 +69,8 @@ pub struct RepackSettings {
     pub min_node_age: SignedDuration,
     /// Whether spot nodes are replaced by cheaper spot nodes.
     pub spot_to_spot: bool,
-    /// Fewest cheaper types that a spot node's spot replacement must be able to become, so that the
-    /// next one is not as likely to be taken back.
+    /// Fewest types that spot nodes' spot replacements must be able to become, so that the next ones are not as
+    /// likely to be taken back. All of them must be cheap enough. Where fewer fit, all that do.
     pub min_spot_types: usize,
     /// What one eviction must save at least, micro-dollars an hour.
     pub eviction_micro: u64,

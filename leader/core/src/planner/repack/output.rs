@@ -18,13 +18,17 @@ pub struct RepackPlan {
     pub report: RepackReport,
 }
 
-/// Nodes that go together. A batch needs no other batch.
+/// Nodes that go together. A batch needs no other batch, unless it follows.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Batch {
     /// `Empty` or `Underutilized`.
     pub reason: DisruptionReason,
     /// When disruption budgets let it begin: 0 is now, each next one after the one before is done.
     pub wave: u32,
+    /// Whether its pods' new places are only right once all batches of earlier waves are done: where pods
+    /// are to be spread, or kept from others, depends on where those go.
+    #[serde(default)]
+    pub follows: bool,
     /// The nodes, by name.
     pub nodes: Vec<NodeName>,
     /// Where their pods go, by pod.
@@ -46,6 +50,7 @@ impl Default for Batch {
         Self {
             reason: DisruptionReason::Underutilized,
             wave: 0,
+            follows: false,
             nodes: Vec::new(),
             moves: Vec::new(),
             replacements: Vec::new(),

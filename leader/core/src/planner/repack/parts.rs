@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use drover_common::id::NodeName;
 
-use super::replace::dearest;
+use super::purchase::dearest;
 use super::yard::Yard;
 use super::{Batch, Move, MoveTarget};
 use crate::planner::Launch;

@@ -6,32 +6,58 @@ use std::collections::{BTreeMap, BTreeSet};
 use drover_common::cluster::ObjectKey;
 use drover_common::crd::DisruptionReason;
 use drover_common::id::{NodeName, NodePoolName};
-use drover_common::instance_type::CapacityType;
 
+use super::purchase::{dearest, dollars};
 use super::room::Placed;
 use super::yard::Yard;
 use super::{Batch, LeftAlone, LeftKind, Move, MoveTarget};
-use crate::planner::market::Pool;
 use crate::planner::topology::Tracked;
-use crate::planner::{Launch, MinValuesPolicy, round};
+use crate::planner::{Launch, round};
 
-/// Batches tried at most, so that a cluster where none pays is not looked at for long.
-const MOST_TRIES: usize = 400;
+/// So many nodes of batches are looked at in small clusters, and in larger ones each this many times (four
+/// groups of pods take as long as a node): a cluster where nothing pays is not looked at for long.
+const LOOKS: usize = 1_000;
+const LOOKS_EACH: usize = 3;
 
 /// About how many batches are bought for, one by one.
 const MOST_LOTS: usize = 24;
 
+/// Why a batch is not made.
+enum Refusal {
+    /// It would be right only with others that were made before it.
+    Depends,
+    /// Anything else, in words.
+    Other(String),
+}
+
+impl From<String> for Refusal {
+    fn from(reason: String) -> Self {
+        Self::Other(reason)
+    }
+}
+
+/// What is made of nodes that are worth replacing.
+struct Found<'f> {
+    batches: &'f mut Vec<Batch>,
+    left: &'f mut Vec<LeftAlone>,
+    /// Nodes of batches that would depend on others.
+    depending: Vec<Vec<usize>>,
+    /// How many nodes may still be looked at in parts of batches.
+    looks: usize,
+}
+
 /// What a batch is made of while it is tried.
 #[derive(Default)]
-struct Attempt {
+pub(super) struct Attempt {
     /// Pods on nodes that stay.
-    placed: Vec<Placed>,
+    pub placed: Vec<Placed>,
     /// The pods of the nodes by group, each with its node, node by node, so that nodes share few
     /// replacements; those with a place first.
-    pods: BTreeMap<usize, Vec<(ObjectKey, NodeName)>>,
-    price: u64,
-    eviction_cost: i64,
-    spot: bool,
+    pub pods: BTreeMap<usize, Vec<(ObjectKey, NodeName)>>,
+    pub price: u64,
+    pub eviction_cost: i64,
+    pub spot: bool,
+    pub nodes: usize,
 }
 
 impl Yard<'_> {
@@ -59,10 +85,19 @@ impl Yard<'_> {
         self.stayed.retain(|place| !going.contains(place));
         self.cursors.fill((0, 0));
         let ranked: Vec<usize> = ranked.into_iter().map(|(_, place)| place).collect();
-        let mut tries = 0;
+        let mut found = Found { batches, left, depending: Vec::new(), looks: LOOKS };
         for batch in self.batches_of(&ranked) {
-            self.replace(&batch, &mut tries, batches, left);
+            found.looks = found.looks.saturating_add(batch.len() * LOOKS_EACH);
+            self.replace(&batch, &mut found);
         }
+        // These come one after the other, each with all before it done.
+        self.following = true;
+        for batch in std::mem::take(&mut found.depending) {
+            self.alone.clone_from(&self.board.topology);
+            found.looks = found.looks.saturating_add(batch.len() * LOOKS_EACH);
+            self.replace(&batch, &mut found);
+        }
+        self.following = false;
     }
 
     /// Cuts nodes into batches that their pools' budgets let begin.
@@ -93,25 +128,26 @@ impl Yard<'_> {
     }
 
     /// Tries a batch, and its halves where it does not pay.
-    fn replace(
-        &mut self,
-        nodes: &[usize],
-        tries: &mut usize,
-        batches: &mut Vec<Batch>,
-        left: &mut Vec<LeftAlone>,
-    ) {
-        *tries += 1;
+    fn replace(&mut self, nodes: &[usize], found: &mut Found<'_>) {
+        let groups = self.board.groups.len() / 4;
+        found.looks = found.looks.saturating_sub(nodes.len().saturating_add(groups));
         match self.try_batch(nodes) {
-            Ok(batch) if self.is_free(nodes) => batches.extend(self.parts_of(nodes, batch)),
-            Ok(batch) => batches.push(batch),
-            Err(_) if nodes.len() > 1 && *tries < MOST_TRIES => {
-                let (first, second) = nodes.split_at(nodes.len() / 2);
-                self.replace(first, tries, batches, left);
-                self.replace(second, tries, batches, left);
+            Ok(batch) if self.is_free(nodes) => found.batches.extend(self.parts_of(nodes, batch)),
+            Ok(batch) => {
+                found.batches.push(batch);
+                if self.following {
+                    self.alone.clone_from(&self.board.topology);
+                }
             }
-            Err(reason) => {
+            Err(Refusal::Depends) => found.depending.push(nodes.to_vec()),
+            Err(Refusal::Other(_)) if nodes.len() > 1 && found.looks > 0 => {
+                let (first, second) = nodes.split_at(nodes.len() / 2);
+                self.replace(first, found);
+                self.replace(second, found);
+            }
+            Err(Refusal::Other(reason)) => {
                 for place in nodes {
-                    self.leave(*place, reason.clone(), left);
+                    self.leave(*place, reason.clone(), found.left);
                 }
             }
         }
@@ -143,30 +179,26 @@ impl Yard<'_> {
         )
     }
 
-    fn try_batch(&mut self, nodes: &[usize]) -> Result<Batch, String> {
+    fn try_batch(&mut self, nodes: &[usize]) -> Result<Batch, Refusal> {
         let mut attempt = self.begin(nodes);
-        let limits: Vec<(Vec<Option<i64>>, Option<i64>)> =
-            self.board.market.pools.iter().map(|p| (p.left.clone(), p.nodes_left)).collect();
-        let slots = self.board.market.slots.clone();
-        let outcome = self.plan_batch(&mut attempt);
+        let limits = self.limits();
+        let outcome = self.plan_batch(&mut attempt).map_err(Refusal::from);
         let outcome = outcome.and_then(|launches| {
-            self.check_alone()?;
-            self.batch_of(nodes, &attempt, launches)
+            if !self.following && !self.is_right_alone() {
+                return Err(Refusal::Depends);
+            }
+            Ok(self.batch_of(nodes, &attempt, launches)?)
         });
         self.end(nodes, &mut attempt, outcome.is_ok());
         if outcome.is_err() {
-            for (pool, (left, nodes_left)) in self.board.market.pools.iter_mut().zip(limits) {
-                pool.left = left;
-                pool.nodes_left = nodes_left;
-            }
-            self.board.market.slots = slots;
+            self.set_limits(limits);
         }
         outcome
     }
 
     /// Takes the nodes' pods up, and moves those that fit free room.
     fn begin(&mut self, nodes: &[usize]) -> Attempt {
-        let mut attempt = Attempt::default();
+        let mut attempt = Attempt { nodes: nodes.len(), ..Attempt::default() };
         for place in nodes {
             self.lift(*place, -1);
             let name = self.node_name(*place);
@@ -212,88 +244,14 @@ impl Yard<'_> {
         if cheapest > most {
             return Err(self.too_dear(attempt.price, cheapest));
         }
-        if self.board.bins.is_empty() {
-            return Ok(Vec::new());
-        }
-        self.board.ceiling_percent = Some(most.saturating_mul(100) / cheapest.max(1));
-        let launches = self.board.launches();
-        self.board.ceiling_percent = None;
-        if launches.len() != self.board.bins.len() {
-            return Err("a replacement could become nothing that is cheaper".to_owned());
-        }
-        let worst = launches.iter().map(dearest).fold(0, u64::saturating_add);
-        if worst > most {
-            return Err(self.too_dear(attempt.price, worst));
-        }
+        let launches = self.launches_under(attempt, most)?;
         self.check_diversity(attempt, &launches)?;
         Ok(launches)
     }
 
-    fn too_dear(&self, price: u64, replaced: u64) -> String {
-        format!(
-            "its pods would cost {} on new nodes against {} now; at least {} % must be saved",
-            dollars(replaced),
-            dollars(price),
-            self.input.settings.min_saving_percent
-        )
-    }
-
-    /// Spot for spot only with many cheaper types, and `minValues` also under the ceiling.
-    fn check_diversity(&self, attempt: &Attempt, launches: &[Launch]) -> Result<(), String> {
-        for launch in launches {
-            let types: BTreeSet<&str> =
-                launch.offerings.iter().map(|offering| offering.instance_type.as_str()).collect();
-            if attempt.spot && launch.capacity_type == CapacityType::Spot {
-                if !self.input.settings.spot_to_spot {
-                    return Err("spot nodes are not replaced by spot nodes".to_owned());
-                }
-                let least = self.input.settings.min_spot_types;
-                if types.len() < least {
-                    return Err(format!(
-                        "a spot replacement needs {least} cheaper types to choose from, and has {}",
-                        types.len()
-                    ));
-                }
-            }
-            let pool = self.board.market.pools.iter().find(|pool| pool.name == launch.nodepool);
-            if self.board.settings.min_values_policy == MinValuesPolicy::Strict
-                && let Some(pool) = pool
-                && launch.reservation.is_none()
-            {
-                self.check_min_values(pool, launch)?;
-            }
-        }
-        Ok(())
-    }
-
-    fn check_min_values(&self, pool: &Pool, launch: &Launch) -> Result<(), String> {
-        let wanted = pool.requirements.iter().filter_map(|r| Some((r, r.min_values?)));
-        for (requirement, least) in wanted {
-            let mut values: BTreeSet<&str> = BTreeSet::new();
-            for offer in pool.offers.clone() {
-                let Some(entry) = self.board.market.offers.get(offer) else { continue };
-                let Some(kind) = self.board.market.kind_of(offer) else { continue };
-                let listed = entry.capacity_type == launch.capacity_type
-                    && launch.offerings.iter().any(|listed| {
-                        listed.instance_type == kind.instance_type.name && listed.zone == entry.zone
-                    });
-                if listed {
-                    values.extend(self.board.market.label(offer, &requirement.key));
-                }
-            }
-            if values.len() < least as usize {
-                return Err(format!(
-                    "too few cheaper types: minValues wants {least} values of {}",
-                    requirement.key
-                ));
-            }
-        }
-        Ok(())
-    }
-
     /// Whether the new places are also right if no other batch is done: the board's counts have
     /// those before in them. Placements on nodes that stay were checked both ways.
-    fn check_alone(&mut self) -> Result<(), String> {
+    fn is_right_alone(&mut self) -> bool {
         let mut waiting: Vec<(usize, usize)> = Vec::new();
         for (number, bin) in self.board.bins.iter().enumerate() {
             for (group, pods) in &bin.contents {
@@ -337,11 +295,7 @@ impl Yard<'_> {
                 self.alone.place(&entry.part, &domain, -1);
             }
         }
-        if waiting.is_empty() {
-            Ok(())
-        } else {
-            Err("where its pods may go depends on other nodes that are to be removed".to_owned())
-        }
+        waiting.is_empty()
     }
 
     fn batch_of(
@@ -385,6 +339,7 @@ impl Yard<'_> {
         Ok(Batch {
             reason: DisruptionReason::Underutilized,
             wave: 0,
+            follows: self.following,
             nodes: names,
             moves,
             price_micro: attempt.price,
@@ -419,23 +374,13 @@ impl Yard<'_> {
             group.pods.clear();
             group.placed = 0;
         }
-        if done {
+        if done && !self.following {
             self.forget_alone(nodes, &attempt.placed);
-        } else {
+        } else if !done {
             self.unsettle(&mut attempt.placed);
             for place in nodes {
                 self.lift(*place, 1);
             }
         }
     }
-}
-
-/// The most that a launch may cost.
-pub(super) fn dearest(launch: &Launch) -> u64 {
-    let prices = launch.offerings.iter().map(|offering| offering.price_micro.unwrap_or(u64::MAX));
-    prices.max().unwrap_or(u64::MAX)
-}
-
-fn dollars(micro: u64) -> String {
-    format!("${:.4}/h", micro as f64 / 1e6)
 }

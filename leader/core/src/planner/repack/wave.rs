@@ -9,30 +9,48 @@ use drover_common::id::NodePoolName;
 use super::candidate::{allowed_now, budgets_used_up};
 use super::{Batch, LeftAlone, LeftKind, RepackInput, RepackPlan};
 
-/// Orders the batches and gives each its wave. A batch that no budget ever lets through is dropped.
+/// Orders the batches and gives each its wave. A batch that no budget ever lets through is dropped, and with
+/// it all that follow; these come in their own order, each in a wave of its own.
 pub(super) fn cut(input: &RepackInput<'_>, plan: &mut RepackPlan) {
-    let mut batches = std::mem::take(&mut plan.batches);
+    let (following, mut batches): (Vec<Batch>, Vec<Batch>) =
+        std::mem::take(&mut plan.batches).into_iter().partition(|batch| batch.follows);
     batches.sort_by_cached_key(|batch| {
         let cost = i128::from(batch.eviction_cost.max(0)) + 1_000;
         let rank = i128::from(batch.saving_micro) * 1_000_000 / cost;
         (batch.reason != DisruptionReason::Empty, Reverse(rank), batch.nodes.clone())
     });
     let mut waves: Vec<BTreeMap<NodePoolName, u32>> = Vec::new();
-    for mut batch in batches {
+    let mut dropped = false;
+    for mut batch in batches.into_iter().chain(following) {
+        if batch.follows && dropped {
+            plan.left.extend(left(&batch, FOLLOWED));
+            continue;
+        }
         match wave_of(input, &batch, &mut waves) {
             Ok(wave) => {
                 batch.wave = wave;
                 plan.batches.push(batch);
             }
-            Err(pool) => plan.left.extend(batch.nodes.into_iter().map(|node| LeftAlone {
-                node,
-                reason: budgets_used_up(&pool, batch.reason),
-                kind: LeftKind::Waits,
-            })),
+            Err(pool) => {
+                dropped = true;
+                plan.left.extend(left(&batch, &budgets_used_up(&pool, batch.reason)));
+            }
         }
     }
     plan.batches.sort_by_key(|batch| batch.wave);
     plan.left.sort();
+}
+
+/// Why a batch waits that follows others.
+pub(super) const FOLLOWED: &str = "its pods' new places depend on disruptions that are put off";
+
+/// That a batch's nodes stay for now.
+pub(super) fn left<'a>(batch: &'a Batch, reason: &'a str) -> impl Iterator<Item = LeftAlone> + 'a {
+    batch.nodes.iter().map(move |node| LeftAlone {
+        node: node.clone(),
+        reason: reason.to_owned(),
+        kind: LeftKind::Waits,
+    })
 }
 
 fn wave_of(
@@ -53,7 +71,8 @@ fn wave_of(
     if let Some((pool, _)) = needs.iter().find(|(_, (need, allowed))| need > allowed) {
         return Err(pool.clone());
     }
-    for number in 0_u32.. {
+    let first = if batch.follows { u32::try_from(waves.len()).unwrap_or(u32::MAX) } else { 0 };
+    for number in first.. {
         let position = number as usize;
         if waves.len() <= position {
             waves.push(BTreeMap::new());

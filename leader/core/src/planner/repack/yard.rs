@@ -55,10 +55,16 @@ impl Lot {
 struct Start<'a> {
     /// Use and ports of each place.
     places: Vec<(Vec<i64>, Vec<HostPort>)>,
+    limits: Limits<'a>,
+}
+
+/// What is left to buy from.
+#[derive(Clone, Default)]
+pub(super) struct Limits<'a> {
     /// What limits leave of each pool.
-    pools: Vec<(Vec<Option<i64>>, Option<i64>)>,
+    pub pools: Vec<(Vec<Option<i64>>, Option<i64>)>,
     /// What room reservations have.
-    slots: Slots<'a>,
+    pub slots: Slots<'a>,
 }
 
 /// One repack.
@@ -83,6 +89,8 @@ pub(super) struct Yard<'a> {
     /// Whether moving such pods concerns no others.
     pub plain: Vec<bool>,
     pub allowed: BTreeMap<drover_common::id::NodePoolName, u32>,
+    /// Whether what is tried comes after everything before it.
+    pub following: bool,
     /// Nodes that turned out not to be movable.
     pub refused: Vec<LeftAlone>,
     classes: Vec<usize>,
@@ -109,6 +117,7 @@ impl<'a> Yard<'a> {
             cursors: vec![(0, 0); board.groups.len()],
             plain: Vec::new(),
             allowed: judged.allowed.clone(),
+            following: false,
             refused,
             classes: Vec::new(),
             admits: Vec::new(),
@@ -174,11 +183,9 @@ impl<'a> Yard<'a> {
         let kinds = self.classes.iter().max().map_or(0, |most| most + 1);
         self.admits = vec![vec![None; kinds]; board.groups.len()];
         let places = board.existing.iter();
-        let pools = board.market.pools.iter();
         self.start = Start {
             places: places.map(|p| (p.used.clone(), p.ports.clone())).collect(),
-            pools: pools.map(|p| (p.left.clone(), p.nodes_left)).collect(),
-            slots: board.market.slots.clone(),
+            limits: self.limits(),
         };
         economy::appraise(&self.board, &mut self.lots);
         let lots = &self.lots;
@@ -205,12 +212,7 @@ impl<'a> Yard<'a> {
             place.used.clone_from(&start.0);
             place.ports.clone_from(&start.1);
         }
-        for (pool, (left, nodes_left)) in self.board.market.pools.iter_mut().zip(&self.start.pools)
-        {
-            pool.left.clone_from(left);
-            pool.nodes_left = *nodes_left;
-        }
-        self.board.market.slots.clone_from(&self.start.slots);
+        self.set_limits(self.start.limits.clone());
         self.board.topology.clone_from(&self.alone);
         self.stayed.clear();
         self.cursors.fill((0, 0));
@@ -221,6 +223,22 @@ impl<'a> Yard<'a> {
             self.lots.get(*place).is_some_and(|lot| lot.takes_moves && lot.is_worth(threshold))
         });
         self.targets = staying.chain(keepers).collect();
+    }
+
+    pub(super) fn limits(&self) -> Limits<'a> {
+        let pools = self.board.market.pools.iter();
+        Limits {
+            pools: pools.map(|pool| (pool.left.clone(), pool.nodes_left)).collect(),
+            slots: self.board.market.slots.clone(),
+        }
+    }
+
+    pub(super) fn set_limits(&mut self, limits: Limits<'a>) {
+        for (pool, (left, nodes_left)) in self.board.market.pools.iter_mut().zip(limits.pools) {
+            pool.left = left;
+            pool.nodes_left = nodes_left;
+        }
+        self.board.market.slots = limits.slots;
     }
 
     /// Whether labels and taints of a place let a group in.
