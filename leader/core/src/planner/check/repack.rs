@@ -24,7 +24,9 @@ pub fn check_repack(input: &RepackInput<'_>, plan: &RepackPlan) -> Vec<Violation
         // Alone, or once all earlier waves are done.
         let before = plan.batches.iter().filter(|one| batch.follows && one.wave < batch.wave);
         let done: Vec<&Batch> = before.chain([batch]).collect();
-        check_plan(input, &done, &format!("batch {number}"), &mut violations);
+        let subject =
+            format!("batch {number}{}", if batch.follows { ", which follows" } else { "" });
+        check_plan(input, &done, &subject, &mut violations);
         for node in &batch.nodes {
             if !seen.insert(node) {
                 violations.push(violation(node.as_str(), "is in two batches"));

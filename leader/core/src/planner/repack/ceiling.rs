@@ -106,7 +106,7 @@ mod tests {
         let worst_at = |most: u64, least: usize| {
             let launches = [first.as_slice(), second.as_slice()];
             let ceiling = Ceiling::under(launches, most, least)?;
-            Ok(launches.map(|launch| Ladder::of(launch).worst(ceiling)))
+            Ok::<_, u64>(launches.map(|launch| Ladder::of(launch).worst(ceiling)))
         };
         assert_eq!(worst_at(299, 1), Err(300));
         assert_eq!(worst_at(300, 1), Ok([100, 200]));

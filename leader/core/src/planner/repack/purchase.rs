@@ -28,7 +28,7 @@ impl Yard<'_> {
         let ceiling = Ceiling::under(listed, most, least);
         let ceiling = ceiling.map_err(|worst| {
             let dear = self.too_dear(attempt.price, worst);
-            let spot = || format!("{dear}, with {least} types to choose from on spot");
+            let spot = || format!("{dear}, with up to {least} types to choose from on spot");
             if attempt.spot { spot() } else { dear.clone() }
         })?;
         self.set_limits(limits);

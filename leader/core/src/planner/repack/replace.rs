@@ -16,7 +16,7 @@ use crate::planner::{Launch, round};
 
 /// So many nodes of batches are looked at in small clusters, and in larger ones each this many times (four
 /// groups of pods take as long as a node): a cluster where nothing pays is not looked at for long.
-const LOOKS: usize = 1_000;
+const LOOKS: usize = 500;
 const LOOKS_EACH: usize = 3;
 
 /// About how many batches are bought for, one by one.

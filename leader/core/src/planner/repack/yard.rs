@@ -56,6 +56,8 @@ struct Start<'a> {
     /// Use and ports of each place.
     places: Vec<(Vec<i64>, Vec<HostPort>)>,
     limits: Limits<'a>,
+    /// Terms with the counts of what runs.
+    topology: Topology,
 }
 
 /// What is left to buy from.
@@ -71,8 +73,8 @@ pub(super) struct Limits<'a> {
 pub(super) struct Yard<'a> {
     pub input: &'a RepackInput<'a>,
     pub board: Board<'a>,
-    /// Terms with the counts of what runs: what a batch alone meets. The board's own counts have all
-    /// batches so far in them.
+    /// Terms with the counts of what runs: what a batch alone meets, or one that follows all before it. The
+    /// board's own counts have all batches so far in them.
     pub alone: Topology,
     /// By place on the board.
     pub lots: Vec<Lot>,
@@ -186,6 +188,7 @@ impl<'a> Yard<'a> {
         self.start = Start {
             places: places.map(|p| (p.used.clone(), p.ports.clone())).collect(),
             limits: self.limits(),
+            topology: self.alone.clone(),
         };
         economy::appraise(&self.board, &mut self.lots);
         let lots = &self.lots;
@@ -213,7 +216,8 @@ impl<'a> Yard<'a> {
             place.ports.clone_from(&start.1);
         }
         self.set_limits(self.start.limits.clone());
-        self.board.topology.clone_from(&self.alone);
+        self.board.topology.clone_from(&self.start.topology);
+        self.alone.clone_from(&self.start.topology);
         self.stayed.clear();
         self.cursors.fill((0, 0));
         let staying = (0..self.lots.len()).filter(|place| {
