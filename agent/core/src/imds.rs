@@ -35,11 +35,11 @@ pub enum UnreadableBody {
     },
 }
 
-fn bad_value(field: &'static str, value: &str) -> UnreadableBody {
+pub(crate) fn bad_value(field: &'static str, value: &str) -> UnreadableBody {
     UnreadableBody::Value { field, value: value.chars().take(80).collect() }
 }
 
-fn read<'a, T: Deserialize<'a>>(body: &'a str) -> Result<T, UnreadableBody> {
+pub(crate) fn read<'a, T: Deserialize<'a>>(body: &'a str) -> Result<T, UnreadableBody> {
     if body.len() > LONGEST_BODY {
         return Err(UnreadableBody::TooLong(body.len()));
     }

@@ -5,11 +5,13 @@
 //! (`drover-agent`) talks to IMDS, the Kubernetes API, the leaders and the disk.
 
 mod agent;
+pub mod eks;
 pub mod imds;
 mod moment;
 mod node;
 mod notice;
 mod retry;
+mod sign;
 pub mod usage;
 
 pub use agent::{Agent, CallKey, Effect, Fact, Identity, Input, Saved};
