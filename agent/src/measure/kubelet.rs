@@ -76,7 +76,7 @@ impl KubeletSettings {
         };
         let context = self.context.as_deref();
         let kubeconfig = self.kubeconfig.as_deref();
-        Ok(drover_kubernetes::connect_kubelet(kubeconfig, context, &url, &self.trust).await?)
+        Ok(drover_kubernetes::connect_kubelet(kubeconfig, context, &url, &self.trust, None).await?)
     }
 
     async fn address(&self) -> Result<Uri, String> {

@@ -7,6 +7,8 @@ use http::uri::Scheme;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 
+use crate::eks::{self, EksIdentity};
+
 /// How long a TCP or TLS connection may take: a call's own timeout must be able to see a second try.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -65,12 +67,24 @@ pub async fn connect(
     kubeconfig: Option<&Path>,
     context: Option<&str>,
 ) -> Result<Client, ConnectError> {
+    connect_as(kubeconfig, context, None).await
+}
+
+/// As [`connect`], as the instance where `identity` says so.
+///
+/// # Errors
+/// As [`connect`]. That no token can be signed is found by each call.
+pub async fn connect_as(
+    kubeconfig: Option<&Path>,
+    context: Option<&str>,
+    identity: Option<&EksIdentity>,
+) -> Result<Client, ConnectError> {
     let mut config = config(kubeconfig, context).await?;
     if config.cluster_url.scheme() == Some(&Scheme::HTTP) && config.root_cert.is_none() {
         // Else the system's certificates were read and kept, for nothing.
         config.root_cert = Some(Vec::new());
     }
-    Client::try_from(config).map_err(|source| ConnectError::Client(Box::new(source)))
+    eks::client(config, identity)
 }
 
 /// What `kubeconfig` or the environment says of the way to the API server.

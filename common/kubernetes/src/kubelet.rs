@@ -11,6 +11,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 
 use crate::client::{ConnectError, config};
+use crate::eks::{self, EksIdentity};
 use crate::execute::with_sources;
 
 /// How a kubelet's certificate is checked, before anything is sent to it.
@@ -46,16 +47,18 @@ pub enum KubeletError {
 /// The most of a refusal that is shown.
 const LONGEST_REFUSAL: usize = 200;
 
-/// A client for the kubelet at `url` that shows the credentials of the kubeconfig or the service account: a token,
-/// read anew as for the API server, a client certificate, or what a plugin gives. No request is made.
+/// A client for the kubelet at `url` that shows what is shown to the API server: the credentials of the kubeconfig or
+/// the service account (a token, read anew, a client certificate, or what a plugin gives), or `identity`'s token. No
+/// request is made.
 ///
 /// # Errors
-/// As [`crate::connect`], and for certificates that can't be read.
+/// As [`crate::connect_as`], and for certificates that can't be read.
 pub async fn connect_kubelet(
     kubeconfig: Option<&Path>,
     context: Option<&str>,
     url: &http::Uri,
     trust: &KubeletTrust,
+    identity: Option<&EksIdentity>,
 ) -> Result<Client, ConnectError> {
     let mut config = config(kubeconfig, context).await?;
     config.cluster_url = url.clone();
@@ -76,7 +79,7 @@ pub async fn connect_kubelet(
             config.root_cert = Some(Vec::new());
         }
     }
-    Client::try_from(config).map_err(|source| ConnectError::Client(Box::new(source)))
+    eks::client(config, identity)
 }
 
 async fn certificates(path: &Path) -> Result<Vec<Vec<u8>>, ConnectError> {

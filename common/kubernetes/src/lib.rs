@@ -6,6 +6,7 @@
 //! [`KubernetesCall`]: drover_common::call::KubernetesCall
 
 mod client;
+mod eks;
 mod execute;
 mod kubelet;
 mod limits;
@@ -13,7 +14,8 @@ mod path;
 mod review;
 mod watch;
 
-pub use client::{ConnectError, connect, install_crypto_provider};
+pub use client::{ConnectError, connect, connect_as, install_crypto_provider};
+pub use eks::{EksCluster, EksIdentity, SignEksToken, TokenFuture};
 pub use execute::execute;
 /// An address.
 pub use http::Uri;
