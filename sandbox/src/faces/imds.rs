@@ -76,7 +76,8 @@ fn answer(
         return Err((StatusCode::UNAUTHORIZED, "Unauthorized"));
     }
     let region = &world.cloud.options.region;
-    metadata::read(instance, region, path).map(plain).ok_or(not_found)
+    let credentials = instance.credentials_in_force(seed, now).into_iter().next();
+    metadata::read(instance, region, credentials.as_ref(), path).map(plain).ok_or(not_found)
 }
 
 /// `PUT /latest/api/token`.

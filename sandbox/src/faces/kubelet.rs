@@ -65,7 +65,7 @@ fn authenticate(world: &World, headers: &HeaderMap, now: jiff::Timestamp) -> Res
     let authorization = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
     authorization
         .and_then(|value| value.strip_prefix("Bearer "))
-        .and_then(|token| world.tokens.authenticate(&world.store, token.trim(), &[], now))
+        .and_then(|token| world.tokens.authenticate(world, token.trim(), &[], now))
         .map(|authenticated| authenticated.user)
         .ok_or_else(|| (StatusCode::UNAUTHORIZED, "Unauthorized".to_owned()))
 }

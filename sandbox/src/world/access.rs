@@ -1,5 +1,6 @@
 //! Who makes a request, and whether they may: tokens, RBAC, the rules for nodes.
 
+mod eks;
 mod node;
 pub mod rbac;
 mod token;

@@ -19,6 +19,7 @@ use super::random::Random;
 
 mod audit;
 mod command;
+mod credentials;
 mod doom;
 mod fleet;
 mod image;
@@ -35,6 +36,7 @@ mod throttle;
 mod tests;
 
 pub use audit::{Audit, TokenUse};
+pub use credentials::InstanceCredentials;
 pub use instance::SimulatedInstance;
 pub use market::{CapacityRule, CatalogType};
 pub use notice::{

@@ -6,14 +6,21 @@ use drover_common::instance_type::CapacityType;
 use jiff::Timestamp;
 use serde_json::json;
 
-use crate::world::cloud::{MaintenanceEvent, MaintenanceState, SimulatedInstance, SpotAction};
+use crate::world::cloud::{
+    InstanceCredentials, MaintenanceEvent, MaintenanceState, SimulatedInstance, SpotAction,
+};
 
 /// The account in identity documents.
 const ACCOUNT: &str = "123456789012";
 
 /// The body at a path without leading or trailing slash; a directory lists what is in it. `None`
 /// where there is nothing, which for notices means that there is no notice.
-pub(super) fn read(instance: &SimulatedInstance, region: &str, path: &str) -> Option<String> {
+pub(super) fn read(
+    instance: &SimulatedInstance,
+    region: &str,
+    credentials: Option<&InstanceCredentials>,
+    path: &str,
+) -> Option<String> {
     let path = path.strip_prefix("latest/").or_else(|| path.strip_prefix("2021-07-15/"))?;
     if path == "user-data" {
         return Some(instance.user_data.clone()).filter(|text| !text.is_empty());
@@ -25,7 +32,12 @@ pub(super) fn read(instance: &SimulatedInstance, region: &str, path: &str) -> Op
         "meta-data" => "",
         path => path.strip_prefix("meta-data/")?,
     };
-    let tree = tree(instance, region);
+    let mut tree = tree(instance, region);
+    if let (Some(role), Some(credentials)) = (instance.role(), credentials) {
+        tree.insert("iam/info".to_owned(), role_info(role, credentials));
+        let path = format!("iam/security-credentials/{role}");
+        tree.insert(path, role_credentials(credentials));
+    }
     tree.get(path).cloned().or_else(|| listing(&tree, path))
 }
 
@@ -91,6 +103,29 @@ fn tree(instance: &SimulatedInstance, region: &str) -> BTreeMap<String, String> 
     let tags = instance.tags.iter().filter(|(key, _)| !key.contains(['/', ' ']));
     tree.extend(tags.map(|(key, value)| (format!("tags/instance/{key}"), value.clone())));
     tree
+}
+
+fn role_info(role: &str, credentials: &InstanceCredentials) -> String {
+    json!({
+        "Code": "Success",
+        "LastUpdated": credentials.updated,
+        "InstanceProfileArn": format!("arn:aws:iam::{ACCOUNT}:instance-profile/{role}"),
+        "InstanceProfileId": "AIPASANDBOX",
+    })
+    .to_string()
+}
+
+fn role_credentials(credentials: &InstanceCredentials) -> String {
+    json!({
+        "Code": "Success",
+        "LastUpdated": credentials.updated,
+        "Type": "AWS-HMAC",
+        "AccessKeyId": credentials.access_key_id,
+        "SecretAccessKey": credentials.secret_access_key,
+        "Token": credentials.token,
+        "Expiration": credentials.expires,
+    })
+    .to_string()
 }
 
 fn events(events: &[&MaintenanceEvent]) -> String {

@@ -153,6 +153,7 @@ fn identity_is_told_and_directories_are_listed() {
     assert!(read("").1.lines().any(|line| line == "placement/"));
     assert_eq!(read("no/such/thing").0, 404);
     assert_eq!(read("autoscaling/target-lifecycle-state").0, 404);
+    assert_eq!(read("iam/security-credentials/").0, 404, "it has no instance profile");
     let token = session(&world, &instance);
     let token = [(TOKEN_HEADER, token.as_str())];
     let document = "latest/dynamic/instance-identity/document";

@@ -26,7 +26,7 @@ pub(super) fn authenticate(world: &SharedWorld, headers: &HeaderMap) -> ApiResul
         } else {
             world
                 .tokens
-                .authenticate(&world.store, token, &[], now)
+                .authenticate(world, token, &[], now)
                 .ok_or_else(ApiFailure::unauthorized)?
                 .user
         };

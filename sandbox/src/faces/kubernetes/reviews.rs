@@ -84,7 +84,7 @@ fn review_token(world: &World, spec: &Value, now: Timestamp) -> Value {
         .map(str::to_owned)
         .collect();
     let token = object::text(spec, "/token");
-    match world.tokens.authenticate(&world.store, token, &audiences, now) {
+    match world.tokens.authenticate(world, token, &audiences, now) {
         Some(found) => json!({
             "authenticated": true, "user": found.user.to_json(), "audiences": found.audiences,
         }),

@@ -49,7 +49,7 @@ impl Cluster {
 
     fn who(&self, token: &str, audiences: &[&str], at: Timestamp) -> Option<Authenticated> {
         let audiences: Vec<String> = audiences.iter().map(|text| (*text).to_owned()).collect();
-        self.0.tokens.authenticate(&self.0.store, token, &audiences, at)
+        self.0.tokens.authenticate(&self.0, token, &audiences, at)
     }
 
     fn may(&self, user: &User, verb: &str, target: Target<'_>) -> bool {

@@ -6,7 +6,8 @@ use drover_common::cluster::ObjectKey;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
-use super::User;
+use super::{User, eks};
+use crate::world::World;
 use crate::world::failure::{ApiFailure, ApiResult, Cause};
 use crate::world::object;
 use crate::world::random::Random;
@@ -106,15 +107,22 @@ impl Tokens {
     /// or if its account or pod is gone.
     pub fn authenticate(
         &self,
-        store: &Store,
+        world: &World,
         token: &str,
         audiences: &[String],
         now: Timestamp,
     ) -> Option<Authenticated> {
         let default = [DEFAULT_AUDIENCE.to_owned()];
         let asked = if audiences.is_empty() { &default } else { audiences };
+        let store = &world.store;
         let (user, own) = if token == ADMINISTRATOR {
             (User::administrator(), default.to_vec())
+        } else if eks::is_one(token) {
+            let found = eks::node(world, token, now);
+            let node = found.inspect_err(|reason| {
+                tracing::debug!(reason, "A token of EKS was refused.");
+            });
+            (User::node(&node.ok()?), default.to_vec())
         } else if let Some(node) = token.strip_prefix(NODE_PREFIX) {
             // A kubelet shows its certificate before its Node is there: it creates it.
             (User::node(node), default.to_vec())

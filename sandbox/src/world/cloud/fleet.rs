@@ -216,6 +216,7 @@ impl Cloud {
             image: wanted.image.clone().unwrap_or_else(|| template.image.clone()),
             private_address,
             launch_template: template.name.clone(),
+            instance_profile: template.instance_profile.clone(),
             user_data: template.user_data.clone(),
             imds_tokens_required: template.metadata_options.http_tokens != "optional",
             client_token: request.client_token.clone(),

@@ -35,6 +35,8 @@ pub struct SimulatedInstance {
     pub private_address: Ipv4Addr,
     /// The launch template it was made from.
     pub launch_template: String,
+    /// The instance profile, whose role has its name here.
+    pub instance_profile: Option<String>,
     /// User data, decoded.
     pub user_data: String,
     /// Whether IMDS wants a session token with every read.
