@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use drover_agent_core::eks::is_cluster_name;
 use drover_common::id::NodeName;
 use drover_kubernetes::{KubeletTrust, Uri};
 use reqwest::Url;
@@ -19,6 +20,10 @@ pub struct Args {
     /// The kubeconfig's context; by default the current one.
     #[arg(long, value_name = "NAME")]
     context: Option<String>,
+    /// Show this EKS cluster tokens signed with the instance's role, whoever the kubeconfig's user
+    /// is. Without it that is done where the user is aws-iam-authenticator or `aws eks get-token`.
+    #[arg(long, env = "DROVER_EKS_CLUSTER", value_name = "NAME")]
+    eks_cluster: Option<String>,
     /// The instance metadata service; a path prefix is kept. By default EC2's own.
     #[arg(long, env = "AWS_EC2_METADATA_SERVICE_ENDPOINT", value_name = "URL")]
     imds_endpoint: Option<String>,
@@ -141,6 +146,8 @@ pub struct Config {
     pub kubeconfig: Option<PathBuf>,
     /// Its context.
     pub context: Option<String>,
+    /// The EKS cluster that is shown tokens of the instance's role, whoever the kubeconfig's user is.
+    pub eks_cluster: Option<String>,
     /// The metadata service, without a slash at the end.
     pub imds: String,
     /// Leaders' base URLs, without a slash at the end.
@@ -191,6 +198,12 @@ pub enum ConfigError {
         /// What was given.
         url: String,
     },
+    /// No name that EKS gives.
+    #[error("--eks-cluster: {name:?} is no EKS cluster's name")]
+    EksCluster {
+        /// What was given.
+        name: String,
+    },
     /// Two that contradict each other.
     #[error(
         "--kubelet-ca says by what the kubelet is verified, and --kubelet-insecure that it is not: give one"
@@ -227,11 +240,16 @@ impl TryFrom<Args> for Config {
         };
         let kubelet_url = args.kubelet_url.as_deref().filter(|url| !url.trim().is_empty());
         let kubelet_url = kubelet_url.map(|url| kubelet_url_of(url, &kubelet_trust)).transpose()?;
+        let eks_cluster = args.eks_cluster.filter(|name| !name.is_empty());
+        if let Some(name) = eks_cluster.as_ref().filter(|name| !is_cluster_name(name)) {
+            return Err(ConfigError::EksCluster { name: name.clone() });
+        }
         let leaders = args.leaders.split(',').map(str::trim).filter(|url| !url.is_empty());
         Ok(Self {
             node: NodeName::from(node),
             kubeconfig: args.kubeconfig,
             context: args.context,
+            eks_cluster,
             imds: base_url("--imds-endpoint", imds)?,
             leaders: leaders.map(|url| base_url("--leaders", url)).collect::<Result<_, _>>()?,
             leaders_ca: args.leaders_ca,
@@ -331,6 +349,15 @@ mod tests {
         assert_eq!(config.imds_interval, Duration::from_millis(500));
         let error = self::config(&["--leaders", "a:b"]).unwrap_err();
         assert!(error.to_string().contains("--leaders"), "{error}");
+    }
+
+    #[test]
+    fn clusters_have_names_of_eks() {
+        assert_eq!(config(&["--eks-cluster", ""]).unwrap().eks_cluster, None);
+        let named = config(&["--eks-cluster", "my-cluster_1"]).unwrap();
+        assert_eq!(named.eks_cluster.as_deref(), Some("my-cluster_1"));
+        let error = config(&["--eks-cluster", "a/b"]).unwrap_err();
+        assert!(error.to_string().contains("--eks-cluster"), "{error}");
     }
 
     #[test]

@@ -7,6 +7,7 @@ mod body;
 mod clock;
 mod config;
 mod disk;
+mod eks;
 mod imds;
 mod leaders;
 mod measure;

@@ -3,6 +3,7 @@
 #[cfg(test)]
 mod tests;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use drover_agent_core::{Answer, Input, NoticePath, imds as bodies};
@@ -71,7 +72,7 @@ struct Turn {
 /// for every `interval`, the others less often. Each path backs off by itself, and one that fails or hangs does
 /// not slow the others.
 pub(crate) async fn poll(
-    imds: Imds,
+    imds: Arc<Imds>,
     interval: Duration,
     pulse: Pulse,
     inputs: mpsc::Sender<Input>,

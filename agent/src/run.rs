@@ -14,7 +14,7 @@ use drover_common::call::{Kind, KubernetesCall, KubernetesFailure, KubernetesFai
 use drover_common::cluster::ClusterEvent;
 use drover_common::id::InstanceId;
 use drover_common::protocol::Report;
-use drover_kubernetes::{Client, Limits};
+use drover_kubernetes::{Client, EksIdentity, Limits};
 use jiff::SignedDuration;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
@@ -29,7 +29,7 @@ use crate::leaders::{Leaders, LeadersError};
 use crate::measure::PodNamesQuestion;
 use crate::power::{self, Power};
 use crate::pulse::Pulse;
-use crate::{measure, poll};
+use crate::{eks, measure, poll};
 
 /// Between two looks at the state while something is under way, and while nothing is.
 const BUSY_TICK: Duration = Duration::from_millis(200);
@@ -74,7 +74,8 @@ pub(crate) async fn run_with(
     let identity = Identity { node: config.node.clone(), boot };
     let report_interval =
         SignedDuration::try_from(config.report_interval).unwrap_or(SignedDuration::MAX);
-    let imds = Imds::new(&config.imds).map_err(RunError::Imds)?;
+    let imds = Arc::new(Imds::new(&config.imds).map_err(RunError::Imds)?);
+    let api_identity = eks::identity(&config, Arc::clone(&imds));
 
     let (inputs, received) = mpsc::channel(256);
     let (events, received_events) = mpsc::channel(256);
@@ -86,7 +87,8 @@ pub(crate) async fn run_with(
     let mut tasks = JoinSet::new();
     tasks.spawn(poll::poll(imds, config.imds_interval, pulse.clone(), inputs.clone()));
     let (pod_names, questions) = PodNamesQuestion::channel();
-    let kubelet = measure::KubeletSettings::of(&config, clients.clone());
+    let kubelet =
+        measure::KubeletSettings::of(&config, clients.clone(), Some(api_identity.clone()));
     let settings = measure::Settings {
         root: config.host_root.clone(),
         interval: config.sample_interval,
@@ -114,7 +116,7 @@ pub(crate) async fn run_with(
         looks_every: power::LOOKS_EVERY,
     };
     tasks.spawn(power::follow(settings, inputs.clone(), asked));
-    tasks.spawn(follow_cluster(config, client, events));
+    tasks.spawn(follow_cluster(config, api_identity, client, events));
     let mut shell = Shell {
         agent,
         stop_grace,
@@ -140,13 +142,15 @@ pub(crate) async fn run_with(
 /// and watches the own Node and its pods.
 async fn follow_cluster(
     config: Config,
+    identity: EksIdentity,
     client: watch::Sender<Option<Client>>,
     events: mpsc::Sender<ClusterEvent>,
 ) {
     let mut told = false;
     let connected = loop {
         let context = config.context.as_deref();
-        match drover_kubernetes::connect(config.kubeconfig.as_deref(), context).await {
+        let kubeconfig = config.kubeconfig.as_deref();
+        match drover_kubernetes::connect_as(kubeconfig, context, Some(&identity)).await {
             Ok(connected) => break connected,
             Err(error) => {
                 if !std::mem::replace(&mut told, true) {

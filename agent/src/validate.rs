@@ -2,12 +2,14 @@
 
 use std::io::Write;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::Context;
 use drover_kubernetes::KubeletTrust;
 
+use crate::imds::Imds;
 use crate::leaders::Leaders;
-use crate::{Args, Config, disk};
+use crate::{Args, Config, disk, eks};
 
 /// Checks settings, files and the state folder; says on standard output what an agent would do. What
 /// may still appear after the start, such as the kubelet's kubeconfig, is only warned about, and so is
@@ -25,7 +27,9 @@ pub fn validate(args: Args) -> anyhow::Result<ExitCode> {
         drover_kubernetes::install_crypto_provider();
         Leaders::new(&config, tokio::sync::watch::channel(None).1).await?;
         let context = config.context.as_deref();
-        let connected = drover_kubernetes::connect(config.kubeconfig.as_deref(), context).await;
+        let imds = Arc::new(Imds::new(&config.imds)?);
+        let (kubeconfig, identity) = (config.kubeconfig.as_deref(), eks::identity(&config, imds));
+        let connected = drover_kubernetes::connect_as(kubeconfig, context, Some(&identity)).await;
         let writable = disk::probe(&config.state_dir).await;
         Ok::<_, anyhow::Error>((connected.map(|_client| ()), writable))
     })?;

@@ -128,7 +128,7 @@ mod tests {
                 let _nobody_asks = answer.send(PodNames::from_iter(pods));
             }
         });
-        let settings = KubeletSettings::of(&config, watch::channel(None).1);
+        let settings = KubeletSettings::of(&config, watch::channel(None).1, None);
         Fallback::new(config.usage_source, settings, pod_names)
     }
 

@@ -14,7 +14,7 @@ use drover_agent_core::kubelet_address;
 use drover_agent_core::usage::{KubeletFold, KubeletReading, KubeletUse, Lines};
 use drover_common::call::{Kind, KubernetesCall, Target};
 use drover_common::id::NodeName;
-use drover_kubernetes::{Client, KubeletError, KubeletTrust, Uri};
+use drover_kubernetes::{Client, EksIdentity, KubeletError, KubeletTrust, Uri};
 use jiff::Timestamp;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -35,6 +35,7 @@ const HOLDS: Duration = Duration::from_secs(60);
 pub(crate) struct KubeletSettings {
     kubeconfig: Option<PathBuf>,
     context: Option<String>,
+    identity: Option<EksIdentity>,
     node: NodeName,
     url: Option<Uri>,
     trust: KubeletTrust,
@@ -57,10 +58,15 @@ enum AskError {
 }
 
 impl KubeletSettings {
-    pub(crate) fn of(config: &Config, clients: watch::Receiver<Option<Client>>) -> Self {
+    pub(crate) fn of(
+        config: &Config,
+        clients: watch::Receiver<Option<Client>>,
+        identity: Option<EksIdentity>,
+    ) -> Self {
         Self {
             kubeconfig: config.kubeconfig.clone(),
             context: config.context.clone(),
+            identity,
             node: config.node.clone(),
             url: config.kubelet_url.clone(),
             trust: config.kubelet_trust.clone(),
@@ -76,7 +82,9 @@ impl KubeletSettings {
         };
         let context = self.context.as_deref();
         let kubeconfig = self.kubeconfig.as_deref();
-        Ok(drover_kubernetes::connect_kubelet(kubeconfig, context, &url, &self.trust, None).await?)
+        let identity = self.identity.as_ref();
+        let trust = &self.trust;
+        Ok(drover_kubernetes::connect_kubelet(kubeconfig, context, &url, trust, identity).await?)
     }
 
     async fn address(&self) -> Result<Uri, String> {

@@ -56,7 +56,7 @@ async fn poll_for(time: Duration, manners: &[(&'static str, &'static str)]) -> F
     let router = Router::new().fallback(serve).with_state(fake.clone());
     let service = router.into_make_service_with_connect_info::<std::net::SocketAddr>();
     tokio::spawn(async move { axum::serve(listener, service).await.unwrap() });
-    let imds = Imds::new(&format!("http://{address}")).unwrap();
+    let imds = Arc::new(Imds::new(&format!("http://{address}")).unwrap());
     let (inputs, mut received) = mpsc::channel(16);
     let polling = poll(imds, Duration::from_millis(200), Pulse::default(), inputs);
     let reading = async { while received.recv().await.is_some() {} };

@@ -103,6 +103,7 @@ fn settings(
     KubeletSettings {
         kubeconfig: Some(kubeconfig),
         context: None,
+        identity: None,
         node: "n".into(),
         url: Some(url.parse().unwrap()),
         trust,
