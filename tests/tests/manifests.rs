@@ -100,7 +100,7 @@ fn contains(whole: &Value, part: &Value) -> bool {
 #[tokio::test(flavor = "multi_thread")]
 async fn manifests_are_applied_and_read_back() {
     let Some(kubectl) = Kubectl::start("manifests_are_applied_and_read_back").await else { return };
-    for folder in ["crds", "manifests"] {
+    for folder in ["crds", "manifests", "node-mode"] {
         kubectl.apply(folder).await;
         for object in objects(folder) {
             let field =
@@ -117,6 +117,53 @@ async fn manifests_are_applied_and_read_back() {
         // A second time nothing changes.
         kubectl.apply(folder).await;
     }
+}
+
+/// The named object of a list.
+fn named<'v>(list: &'v Value, name: &str) -> &'v Value {
+    list.as_array().unwrap().iter().find(|object| object["name"] == name).unwrap()
+}
+
+#[test]
+fn agents_of_node_mode_have_the_kubelets_kubeconfig_and_no_token() {
+    let agents = |folder| {
+        let all = objects(folder);
+        all.into_iter().find(|object| object["kind"] == "DaemonSet").unwrap()
+    };
+    let (usual, mut other) = (agents("manifests"), agents("node-mode"));
+    let pod = &other["spec"]["template"]["spec"];
+    assert_eq!(pod["automountServiceAccountToken"], false);
+    for token in ["\"serviceAccountToken\"", "--token-file"] {
+        assert!(!pod.to_string().contains(token), "{pod}");
+    }
+    let container = &pod["containers"][0];
+    for (volume, path) in [
+        ("kubeconfig", "/var/lib/kubelet/kubeconfig"),
+        ("cluster-ca", "/etc/kubernetes/pki/ca.crt"),
+    ] {
+        let mount = named(&container["volumeMounts"], volume);
+        assert_eq!((&mount["mountPath"], &mount["readOnly"]), (&json!(path), &json!(true)));
+        let host = &named(&pod["volumes"], volume)["hostPath"];
+        assert_eq!(host, &json!({"path": path, "type": "File"}));
+    }
+    let arguments = container["args"].as_array().unwrap().clone();
+    assert!(arguments.contains(&json!("--kubeconfig=/var/lib/kubelet/kubeconfig")));
+    // All else is as in service-account mode.
+    let own = &usual["spec"]["template"]["spec"];
+    let theirs = own["containers"][0]["args"].as_array().unwrap();
+    let kept = |arguments: &[Value]| -> Vec<Value> {
+        let differs = |text: &str| text.starts_with("--kubeconfig") || text.starts_with("--token");
+        arguments.iter().filter(|one| !differs(one.as_str().unwrap())).cloned().collect()
+    };
+    assert_eq!(kept(&arguments), kept(theirs));
+    let pod = &mut other["spec"]["template"]["spec"];
+    for field in ["serviceAccountName", "automountServiceAccountToken", "volumes"] {
+        pod[field] = own[field].clone();
+    }
+    for field in ["args", "volumeMounts"] {
+        pod["containers"][0][field] = own["containers"][0][field].clone();
+    }
+    assert_eq!(other, usual);
 }
 
 #[test]
