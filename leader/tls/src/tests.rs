@@ -36,7 +36,10 @@ impl Authority {
 }
 
 fn client(credentials: Option<&ClientCredentials>) -> reqwest::Client {
-    let builder = reqwest::Client::builder().no_proxy().pool_max_idle_per_host(0);
+    let builder = reqwest::Client::builder()
+        .no_proxy()
+        .pool_max_idle_per_host(0)
+        .timeout(std::time::Duration::from_secs(10));
     match credentials {
         None => builder.tls_danger_accept_invalid_certs(true),
         Some(known) => {
