@@ -24,9 +24,10 @@ mod mates;
 mod output;
 mod parts;
 mod purchase;
+mod put_off;
 mod replace;
 mod room;
-mod wave;
+pub(super) mod wave;
 mod yard;
 
 pub use input::*;

@@ -27,8 +27,20 @@ pub(super) fn check(input: &PlanInput<'_>, plan: &Plan, violations: &mut Vec<Vio
         // A large node that is reserved is paid for, used or not.
         if launch.reservation.is_none() && is_plain(input, launch) {
             check_size(input, number, launch, violations);
-            diversity::check(input, number, launch, violations);
         }
+        check_diversity(input, number, launch, violations);
+    }
+}
+
+/// Whether a spot launch lists enough types.
+pub(super) fn check_diversity(
+    input: &PlanInput<'_>,
+    number: usize,
+    launch: &Launch,
+    violations: &mut Vec<Violation>,
+) {
+    if launch.reservation.is_none() && is_plain(input, launch) {
+        diversity::check(input, number, launch, violations);
     }
 }
 

@@ -7,9 +7,10 @@ use drover_common::cluster::{ObjectKey, Pod};
 use drover_common::crd::allowed_disruptions;
 use drover_common::drain::has_active_do_not_disrupt;
 use drover_common::id::NodeName;
+use drover_common::instance_type::CapacityType;
 use drover_common::labels;
 
-use super::{Violation, check_places, violation};
+use super::{Violation, check_places, listing, violation};
 use crate::planner::{
     Batch, Launch, MoveTarget, Placement, PlacementTarget, Plan, PlanInput, RepackInput, RepackPlan,
 };
@@ -21,6 +22,7 @@ pub fn check_repack(input: &RepackInput<'_>, plan: &RepackPlan) -> Vec<Violation
     for (number, batch) in plan.batches.iter().enumerate() {
         check_moves(input, batch, &mut violations);
         check_price(input, number, batch, &mut violations);
+        check_spot(input, batch, &mut violations);
         // Alone, or once all earlier waves are done.
         let before = plan.batches.iter().filter(|one| batch.follows && one.wave < batch.wave);
         let done: Vec<&Batch> = before.chain([batch]).collect();
@@ -92,6 +94,16 @@ fn check_price(
     }
     if batch.saving_micro <= 0 {
         violations.push(violation(format!("batch {number}"), "saves nothing"));
+    }
+}
+
+/// Spot for spot with as many types as a launch for waiting pods has.
+fn check_spot(input: &RepackInput<'_>, batch: &Batch, violations: &mut Vec<Violation>) {
+    let mut nodes = batch.nodes.iter().filter_map(|node| input.nodes.get(node));
+    if nodes.any(|node| node.capacity_type == CapacityType::Spot) {
+        for (number, launch) in batch.replacements.iter().enumerate() {
+            listing::check_diversity(&input.plan, number, launch, violations);
+        }
     }
 }
 

@@ -7,11 +7,12 @@ use drover_common::crd::DisruptionReason;
 use drover_common::id::NodePoolName;
 
 use super::candidate::{allowed_now, budgets_used_up};
-use super::{Batch, LeftAlone, LeftKind, RepackInput, RepackPlan};
+use super::put_off::{self, FOLLOWED};
+use super::{Batch, RepackInput, RepackPlan};
 
 /// Orders the batches and gives each its wave. A batch that no budget ever lets through is dropped, and with
 /// it all that follow; these come in their own order, each in a wave of its own.
-pub(super) fn cut(input: &RepackInput<'_>, plan: &mut RepackPlan) {
+pub(in crate::planner) fn cut(input: &RepackInput<'_>, plan: &mut RepackPlan) {
     let (following, mut batches): (Vec<Batch>, Vec<Batch>) =
         std::mem::take(&mut plan.batches).into_iter().partition(|batch| batch.follows);
     batches.sort_by_cached_key(|batch| {
@@ -20,10 +21,10 @@ pub(super) fn cut(input: &RepackInput<'_>, plan: &mut RepackPlan) {
         (batch.reason != DisruptionReason::Empty, Reverse(rank), batch.nodes.clone())
     });
     let mut waves: Vec<BTreeMap<NodePoolName, u32>> = Vec::new();
-    let mut dropped = false;
+    let mut off: Vec<(Batch, String)> = Vec::new();
     for mut batch in batches.into_iter().chain(following) {
-        if batch.follows && dropped {
-            plan.left.extend(left(&batch, FOLLOWED));
+        if batch.follows && !off.is_empty() {
+            off.push((batch, FOLLOWED.to_owned()));
             continue;
         }
         match wave_of(input, &batch, &mut waves) {
@@ -32,25 +33,14 @@ pub(super) fn cut(input: &RepackInput<'_>, plan: &mut RepackPlan) {
                 plan.batches.push(batch);
             }
             Err(pool) => {
-                dropped = true;
-                plan.left.extend(left(&batch, &budgets_used_up(&pool, batch.reason)));
+                let reason = budgets_used_up(&pool, batch.reason);
+                off.push((batch, reason));
             }
         }
     }
     plan.batches.sort_by_key(|batch| batch.wave);
+    put_off::tell(input, plan, &off);
     plan.left.sort();
-}
-
-/// Why a batch waits that follows others.
-pub(super) const FOLLOWED: &str = "its pods' new places depend on disruptions that are put off";
-
-/// That a batch's nodes stay for now.
-pub(super) fn left<'a>(batch: &'a Batch, reason: &'a str) -> impl Iterator<Item = LeftAlone> + 'a {
-    batch.nodes.iter().map(move |node| LeftAlone {
-        node: node.clone(),
-        reason: reason.to_owned(),
-        kind: LeftKind::Waits,
-    })
 }
 
 fn wave_of(

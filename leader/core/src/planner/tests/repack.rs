@@ -4,6 +4,7 @@ mod cluster;
 mod company;
 mod property;
 mod reserved;
+mod wave;
 
 use drover_common::call::Kind;
 use drover_common::crd::DisruptionReason;

@@ -119,15 +119,19 @@ impl Cluster {
         );
     }
 
-    /// Repacks, twice with the same result, and checks it.
-    pub(super) fn repack(&self) -> RepackPlan {
-        let input = RepackInput {
+    pub(super) fn input(&self) -> RepackInput<'_> {
+        RepackInput {
             plan: self.world.input(),
             nodes: &self.nodes,
             pools: &self.pools,
             seats: &[],
             settings: &self.settings,
-        };
+        }
+    }
+
+    /// Repacks, twice with the same result, and checks it.
+    pub(super) fn repack(&self) -> RepackPlan {
+        let input = self.input();
         let plan = repack(&input);
         assert_eq!(plan.report.problems, Vec::<String>::new());
         let violations = check::check_repack(&input, &plan);

@@ -5,7 +5,7 @@ use drover_common::instance_type::CapacityType;
 use serde_json::{Value, json};
 
 use super::cluster::Cluster;
-use crate::planner::{Batch, Move, MoveTarget, RepackInput, RepackPlan, company};
+use crate::planner::{Batch, Move, MoveTarget, RepackPlan, company};
 
 fn near(app: &str) -> Value {
     json!({"spec": {"affinity": {"podAffinity": {
@@ -19,7 +19,7 @@ fn small() -> Value {
 }
 
 /// Two nodes a zone.
-fn zones() -> Cluster {
+pub(super) fn zones() -> Cluster {
     let mut cluster = Cluster::new(json!({}));
     for zone in ["a", "b"] {
         for number in 1..=2 {
@@ -32,7 +32,7 @@ fn zones() -> Cluster {
 }
 
 /// A batch that empties a node; each move is a pod and a node.
-fn batch(from: &str, moves: &[(&str, &str)]) -> Batch {
+pub(super) fn batch(from: &str, moves: &[(&str, &str)]) -> Batch {
     let moves = moves.iter().map(|(pod, to)| Move {
         pod: ObjectKey::new("default", *pod),
         from: from.into(),
@@ -44,16 +44,7 @@ fn batch(from: &str, moves: &[(&str, &str)]) -> Batch {
 /// The nodes that still go.
 fn kept(cluster: &Cluster, batches: Vec<Batch>) -> (Vec<String>, Vec<String>) {
     let mut plan = RepackPlan { batches, ..RepackPlan::default() };
-    company::keep(
-        &RepackInput {
-            plan: cluster.world.input(),
-            nodes: &cluster.nodes,
-            pools: &cluster.pools,
-            seats: &[],
-            settings: &cluster.settings,
-        },
-        &mut plan,
-    );
+    company::keep(&cluster.input(), &mut plan);
     let nodes = plan.batches.iter().flat_map(|batch| &batch.nodes);
     let left = plan.left.iter().map(|left| format!("{}: {}", left.node, left.reason));
     (nodes.map(ToString::to_string).collect(), left.collect())
@@ -81,11 +72,17 @@ fn whoever_would_find_nobody_stays_until_the_others_have_moved() {
     assert_eq!(kept(&cluster, vec![batch("a1", &[("db-0", "b2")]), alone]).0, ["a1", "b1"]);
 }
 
-#[test]
-fn mates_may_move_together_and_the_first_of_a_kind_anywhere() {
+/// Two pods that must be together: neither may leave alone.
+pub(super) fn parted() -> Cluster {
     let mut cluster = zones();
     cluster.running("web-0", "web", "a1", small(), near("web"));
     cluster.running("web-1", "web", "a2", small(), near("web"));
+    cluster
+}
+
+#[test]
+fn mates_may_move_together_and_the_first_of_a_kind_anywhere() {
+    let mut cluster = parted();
     let both = vec![batch("a1", &[("web-0", "b1")]), batch("a2", &[("web-1", "b2")])];
     assert_eq!(kept(&cluster, both.clone()).0, ["a1", "a2"]);
     // Alone it would leave the other behind.
