@@ -7,8 +7,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use drover_core::command::{Change, Command};
+use drover_raft::parts::ReplicaAddress;
 use drover_raft::{
-    Group, GroupConfig, GroupStatus, Peer, ProposeError, ReplicaId, Role, Timings, Transport,
+    Group, GroupConfig, GroupStatus, MemberId, Peer, ProposeError, ReplicaId, Role, Timings,
+    Transport,
 };
 use serde_json::Value;
 use tempfile::TempDir;
@@ -101,6 +103,18 @@ impl Cluster {
             addresses,
             replicas: BTreeMap::new(),
         }
+    }
+
+    /// Members as membership entries tell them.
+    pub(crate) fn nodes<const N: usize>(
+        &self,
+        members: [(MemberId, ReplicaId); N],
+    ) -> BTreeMap<MemberId, ReplicaAddress> {
+        let nodes = members.map(|(member, replica)| {
+            let raft = self.peers[&replica].raft.clone();
+            (member, ReplicaAddress { replica: Some(replica), raft, api: String::new() })
+        });
+        BTreeMap::from(nodes)
     }
 
     pub(crate) fn start_replica(&mut self, replica: ReplicaId) {

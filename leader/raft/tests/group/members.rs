@@ -1,11 +1,11 @@
 //! Volumes are lost and come late: whoever has forgotten what it held and voted for has no vote until the
 //! group gives it one.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use drover_raft::parts::{Entry, IdentityFile, LogId, LogStore, ReplicaAddress, TypeConfig, Vote};
+use drover_raft::parts::{Entry, IdentityFile, LogId, LogStore, TypeConfig, Vote};
 use drover_raft::{MemberId, ReplicaId, Role};
 use openraft::raft::VoteRequest;
 use openraft::storage::{IOFlushed, RaftLogStorage};
@@ -154,13 +154,7 @@ fn a_change_that_was_half_done_is_finished_and_the_next_one_made() {
     let second = open_log(cluster.folder(2), 2);
     let (old, new) = (MemberId::from(3), MemberId::from(1 << 53));
     let members = [(first.member(), 1), (second.member(), 2), (old, 3), (new, 3)];
-    let nodes: BTreeMap<MemberId, ReplicaAddress> = members
-        .into_iter()
-        .map(|(member, replica)| {
-            let raft = cluster.peers[&replica].raft.clone();
-            (member, ReplicaAddress { replica: Some(replica), raft, api: String::new() })
-        })
-        .collect();
+    let nodes = cluster.nodes(members);
     let voters = |third| BTreeSet::from([first.member(), second.member(), third]);
     let joint = Membership::new(vec![voters(old), voters(new)], nodes).unwrap();
     let group = IdentityFile::open(cluster.folder(1), 1).unwrap().found(None).unwrap();

@@ -1,12 +1,11 @@
 //! What does not go well between replicas: it harms nobody else, is told once, and is tried again.
 
-use std::collections::BTreeMap;
 use std::io::Read;
 use std::net::TcpListener;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use drover_raft::parts::{IdentityFile, ReplicaAddress};
+use drover_raft::parts::IdentityFile;
 use drover_raft::{MemberId, ReplicaId, Role};
 use openraft::Membership;
 use serde_json::{Value, json};
@@ -131,13 +130,7 @@ fn a_vote_that_is_written_and_not_committed_is_asked_for_again() {
     let mut cluster = Cluster::of(3);
     let log = open_log(cluster.folder(1), 1);
     let members = [(log.member(), 1), (MemberId::from(2), 2), (MemberId::from(3), 3)];
-    let nodes: BTreeMap<MemberId, ReplicaAddress> = members
-        .into_iter()
-        .map(|(member, replica)| {
-            let raft = cluster.peers[&replica].raft.clone();
-            (member, ReplicaAddress { replica: Some(replica), raft, api: String::new() })
-        })
-        .collect();
+    let nodes = cluster.nodes(members);
     let voters = nodes.keys().copied().collect();
     write_membership(log, Membership::new(vec![voters], nodes).unwrap());
     IdentityFile::open(cluster.folder(1), 1).unwrap().adopt("some").unwrap();
