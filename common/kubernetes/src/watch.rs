@@ -67,7 +67,7 @@ pub async fn watch(
         sender,
         synced: false,
         failures: 0,
-        spoilt: 0,
+        setbacks: 0,
         told: false,
         unreadable: BTreeMap::new(),
     };
@@ -105,8 +105,8 @@ struct Watch {
     synced: bool,
     /// Lists that failed, and watches that did not open, since the last that did.
     failures: u32,
-    /// Watches in a row that a line ended.
-    spoilt: u32,
+    /// Watches in a row that a line ended, or that expired, before they got on.
+    setbacks: u32,
     /// Whether it was told that the watch is broken.
     told: bool,
     /// The version of each unreadable object that was logged, by UID.
@@ -129,14 +129,17 @@ impl Watch {
             };
             match ended {
                 // A new list follows at once, except when even fresh versions expire.
-                Break::Expired => tracing::debug!(kind = ?self.kind, "Watch expired; listing."),
+                Break::Expired => {
+                    tracing::debug!(kind = ?self.kind, "Watch expired; listing.");
+                    self.setbacks = self.setbacks.saturating_add(1);
+                }
                 Break::Absent => {
                     self.mark_stale("the API server does not serve this kind").await;
                 }
                 Break::TooLarge => self.mark_stale("an object is larger than any can be").await,
                 Break::Spoilt(reason) => {
                     self.mark_stale(&reason).await;
-                    self.spoilt = self.spoilt.saturating_add(1);
+                    self.setbacks = self.setbacks.saturating_add(1);
                 }
                 Break::Failed(reason) => self.mark_stale(&reason).await,
             }
@@ -159,9 +162,6 @@ impl Watch {
             let token = page.metadata.r#continue;
             page = self.page(&token).await?;
         }
-        if self.spoilt == 0 {
-            self.tell_works();
-        }
         self.synced = true;
         self.emit(ClusterEvent::Synced(self.kind)).await;
         Ok(page.metadata.resource_version)
@@ -174,8 +174,8 @@ impl Watch {
     }
 
     /// The watch got on well for a while: what follows is another trouble.
-    fn unspoil(&mut self) {
-        if std::mem::take(&mut self.spoilt) > 0 {
+    fn get_on(&mut self) {
+        if std::mem::take(&mut self.setbacks) > 0 {
             self.tell_works();
         }
     }
@@ -232,9 +232,12 @@ impl Watch {
                 Err(_elapsed) => return Break::Failed("the watch did not open".to_owned()),
             };
             self.failures = 0;
+            if self.setbacks == 0 {
+                self.tell_works();
+            }
             let before = version.clone();
             match self.read(Lines::new(body, self.limits.line), &mut version).await {
-                Ok(()) => self.unspoil(),
+                Ok(()) => self.get_on(),
                 Err(Break::Failed(reason)) => {
                     tracing::debug!(kind = ?self.kind, %reason, "Watch broke off; resuming.");
                 }
@@ -271,7 +274,7 @@ impl Watch {
                 "ADDED" | "MODIFIED" => self.apply(Item::new(self.kind, line.object)).await,
                 "DELETED" => self.delete(&line.object).await,
                 // They come each minute, and say that all before them was told.
-                "BOOKMARK" => self.unspoil(),
+                "BOOKMARK" => self.get_on(),
                 "ERROR" if line.object.get("code").and_then(Value::as_u64) == Some(410) => {
                     return Err(Break::Expired);
                 }
@@ -344,7 +347,7 @@ impl Watch {
     }
 
     async fn pause(&mut self) {
-        let failures = self.failures.max(self.spoilt.saturating_sub(1));
+        let failures = self.failures.max(self.setbacks.saturating_sub(1));
         tokio::time::sleep(delay(failures)).await;
         self.failures = self.failures.saturating_add(1);
     }

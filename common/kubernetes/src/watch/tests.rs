@@ -162,6 +162,26 @@ async fn a_server_that_is_down_makes_the_view_stale_until_the_next_list() {
     assert_eq!(seen, ["restarted", "+a", "synced", "stale", "restarted", "synced", "+z"]);
 }
 
+/// Five lists, each followed by this, until there were so many events; how long that took.
+async fn five_lists(then: impl Fn() -> Scripted, count: usize) -> (Vec<String>, Duration) {
+    let answers = (0..5).flat_map(|_| [list("5", &[]), then()]).collect();
+    let start = std::time::Instant::now();
+    let seen = run(&Script::default(), answers, count).await;
+    (seen, start.elapsed())
+}
+
+#[tokio::test]
+async fn lists_that_no_watch_follows_come_less_and_less_often() {
+    // With pauses that do not grow they take 0.8 s at most.
+    let (seen, took) = five_lists(|| status(500), 15).await;
+    assert_eq!(seen.iter().filter(|event| *event == "stale").count(), 5, "{seen:?}");
+    assert!(took > Duration::from_millis(1_400), "{took:?}");
+    let gone = || json!({"kind": "Status", "code": 410, "message": "too old"});
+    let (seen, took) = five_lists(|| events(&[("ERROR", gone())], false), 10).await;
+    assert!(!seen.contains(&"stale".to_owned()), "{seen:?}");
+    assert!(took > Duration::from_millis(1_400), "{took:?}");
+}
+
 #[tokio::test]
 async fn unreadable_objects_and_cut_lines_are_survived() {
     let script = Script::default();
