@@ -30,6 +30,10 @@ enum SignError {
     Imds(#[from] ImdsError),
     #[error("{path}: {source}")]
     Body { path: &'static str, source: UnreadableBody },
+    #[error("the region of the cluster: {0}")]
+    Region(UnreadableBody),
+    #[error("the credentials of the instance's role ended at {0}")]
+    Expired(Timestamp),
     #[error("the instance has no role")]
     NoRole,
     #[error("IMDS does not tell the region")]
@@ -151,7 +155,10 @@ impl RoleSigner {
         let mut kept = self.kept();
         match read {
             Ok((credentials, region)) => {
-                kept.credentials = Some(credentials);
+                // What IMDS has may be older than what it had.
+                if credentials.expires > now || kept.credentials.is_none() {
+                    kept.credentials = Some(credentials);
+                }
                 kept.region = Some(region);
             }
             Err(error) => {
@@ -166,6 +173,9 @@ impl RoleSigner {
             return Err(SignError::NoRegion);
         };
         let token = EksToken::sign(&cluster.name, region, credentials, now);
+        if !token.holds(now) {
+            return Err(SignError::Expired(credentials.expires));
+        }
         let text = token.text().to_owned();
         kept.token = Some((cluster.clone(), token));
         Ok(text)
@@ -183,8 +193,11 @@ impl RoleSigner {
     /// The cluster's region as it was told, else the instance's, which never changes.
     async fn region(&self, cluster: &EksCluster) -> Result<String, SignError> {
         const PATH: &str = "placement/region";
+        if let Some(told) = &cluster.region {
+            return Ok(eks::region(told).map_err(SignError::Region)?.to_owned());
+        }
         let kept = self.kept().region.clone();
-        let told = match cluster.region.clone().or(kept) {
+        let told = match kept {
             Some(region) => region,
             None => self.read(PATH).await?.ok_or(SignError::NoRegion)?,
         };

@@ -22,10 +22,12 @@ const REGION: &str = "meta-data/placement/region";
 async fn serve(State(fake): State<Fake>, request: Request) -> Response {
     let path = request.uri().path().strip_prefix("/latest/").unwrap_or_default().to_owned();
     *fake.asked.lock().unwrap().entry(path.clone()).or_default() += 1;
-    match fake.bodies.lock().unwrap().get(path.as_str()) {
+    let body = fake.bodies.lock().unwrap().get(path.as_str()).cloned();
+    match body {
         _ if path == "api/token" => "session".into_response(),
+        Some(body) if body == "silence" => std::future::pending().await,
         Some(body) if body == "503" => StatusCode::SERVICE_UNAVAILABLE.into_response(),
-        Some(body) => body.clone().into_response(),
+        Some(body) => body.into_response(),
         None => StatusCode::NOT_FOUND.into_response(),
     }
 }
@@ -136,6 +138,39 @@ async fn credentials_are_used_to_their_end_while_imds_is_silent() {
     let asked = fake.asked(ROLE);
     assert_eq!(signer.token(&cluster(None)).await, Err(reason));
     assert_eq!(fake.asked(ROLE), asked);
+}
+
+#[tokio::test]
+async fn credentials_that_have_ended_sign_nothing_and_are_not_asked_for_at_each_request() {
+    let (fake, signer) = Fake::start("A", -HOUR).await;
+    let reason = signer.token(&cluster(None)).await.unwrap_err();
+    assert!(reason.contains("ended at"), "{reason}");
+    assert_eq!(signer.token(&cluster(None)).await, Err(reason));
+    assert_eq!(fake.asked(CREDENTIALS), 1);
+    // They do not take the place of those that count.
+    fake.set(CREDENTIALS, &credentials("B", HOUR));
+    signer.kept().failed = None;
+    signer.token(&cluster(None)).await.unwrap();
+    fake.set(CREDENTIALS, &credentials("C", -HOUR));
+    signer.kept().token = None;
+    signer.token(&cluster(None)).await.unwrap();
+    assert_eq!(signer.kept().credentials.as_ref().unwrap().access_key_id, "B");
+}
+
+#[tokio::test]
+async fn who_waits_for_a_silent_imds_does_not_wait_long_and_a_bad_region_is_named() {
+    let (fake, signer) = Fake::start("A", HOUR).await;
+    fake.set(CREDENTIALS, "silence");
+    fake.set(REGION, "silence");
+    let start = Instant::now();
+    let here = cluster(None);
+    let (one, other) = tokio::join!(signer.token(&here), signer.token(&here));
+    assert!(one.is_err() && one == other, "{one:?} {other:?}");
+    assert!(start.elapsed() < PATIENCE + SIGN_AGAIN, "{:?}", start.elapsed());
+    fake.set(CREDENTIALS, &credentials("A", HOUR));
+    signer.kept().failed = None;
+    let reason = signer.token(&cluster(Some("EU_WEST"))).await.unwrap_err();
+    assert!(reason.contains("the region of the cluster"), "{reason}");
 }
 
 #[tokio::test]

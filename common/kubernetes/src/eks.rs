@@ -64,7 +64,11 @@ pub(crate) fn client(
     let Some((cluster, signer)) = due else {
         return Client::try_from(config).map_err(failed);
     };
-    config.auth_info = AuthInfo::default();
+    match identity.and_then(|identity| identity.cluster.as_ref()) {
+        Some(_) => config.auth_info = AuthInfo::default(),
+        // Whom the user wants to act as stays with the user.
+        None => config.auth_info.exec = None,
+    }
     let (cluster, signer) = (Arc::new(cluster), Arc::clone(signer));
     let layer = AsyncFilterLayer::new(move |request: Request<Body>| {
         let (cluster, signer) = (Arc::clone(&cluster), Arc::clone(&signer));
@@ -116,6 +120,7 @@ fn cluster_of(exec: &ExecConfig) -> Option<EksCluster> {
     for variable in exec.env.iter().flatten() {
         let field = |name| variable.get(name).map(String::as_str).unwrap_or_default();
         match field("name") {
+            "AWS_REGION" | "AWS_DEFAULT_REGION" if field("value").is_empty() => {}
             "AWS_REGION" | "AWS_DEFAULT_REGION" => {
                 cluster.region.get_or_insert_with(|| field("value").to_owned());
             }

@@ -76,7 +76,10 @@ fn answer(
         return Err((StatusCode::UNAUTHORIZED, "Unauthorized"));
     }
     let region = &world.cloud.options.region;
-    let credentials = instance.credentials_in_force(seed, now).into_iter().next();
+    let credentials = path
+        .starts_with("latest/meta-data/iam")
+        .then(|| instance.credentials_in_force(seed, now).into_iter().next())
+        .flatten();
     metadata::read(instance, region, credentials.as_ref(), path).map(plain).ok_or(not_found)
 }
 

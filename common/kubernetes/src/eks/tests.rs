@@ -27,6 +27,7 @@ fn plugins_of_kubelets_are_known() {
     assert_eq!(exec(cli), cluster("two", Some("cn-north-1")));
     let plain = r#"{"command": "aws", "args": ["eks", "get-token", "--cluster-id", "three"],
         "env": [{"name": "AWS_STS_REGIONAL_ENDPOINTS", "value": "regional"},
+                {"name": "AWS_DEFAULT_REGION", "value": ""},
                 {"name": "AWS_REGION", "value": "us-east-1"}]}"#;
     assert_eq!(exec(plain), cluster("three", Some("us-east-1")));
 }
@@ -66,12 +67,14 @@ impl SignEksToken for Counting {
     }
 }
 
-/// A server that tells which `authorization` each request had.
+/// A server that tells which `authorization` each request had, and as whom it was to act.
 async fn serve() -> (String, mpsc::UnboundedReceiver<String>) {
     let (told, heard) = mpsc::unbounded_channel();
     let tell = async |State(told): State<mpsc::UnboundedSender<String>>, headers: HeaderMap| {
         let shown = headers.get("authorization").and_then(|value| value.to_str().ok());
-        told.send(shown.unwrap_or_default().to_owned()).unwrap();
+        let acts_as = headers.get("impersonate-user").and_then(|value| value.to_str().ok());
+        let acts_as = acts_as.map(|user| format!(" as {user}")).unwrap_or_default();
+        told.send(format!("{}{acts_as}", shown.unwrap_or_default())).unwrap();
         "{}"
     };
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -102,12 +105,12 @@ async fn each_request_shows_a_token_and_the_plugin_is_not_run() {
     write(serde_json::json!({"exec": {
         "apiVersion": "client.authentication.k8s.io/v1beta1",
         "command": "/no/such/aws-iam-authenticator", "args": ["token", "-i", "one"],
-    }}));
+    }, "as": "limited"}));
     let mut identity = EksIdentity { signer: Arc::new(Counting::default()), cluster: None };
     let client = connect_as(Some(&kubeconfig), None, Some(&identity)).await.unwrap();
     let refused = crate::execute::with_sources(&get(&client).await.unwrap_err());
     assert!(refused.contains("no credentials yet"), "{refused}");
-    for expected in ["Bearer one-1", "Bearer one-2"] {
+    for expected in ["Bearer one-1 as limited", "Bearer one-2 as limited"] {
         get(&client).await.unwrap();
         assert_eq!(heard.recv().await.unwrap(), expected);
     }
@@ -115,7 +118,7 @@ async fn each_request_shows_a_token_and_the_plugin_is_not_run() {
     let kubelet = url.parse().unwrap();
     let kubelet = connect_kubelet(Some(&kubeconfig), None, &kubelet, &trust, Some(&identity));
     get(&kubelet.await.unwrap()).await.unwrap();
-    assert_eq!(heard.recv().await.unwrap(), "Bearer one-3");
+    assert_eq!(heard.recv().await.unwrap(), "Bearer one-3 as limited");
     // Others' credentials are theirs, unless a cluster is named.
     write(serde_json::json!({"token": "own"}));
     let client = connect_as(Some(&kubeconfig), None, Some(&identity)).await.unwrap();
