@@ -103,6 +103,14 @@ fn patch(name: &NodeName, patch: Value) -> KubernetesCall {
     KubernetesCall::MergePatch { target, status: false, patch }
 }
 
+/// Whether the same Node was read before `other`. Versions are etcd's revisions, which grow; any that
+/// are no numbers tell nothing.
+pub(crate) fn is_older(node: &Node, other: &Node) -> bool {
+    let version = |node: &Node| node.metadata.resource_version.parse::<u64>().ok();
+    let versions = version(node).zip(version(other));
+    node.metadata.uid == other.metadata.uid && versions.is_some_and(|(own, other)| own < other)
+}
+
 /// Whether the Node is this instance's. A Node without a providerID may be.
 pub(crate) fn is_of(node: &Node, instance: Option<&InstanceId>) -> bool {
     match (instance_of_provider_id(&node.spec.provider_id), instance) {

@@ -37,7 +37,7 @@ pub(super) fn tell(fact: &Fact) {
         }
         Fact::NodeUnread(failure) => tracing::warn!(
             %failure,
-            "Own Node can't be read; until it is, nothing new is done to it. Retrying."
+            "Own Node can't be read; a leader's drain waits for it. Retrying."
         ),
         Fact::DrainBegan(purpose) => tracing::info!(%purpose, "Drain began."),
         Fact::DrainChanged(report) => tracing::info!(

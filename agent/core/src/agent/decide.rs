@@ -121,7 +121,7 @@ impl Agent {
                 }
             }
             // Before IMDS has told the instance nothing is known about notices either.
-            None if self.node_fresh && self.instance.is_some() => {
+            None if self.node_fresh && !self.node_suspect && self.instance.is_some() => {
                 let known = |mark: &CordonMark| {
                     mark.boot != self.identity.boot || self.notices.knows(mark.why)
                 };
@@ -252,6 +252,7 @@ impl Agent {
                 self.take_patch_failure(failure);
             }
             (CallKey::ReadNode(attempt), Ok(object)) => {
+                self.told_unread = false;
                 self.read_node.succeed(attempt, READ_PACE, now);
                 self.take_node_object(object, now);
                 if !self.bears_verified() {
@@ -281,8 +282,10 @@ impl Agent {
         self.tell(Fact::PatchFailed(failure));
     }
 
+    /// What was asked for may come later than what the watch has told since.
     fn take_node_object(&mut self, object: Value, now: Moment) {
         if let Ok(ClusterObject::Node(node)) = ClusterObject::from_json(Kind::Node, object)
+            && !self.node.as_ref().is_some_and(|known| node::is_older(&node, known))
             && self.take_node(*node)
         {
             self.node_read_at = Some(now.steady);

@@ -148,7 +148,6 @@ impl Agent {
             self.node_listed = true;
             self.node_suspect = false;
             self.told_missing = false;
-            self.told_unread = false;
         }
         is_own
     }

@@ -117,10 +117,14 @@ fn a_cordon_that_could_not_be_taken_back_is_taken_back_of_the_node_as_it_is() {
     assert!(matches!(key, CallKey::Undo(_)));
     let refused = KubernetesFailure { kind: KubernetesFailureKind::Conflict, ..failure() };
     let effects = agent.step(Input::Outcome(key, Err(refused)), at(10));
-    // No watch need tell it.
     let (key, _) = read(&effects).unwrap();
-    agent.step(Input::Outcome(key, Ok(marked("9"))), at(20));
-    let (_, patch) = cordon_patch(&agent.step(Input::Tick, at(200))).unwrap();
+    // It waits for that, whatever the pace: what was refused would be refused again.
+    for tick in 1..10 {
+        assert!(cordon_patch(&agent.step(Input::Tick, at(10 + tick * 200))).is_none());
+    }
+    // No watch need tell it.
+    let effects = agent.step(Input::Outcome(key, Ok(marked("9"))), at(2_000));
+    let (_, patch) = cordon_patch(&effects).unwrap();
     assert_eq!(patch["metadata"]["resourceVersion"], "9");
 }
 

@@ -114,3 +114,26 @@ fn leaders_hear_of_a_notice_and_people_of_a_node_that_cannot_be_read() {
     assert!((9..=11).contains(&told), "{told} reports in 10 s");
     assert_eq!(unread, 1);
 }
+
+#[test]
+fn a_read_that_comes_after_newer_news_does_not_begin_a_drain() {
+    let at_version = |version: &str, mut node: Value| {
+        node["metadata"]["resourceVersion"] = json!(version);
+        node
+    };
+    let mut agent = settled();
+    agent.step(applied(Kind::Node, at_version("7", node(json!({})))), at(0));
+    let directive = Directive { disruption: "d-1".into(), deadline: None };
+    let effects = agent.step(Input::Directives(vec![directive]), at(100));
+    let (key, _) = calls(&effects).into_iter().next().unwrap();
+    assert!(matches!(key, CallKey::ReadNode(_)));
+    // It is called off while the answer is on its way.
+    agent.step(applied(Kind::Node, at_version("9", node(json!({})))), at(200));
+    let late = at_version("8", disrupted());
+    let mut effects = agent.step(Input::Outcome(key, Ok(late)), at(300));
+    effects.extend(agent.step(Input::Tick, at(400)));
+    assert!(
+        calls(&effects).iter().all(|(key, _)| !matches!(key, CallKey::Drain(_))),
+        "{effects:?}"
+    );
+}
