@@ -122,7 +122,11 @@ impl Newcomer {
     async fn ask_for_vote(&mut self) {
         let known = self.identity.cluster();
         let answers = self.ask_all().await;
-        match judge(self.peers.len(), &answers) {
+        let verdict = judge(self.peers.len(), &answers);
+        if verdict != Verdict::Linger {
+            self.progress.lingering_since = None;
+        }
+        match verdict {
             Verdict::Found if self.may_found => self.found_group(&answers, known.as_deref()).await,
             Verdict::Linger if self.may_found => {
                 let since = *self.progress.lingering_since.get_or_insert_with(Instant::now);

@@ -1,5 +1,6 @@
 //! The one thread that writes the Raft log's file.
 
+use std::fs;
 use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,6 +14,7 @@ use tokio::sync::oneshot;
 
 use crate::log_store::{Kept, LogContent};
 use crate::types::{MemberId, TypeConfig};
+use crate::whole_file;
 
 const ENTRIES: TableDefinition<'static, u64, &[u8]> = TableDefinition::new("entries");
 const MARKS: TableDefinition<'static, &str, &[u8]> = TableDefinition::new("marks");
@@ -61,6 +63,30 @@ impl Write {
 /// gibibyte.
 const CACHE_BYTES: usize = 8 << 20;
 
+fn builder() -> redb::Builder {
+    let mut builder = Database::builder();
+    builder.set_cache_size(CACHE_BYTES).set_check_integrity_on_open(true);
+    builder
+}
+
+fn failed(path: &Path, error: &dyn std::error::Error) -> io::Error {
+    io::Error::other(format!("{}: {error}", path.display()))
+}
+
+/// Makes an empty file under another name first: one that redb was killed in the midst of making can never
+/// be opened. What an earlier start left there goes: nobody has heard of it.
+fn make(path: &Path) -> io::Result<()> {
+    let unfinished = path.with_extension("unfinished");
+    match fs::remove_file(&unfinished) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            return Err(failed(&unfinished, &error));
+        }
+        _ => {}
+    }
+    drop(builder().create(&unfinished).map_err(|error| failed(&unfinished, &error))?);
+    whole_file::put(&unfinished, path)
+}
+
 /// The log's redb file.
 pub(crate) struct LogFile {
     database: Database,
@@ -68,18 +94,17 @@ pub(crate) struct LogFile {
 
 impl LogFile {
     pub(crate) fn open(path: &Path) -> io::Result<Self> {
+        if !path.try_exists()? {
+            make(path)?;
+        }
         let give_up = Instant::now() + OPEN_PATIENCE;
         loop {
-            let mut builder = Database::builder();
-            builder.set_cache_size(CACHE_BYTES).set_check_integrity_on_open(true);
-            match builder.create(path) {
+            match builder().open(path) {
                 Ok(database) => return Ok(Self { database }),
                 Err(redb::DatabaseError::DatabaseAlreadyOpen) if Instant::now() < give_up => {
                     thread::sleep(Duration::from_millis(20));
                 }
-                Err(error) => {
-                    return Err(io::Error::other(format!("{}: {error}", path.display())));
-                }
+                Err(error) => return Err(failed(path, &error)),
             }
         }
     }

@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::types::{ReplicaId, random_word};
+use crate::whole_file;
 
 /// The content of the identity file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -158,12 +159,7 @@ fn write_durably(path: &Path, identity: &Identity) -> io::Result<()> {
     let unfinished = path.with_extension("unfinished");
     let mut file = File::create(&unfinished)?;
     file.write_all(&serde_json::to_vec_pretty(identity)?)?;
-    file.sync_all()?;
-    fs::rename(&unfinished, path)?;
-    if let Some(folder) = path.parent() {
-        File::open(folder)?.sync_all()?;
-    }
-    Ok(())
+    whole_file::put(&unfinished, path)
 }
 
 /// 128 random bits.

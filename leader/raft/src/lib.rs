@@ -22,6 +22,7 @@ mod status;
 mod told;
 mod transport;
 mod types;
+mod whole_file;
 mod wire;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -38,7 +38,7 @@ pub(crate) struct Network {
     /// How long a follower may take to sync new entries to its disk.
     append_patience: Duration,
     clients: PeerClients,
-    told: Told<MemberId>,
+    told: Told<(MemberId, Purpose)>,
 }
 
 impl Network {
@@ -103,7 +103,7 @@ pub(crate) struct PeerClient {
     target: MemberId,
     identity: Arc<IdentityFile>,
     least_patience: Duration,
-    told: Told<MemberId>,
+    told: Told<(MemberId, Purpose)>,
 }
 
 impl PeerClient {
@@ -153,8 +153,13 @@ impl PeerClient {
             self.tell_failure(&reason, &unreachable);
             return Err(RPCError::Unreachable(unreachable));
         }
-        if self.told.is_over(&self.target) {
-            tracing::info!(peer = self.base, member = %self.target, "Raft reaches a peer again.");
+        if self.told.is_over(&(self.target, self.purpose)) {
+            tracing::info!(
+                peer = self.base,
+                member = %self.target,
+                purpose = ?self.purpose,
+                "Raft reaches a peer again."
+            );
         }
         serde_json::from_slice(&bytes).map_err(|error| RPCError::Network(NetworkError::new(&error)))
     }
@@ -179,8 +184,14 @@ impl PeerClient {
 
     /// A peer is called many times a second: what goes on is told once.
     fn tell_failure(&self, what: &str, error: &Unreachable<TypeConfig>) {
-        if self.told.is_news(self.target, what) {
-            tracing::warn!(peer = self.base, member = %self.target, %error, "Raft does not reach a peer.");
+        if self.told.is_news((self.target, self.purpose), what) {
+            tracing::warn!(
+                peer = self.base,
+                member = %self.target,
+                purpose = ?self.purpose,
+                %error,
+                "Raft does not reach a peer."
+            );
         }
     }
 

@@ -11,7 +11,7 @@ use drover_tls::ClientCredentials;
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(200);
 
 /// What a connection is for: each purpose has its own, so that a large snapshot never delays a heartbeat.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Purpose {
     Replication,
     Heartbeat,

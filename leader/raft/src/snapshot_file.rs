@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::types::SnapshotMeta;
+use crate::whole_file;
 
 const FORMAT: u32 = 1;
 const KEPT: usize = 2;
@@ -85,9 +86,7 @@ impl SnapshotFolder {
         serde_json::to_writer(&mut file, &header)?;
         file.write_all(b"\n")?;
         file.write_all(state)?;
-        file.sync_all()?;
-        fs::rename(&unfinished, &path)?;
-        File::open(&self.path)?.sync_all()?;
+        whole_file::put(&unfinished, &path)?;
         self.remove_old()
     }
 

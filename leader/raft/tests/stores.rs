@@ -68,6 +68,26 @@ async fn what_was_reported_as_written_is_there_after_a_restart() {
     assert!(!log.is_empty());
 }
 
+#[test]
+fn a_log_is_made_whole_or_not_at_all() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("log.redb");
+    let unfinished = path.with_extension("unfinished");
+    // What can't be made leaves nothing under the log's name.
+    std::fs::create_dir(&unfinished).unwrap();
+    assert!(LogStore::open(&path, 1).is_err());
+    assert!(!path.exists());
+    std::fs::remove_dir(&unfinished).unwrap();
+    // Room that an earlier start had asked for when it was killed.
+    std::fs::write(&unfinished, vec![0; 73_728]).unwrap();
+    drop(LogStore::open(&path, 1).unwrap());
+    assert!(path.exists() && !unfinished.exists());
+    // Under the log's own name it may be all that is left of one, and is kept.
+    std::fs::write(&path, vec![0; 73_728]).unwrap();
+    assert!(LogStore::open(&path, 1).is_err());
+    assert!(path.exists());
+}
+
 #[tokio::test]
 async fn a_damaged_log_is_refused() {
     let folder = tempfile::tempdir().unwrap();

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use drover_raft::parts::{Entry, IdentityFile, LogId, LogStore, TypeConfig, Vote};
+use drover_raft::parts::{Entry, IdentityFile, LogId, LogStore, ReplicaAddress, TypeConfig, Vote};
 use drover_raft::{MemberId, ReplicaId, Role};
 use openraft::raft::VoteRequest;
 use openraft::storage::{IOFlushed, RaftLogStorage};
