@@ -18,6 +18,19 @@ fn text(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
 }
 
+/// The last lines of each log, which end with the folder.
+fn ends_of_logs(state: &Path) -> String {
+    let files = std::fs::read_dir(state).into_iter().flatten().flatten().map(|file| file.path());
+    let logs = files.filter(|path| path.extension().is_some_and(|kind| kind == "log"));
+    let end = |path: std::path::PathBuf| {
+        let text = std::fs::read(&path).unwrap_or_default();
+        let text = String::from_utf8_lossy(&text).into_owned();
+        let lines: Vec<&str> = text.lines().collect();
+        format!("\n{}:\n{}\n", path.display(), lines[lines.len().saturating_sub(15)..].join("\n"))
+    };
+    logs.map(end).collect()
+}
+
 /// Process ids of `parent`'s children that run as `role` (`leader` or `agent`).
 fn children(parent: u32, role: &str) -> BTreeSet<u32> {
     let path = format!("/proc/{parent}/task/{parent}/children");
@@ -73,7 +86,7 @@ fn the_tour_survives_kills_of_any_leader_and_agent_process() {
             next = elapsed + Duration::from_secs(7);
         }
     });
-    let told = text(&output);
+    let told = text(&output) + &ends_of_logs(state.path());
     assert!(killed.len() >= 4, "only {killed:?} were killed:\n{told}");
     assert!(output.status.success(), "killed {killed:?}:\n{told}");
 }

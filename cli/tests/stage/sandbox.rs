@@ -57,10 +57,11 @@ impl Sandbox {
             .stderr(output)
             .spawn()
             .unwrap();
-        let sandbox = Self { child, state };
+        let mut sandbox = Self { child, state };
         let end = Instant::now() + PATIENCE;
         while !sandbox.state.path().join("endpoints.json").exists() {
-            assert!(Instant::now() < end, "{}", sandbox.told());
+            let ended = sandbox.child.try_wait().unwrap();
+            assert!(ended.is_none() && Instant::now() < end, "{ended:?}: {}", sandbox.told());
             std::thread::sleep(Duration::from_millis(100));
         }
         sandbox
