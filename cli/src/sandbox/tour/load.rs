@@ -9,8 +9,8 @@ use serde_json::Value;
 
 use super::super::Stage;
 use super::super::cluster::Snapshot;
-use super::PERIOD;
 use super::record::Record;
+use super::{PERIOD, Progress, wait};
 
 /// How long agents may take to tell of what moved last: they sum up ten seconds each.
 const LIMIT: Duration = Duration::from_secs(25);
@@ -23,8 +23,10 @@ const SHARE: (i64, i64) = (35, 65);
 pub(crate) async fn run(stage: &Stage, record: &mut Record) -> anyhow::Result<()> {
     let start = Instant::now();
     let (snapshot, told) = loop {
-        let snapshot = stage.cluster.snapshot().await?;
         let told = told(stage).await;
+        // One look; leaders that have ended come back meanwhile.
+        let look = |_: &Snapshot| Progress::new(true, String::new());
+        let snapshot = wait(stage, LIMIT, look).await?.snapshot;
         if start.elapsed() > LIMIT || snapshot.managed_nodes().all(|n| is_so(&snapshot, n, &told)) {
             break (snapshot, told);
         }
