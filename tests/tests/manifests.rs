@@ -130,7 +130,7 @@ fn agents_of_node_mode_have_the_kubelets_kubeconfig_and_no_token() {
         let all = objects(folder);
         all.into_iter().find(|object| object["kind"] == "DaemonSet").unwrap()
     };
-    let (usual, mut other) = (agents("manifests"), agents("node-mode"));
+    let (mut usual, mut other) = (agents("manifests"), agents("node-mode"));
     let pod = &other["spec"]["template"]["spec"];
     assert_eq!(pod["automountServiceAccountToken"], false);
     for token in ["\"serviceAccountToken\"", "--token-file"] {
@@ -146,6 +146,15 @@ fn agents_of_node_mode_have_the_kubelets_kubeconfig_and_no_token() {
         let host = &named(&pod["volumes"], volume)["hostPath"];
         assert_eq!(host, &json!({"path": path, "type": "File"}));
     }
+    // Leaders' certificates are where the other agents have them.
+    let usual_container = &usual["spec"]["template"]["spec"]["containers"][0];
+    let at =
+        |container: &Value, volume| named(&container["volumeMounts"], volume)["mountPath"].clone();
+    assert_eq!(at(container, "leader-ca"), at(usual_container, "drover-token"));
+    let leaders = &named(&pod["volumes"], "leader-ca")["configMap"];
+    let items = json!([{"key": "ca.crt", "path": "ca.crt"}]);
+    let expected = json!({"name": "drover-leader-ca", "optional": true, "items": items});
+    assert_eq!(leaders, &expected);
     let arguments = container["args"].as_array().unwrap().clone();
     assert!(arguments.contains(&json!("--kubeconfig=/var/lib/kubelet/kubeconfig")));
     // All else is as in service-account mode.
@@ -156,12 +165,19 @@ fn agents_of_node_mode_have_the_kubelets_kubeconfig_and_no_token() {
         arguments.iter().filter(|one| !differs(one.as_str().unwrap())).cloned().collect()
     };
     assert_eq!(kept(&arguments), kept(theirs));
-    let pod = &mut other["spec"]["template"]["spec"];
-    for field in ["serviceAccountName", "automountServiceAccountToken", "volumes"] {
-        pod[field] = own[field].clone();
-    }
-    for field in ["args", "volumeMounts"] {
-        pod["containers"][0][field] = own["containers"][0][field].clone();
+    for agents in [&mut usual, &mut other] {
+        let pod = &mut agents["spec"]["template"]["spec"];
+        let differs = |one: &Value| {
+            let own = ["kubeconfig", "cluster-ca", "leader-ca", "drover-token"];
+            own.contains(&one["name"].as_str().unwrap())
+        };
+        pod["volumes"].as_array_mut().unwrap().retain(|volume| !differs(volume));
+        let container = pod["containers"][0].as_object_mut().unwrap();
+        container["volumeMounts"].as_array_mut().unwrap().retain(|mount| !differs(mount));
+        container.remove("args");
+        for field in ["serviceAccountName", "automountServiceAccountToken"] {
+            pod.as_object_mut().unwrap().remove(field);
+        }
     }
     assert_eq!(other, usual);
 }
