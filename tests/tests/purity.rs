@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::process::Command;
 
 /// Crates whose presence means I/O, threads of control, or a clock.
@@ -95,4 +96,32 @@ fn only_one_crate_knows_openraft_and_the_logs_file() {
         }
     }
     assert!(direct_dependencies("drover-raft").contains("openraft"));
+}
+
+/// Code in the docs below a folder that `cargo test` would have to try.
+fn examples(folder: &Path, found: &mut Vec<String>) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        if path.is_dir() && name != "target" && !name.starts_with('.') {
+            examples(&path, found);
+        } else if name.ends_with(".rs") {
+            let text = std::fs::read_to_string(&path).unwrap();
+            let docs = text.lines().map(str::trim_start);
+            let docs = docs.filter_map(|l| l.strip_prefix("///").or(l.strip_prefix("//!")));
+            let fences = docs.filter_map(|line| line.trim().strip_prefix("```"));
+            // Every other fence ends what one began.
+            let begun = fences.step_by(2).filter(|language| *language != "text");
+            found.extend(begun.map(|language| format!("{}: {language:?}", path.display())));
+        }
+    }
+}
+
+/// Looking for examples in twelve crates takes as long as a tenth of the tests, so that is left out
+/// (`doctest = false`), and there must be none.
+#[test]
+fn no_example_in_docs_goes_untried() {
+    let mut found = Vec::new();
+    examples(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/..")), &mut found);
+    assert!(found.is_empty(), "in need of `doctest = true`: {found:#?}");
 }
