@@ -205,6 +205,8 @@ pub struct Agent {
     drain_outcomes: Vec<(DrainKey, Result<(), KubernetesFailure>)>,
     usage: Option<UsageDigest>,
     usage_told: UsageTold,
+    /// Whether a report has told of use since the agent started.
+    told_use: bool,
     sequence: u64,
     /// On the steady clock.
     reported_at: Option<SignedDuration>,
@@ -262,6 +264,7 @@ impl Agent {
             drain_outcomes: Vec::new(),
             usage: None,
             usage_told: UsageTold::default(),
+            told_use: false,
             sequence: 0,
             reported_at: None,
             reported: (Vec::new(), None),

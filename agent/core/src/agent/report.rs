@@ -15,6 +15,7 @@ impl Agent {
     fn report(&mut self, now: Timestamp) -> Report {
         self.sequence = self.sequence.saturating_add(1);
         let mut usage = self.usage.clone();
+        self.told_use |= usage.is_some();
         let (usage_since, usage_gone) = self.usage_told.tell(self.sequence, usage.as_mut());
         Report {
             version: PROTOCOL_VERSION,
@@ -32,7 +33,8 @@ impl Agent {
         }
     }
 
-    /// Reports when something changed, when a notice isn't committed yet, and now and then.
+    /// Reports when something changed, when a notice isn't committed yet, and now and then; also as soon
+    /// as use is known, for until then the leaders go by what was before the agent started.
     pub(super) fn decide_report(&mut self, now: Moment) {
         let present = (self.notices.list(), self.drain.as_ref().map(DrainState::report));
         let notices_changed = present.0 != self.reported.0;
@@ -40,7 +42,8 @@ impl Agent {
         let pause =
             if self.uncommitted_since.is_some() { REPEAT_REPORT } else { self.report_interval };
         let due = self.reported_at.is_none_or(|at| now.is_past(at, pause));
-        if !changed && !due {
+        let first_use = self.usage.is_some() && !self.told_use;
+        if !changed && !due && !first_use {
             return;
         }
         let report = self.report(now.wall);

@@ -448,6 +448,21 @@ fn use_that_is_unknown_by_now_is_not_told_any_more() {
 }
 
 #[test]
+fn the_first_use_is_told_at_once_and_later_use_in_its_turn() {
+    let mut agent = settled();
+    let digest = |cpu| UsageDigest { cpu_milli_mean: cpu, ..UsageDigest::default() };
+    let told = reports(&agent.step(Input::Usage(Some(digest(1))), at(2_000)));
+    assert_eq!(
+        told.iter().map(|report| report.usage.clone()).collect::<Vec<_>>(),
+        [Some(digest(1))]
+    );
+    assert!(reports(&agent.step(Input::Usage(Some(digest(2))), at(3_000))).is_empty());
+    assert!(reports(&agent.step(Input::Usage(None), at(4_000))).is_empty());
+    assert!(reports(&agent.step(Input::Usage(Some(digest(3))), at(5_000))).is_empty());
+    assert_eq!(reports(&agent.step(Input::Tick, at(12_001)))[0].usage, Some(digest(3)));
+}
+
+#[test]
 fn running_pods_are_known_by_their_names() {
     let mut agent = settled();
     for (name, phase) in [("runs", "Running"), ("waits", "Pending"), ("ended", "Succeeded")] {
