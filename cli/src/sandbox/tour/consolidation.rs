@@ -8,17 +8,21 @@ use serde_json::Value;
 use super::super::Stage;
 use super::super::cluster::Snapshot;
 use super::record::{Record, seconds};
-use super::{Progress, apply, wait};
+use super::rollout::NODEPOOLS;
+use super::{Progress, Waited, apply, wait};
 
 const CONSOLIDATION: &str = include_str!("../../../tour/3-consolidation.yaml");
 /// Replicas of `web` that are left.
 const WEB: u32 = 24;
 /// It is over when nothing was disrupted for this long.
 const QUIET: Duration = Duration::from_secs(5);
-/// After this long the first pause will do: what is still to be gained is not waited for.
+/// After this long no more may begin: the last cents are not waited for.
 const LONG_ENOUGH: Duration = Duration::from_secs(35);
+/// What has begun by then may take this long: a replacement boots, pods move onto it.
+const WIND_DOWN: Duration = Duration::from_secs(60);
 
-/// Scales `web` down, allows consolidation, and waits until nothing more is to be gained.
+/// Scales `web` down, allows consolidation until it pauses or took long, forbids it again, and
+/// waits until what had begun is over.
 pub(crate) async fn run(stage: &Stage, record: &mut Record) -> anyhow::Result<()> {
     stage.narrator.headline("4. Half of the load goes, and the rest moves together");
     stage.cluster.scale("web", WEB).await?;
@@ -39,15 +43,13 @@ pub(crate) async fn run(stage: &Stage, record: &mut Record) -> anyhow::Result<()
     record.check(stage, "consolidation was allowed", applied);
     stage.narrator.tell("NodePool general now says WhenEmptyOrUnderutilized");
     let mut watch = Watch::new(before);
-    let moved = wait(stage, Duration::from_secs(70), |snapshot| {
-        for line in watch.look(snapshot) {
-            stage.narrator.tell(&line);
-        }
-        let (total, ready) = snapshot.readiness();
-        let line = format!("{} nodes", snapshot.managed_nodes().count());
-        Progress::new(watch.is_over(ready == total), line)
-    })
-    .await?;
+    let start = Instant::now();
+    follow(stage, &mut watch, LONG_ENOUGH, Watch::is_quiet).await?;
+    let ended = apply(stage, "1-nodepools.yaml", NODEPOOLS).await;
+    record.check(stage, "consolidation was ended", ended);
+    stage.narrator.tell("NodePool general says WhenEmpty again: what has begun is finished");
+    let moved = follow(stage, &mut watch, WIND_DOWN, Watch::is_still).await?;
+    let took = moved.reached.map(|_| start.elapsed());
     tell_reasons(stage).await;
     let cost_after = stage.cloud.cost_per_hour().await?;
     let after = moved.snapshot.managed_nodes().count();
@@ -58,7 +60,7 @@ pub(crate) async fn run(stage: &Stage, record: &mut Record) -> anyhow::Result<()
     let (total, ready) = moved.snapshot.readiness();
     record.row(
         "consolidation",
-        format!("${cost_before:.3} to ${cost_after:.3} an hour, in {}", seconds(moved.reached)),
+        format!("${cost_before:.3} to ${cost_after:.3} an hour, in {}", seconds(took)),
     );
     record.check(stage, "consolidation made the cluster cheaper", cost_after < cost_before);
     record.check(stage, "every pod found its new place", ready == total);
@@ -66,27 +68,36 @@ pub(crate) async fn run(stage: &Stage, record: &mut Record) -> anyhow::Result<()
     Ok(())
 }
 
+/// Tells what changes until `is_over`, given whether all pods are ready, or for `limit`.
+async fn follow(
+    stage: &Stage,
+    watch: &mut Watch,
+    limit: Duration,
+    is_over: impl Fn(&Watch, bool) -> bool,
+) -> anyhow::Result<Waited> {
+    wait(stage, limit, |snapshot| {
+        for line in watch.look(snapshot) {
+            stage.narrator.tell(&line);
+        }
+        let (total, ready) = snapshot.readiness();
+        let line = format!("{} nodes", snapshot.managed_nodes().count());
+        Progress::new(is_over(watch, snapshot.terminating() == 0 && ready == total), line)
+    })
+    .await
+}
+
 /// What is seen while pods move.
 struct Watch {
     nodes: usize,
     disrupted: usize,
     begun: bool,
-    started_at: Instant,
     changed_at: Instant,
     kept_budget: bool,
 }
 
 impl Watch {
     fn new(nodes: usize) -> Self {
-        let now = Instant::now();
-        Self {
-            nodes,
-            disrupted: 0,
-            begun: false,
-            started_at: now,
-            changed_at: now,
-            kept_budget: true,
-        }
+        Self { nodes, disrupted: 0, begun: false, changed_at: Instant::now(), kept_budget: true }
     }
 
     /// What is new since the last look.
@@ -117,9 +128,14 @@ impl Watch {
         lines
     }
 
-    fn is_over(&self, all_ready: bool) -> bool {
-        let pause = self.begun && self.disrupted == 0 && all_ready;
-        pause && (self.changed_at.elapsed() > QUIET || self.started_at.elapsed() > LONG_ENOUGH)
+    /// Whether consolidation has paused.
+    fn is_quiet(&self, all_ready: bool) -> bool {
+        self.begun && self.is_still(all_ready) && self.changed_at.elapsed() > QUIET
+    }
+
+    /// Whether nothing is on its way.
+    fn is_still(&self, all_ready: bool) -> bool {
+        self.disrupted == 0 && all_ready
     }
 }
 

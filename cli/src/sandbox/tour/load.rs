@@ -12,8 +12,9 @@ use super::super::cluster::Snapshot;
 use super::record::Record;
 use super::{PERIOD, Progress, wait};
 
-/// How long agents may take to tell of what moved last: they sum up ten seconds each.
-const LIMIT: Duration = Duration::from_secs(25);
+/// How long agents may take to tell of what moved last: they sum up ten seconds and report every ten, and
+/// one that was killed meanwhile begins anew.
+const LIMIT: Duration = Duration::from_secs(40);
 /// Thousandths of a core that a machine's own processes use, about.
 const SYSTEM: i64 = 40;
 /// Of what pods request, in percent: what the sandbox's pods use, at least and at most.

@@ -4,16 +4,11 @@ use std::time::Duration;
 
 use super::super::Stage;
 use super::record::{Record, seconds};
-use super::rollout::NODEPOOLS;
-use super::{Progress, apply, wait};
+use super::{Progress, wait};
 
 /// Scales everything down, and waits until only nodes with pods are left.
 pub(crate) async fn run(stage: &Stage, record: &mut Record) -> anyhow::Result<()> {
     stage.narrator.headline("5. The deployments shrink");
-    // What goes now is to go because it is empty, and not as one more round of moving what is left.
-    let applied = apply(stage, "1-nodepools.yaml", NODEPOOLS).await;
-    record.check(stage, "consolidation was ended", applied);
-    stage.narrator.tell("NodePool general says WhenEmpty again");
     let cost_before = stage.cloud.cost_per_hour().await?;
     let before = stage.cluster.snapshot().await?.managed_nodes().count();
     for (name, replicas) in [("web", 2), ("api", 1), ("cache", 1)] {
