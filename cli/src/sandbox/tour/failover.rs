@@ -13,8 +13,10 @@ use super::record::{Record, instance_of, seconds};
 use super::rollout::wait_for_leader;
 use super::{Progress, wait};
 
-/// Web replicas while more is wanted.
-const MORE: u32 = 90;
+/// Web replicas while more is wanted, at the first, second and third attempt.
+const MORE: [usize; 3] = [90, 105, 120];
+/// How long an election may take.
+const ELECTION: Duration = Duration::from_secs(15);
 /// How late EC2 answers the launch: the leader that asked is dead by then, however busy this machine.
 const ANSWER_AFTER_MILLISECONDS: u64 = 10_000;
 
@@ -27,10 +29,45 @@ struct InFlight {
     instances: BTreeSet<String>,
 }
 
+/// A leader's end.
+#[derive(Debug)]
+struct Killed {
+    leader: u8,
+    at: Instant,
+    in_flight: InFlight,
+}
+
 /// Asks for more pods, kills the leader once their NodeClaims exist and EC2 has not answered yet,
 /// and watches another replica finish.
 pub(crate) async fn run(stage: &Stage, record: &mut Record) -> anyhow::Result<()> {
     stage.narrator.headline("3. The leader is killed while a launch is in flight");
+    let mut found = None;
+    for web in MORE {
+        let killed = kill_while_launching(stage, web).await?;
+        found = killed.map(|killed| (web, killed));
+        if found.is_some() {
+            break;
+        }
+        stage.narrator.tell("no launch of a leader that lives was in flight: once more");
+        wait_for_leader(stage, ELECTION).await;
+    }
+    record.check(stage, "a leader was killed with a launch in flight", found.is_some());
+    let Some((web, killed)) = found else { return Ok(()) };
+    let elected = wait_for_leader(stage, ELECTION).await;
+    if let Some((new, took)) = elected {
+        stage.narrator.tell(&format!("leader {new} takes over ({:.1} s)", took.as_secs_f64()));
+    }
+    record.check(stage, "another leader took over", elected.is_some());
+    record.row("leader killed to new leader", seconds(elected.map(|(_, took)| took)));
+    follow(stage, record, &killed, web).await?;
+    stage.leaders.restart(killed.leader).await?;
+    stage.narrator.tell(&format!("replica {} is back", killed.leader));
+    Ok(())
+}
+
+/// Scales `web` up and kills the leader while EC2 launches for it. `None` if there was none just then, or
+/// nothing in flight: another hand may have killed it first.
+async fn kill_while_launching(stage: &Stage, web: usize) -> anyhow::Result<Option<Killed>> {
     // EC2 launches, but answers late: whoever waits for the answer when it dies never hears it.
     stage
         .cloud
@@ -44,41 +81,31 @@ pub(crate) async fn run(stage: &Stage, record: &mut Record) -> anyhow::Result<()
     let before = stage.cluster.snapshot().await?;
     let known: BTreeSet<String> =
         before.claims.iter().filter_map(|claim| claim.metadata.name.clone()).collect();
-    stage.cluster.scale("web", MORE).await?;
-    stage.narrator.tell(&format!("web is scaled to {MORE} pods"));
-    let begun = wait(stage, Duration::from_secs(20), |snapshot| {
+    stage.cluster.scale("web", u32::try_from(web)?).await?;
+    stage.narrator.tell(&format!("web is scaled to {web} pods"));
+    wait(stage, Duration::from_secs(20), |snapshot| {
         let flying = !unlaunched(snapshot, &known).is_empty();
         Progress::new(flying, "waiting for a launch".to_owned())
     })
     .await?;
-    record.check(stage, "a launch was begun", begun.reached.is_some());
     // The intent is committed; a moment later the request is on its way.
     tokio::time::sleep(Duration::from_millis(500)).await;
 
-    let Some((old, _)) = stage.leaders.leading().await else {
-        record.check(stage, "there was a leader to kill", false);
-        return Ok(());
-    };
-    let start = Instant::now();
-    stage.leaders.kill(old).await?;
+    let Some((leader, _)) = stage.leaders.leading().await else { return Ok(None) };
+    let at = Instant::now();
+    stage.leaders.kill(leader).await?;
     let in_flight = look(stage, &known).await?;
     stage.narrator.tell(&format!(
-        "leader {old} is killed; EC2 had launched {} of the {} NodeClaims in flight, and not yet \
+        "leader {leader} is killed; EC2 had launched {} of the {} NodeClaims in flight, and not yet \
          answered",
         in_flight.instances.len(),
         in_flight.claims.len()
     ));
-    record.check(stage, "a launch was in flight", !in_flight.claims.is_empty());
-    let elected = wait_for_leader(stage, Duration::from_secs(15)).await;
-    if let Some((new, took)) = elected {
-        stage.narrator.tell(&format!("leader {new} takes over ({:.1} s)", took.as_secs_f64()));
+    if in_flight.claims.is_empty() {
+        stage.leaders.restart(leader).await?;
+        return Ok(None);
     }
-    record.check(stage, "another leader took over", elected.is_some());
-    record.row("leader killed to new leader", seconds(elected.map(|(_, took)| took)));
-    follow(stage, record, &in_flight, start).await?;
-    stage.leaders.restart(old).await?;
-    stage.narrator.tell(&format!("replica {old} is back"));
-    Ok(())
+    Ok(Some(Killed { leader, at, in_flight }))
 }
 
 /// Names of the NodeClaims that are new and have no instance yet.
@@ -107,21 +134,22 @@ async fn look(stage: &Stage, known: &BTreeSet<String>) -> anyhow::Result<InFligh
 async fn follow(
     stage: &Stage,
     record: &mut Record,
-    in_flight: &InFlight,
-    start: Instant,
+    killed: &Killed,
+    web: usize,
 ) -> anyhow::Result<()> {
+    let in_flight = &killed.in_flight;
     let ready = wait(stage, Duration::from_secs(60), |snapshot| {
-        let web = snapshot.app("web").count();
+        let there = snapshot.app("web").count();
         let (total, ready) = snapshot.readiness();
         let line =
             format!("{ready} of {total} pods ready, {} nodes", snapshot.managed_nodes().count());
-        Progress::new(web == MORE as usize && ready == total, line)
+        Progress::new(there == web && ready == total, line)
     })
     .await?;
     let (total, count) = ready.snapshot.readiness();
     stage.narrator.tell(&format!(
         "{count} of {total} pods are ready ({:.1} s after the kill)",
-        start.elapsed().as_secs_f64()
+        killed.at.elapsed().as_secs_f64()
     ));
     record.check(stage, "all pods ran after the leader's end", ready.reached.is_some());
     let finished = in_flight.finished(&ready.snapshot);
