@@ -14,8 +14,6 @@
 //!   not beyond the moment at which only a pod's own grace is left.
 
 mod pod;
-#[cfg(test)]
-mod property;
 mod rules;
 #[cfg(test)]
 mod tests;

@@ -2,6 +2,8 @@
 
 mod cut_off;
 mod decide;
+#[cfg(test)]
+mod drains;
 mod left;
 mod own_node;
 #[cfg(test)]

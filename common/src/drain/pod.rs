@@ -28,8 +28,8 @@ pub(super) struct PodDrain {
     refusal: Option<Refusal>,
     accepted_at: Option<Timestamp>,
     counted: bool,
-    /// A running deletion was shortened to the deadline.
-    shortened: bool,
+    /// When a running deletion was asked to end instead.
+    shortened_to: Option<Timestamp>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -134,13 +134,16 @@ impl PodDrain {
         Want::Call(Attempt { forced: true, grace_seconds: Some(left.min(own)) })
     }
 
-    /// Someone else's deletion that would outlast the deadline is shortened, once: Kubernetes lets
-    /// a grace only shrink.
+    /// A deletion under way that would outlast the deadline is shortened, once for each deadline:
+    /// Kubernetes lets a grace only shrink.
     fn shorten(&self, pod: &Pod, deadline: Option<Timestamp>, now: Timestamp) -> Want {
         let ends_at = pod.metadata.deletion_timestamp;
         let (Some(deadline), Some(ends_at)) = (deadline, ends_at) else { return Want::Nothing };
         let slack = after(deadline, SignedDuration::from_secs(1));
-        if ends_at <= slack || self.shortened || !self.may_call(now) {
+        // A deadline that has passed leaves a second from then.
+        let in_time = slack.max(after(now, SignedDuration::from_secs(1)));
+        let shortened = self.shortened_to.is_some_and(|to| to <= in_time);
+        if ends_at <= slack || shortened || !self.may_call(now) {
             return Want::Nothing;
         }
         let grace_seconds = Some(seconds_left(deadline, now));
@@ -163,7 +166,10 @@ impl PodDrain {
                 .is_some_and(|grace| i64::from(grace) < grace_seconds(pod)),
         });
         self.attempts = self.attempts.saturating_add(1);
-        self.shortened |= pod.is_terminating();
+        if pod.is_terminating() {
+            let grace = attempt.grace_seconds.unwrap_or(0);
+            self.shortened_to = Some(after(now, SignedDuration::from_secs(grace.into())));
+        }
         let target = Target::namespaced(
             Kind::Pod,
             pod.metadata.namespace.as_str(),
@@ -211,7 +217,7 @@ impl PodDrain {
                 if let Some(in_flight) = current {
                     self.refusals = self.refusals.saturating_add(1);
                     self.not_before = Some(after(now, pace(failure, self.refusals)));
-                    self.shortened = false;
+                    self.shortened_to = None;
                     let forced = in_flight.forced;
                     self.refusal = Some(Refusal { failure: failure.clone(), at: now, forced });
                 }
