@@ -45,6 +45,8 @@ pub struct GroupStatus {
     pub members: BTreeMap<MemberId, ReplicaId>,
     /// The replicas that count in a majority.
     pub voters: BTreeSet<ReplicaId>,
+    /// Whether the voters are being changed: until that is over, a majority of those before counts, too.
+    pub changing: bool,
     /// Last entry in this replica's log.
     pub last_log: u64,
     /// Bytes of this replica's log, without what was purged into its snapshot.
@@ -94,6 +96,7 @@ impl Group {
             leader: metrics.current_leader.and_then(replica),
             members: membership.nodes().map(|(id, node)| (*id, node.replica_of(*id))).collect(),
             voters: membership.voter_ids().filter_map(replica).collect(),
+            changing: membership.membership().get_joint_config().len() > 1,
             last_log: metrics.last_log_index.unwrap_or(0),
             log_bytes: self.log.bytes(),
             committed: position(metrics.local_committed.max(metrics.cluster_committed)),

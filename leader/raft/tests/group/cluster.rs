@@ -164,6 +164,7 @@ impl Cluster {
             matches!(status.role, Role::Leader | Role::Follower)
                 && status.members.contains_key(&status.member)
                 && status.members.len() == self.peers.len()
+                && !status.changing
         });
     }
 
@@ -197,7 +198,11 @@ impl Cluster {
                     return (*replica, term);
                 }
             }
-            assert!(begun.elapsed() < patience, "no leader after {patience:?}");
+            assert!(
+                begun.elapsed() < patience,
+                "no leader after {patience:?}: {:?}",
+                self.replicas.keys().map(|replica| self.status(*replica)).collect::<Vec<_>>()
+            );
             std::thread::sleep(Duration::from_millis(10));
         }
     }

@@ -130,6 +130,38 @@ fn an_interrupted_join_is_finished_by_the_next_leader() {
 }
 
 #[test]
+fn a_longer_peer_list_lets_new_replicas_in() {
+    let mut cluster = Cluster::of(5);
+    let all = cluster.peers.clone();
+    cluster.peers.retain(|replica, _| *replica <= 3);
+    (1..=3).for_each(|replica| cluster.start_replica(replica));
+    let index = cluster.commit(&pause_by("by three"));
+    cluster.wait_until_equal(index);
+    let group = cluster.status(1).cluster;
+
+    // As a StatefulSet does it: the new ones come first, then the others learn of them one by one.
+    cluster.peers = all;
+    [4, 5].into_iter().for_each(|replica| cluster.start_replica(replica));
+    for replica in 1..=3 {
+        cluster.kill(replica);
+        cluster.start_replica(replica);
+        cluster.leader(PATIENCE);
+    }
+    for replica in [4, 5] {
+        cluster.wait_for_vote(replica);
+    }
+    assert_eq!(cluster.status(5).voters, BTreeSet::from([1, 2, 3, 4, 5]));
+    assert_eq!(cluster.status(5).cluster, group);
+
+    // Three of five carry on.
+    cluster.kill(1);
+    cluster.kill(2);
+    let index = cluster.commit(&pause_by("by five"));
+    cluster.wait_until_equal(index);
+    assert!(cluster.replicas[&5].group.state().is_paused(Some(&"by three".into())));
+}
+
+#[test]
 fn who_starts_late_for_the_first_time_is_let_in() {
     let mut cluster = Cluster::of(3);
     cluster.start_replica(1);
