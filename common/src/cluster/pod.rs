@@ -1,5 +1,6 @@
 //! Pods.
 
+mod container_id;
 mod requests;
 mod selector;
 
@@ -12,6 +13,8 @@ use super::Metadata;
 use crate::requirement::Requirement;
 use crate::resources::Resources;
 use crate::taint::Toleration;
+
+pub use container_id::ContainerId;
 
 /// A Pod.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -268,7 +271,7 @@ pub struct PodStatus {
     pub nominated_node_name: String,
     /// Start.
     pub start_time: Option<Timestamp>,
-    /// For in-place resize: what is allocated and actual, by container.
+    /// By container: for in-place resize what is allocated and actual, and its id.
     pub container_statuses: Vec<ContainerStatus>,
     /// The same of init containers; sidecars can be resized, too.
     pub init_container_statuses: Vec<ContainerStatus>,
@@ -280,6 +283,14 @@ pub struct PodStatus {
 pub struct ContainerStatus {
     /// Name.
     pub name: String,
+    /// The runtime's id of the one that runs, or ran last. `None`: none has been made yet, or its id has
+    /// another form.
+    #[serde(
+        rename = "containerID",
+        with = "container_id",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub container_id: Option<ContainerId>,
     /// Allocated requests.
     pub allocated_resources: Resources,
     /// Actual resources.

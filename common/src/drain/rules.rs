@@ -4,7 +4,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::{DrainInput, Purpose};
 use crate::call::KubernetesFailure;
-use crate::cluster::{MIRROR, Metadata, Pod, PodSpec, PodStatus, Volume};
+use crate::cluster::{ContainerStatus, MIRROR, Metadata, Pod, PodSpec, PodStatus, Volume};
 use crate::crd::parse_duration;
 use crate::labels;
 use crate::taint::{Taint, TaintEffect};
@@ -42,8 +42,8 @@ fn disrupted_taint() -> Taint {
     }
 }
 
-/// The pod with what its drain depends on, and nothing else: whoever keeps it for no other reason needs
-/// a fraction of the memory.
+/// The pod with what its drain depends on and its containers' names and ids, and nothing else: whoever
+/// keeps it for no other reason needs a fraction of the memory.
 pub fn reduced(pod: Pod) -> Pod {
     let Pod { metadata, spec, status } = pod;
     let disrupted = disrupted_taint();
@@ -71,9 +71,23 @@ pub fn reduced(pod: Pod) -> Pod {
         status: PodStatus {
             phase: status.phase,
             start_time: status.start_time,
+            container_statuses: named(status.container_statuses),
+            init_container_statuses: named(status.init_container_statuses),
             ..PodStatus::default()
         },
     }
+}
+
+/// Containers' names and ids alone.
+fn named(statuses: Vec<ContainerStatus>) -> Vec<ContainerStatus> {
+    let one = |ContainerStatus { name, container_id, .. }| ContainerStatus {
+        name,
+        container_id,
+        ..ContainerStatus::default()
+    };
+    let mut statuses: Vec<_> = statuses.into_iter().map(one).collect();
+    statuses.shrink_to_fit();
+    statuses
 }
 
 /// The pods that have to leave, each after those it should follow.

@@ -95,6 +95,7 @@ fn short(calls: &[DrainCall]) -> Vec<String> {
 
 #[test]
 fn a_reduced_pod_is_a_small_one() {
+    let id = format!("containerd://{}", "5a".repeat(32));
     let full = serde_json::json!({
         "metadata": {"name": "p", "namespace": "d", "uid": "u", "labels": {"app": "p"},
             "annotations": {"kubectl.kubernetes.io/last-applied-configuration": "x".repeat(5_000)}},
@@ -102,13 +103,14 @@ fn a_reduced_pod_is_a_small_one() {
             "containers": [{"name": "c", "resources": {"requests": {"cpu": "1"}}}],
             "tolerations": [{"key": "node.kubernetes.io/not-ready", "operator": "Exists"}],
             "volumes": [{"name": "config"}, {"name": "data", "persistentVolumeClaim": {"claimName": "c"}}]},
-        "status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]},
+        "status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}],
+            "containerStatuses": [{"name": "c", "containerID": id, "allocatedResources": {"cpu": "1"}}]},
     });
     let kept = reduced(serde_json::from_value(full).unwrap());
     let expected = serde_json::json!({
         "metadata": {"name": "p", "namespace": "d", "uid": "u"},
         "spec": {"volumes": [{"name": "data", "persistentVolumeClaim": {"claimName": "c"}}]},
-        "status": {"phase": "Running"},
+        "status": {"phase": "Running", "containerStatuses": [{"name": "c", "containerID": id}]},
     });
     assert_eq!(kept, serde_json::from_value(expected).unwrap());
 }
