@@ -13,10 +13,11 @@ mod tests;
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use drover_agent_core::Input;
-use drover_agent_core::usage::{History, UnreadableFile, UsageWindow};
+use drover_agent_core::usage::{ContainerNames, History, UnreadableFile, UsageWindow};
 use tokio::sync::{mpsc, watch};
 
 use crate::clock::{Clock, Reading};
@@ -27,7 +28,7 @@ use gpu::Gpus;
 use meter::Meter;
 
 pub(crate) use kubelet::KubeletSettings;
-pub(crate) use pod_names::PodNamesQuestion;
+pub(crate) use pod_names::{ContainersQuestion, PodNamesQuestion};
 
 /// How often histories are written to disk.
 const CHECKPOINT: Duration = Duration::from_secs(600);
@@ -67,6 +68,7 @@ pub(crate) struct Settings {
     /// Whether the Node has any.
     pub(crate) has_gpus: watch::Receiver<bool>,
     pub(crate) pod_names: PodNamesQuestion,
+    pub(crate) containers: ContainersQuestion,
 }
 
 /// Samples, and sends digests, until the receiver is dropped.
@@ -89,8 +91,13 @@ pub(crate) async fn measure(settings: Settings, disk: StateDir, inputs: mpsc::Se
         // Half a sample early rather than one late: ticks come when they come.
         let due = Instant::now() + pace / 2 >= digest_at;
         let mut sight = Sight::Nothing;
+        let mut names = None;
         if let Some(reading) = kernel.take() {
-            let Some((returned, seen)) = reading.sample(due, &clock).await else { return };
+            if due {
+                names = Some(Arc::new(settings.containers.ask().await));
+            }
+            let sampled = reading.sample(names.clone(), &clock).await;
+            let Some((returned, seen)) = sampled else { return };
             kernel = Some(returned);
             sight = seen;
         }
@@ -103,7 +110,8 @@ pub(crate) async fn measure(settings: Settings, disk: StateDir, inputs: mpsc::Se
                 if let Some(gpus) = &gpus {
                     gpus.write(digest);
                 }
-                history.get_or_insert_default().take(digest, clock.carried());
+                let names = names.unwrap_or_default();
+                history.get_or_insert_default().take(digest, &names, clock.carried());
             }
             if inputs.send(Input::Usage(digest)).await.is_err() {
                 return;
@@ -135,13 +143,17 @@ impl Kernel {
         Self { meter: Meter::new(root), window: UsageWindow::default(), failing: false }
     }
 
-    /// Reads everything, or what changes from second to second; says what was seen. `None` only when the
-    /// runtime ends.
-    async fn sample(self, all: bool, clock: &Clock) -> Option<(Self, Sight)> {
+    /// Reads everything, with the containers of these names, or what changes from second to second; says
+    /// what was seen. `None` only when the runtime ends.
+    async fn sample(
+        self,
+        all: Option<Arc<ContainerNames>>,
+        clock: &Clock,
+    ) -> Option<(Self, Sight)> {
         let Self { mut meter, mut window, mut failing } = self;
         // The files are made by the kernel on the spot and may be slow on a loaded node.
         let sampled = tokio::task::spawn_blocking(move || {
-            let sample = meter.sample(all);
+            let sample = meter.sample(all.as_deref());
             (meter, sample)
         });
         let (meter, sample) = sampled.await.ok()?;

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use drover_agent_core::usage::PodNames;
+use drover_agent_core::usage::{ContainerNames, PodNames};
 use drover_agent_core::{Agent, CallKey, Effect, Identity, Input, Moment, Saved};
 use drover_common::call::{Kind, KubernetesCall, KubernetesFailure, KubernetesFailureKind};
 use drover_common::cluster::ClusterEvent;
@@ -26,7 +26,7 @@ use crate::config::Config;
 use crate::disk::{self, StateDir};
 use crate::imds::Imds;
 use crate::leaders::{Leaders, LeadersError};
-use crate::measure::PodNamesQuestion;
+use crate::measure::{ContainersQuestion, PodNamesQuestion};
 use crate::power::{self, Power};
 use crate::pulse::Pulse;
 use crate::{eks, measure, poll};
@@ -86,7 +86,9 @@ pub(crate) async fn run_with(
     let leaders = Leaders::new(&config, clients.clone()).await?;
     let mut tasks = JoinSet::new();
     tasks.spawn(poll::poll(imds, config.imds_interval, pulse.clone(), inputs.clone()));
-    let (pod_names, questions) = PodNamesQuestion::channel();
+    let (pod_names, pods_asked) = PodNamesQuestion::channel();
+    let (containers, containers_asked) = ContainersQuestion::channel();
+    let questions = Questions { pods: pods_asked, containers: containers_asked };
     let kubelet =
         measure::KubeletSettings::of(&config, clients.clone(), Some(api_identity.clone()));
     let settings = measure::Settings {
@@ -98,6 +100,7 @@ pub(crate) async fn run_with(
         gpus: config.gpu_metrics.clone(),
         has_gpus,
         pod_names,
+        containers,
     };
     tasks.spawn(measure::measure(settings, disk.clone(), inputs.clone()));
     if let Some(leaders) = leaders {
@@ -175,6 +178,12 @@ async fn follow_cluster(
     tokio::join!(watch(Kind::Node, node), watch(Kind::Pod, pods));
 }
 
+/// What measuring needs to know of pods.
+struct Questions {
+    pods: mpsc::Receiver<oneshot::Sender<PodNames>>,
+    containers: mpsc::Receiver<oneshot::Sender<ContainerNames>>,
+}
+
 struct Shell {
     agent: Agent,
     stop_grace: Duration,
@@ -201,7 +210,7 @@ impl Shell {
         &mut self,
         mut inputs: mpsc::Receiver<Input>,
         mut events: mpsc::Receiver<ClusterEvent>,
-        mut questions: mpsc::Receiver<oneshot::Sender<PodNames>>,
+        mut questions: Questions,
         shutdown: CancellationToken,
     ) {
         let mut stop_at = None;
@@ -215,9 +224,13 @@ impl Shell {
                 }
                 Some(input) = inputs.recv() => input,
                 Some(event) = events.recv() => Input::Cluster(event),
-                Some(asked) = questions.recv() => {
+                Some(asked) = questions.pods.recv() => {
                     // Who asked may have been stopped since.
                     let _nobody_asks = asked.send(self.agent.running_pods());
+                    continue;
+                }
+                Some(asked) = questions.containers.recv() => {
+                    let _nobody_asks = asked.send(self.agent.containers());
                     continue;
                 }
                 Some(ended) = self.tasks.join_next(), if !self.tasks.is_empty() => {

@@ -7,6 +7,7 @@
 
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
+use smol_str::SmolStr;
 
 use crate::id::{BootId, DisruptionId, InstanceId, NodeName};
 
@@ -236,16 +237,46 @@ pub struct PodUsage {
     /// Processes killed because memory ran out.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub oom_kills: u64,
-    /// The 90th percentile of CPU over days, recent ones counting more, milli-cores; `None` if unknown.
+    /// Bytes read from disks and written to them a second; `None` if unknown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk_bytes_per_second: Option<[u64; 2]>,
+    /// The sum of its containers' 90th percentiles of CPU, milli-cores; `None` unless all are known. Of a
+    /// pod that the kubelet measured its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cpu_milli_p90: Option<u64>,
-    /// The highest working set of the last days, bytes; `None` if unknown.
+    /// The sum of its containers' memory peaks, bytes; likewise.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory_peak: Option<u64>,
+    /// Its containers that were measured and whose names are known.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub containers: Vec<ContainerUsage>,
     /// The GPUs that it has to itself; `None` if unknown, or if there are none. Few pods have any, and
     /// leaders keep the use of very many.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gpu: Option<Box<GpuUsage>>,
+}
+
+/// Measured use of one container over the last interval, and over days. Leaders keep very many.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContainerUsage {
+    /// Its name within the pod.
+    pub name: SmolStr,
+    /// Mean CPU, milli-cores.
+    pub cpu_milli_mean: u32,
+    /// Share of time in which its CPU limit held it back, in thousandths.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub throttled_permille: u32,
+    /// Working set, bytes.
+    pub memory_working_set: u64,
+    /// Processes killed in it because memory ran out, as far as it outlived them.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub oom_kills: u32,
+    /// The 90th percentile of CPU over days, recent ones counting more, milli-cores; `None` if unknown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu_milli_p90: Option<u32>,
+    /// The highest working set of the last days, bytes; `None` if unknown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_peak: Option<u64>,
 }
 
 /// Use of some GPUs, or of instances of partitioned ones, when they were last measured.

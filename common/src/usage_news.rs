@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::protocol::{GpuUsage, PodUsage, UsageDigest};
+use crate::protocol::{ContainerUsage, GpuUsage, PodUsage, UsageDigest};
 
 /// The use of pods by UID.
 pub type PodUses = BTreeMap<String, PodUsage>;
@@ -60,7 +60,21 @@ fn is_news(before: &PodUsage, now: &PodUsage) -> bool {
         || differ(before.cpu_milli_p90, now.cpu_milli_p90, is_other_cpu)
         || differ(before.memory_peak, now.memory_peak, is_other_memory)
         || differ(before.pressure_permille, now.pressure_permille, is_other_pressure)
+        || differ(before.disk_bytes_per_second, now.disk_bytes_per_second, are_other_rates)
         || differ(before.gpu.as_deref(), now.gpu.as_deref(), are_other_gpus)
+        || before.containers.len() != now.containers.len()
+        || before.containers.iter().zip(&now.containers).any(|(before, now)| is_other(before, now))
+}
+
+fn is_other(before: &ContainerUsage, now: &ContainerUsage) -> bool {
+    let is_other_cpu = |before: u32, now: u32| is_other_cpu(before.into(), now.into());
+    before.name != now.name
+        || is_other_cpu(before.cpu_milli_mean, now.cpu_milli_mean)
+        || is_other_memory(before.memory_working_set, now.memory_working_set)
+        || is_other_share(before.throttled_permille, now.throttled_permille)
+        || before.oom_kills != now.oom_kills
+        || differ(before.cpu_milli_p90, now.cpu_milli_p90, is_other_cpu)
+        || differ(before.memory_peak, now.memory_peak, is_other_memory)
 }
 
 fn is_other_cpu(before: u64, now: u64) -> bool {
@@ -188,7 +202,38 @@ mod tests {
         let news = |now: PodUsage| !difference(&told, &[now]).0.is_empty();
         assert!(!news(PodUsage { cpu_milli_mean: 1_099, ..before.clone() }));
         assert!(news(PodUsage { cpu_milli_mean: 1_100, ..before.clone() }));
-        assert!(news(PodUsage { oom_kills: 1, ..before }));
+        assert!(news(PodUsage { oom_kills: 1, ..before.clone() }));
+        assert!(!news(PodUsage { disk_bytes_per_second: None, ..before.clone() }));
+        assert!(news(PodUsage { disk_bytes_per_second: Some([0; 2]), ..before }));
+    }
+
+    #[test]
+    fn containers_have_news_by_the_same_measures() {
+        let container = |name: &str, cpu_milli_mean| ContainerUsage {
+            name: name.into(),
+            cpu_milli_mean,
+            cpu_milli_p90: Some(200),
+            ..ContainerUsage::default()
+        };
+        let pod = |containers| PodUsage { containers, ..PodUsage::default() };
+        let told =
+            PodUses::from([(String::new(), pod(vec![container("a", 100), container("b", 9)]))]);
+        for (containers, expected) in [
+            (vec![container("a", 109), container("b", 13)], false),
+            (vec![container("a", 110), container("b", 9)], true),
+            (vec![container("a", 100)], true),
+            (vec![container("a", 100), container("c", 9)], true),
+            (
+                vec![
+                    container("a", 100),
+                    ContainerUsage { cpu_milli_p90: None, ..container("b", 9) },
+                ],
+                true,
+            ),
+        ] {
+            let news = !difference(&told, &[pod(containers.clone())]).0.is_empty();
+            assert_eq!(news, expected, "{containers:?}");
+        }
     }
 
     #[test]

@@ -31,7 +31,7 @@ use serde_json::Value;
 use crate::moment::Moment;
 use crate::notice::{Answer, NoticePath, Notices};
 use crate::retry::Retry;
-use crate::usage::PodNames;
+use crate::usage::{ContainerNames, PodNames, names_in};
 use left::LeftTold;
 use usage_told::UsageTold;
 
@@ -304,6 +304,13 @@ impl Agent {
             .iter()
             .filter(|(_, pod)| pod.status.phase == "Running" && !pod.metadata.uid.is_empty());
         running.map(|(key, pod)| (key.clone(), Arc::from(pod.metadata.uid.as_str()))).collect()
+    }
+
+    /// The containers of the node's pods that have not ended, by the pods' UIDs. Init containers run in
+    /// pods that do not yet.
+    pub fn containers(&self) -> ContainerNames {
+        let pods = self.pods.values().filter(|pod| !pod.metadata.uid.is_empty());
+        pods.map(|pod| (Arc::from(pod.metadata.uid.as_str()), names_in(&pod.status))).collect()
     }
 
     /// Whether the Node has GPUs of NVIDIA's device plugin, or parts of some.

@@ -1,5 +1,6 @@
 //! Measured use: parsers of what the kernel, the kubelet and GPUs' exporter print, the fold of samples into digests, and histories.
 
+mod container;
 mod exposition;
 mod gpu;
 mod histogram;
@@ -12,16 +13,20 @@ mod tests;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use container::ContainerFold;
 use drover_common::protocol::{PodUsage, UsageDigest, UsageSource};
 use jiff::Timestamp;
 
+pub(crate) use container::names_in;
+pub use container::{ContainerName, ContainerNames, ContainerSample};
 pub use exposition::Lines;
 pub use gpu::{GpuReading, GpuUse};
 pub use histogram::{Buckets, Checkpoint, HISTOGRAM_VERSION, Histogram};
-pub use history::{History, SavedHistory};
+pub use history::{HISTORY_VERSION, History, SavedHistory};
 pub use kernel::{
-    UnreadableFile, available_memory, cpu_throttled, cpu_usage, disk_bytes, inactive_file,
-    network_bytes, node_cpu_usage, number, oom_kills, pod_uid_of_directory, stalled,
+    UnreadableFile, available_memory, container_of_directory, cpu_throttled, cpu_usage, disk_bytes,
+    inactive_file, io_bytes, network_bytes, node_cpu_usage, number, oom_kills,
+    pod_uid_of_directory, stalled,
 };
 pub use kubelet::{KubeletFold, KubeletReading, KubeletUse, PodNames};
 
@@ -53,6 +58,8 @@ pub struct PodSample {
     pub stalled_usec: Option<u64>,
     /// What is looked at less often.
     pub rest: Option<PodRest>,
+    /// Its containers whose names are known; looked at along with `rest`.
+    pub containers: Vec<ContainerSample>,
 }
 
 /// What is read of a pod only now and then: it counts up, or changes slowly.
@@ -64,6 +71,8 @@ pub struct PodRest {
     pub stalled_usec: Option<[u64; 2]>,
     /// Processes killed because memory ran out.
     pub oom_kills: u64,
+    /// Bytes read from disks and written to them. `None`: not counted here.
+    pub disk_bytes: Option<[u64; 2]>,
 }
 
 /// Samples since the last digest.
@@ -91,6 +100,7 @@ struct PodFold {
     milli_max: u64,
     /// The one before and the last of those that were read.
     rest: (Option<PodRest>, Option<PodRest>),
+    containers: ContainerFold,
 }
 
 impl UsageWindow {
@@ -130,13 +140,23 @@ impl UsageWindow {
         }
     }
 
-    fn add_pod(&mut self, at: Timestamp, pod: PodSample) {
+    fn add_pod(&mut self, at: Timestamp, mut pod: PodSample) {
         let rest = pod.rest;
+        let containers = std::mem::take(&mut pod.containers);
         match self.pods.get_mut(&pod.uid) {
             None => {
                 let uid = Arc::clone(&pod.uid);
                 let (first, last) = ((at, pod.clone()), (at, pod));
-                let fold = PodFold { first, last, milli_max: 0, rest: (None, rest) };
+                let mut fold = PodFold {
+                    first,
+                    last,
+                    milli_max: 0,
+                    rest: (None, rest),
+                    containers: ContainerFold::default(),
+                };
+                if rest.is_some() {
+                    fold.containers.add(at, containers);
+                }
                 self.pods.insert(uid, fold);
             }
             Some(fold) => {
@@ -146,6 +166,7 @@ impl UsageWindow {
                 fold.last = (at, pod);
                 if rest.is_some() {
                     fold.rest = (fold.rest.1, rest);
+                    fold.containers.add(at, containers);
                 }
             }
         }
@@ -201,6 +222,7 @@ impl PodFold {
         if usec == 0 {
             return None;
         }
+        let disk = self.rest.0.and_then(|before| before.disk_bytes).zip(rest.disk_bytes);
         let before = self.rest.0.unwrap_or(rest);
         let pressure_permille = match (first.stalled_usec, last.stalled_usec, rest.stalled_usec) {
             (Some(first), Some(last), Some([memory, io])) => {
@@ -221,8 +243,15 @@ impl PodFold {
             memory_working_set: rest.memory_working_set,
             pressure_permille,
             oom_kills: rest.oom_kills.saturating_sub(before.oom_kills),
+            disk_bytes_per_second: disk.map(|(before, after)| {
+                std::array::from_fn(|way| {
+                    let (before, after) = (element(&before, way), element(&after, way));
+                    ratio(after.saturating_sub(before), 1_000_000, usec)
+                })
+            }),
             cpu_milli_p90: None,
             memory_peak: None,
+            containers: self.containers.usage(),
             gpu: None,
         })
     }

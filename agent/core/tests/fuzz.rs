@@ -12,12 +12,13 @@ use std::path::Path;
 use std::sync::Arc;
 
 use drover_agent_core::usage::{
-    self, GpuReading, History, KubeletFold, KubeletReading, Lines, PodNames, SavedHistory,
+    self, ContainerName, ContainerNames, GpuReading, History, KubeletFold, KubeletReading, Lines,
+    PodNames, SavedHistory,
 };
 use drover_agent_core::{Agent, Answer, CallKey, Effect, Identity, Input, NoticePath, Saved, imds};
 use drover_common::call::{Kind, KubernetesCall};
 use drover_common::cluster::{ClusterEvent, ClusterObject, ObjectKey};
-use drover_common::protocol::{Directives, PodUsage, ReportAnswer, UsageDigest};
+use drover_common::protocol::{ContainerUsage, Directives, PodUsage, ReportAnswer, UsageDigest};
 use jiff::{SignedDuration, Timestamp};
 use proptest::prelude::*;
 use proptest::sample::Index;
@@ -182,7 +183,10 @@ proptest! {
         if let Ok((total, available)) = usage::available_memory(&text) {
             prop_assert!(total.is_multiple_of(1024) && available.is_multiple_of(1024));
         }
-        let _traffic = (usage::network_bytes(&text), usage::disk_bytes(&text));
+        let _traffic =
+            (usage::network_bytes(&text), usage::disk_bytes(&text), usage::io_bytes(&text));
+        let is_container = usage::container_of_directory(&text).is_some();
+        prop_assert!(!is_container || !text.contains(['/', ' ']), "{text:?} leads elsewhere");
         if let Some(uid) = usage::pod_uid_of_directory(&text) {
             prop_assert!(!uid.contains(['/', '.']) && uid.len() <= 64, "{uid:?} leads elsewhere");
         }
@@ -247,8 +251,16 @@ proptest! {
         }
         if let Ok(saved) = serde_json::from_str::<SavedHistory>(&text) {
             let mut history = History::restore(&saved);
-            history.take(&mut UsageDigest::default(), now);
-            let _kept = history.save();
+            let web = ContainerUsage { name: "web".into(), oom_kills: 1, ..ContainerUsage::default() };
+            let name = ContainerName { name: "web".into(), id: None, lasts: true };
+            let names = ContainerNames::from([(Arc::from("u"), vec![name])]);
+            let pod =
+                PodUsage { uid: "u".to_owned(), containers: vec![web], ..PodUsage::default() };
+            let mut digest = UsageDigest { pods: vec![pod], ..UsageDigest::default() };
+            history.take(&mut digest, &names, now);
+            let again: SavedHistory =
+                serde_json::from_value(serde_json::to_value(history.save()).unwrap()).unwrap();
+            let _kept = History::restore(&again);
         }
     }
 

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use drover_agent_core::usage::{self, Sample, UnreadableFile};
+use drover_agent_core::usage::{self, ContainerNames, Sample, UnreadableFile};
 use sysinfo::System;
 
 use super::MeasureError;
@@ -67,8 +67,8 @@ impl Meter {
         }
     }
 
-    /// Reads everything once, or only what changes from second to second.
-    pub(crate) fn sample(&mut self, all: bool) -> Result<Sample, MeasureError> {
+    /// Reads everything once, with the containers of these names, or only what changes from second to second.
+    pub(crate) fn sample(&mut self, all: Option<&ContainerNames>) -> Result<Sample, MeasureError> {
         let (cpu_usec, memory_working_set) = match &mut self.system {
             Some(system) => system.read(),
             None => {
@@ -77,14 +77,14 @@ impl Meter {
                 (cpu_usec, total.saturating_sub(available))
             }
         };
-        if all {
+        if all.is_some() {
             self.pods.find();
         }
         Ok(Sample {
             cpu_usec,
             memory_working_set,
             stalled_usec: self.stalled(),
-            traffic: if all { self.traffic() } else { None },
+            traffic: all.and_then(|_| self.traffic()),
             pods: self.pods.sample(all, &mut self.buffer),
         })
     }

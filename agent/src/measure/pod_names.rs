@@ -1,25 +1,36 @@
-//! Whose use it is that is told by the names of pods: only the deciding loop knows.
+//! What only the deciding loop knows of pods: whose use it is that is told by names, and of which containers.
 
-use drover_agent_core::usage::PodNames;
+use drover_agent_core::usage::{ContainerNames, PodNames};
 use tokio::sync::{mpsc, oneshot};
 
-/// Asks the deciding loop for the pods that run here. Nothing is kept for those who don't ask.
-#[derive(Clone, Debug)]
-pub(crate) struct PodNamesQuestion(mpsc::Sender<oneshot::Sender<PodNames>>);
+/// Asks the deciding loop for something. Nothing is kept for those who don't ask.
+#[derive(Debug)]
+pub(crate) struct Question<T>(mpsc::Sender<oneshot::Sender<T>>);
 
-impl PodNamesQuestion {
+/// Which pods run here?
+pub(crate) type PodNamesQuestion = Question<PodNames>;
+/// Which containers do they have?
+pub(crate) type ContainersQuestion = Question<ContainerNames>;
+
+impl<T> Clone for Question<T> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<T: Default> Question<T> {
     /// The question, and where it arrives.
-    pub(crate) fn channel() -> (Self, mpsc::Receiver<oneshot::Sender<PodNames>>) {
+    pub(crate) fn channel() -> (Self, mpsc::Receiver<oneshot::Sender<T>>) {
         let (sender, receiver) = mpsc::channel(2);
         (Self(sender), receiver)
     }
 
-    /// The pods that run; none where the agent ends.
-    pub(crate) async fn ask(&self) -> PodNames {
+    /// The answer; nothing where the agent ends.
+    pub(crate) async fn ask(&self) -> T {
         let (answer, answered) = oneshot::channel();
         match self.0.send(answer).await {
             Ok(()) => answered.await.unwrap_or_default(),
-            Err(_agent_ends) => PodNames::new(),
+            Err(_agent_ends) => T::default(),
         }
     }
 }

@@ -1,7 +1,8 @@
 use std::fs;
 use std::path::Path;
 
-use drover_agent_core::usage::Sample;
+use drover_agent_core::usage::{ContainerName, ContainerNames, Sample};
+use drover_common::cluster::ContainerId;
 
 use super::*;
 
@@ -20,10 +21,10 @@ fn write_pod(folder: &Path, cpu: u64) {
 fn a_host_with_pods_of_all_classes() {
     let root = tempfile::tempdir().unwrap();
     let root = root.path();
-    assert!(Meter::new(root).sample(true).is_err());
+    assert!(Meter::new(root).sample(Some(&ContainerNames::new())).is_err());
     write(&root.join("proc/stat"), "cpu  100 0 0 0 0 0 0 0 0 0\n");
     write(&root.join("proc/meminfo"), "MemTotal: 100 kB\nMemAvailable: 40 kB\n");
-    let sample = Meter::new(root).sample(true).unwrap();
+    let sample = Meter::new(root).sample(Some(&ContainerNames::new())).unwrap();
     assert_eq!((sample.cpu_usec, sample.memory_working_set), (1_000_000, 60 * 1024));
     assert_eq!((sample.stalled_usec, sample.pods.len()), (None, 0));
 
@@ -38,7 +39,7 @@ fn a_host_with_pods_of_all_classes() {
     // Ending: one of its files is gone already.
     write(&slice.join("kubepods-poddddd_4.slice/cpu.stat"), "usage_usec 4\n");
     let mut meter = Meter::new(root);
-    let sample = meter.sample(true).unwrap();
+    let sample = meter.sample(Some(&ContainerNames::new())).unwrap();
     assert_eq!(sample.stalled_usec, Some([1, 2, 3]));
     let pods = |sample: &Sample| -> Vec<_> {
         sample.pods.iter().map(|pod| (pod.uid.to_string(), pod.cpu_usec)).collect()
@@ -53,14 +54,60 @@ fn a_host_with_pods_of_all_classes() {
     let second = slice.join("kubepods-burstable.slice/kubepods-burstable-podbbbb_2.slice");
     fs::write(second.join("cpu.stat"), "usage_usec 20\nthrottled_usec 5\n").unwrap();
     write_pod(&slice.join("kubepods-podeeee_5.slice"), 5);
-    let sample = meter.sample(false).unwrap();
+    let sample = meter.sample(None).unwrap();
     assert_eq!(pods(&sample), named(&[("aaaa-1", 1), ("bbbb-2", 20), ("cccc-3", 3)]));
     assert_eq!((sample.pods[1].throttled_usec, sample.pods[1].rest), (5, None));
     fs::write(second.join("cpu.stat"), "").unwrap();
-    assert_eq!(pods(&meter.sample(false).unwrap()), named(&[("aaaa-1", 1), ("cccc-3", 3)]));
+    assert_eq!(pods(&meter.sample(None).unwrap()), named(&[("aaaa-1", 1), ("cccc-3", 3)]));
     fs::remove_dir_all(&second).unwrap();
     let expected = named(&[("aaaa-1", 1), ("cccc-3", 3), ("eeee-5", 5)]);
-    assert_eq!(pods(&meter.sample(true).unwrap()), expected);
+    assert_eq!(pods(&meter.sample(Some(&ContainerNames::new())).unwrap()), expected);
+}
+
+#[test]
+fn containers_are_those_that_the_pod_names() {
+    let root = tempfile::tempdir().unwrap();
+    let root = root.path();
+    write(&root.join("proc/stat"), "cpu  100 0 0 0 0 0 0 0 0 0\n");
+    write(&root.join("proc/meminfo"), "MemTotal: 100 kB\nMemAvailable: 40 kB\n");
+    let id = |digit: &str| digit.repeat(64);
+    let pods = root.join("sys/fs/cgroup");
+    let sliced = pods.join("kubepods.slice/kubepods-podaaaa_1.slice");
+    write_pod(&sliced, 9);
+    write(&sliced.join("io.stat"), "259:0 rbytes=5 wbytes=7 rios=1 wios=1\n");
+    let scope = |digit| sliced.join(format!("cri-containerd-{}.scope", id(digit)));
+    write_pod(&scope("1"), 4);
+    write(&scope("1").join("memory.events"), "oom 1\noom_kill 3\n");
+    // The pause container, one whose name is not known yet, and one that ends.
+    write_pod(&scope("2"), 2);
+    write_pod(&scope("3"), 3);
+    write(&scope("4").join("cpu.stat"), "usage_usec 4\n");
+    let plain = pods.join("kubepods/podbbbb-2");
+    write_pod(&plain, 8);
+    write_pod(&plain.join(id("5")), 5);
+    let name = |name: &str, digit: &str| ContainerName {
+        name: name.into(),
+        id: ContainerId::of_hex(&id(digit)),
+        lasts: true,
+    };
+    let names = ContainerNames::from([
+        ("aaaa-1".into(), vec![name("web", "1"), name("ends", "4"), name("comes", "")]),
+        ("bbbb-2".into(), vec![name("db", "5")]),
+    ]);
+    let mut meter = Meter::new(root);
+    let mut containers = |names| -> Vec<_> {
+        let pods = meter.sample(names).unwrap().pods;
+        let disks = pods[0].rest.and_then(|rest| rest.disk_bytes);
+        let all = pods.into_iter().flat_map(|pod| pod.containers);
+        let one = all
+            .map(|one| (one.name.to_string(), one.cpu_usec, one.memory_working_set, one.oom_kills));
+        one.map(|one| (one, disks)).collect()
+    };
+    let disks = Some([5, 7]);
+    let [web, db] = [("web".to_owned(), 4, 4_000, 3), ("db".to_owned(), 5, 4_000, 0)];
+    assert_eq!(containers(Some(&names)), [(web, disks), (db, disks)]);
+    assert_eq!(containers(None), [], "not each second");
+    assert_eq!(containers(Some(&ContainerNames::new())), [], "no name, no measurement");
 }
 
 #[test]
@@ -78,6 +125,6 @@ fn a_file_without_end_is_refused() {
 fn this_machine_has_totals() {
     let mut meter = Meter::new(Path::new("/"));
     std::thread::sleep(Duration::from_millis(250));
-    let sample = meter.sample(true).unwrap();
+    let sample = meter.sample(Some(&ContainerNames::new())).unwrap();
     assert!(sample.memory_working_set > 1 << 20, "{sample:?}");
 }

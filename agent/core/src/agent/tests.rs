@@ -4,12 +4,13 @@ mod signals;
 mod stale;
 
 use drover_common::call::{Kind, KubernetesFailureKind, Target};
-use drover_common::cluster::ClusterObject;
+use drover_common::cluster::{ClusterObject, ContainerId};
 use drover_common::labels;
 use drover_common::protocol::{DrainPhase, NoticeKind};
 use serde_json::json;
 
 use super::*;
+use crate::usage::ContainerName;
 
 fn at(milliseconds: i64) -> Timestamp {
     Timestamp::from_millisecond(1_700_000_000_000 + milliseconds).unwrap()
@@ -472,6 +473,28 @@ fn running_pods_are_known_by_their_names() {
     }
     let expected = PodNames::from([(ObjectKey::new("d", "runs"), Arc::from("u-runs"))]);
     assert_eq!(agent.running_pods(), expected);
+}
+
+#[test]
+fn containers_are_known_by_what_their_pods_say() {
+    let mut agent = settled();
+    let id = |digit: &str| format!("containerd://{}", digit.repeat(64));
+    let pod = json!({"metadata": {"name": "web", "namespace": "d", "uid": "u"},
+        "spec": {"nodeName": "n"}, "status": {"phase": "Running",
+            "containerStatuses": [
+                {"name": "web", "containerID": id("1"), "restartCount": 3,
+                    "lastState": {"terminated": {"containerID": id("2")}}},
+                {"name": "new", "containerID": ""}],
+            "initContainerStatuses": [{"name": "init", "containerID": id("3")}]}});
+    agent.step(applied(Kind::Pod, pod), at(0));
+    let name = |name: &str, digit: Option<&str>, lasts| ContainerName {
+        name: name.into(),
+        id: digit.and_then(|digit| ContainerId::of_hex(&digit.repeat(64))),
+        lasts,
+    };
+    let expected =
+        vec![name("web", Some("1"), true), name("new", None, true), name("init", Some("3"), false)];
+    assert_eq!(agent.containers(), ContainerNames::from([(Arc::from("u"), expected)]));
 }
 
 #[test]

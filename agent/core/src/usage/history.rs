@@ -1,26 +1,33 @@
-//! What pods used over days: a decaying histogram of CPU, and one of memory's daily peaks.
+//! What containers used over days: a decaying histogram of CPU, and one of memory's daily peaks.
 
 use std::collections::BTreeMap;
 
-use drover_common::protocol::UsageDigest;
+use drover_common::protocol::{PodUsage, UsageDigest, UsageSource};
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
+use smol_str::SmolStr;
 
+use super::container::{ContainerName, ContainerNames, small};
 use super::histogram::{Buckets, Checkpoint, Histogram};
+
+/// The version of what is kept on disk: 1 was by pod. Another one is not taken up.
+pub const HISTORY_VERSION: u32 = 2;
 
 /// Memory counts with one peak in so long.
 const MEMORY_WINDOW: SignedDuration = SignedDuration::from_hours(24);
 /// A pod that was not measured for so long is forgotten.
 const FORGET_AFTER: SignedDuration = SignedDuration::from_hours(1);
-/// The Vertical Pod Autoscaler weighs a sample by the pod's request, which hardly ever changes in a
-/// pod's life: within one pod it makes no difference.
+/// The Vertical Pod Autoscaler weighs a sample by the container's request, which hardly ever changes in a
+/// pod's life: within one container it makes no difference.
 const WEIGHT: f64 = 1.0;
 /// An OOM kill counts as this much more than the peak, and as at least so many bytes more: what was
 /// asked for and not given.
 const OOM_FACTOR: f64 = 1.2;
 const OOM_BYTES: f64 = 100.0 * 1024.0 * 1024.0;
+/// Stands for all containers of a pod that the kubelet measures. No container is called so.
+const WHOLE: SmolStr = SmolStr::new_static("");
 
-/// The history of the pods of one node.
+/// The history of the containers of one node.
 #[derive(Clone, Debug, Default)]
 pub struct History {
     pods: BTreeMap<String, PodHistory>,
@@ -28,10 +35,18 @@ pub struct History {
 
 #[derive(Clone, Debug)]
 struct PodHistory {
+    /// By name: those that run and those that ran, for a restarted one goes on where it was.
+    containers: BTreeMap<SmolStr, ContainerHistory>,
+    seen_at: Timestamp,
+}
+
+#[derive(Clone, Debug)]
+struct ContainerHistory {
     cpu: Histogram,
     memory: Histogram,
     peak: Option<Peak>,
-    seen_at: Timestamp,
+    /// Whether it was measured the last time.
+    runs: bool,
 }
 
 /// The highest memory of the window under way; it's in the histogram already.
@@ -45,67 +60,157 @@ struct Peak {
 /// What is kept of a [`History`] over restarts, by pod UID.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct SavedHistory {
-    pods: BTreeMap<String, SavedPod>,
+    #[serde(default)]
+    version: u32,
+    #[serde(default)]
+    by_container: BTreeMap<String, SavedPod>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 struct SavedPod {
+    seen_at: Timestamp,
+    containers: BTreeMap<SmolStr, SavedContainer>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct SavedContainer {
     cpu: Checkpoint,
     memory: Checkpoint,
     peak: Option<Peak>,
-    seen_at: Timestamp,
 }
 
 impl History {
     /// Takes in a digest, and writes into it what it adds up to: the 90th percentile of CPU and the
-    /// highest memory of the last days.
-    pub fn take(&mut self, digest: &mut UsageDigest, now: Timestamp) {
+    /// highest memory of the last days, of containers and, as their sum, of pods. Of a pod it's known once
+    /// it is of all containers that `names` has of it.
+    pub fn take(&mut self, digest: &mut UsageDigest, names: &ContainerNames, now: Timestamp) {
+        let source = digest.source;
         for pod in &mut digest.pods {
-            let history = self.pods.entry(pod.uid.clone()).or_insert_with(|| PodHistory::new(now));
+            let history = self
+                .pods
+                .entry(pod.uid.clone())
+                .or_insert_with(|| PodHistory { containers: BTreeMap::new(), seen_at: now });
             history.seen_at = now;
-            history.cpu.add(pod.cpu_milli_mean as f64 / 1000.0, WEIGHT, now);
-            history.add_memory(pod.memory_working_set as f64, now);
-            if pod.oom_kills > 0 {
-                let peak = history.peak.map_or(0.0, |peak| peak.bytes);
-                history.add_memory((peak * OOM_FACTOR).max(peak + OOM_BYTES), now);
+            match source {
+                UsageSource::Kernel => {
+                    history.take_containers(pod, now);
+                    let names = names.get(pod.uid.as_str()).map_or(&[][..], Vec::as_slice);
+                    history.sum_up(pod, names);
+                }
+                UsageSource::Kubelet => history.take_whole(pod, now),
             }
-            pod.cpu_milli_p90 = history.cpu.percentile(0.9).map(|cores| (cores * 1000.0) as u64);
-            pod.memory_peak = history.memory.percentile(1.0).map(|bytes| bytes as u64);
         }
         self.pods.retain(|_, history| now.duration_since(history.seen_at) < FORGET_AFTER);
     }
 
     /// What to keep on disk.
     pub fn save(&self) -> SavedHistory {
-        let saved = |history: &PodHistory| SavedPod {
-            cpu: history.cpu.checkpoint(),
-            memory: history.memory.checkpoint(),
-            peak: history.peak,
-            seen_at: history.seen_at,
+        let container = |(name, history): (&SmolStr, &ContainerHistory)| {
+            let saved = SavedContainer {
+                cpu: history.cpu.checkpoint(),
+                memory: history.memory.checkpoint(),
+                peak: history.peak,
+            };
+            (name.clone(), saved)
         };
-        let pods = self.pods.iter().map(|(uid, history)| (uid.clone(), saved(history)));
-        SavedHistory { pods: pods.collect() }
+        let pod = |(uid, history): (&String, &PodHistory)| {
+            let containers = history.containers.iter().map(container).collect();
+            (uid.clone(), SavedPod { seen_at: history.seen_at, containers })
+        };
+        SavedHistory { version: HISTORY_VERSION, by_container: self.pods.iter().map(pod).collect() }
     }
 
-    /// What was kept; pods whose part makes no sense begin anew.
+    /// What was kept; containers whose part makes no sense begin anew, as all do after another version.
     pub fn restore(kept: &SavedHistory) -> Self {
-        let pods = kept.pods.iter().filter_map(|(uid, pod)| {
-            let history = PodHistory {
-                cpu: Histogram::restore(&pod.cpu)?,
-                memory: Histogram::restore(&pod.memory)?,
-                peak: pod.peak,
-                seen_at: pod.seen_at,
+        if kept.version != HISTORY_VERSION {
+            return Self::default();
+        }
+        let container = |(name, kept): (&SmolStr, &SavedContainer)| {
+            let history = ContainerHistory {
+                cpu: Histogram::restore(&kept.cpu)?,
+                memory: Histogram::restore(&kept.memory)?,
+                peak: kept.peak,
+                runs: false,
             };
-            Some((uid.clone(), history))
-        });
-        Self { pods: pods.collect() }
+            Some((name.clone(), history))
+        };
+        let pod = |(uid, kept): (&String, &SavedPod)| {
+            let containers = kept.containers.iter().filter_map(container).collect();
+            (uid.clone(), PodHistory { containers, seen_at: kept.seen_at })
+        };
+        Self { pods: kept.by_container.iter().map(pod).collect() }
     }
 }
 
 impl PodHistory {
-    fn new(now: Timestamp) -> Self {
+    fn take_containers(&mut self, pod: &mut PodUsage, now: Timestamp) {
+        self.containers.remove(&WHOLE);
+        let counted: u64 = pod.containers.iter().map(|one| u64::from(one.oom_kills)).sum();
+        // A container that is killed as a whole takes its own count along; the pod's remains.
+        let one_fell = pod.oom_kills > counted;
+        for (name, history) in &mut self.containers {
+            let ran = history.runs;
+            history.runs = pod.containers.iter().any(|one| one.name == *name);
+            if one_fell && ran && !history.runs {
+                history.add_kill(now);
+            }
+        }
+        for one in &mut pod.containers {
+            let history = self.container(&one.name);
+            history.add(one.cpu_milli_mean.into(), one.memory_working_set, now);
+            if one.oom_kills > 0 {
+                history.add_kill(now);
+            }
+            one.cpu_milli_p90 = history.cpu_milli_p90().map(small);
+            one.memory_peak = history.memory_peak();
+        }
+    }
+
+    /// Of init containers only those that run are counted in.
+    fn sum_up(&self, pod: &mut PodUsage, names: &[ContainerName]) {
+        let runs = |name: &SmolStr| pod.containers.iter().any(|one| one.name == *name);
+        let counted: Option<Vec<&ContainerHistory>> = names
+            .iter()
+            .filter(|one| one.lasts || runs(&one.name))
+            .map(|one| self.containers.get(&one.name))
+            .collect();
+        // Without any name nothing is known, and that is not zero.
+        let counted = counted.filter(|counted| !counted.is_empty()).unwrap_or_default();
+        let sum = |figure: fn(&ContainerHistory) -> Option<u64>| {
+            let figures = counted.iter().map(|history| figure(history));
+            figures.reduce(|sum, one| Some(sum?.saturating_add(one?))).flatten()
+        };
+        let sums = (sum(ContainerHistory::cpu_milli_p90), sum(ContainerHistory::memory_peak));
+        (pod.cpu_milli_p90, pod.memory_peak) = sums;
+    }
+
+    /// The pod as one, because nobody tells its containers apart.
+    fn take_whole(&mut self, pod: &mut PodUsage, now: Timestamp) {
+        let history = self.container(&WHOLE);
+        history.add(pod.cpu_milli_mean, pod.memory_working_set, now);
+        pod.cpu_milli_p90 = history.cpu_milli_p90();
+        pod.memory_peak = history.memory_peak();
+    }
+
+    fn container(&mut self, name: &SmolStr) -> &mut ContainerHistory {
+        self.containers.entry(name.clone()).or_insert_with(ContainerHistory::new)
+    }
+}
+
+impl ContainerHistory {
+    fn new() -> Self {
         let (cpu, memory) = (Histogram::new(Buckets::Cpu), Histogram::new(Buckets::Memory));
-        Self { cpu, memory, peak: None, seen_at: now }
+        Self { cpu, memory, peak: None, runs: true }
+    }
+
+    fn add(&mut self, cpu_milli: u64, bytes: u64, now: Timestamp) {
+        self.cpu.add(cpu_milli as f64 / 1000.0, WEIGHT, now);
+        self.add_memory(bytes as f64, now);
+    }
+
+    fn add_kill(&mut self, now: Timestamp) {
+        let peak = self.peak.map_or(0.0, |peak| peak.bytes);
+        self.add_memory((peak * OOM_FACTOR).max(peak + OOM_BYTES), now);
     }
 
     /// A higher value takes the place of the window's peak.
@@ -121,11 +226,21 @@ impl PodHistory {
         self.memory.add(bytes, WEIGHT, now);
         self.peak = Some(Peak { since, at: now, bytes });
     }
+
+    fn cpu_milli_p90(&self) -> Option<u64> {
+        self.cpu.percentile(0.9).map(|cores| (cores * 1000.0) as u64)
+    }
+
+    fn memory_peak(&self) -> Option<u64> {
+        self.memory.percentile(1.0).map(|bytes| bytes as u64)
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use drover_common::protocol::PodUsage;
+    use std::sync::Arc;
+
+    use drover_common::protocol::ContainerUsage;
 
     use super::*;
 
@@ -133,55 +248,147 @@ mod tests {
         Timestamp::from_second(1_700_000_000 + hours * 3_600).unwrap()
     }
 
-    fn take(history: &mut History, milli: u64, mebibytes: u64, ooms: u64, hour: i64) -> PodUsage {
+    /// Name, milli-cores, mebibytes, kills.
+    type Told<'a> = (&'a str, u32, u64, u32);
+
+    fn names(names: &[(&str, bool)]) -> ContainerNames {
+        let name =
+            |&(name, lasts): &(&str, bool)| ContainerName { name: name.into(), id: None, lasts };
+        ContainerNames::from([(Arc::from("a"), names.iter().map(name).collect())])
+    }
+
+    fn digest(told: &[Told<'_>], kills: u64) -> UsageDigest {
+        let container = |&(name, cpu_milli_mean, mebibytes, oom_kills): &Told<'_>| ContainerUsage {
+            name: name.into(),
+            cpu_milli_mean,
+            memory_working_set: mebibytes << 20,
+            oom_kills,
+            ..ContainerUsage::default()
+        };
         let pod = PodUsage {
             uid: "a".into(),
-            cpu_milli_mean: milli,
-            memory_working_set: mebibytes << 20,
-            oom_kills: ooms,
+            oom_kills: kills,
+            containers: told.iter().map(container).collect(),
             ..PodUsage::default()
         };
-        let mut digest = UsageDigest { pods: vec![pod], ..UsageDigest::default() };
-        history.take(&mut digest, at(hour));
+        UsageDigest { pods: vec![pod], ..UsageDigest::default() }
+    }
+
+    fn take(
+        history: &mut History,
+        told: &[Told<'_>],
+        kills: u64,
+        names: &ContainerNames,
+        hour: i64,
+    ) -> PodUsage {
+        let mut digest = digest(told, kills);
+        history.take(&mut digest, names, at(hour));
         digest.pods.remove(0)
     }
 
-    /// A bucket is 5 % wide.
+    /// A bucket is 5 % wide, and the first 10 milli-cores.
     fn near(found: Option<u64>, expected: u64) -> bool {
         found.is_some_and(|found| found >= expected && found <= expected * 107 / 100 + 10)
     }
 
-    #[test]
-    fn percentiles_and_peaks_outlive_quiet_hours_and_restarts() {
-        let mut history = History::default();
-        for hour in 0..20 {
-            take(&mut history, if hour < 4 { 900 } else { 100 }, 300, 0, hour);
-        }
-        take(&mut history, 100, 700, 0, 20);
-        let pod = take(&mut history, 100, 200, 0, 21);
-        assert!(near(pod.cpu_milli_p90, 900), "{pod:?}");
-        assert!(near(pod.memory_peak, 700 << 20), "{pod:?}");
-
-        let text = serde_json::to_string(&history.save()).unwrap();
-        let mut restored = History::restore(&serde_json::from_str(&text).unwrap());
-        let again = take(&mut restored, 100, 200, 0, 22);
-        assert_eq!(again.memory_peak, pod.memory_peak);
-        assert!(near(again.cpu_milli_p90, 900), "{again:?}");
+    /// The first bucket of memory is 10 MB wide; two may be added.
+    fn near_mebibytes(found: Option<u64>, expected: u64) -> bool {
+        near(found.map(|bytes| (bytes >> 20).saturating_sub(10)), expected - 10)
     }
 
     #[test]
-    fn a_kill_counts_as_what_was_not_given() {
+    fn percentiles_and_peaks_outlive_quiet_hours_and_restarts_of_agent_and_container() {
         let mut history = History::default();
-        take(&mut history, 10, 200, 0, 0);
-        let pod = take(&mut history, 10, 100, 1, 0);
-        assert!(near(pod.memory_peak, 300 << 20), "{pod:?}");
+        let names = names(&[("web", true), ("log", true)]);
+        for hour in 0..20 {
+            let cpu = if hour < 4 { 900 } else { 100 };
+            take(&mut history, &[("web", cpu, 300, 0), ("log", 50, 20, 0)], 0, &names, hour);
+        }
+        take(&mut history, &[("web", 100, 700, 0), ("log", 50, 20, 0)], 0, &names, 20);
+        // Restarted: the one of the same name has not been measured yet.
+        let pod = take(&mut history, &[("log", 50, 20, 0)], 0, &names, 21);
+        assert!(near(pod.cpu_milli_p90, 950) && near_mebibytes(pod.memory_peak, 720), "{pod:?}");
+        let pod = take(&mut history, &[("web", 100, 200, 0), ("log", 50, 20, 0)], 0, &names, 22);
+        let [web, log] = &pod.containers[..] else { panic!("{pod:?}") };
+        assert!(near(web.cpu_milli_p90.map(u64::from), 900), "{web:?}");
+        assert!(near_mebibytes(web.memory_peak, 700), "{web:?}");
+        assert!(near(log.cpu_milli_p90.map(u64::from), 50), "{log:?}");
+        assert!(near_mebibytes(log.memory_peak, 20), "{log:?}");
+
+        let text = serde_json::to_string(&history.save()).unwrap();
+        let mut restored = History::restore(&serde_json::from_str(&text).unwrap());
+        let again = take(&mut restored, &[("web", 100, 200, 0)], 0, &names, 22);
+        assert_eq!(again.memory_peak, pod.memory_peak);
+        assert!(near(again.containers[0].cpu_milli_p90.map(u64::from), 900), "{again:?}");
+    }
+
+    #[test]
+    fn a_pods_sums_are_unknown_while_a_container_is() {
+        let mut history = History::default();
+        let figures = |pod: PodUsage| (pod.cpu_milli_p90, pod.memory_peak);
+        let web = [("web", 100, 200, 0)];
+        assert_eq!(figures(take(&mut history, &web, 0, &ContainerNames::new(), 0)), (None, None));
+        let two = names(&[("web", true), ("log", true)]);
+        assert_eq!(figures(take(&mut history, &web, 0, &two, 0)), (None, None));
+        let init = names(&[("web", true), ("init", false)]);
+        let alone = take(&mut history, &web, 0, &init, 0);
+        assert!(near_mebibytes(alone.memory_peak, 200), "an init container has ended: {alone:?}");
+        let sidecar = take(&mut history, &[web[0], ("init", 10, 50, 0)], 0, &init, 0);
+        assert!(near_mebibytes(sidecar.memory_peak, 250), "{sidecar:?}");
+    }
+
+    #[test]
+    fn a_kill_counts_as_what_was_not_given_to_whom_it_was_not() {
+        let web = names(&[("web", true), ("log", true)]);
+        let both = [("web", 10, 200, 0), ("log", 10, 20, 0)];
+        let peaks = |pod: &PodUsage| -> Vec<u64> {
+            pod.containers.iter().map(|one| one.memory_peak.unwrap() >> 20).collect()
+        };
+        // A process of it was killed, and it goes on.
+        let mut history = History::default();
+        take(&mut history, &both, 0, &web, 0);
+        let pod = take(&mut history, &[("web", 10, 100, 1), both[1]], 1, &web, 0);
+        assert!((300..330).contains(&peaks(&pod)[0]) && peaks(&pod)[1] < 40, "{pod:?}");
+        // It was killed itself, and its count with it.
+        let mut history = History::default();
+        take(&mut history, &both, 0, &web, 0);
+        take(&mut history, &both[1..], 1, &web, 0);
+        let pod = take(&mut history, &both, 0, &web, 0);
+        assert!((300..330).contains(&peaks(&pod)[0]) && peaks(&pod)[1] < 40, "{pod:?}");
+    }
+
+    #[test]
+    fn a_pod_that_the_kubelet_measures_is_one() {
+        let mut history = History::default();
+        let mut digest = digest(&[], 0);
+        digest.source = UsageSource::Kubelet;
+        digest.pods[0].memory_working_set = 200 << 20;
+        history.take(&mut digest, &ContainerNames::new(), at(0));
+        assert!(near_mebibytes(digest.pods[0].memory_peak, 200), "{digest:?}");
+        // Both are not kept.
+        take(&mut history, &[("web", 10, 100, 0)], 0, &names(&[("web", true)]), 0);
+        let kept: Vec<_> = history.pods["a"].containers.keys().collect();
+        assert_eq!(kept, ["web"]);
     }
 
     #[test]
     fn pods_that_are_gone_are_forgotten() {
         let mut history = History::default();
-        take(&mut history, 10, 200, 0, 0);
-        history.take(&mut UsageDigest::default(), at(2));
-        assert_eq!(history.save(), SavedHistory::default());
+        let none = ContainerNames::new();
+        take(&mut history, &[("web", 10, 200, 0)], 0, &none, 0);
+        history.take(&mut UsageDigest::default(), &none, at(2));
+        assert!(history.pods.is_empty());
+    }
+
+    #[test]
+    fn another_version_begins_anew() {
+        let mut history = History::default();
+        take(&mut history, &[("web", 10, 200, 0)], 0, &ContainerNames::new(), 0);
+        let mut kept = history.save();
+        assert_eq!(History::restore(&kept).pods.len(), 1);
+        kept.version = HISTORY_VERSION + 1;
+        assert!(History::restore(&kept).pods.is_empty());
+        let first = include_str!("../../tests/corpus/protocol/history-of-pods.json");
+        assert!(History::restore(&serde_json::from_str(first).unwrap()).pods.is_empty());
     }
 }

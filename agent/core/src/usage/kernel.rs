@@ -1,5 +1,7 @@
 //! The texts of cgroup v2, PSI and `/proc`. Each parser takes any text and never panics.
 
+use drover_common::cluster::ContainerId;
+
 /// A kernel file that does not look as documented.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{field} is missing or no number")]
@@ -71,6 +73,35 @@ pub fn cpu_throttled(cpu_stat: &str) -> u64 {
 /// There is no `oom_kill`.
 pub fn oom_kills(memory_events: &str) -> Result<u64, UnreadableFile> {
     field(memory_events, "oom_kill")
+}
+
+/// Bytes that a cgroup had read from disks and written to them, from `io.stat`; none where it's empty.
+/// What goes through loop devices and software RAID is counted at the disks below them.
+///
+/// # Errors
+/// A disk's count is no number.
+pub fn io_bytes(io_stat: &str) -> Result<[u64; 2], UnreadableFile> {
+    /// Major numbers of loop devices and software RAID.
+    const UPPER: [&str; 2] = ["7:", "9:"];
+    let mut total = [0_u64; 2];
+    // Not by lines: kernels print the numbers of a device that did nothing, and no end of its line.
+    let mut counts = true;
+    for word in io_stat.split_whitespace() {
+        let Some((name, value)) = word.split_once('=') else {
+            counts = !UPPER.iter().any(|major| word.starts_with(major));
+            continue;
+        };
+        let (at, field) = match name {
+            "rbytes" => (0, "rbytes"),
+            "wbytes" => (1, "wbytes"),
+            _ => continue,
+        };
+        let bytes: u64 = value.parse().map_err(|_| unreadable(field))?;
+        if let Some(sum) = total.get_mut(at).filter(|_| counts) {
+            *sum = sum.saturating_add(bytes);
+        }
+    }
+    Ok(total)
 }
 
 /// Bytes received and sent by the machine's own interfaces, from `/proc/net/dev`. The ends of pods'
@@ -194,4 +225,14 @@ pub fn pod_uid_of_directory(name: &str) -> Option<String> {
         && uid.len() <= 64
         && uid.chars().all(|c| c.is_ascii_alphanumeric() || c == '-');
     is_uid.then_some(uid)
+}
+
+/// The container that a directory below a pod's belongs to; `None` for anything else, as a runtime's own
+/// helpers. Knows both drivers: `cri-containerd-<id>.scope` and `crio-<id>.scope` of systemd, and `<id>` of
+/// cgroupfs.
+pub fn container_of_directory(name: &str) -> Option<ContainerId> {
+    let name = name.strip_suffix(".scope").unwrap_or(name);
+    let runtime = ["cri-containerd-", "crio-", "docker-"];
+    let id = runtime.into_iter().find_map(|prefix| name.strip_prefix(prefix)).unwrap_or(name);
+    ContainerId::of_hex(id)
 }

@@ -1,5 +1,7 @@
 use super::*;
 
+use drover_common::cluster::ContainerId;
+use drover_common::protocol::ContainerUsage;
 use proptest::prelude::*;
 
 fn at(milliseconds: i64) -> Timestamp {
@@ -24,6 +26,9 @@ fn kernel_files_are_read() {
     assert_eq!(disk_bytes(disks), Ok([5 * 512, 7 * 512]));
     assert_eq!(cpu_throttled("usage_usec 1\nthrottled_usec 5\n"), 5);
     assert_eq!(oom_kills("oom 3\noom_kill 2\n"), Ok(2));
+    let io = "259:0 rbytes=4096 wbytes=8192 rios=1 wios=2 dbytes=9 dios=9\n7:0 259:1 rbytes=1 wbytes=2\n7:1 rbytes=5 wbytes=5\n8:0 \n";
+    assert_eq!(io_bytes(io), Ok([4_097, 8_194]));
+    assert_eq!(io_bytes(""), Ok([0, 0]));
     let meminfo = "MemTotal:       16000 kB\nMemFree:         1000 kB\nMemAvailable:    4000 kB\n";
     assert_eq!(available_memory(meminfo), Ok((16_000 * 1024, 4_000 * 1024)));
 }
@@ -32,6 +37,7 @@ fn kernel_files_are_read() {
 fn what_is_not_there_is_named() {
     assert_eq!(cpu_usage("").unwrap_err().field, "usage_usec");
     assert_eq!(cpu_usage("usage_usec -1").unwrap_err().field, "usage_usec");
+    assert_eq!(io_bytes("8:0 rbytes=1 wbytes=-2").unwrap_err().field, "wbytes");
     assert_eq!(stalled("full total=5").unwrap_err().field, "some total");
     assert_eq!(node_cpu_usage("cpu 1 2 3").unwrap_err().field, "cpu");
     assert_eq!(available_memory("MemTotal: 5 kB").unwrap_err().field, "MemAvailable");
@@ -54,6 +60,61 @@ fn pod_directories_of_both_drivers() {
     }
 }
 
+#[test]
+fn container_directories_of_both_drivers() {
+    let id = "0123456789abcdef".repeat(4);
+    let known = ContainerId::of_hex(&id);
+    assert!(known.is_some());
+    for name in [format!("cri-containerd-{id}.scope"), format!("crio-{id}.scope"), id.clone()] {
+        assert_eq!(container_of_directory(&name), known, "{name}");
+    }
+    for name in [format!("crio-conmon-{id}.scope"), format!("{id}.slice"), "web".to_owned()] {
+        assert_eq!(container_of_directory(&name), None, "{name}");
+    }
+}
+
+/// A container of the name, the one that runs by now, that uses CPU.
+fn container(name: &str, id: &str, cpu_usec: u64) -> ContainerSample {
+    ContainerSample {
+        name: name.into(),
+        id: ContainerId::of_hex(&id.repeat(64)).unwrap(),
+        cpu_usec,
+        throttled_usec: cpu_usec / 20,
+        memory_working_set: 5,
+        oom_kills: cpu_usec / 400_000,
+    }
+}
+
+#[test]
+fn containers_fold_to_means_of_those_that_ran_all_the_time() {
+    let mut window = UsageWindow::default();
+    let mut read = |seconds: i64, containers: Option<Vec<ContainerSample>>| {
+        let mut sample = sample(0, &[("a", 0)]);
+        match containers {
+            Some(containers) => sample.pods[0].containers = containers,
+            None => sample.pods[0].rest = None,
+        }
+        window.add(at(seconds * 1_000), sample);
+        let told = window.digest().map(|digest| digest.pods[0].containers.clone());
+        let name = |one: &ContainerUsage| (one.name.to_string(), one.cpu_milli_mean);
+        (told.iter().flatten().map(name).collect::<Vec<_>>(), told)
+    };
+    let told = |name: &str, milli| (name.to_owned(), milli);
+    assert_eq!(read(0, Some(vec![container("web", "1", 0)])).0, []);
+    let (names, full) =
+        read(10, Some(vec![container("web", "1", 500_000), container("log", "2", 5)]));
+    assert_eq!(names, [told("web", 50)], "the other came just now");
+    let web = &full.unwrap()[0];
+    assert_eq!((web.throttled_permille, web.oom_kills, web.memory_working_set), (2, 1, 5));
+    // What is read each second says nothing of containers: it stays as it was.
+    assert_eq!(read(11, None).0, [told("web", 50)]);
+    // Restarted: the counter of another one began anew.
+    let restarted = vec![container("web", "3", 900_000), container("log", "2", 100_005)];
+    assert_eq!(read(20, Some(restarted)).0, [told("log", 10)]);
+    assert_eq!(read(30, Some(vec![container("web", "3", 1_900_000)])).0, [told("web", 100)]);
+    assert_eq!(read(40, Some(Vec::new())).0, []);
+}
+
 /// Pods are read in full.
 fn sample(cpu_usec: u64, pods: &[(&str, u64)]) -> Sample {
     let pod = |&(uid, cpu_usec): &(&str, u64)| PodSample {
@@ -65,7 +126,9 @@ fn sample(cpu_usec: u64, pods: &[(&str, u64)]) -> Sample {
             memory_working_set: 7,
             stalled_usec: Some([cpu_usec / 100, 0]),
             oom_kills: cpu_usec / 400_000,
+            disk_bytes: Some([cpu_usec, 0]),
         }),
+        containers: Vec::new(),
     };
     Sample {
         cpu_usec,
@@ -96,6 +159,8 @@ fn samples_fold_to_means_and_peaks() {
     let pod = &digest.pods[0];
     assert_eq!((pod.cpu_milli_max, pod.throttled_permille, pod.oom_kills), (100, 2, 1));
     assert_eq!(pod.pressure_permille, Some([5, 0, 0]));
+    // All was read in the second sample, too.
+    assert_eq!(pod.disk_bytes_per_second, Some([40_000, 0]));
     assert_eq!(digest.network_bytes_per_second, Some([111_111, 0]));
     assert_eq!(digest.disk_bytes_per_second, Some([0, 222_222]));
     let mut quick = sample(5_000_000, &[("late", 200_009)]);
@@ -125,7 +190,7 @@ proptest! {
     fn no_text_makes_a_parser_panic(text in "\\PC{0,80}(\n\\PC{0,80}){0,4}") {
         let _outcomes = (cpu_usage(&text), inactive_file(&text), number(&text), stalled(&text));
         let _more =
-            (node_cpu_usage(&text), available_memory(&text).is_ok(), pod_uid_of_directory(&text));
+            (io_bytes(&text), container_of_directory(&text), node_cpu_usage(&text), available_memory(&text).is_ok(), pod_uid_of_directory(&text));
         let _rest = (network_bytes(&text), disk_bytes(&text), cpu_throttled(&text), oom_kills(&text));
     }
 
