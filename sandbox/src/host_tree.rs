@@ -12,7 +12,12 @@ use std::path::{Path, PathBuf};
 use drover_common::id::InstanceId;
 use jiff::Timestamp;
 
-use crate::world::cluster::{self, MachineUse, PodUse};
+use crate::world::cluster::{self, MachineUse};
+
+mod cgroups;
+
+pub use cgroups::CgroupDriver;
+use cgroups::PodCounters;
 
 /// The share of a machine's memory, in percent, from which on reclaim makes tasks wait.
 const MEMORY_PRESSURE_FROM: i64 = 85;
@@ -21,6 +26,7 @@ const MEMORY_PRESSURE_FROM: i64 = 85;
 #[derive(Debug)]
 pub struct HostTrees {
     root: PathBuf,
+    driver: CgroupDriver,
     machines: BTreeMap<InstanceId, Counters>,
     written: Option<Timestamp>,
 }
@@ -31,18 +37,20 @@ struct Counters {
     busy_usec: u64,
     idle_usec: u64,
     stalled_usec: [u64; 3],
-    pods: BTreeMap<String, (PathBuf, u64)>,
+    pods: BTreeMap<String, PodCounters>,
 }
 
 impl HostTrees {
     /// Trees below `root`, one folder an instance id.
-    pub fn new(root: impl Into<PathBuf>) -> Self {
-        Self { root: root.into(), machines: BTreeMap::new(), written: None }
+    pub fn new(root: impl Into<PathBuf>, driver: CgroupDriver) -> Self {
+        Self { root: root.into(), driver, machines: BTreeMap::new(), written: None }
     }
 
     /// How many files a round writes.
     pub fn files(&self) -> usize {
-        self.machines.values().map(|machine| 6 + 3 * machine.pods.len()).sum()
+        let pods =
+            |machine: &Counters| machine.pods.values().map(PodCounters::files).sum::<usize>();
+        self.machines.values().map(|machine| 6 + pods(machine)).sum()
     }
 
     /// Moves every counter on to `now` and writes all files; the folders of machines that are gone
@@ -68,20 +76,21 @@ impl HostTrees {
             let new = !self.machines.contains_key(&machine.instance);
             let counters = self.machines.entry(machine.instance.clone()).or_default();
             if new {
-                result = result.and(lay_out(&folder, &machine.instance));
+                result = result.and(lay_out(&folder, &machine.instance, self.driver));
             }
-            counters.advance(machine, elapsed);
-            result = result.and(counters.write(&folder, machine));
+            counters.advance(machine, elapsed, self.driver);
+            result = result.and(counters.write(&folder, machine, self.driver));
         }
         result
     }
 }
 
 /// Makes the folders, and the files that never change.
-fn lay_out(folder: &Path, instance: &InstanceId) -> io::Result<()> {
-    for path in ["proc/pressure", "proc/sys/kernel/random", "sys/fs/cgroup/kubepods.slice"] {
+fn lay_out(folder: &Path, instance: &InstanceId, driver: CgroupDriver) -> io::Result<()> {
+    for path in ["proc/pressure", "proc/sys/kernel/random"] {
         fs::create_dir_all(folder.join(path))?;
     }
+    fs::create_dir_all(folder.join("sys/fs/cgroup").join(driver.root()))?;
     let boot = folder.join("proc/sys/kernel/random/boot_id");
     fs::write(boot, format!("{}\n", cluster::boot_id(instance)))
 }
@@ -108,7 +117,7 @@ fn share(usec: u64, part: i64, whole: i64) -> u64 {
 }
 
 impl Counters {
-    fn advance(&mut self, machine: &MachineUse, elapsed: u64) {
+    fn advance(&mut self, machine: &MachineUse, elapsed: u64, driver: CgroupDriver) {
         let whole = share(elapsed, machine.cpu_capacity, 1000);
         let busy = share(elapsed, machine.cpu, 1000);
         self.busy_usec = self.busy_usec.saturating_add(busy);
@@ -123,13 +132,17 @@ impl Counters {
             *total = total.saturating_add(stalled);
         }
         for pod in &machine.pods {
-            let (_, used) =
-                self.pods.entry(pod.uid.clone()).or_insert_with(|| (pod_folder(pod), 0));
-            *used = used.saturating_add(share(elapsed, pod.cpu, 1000));
+            let new = || PodCounters::new(driver, pod);
+            self.pods.entry(pod.uid.clone()).or_insert_with(new).advance(pod, elapsed);
         }
     }
 
-    fn write(&mut self, folder: &Path, machine: &MachineUse) -> io::Result<()> {
+    fn write(
+        &mut self,
+        folder: &Path,
+        machine: &MachineUse,
+        driver: CgroupDriver,
+    ) -> io::Result<()> {
         // USER_HZ is 100: a tick is 10,000 microseconds.
         let (busy, idle) = (self.busy_usec / 10_000, self.idle_usec / 10_000);
         let stat = format!("cpu  {busy} 0 0 {idle} 0 0 0 0 0 0\n");
@@ -145,11 +158,11 @@ impl Counters {
             let text = format!("some {averages} total={total:<20}\nfull {averages} total=0\n");
             overwrite(&folder.join("proc/pressure").join(name), &text)?;
         }
-        let cgroups = folder.join("sys/fs/cgroup/kubepods.slice");
+        let cgroups = folder.join("sys/fs/cgroup").join(driver.root());
         self.forget_gone(&cgroups, machine)?;
         for pod in &machine.pods {
-            if let Some((place, used)) = self.pods.get(&pod.uid) {
-                write_pod(&cgroups.join(place), pod, *used)?;
+            if let Some(counters) = self.pods.get(&pod.uid) {
+                counters.write(&cgroups, driver, pod)?;
             }
         }
         Ok(())
@@ -160,33 +173,11 @@ impl Counters {
         let gone: Vec<String> =
             self.pods.keys().filter(|uid| !there.contains(uid.as_str())).cloned().collect();
         for uid in gone {
-            if let Some((place, _)) = self.pods.remove(&uid) {
-                remove_folder(&cgroups.join(place))?;
+            if let Some(counters) = self.pods.remove(&uid) {
+                remove_folder(&cgroups.join(counters.place))?;
             }
         }
         Ok(())
-    }
-}
-
-fn write_pod(folder: &Path, pod: &PodUse, used: u64) -> io::Result<()> {
-    let cpu = format!("usage_usec {used}\n");
-    if overwrite(&folder.join("cpu.stat"), &cpu).is_err() {
-        fs::create_dir_all(folder)?;
-        overwrite(&folder.join("cpu.stat"), &cpu)?;
-    }
-    overwrite(&folder.join("memory.current"), &format!("{:<20}\n", pod.memory))?;
-    overwrite(&folder.join("memory.stat"), "inactive_file 0\n")
-}
-
-/// Where the systemd cgroup driver puts a pod, below `kubepods.slice`.
-fn pod_folder(pod: &PodUse) -> PathBuf {
-    let uid = pod.uid.replace('-', "_");
-    match pod.quality {
-        "Guaranteed" => PathBuf::from(format!("kubepods-pod{uid}.slice")),
-        quality => {
-            let class = quality.to_lowercase();
-            PathBuf::from(format!("kubepods-{class}.slice/kubepods-{class}-pod{uid}.slice"))
-        }
     }
 }
 
@@ -195,6 +186,7 @@ mod tests {
     use drover_common::cluster::ObjectKey;
 
     use super::*;
+    use crate::world::cluster::{ContainerUse, PodUse};
 
     fn machine(cpu: i64, unmet: i64) -> MachineUse {
         MachineUse {
@@ -210,6 +202,13 @@ mod tests {
                 quality: "Burstable",
                 cpu: 500,
                 memory: 1 << 30,
+                containers: [("c1", 800), ("c2", 200)]
+                    .map(|(id, cpu_share)| ContainerUse {
+                        id: id.to_owned(),
+                        cpu_share,
+                        memory_share: 500,
+                    })
+                    .to_vec(),
             }],
         }
     }
@@ -217,7 +216,7 @@ mod tests {
     #[test]
     fn counters_grow_with_use_and_folders_go_with_their_pods_and_machines() {
         let root = tempfile::tempdir().unwrap();
-        let mut trees = HostTrees::new(root.path());
+        let mut trees = HostTrees::new(root.path(), CgroupDriver::Systemd);
         let start: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
         let later = start + jiff::SignedDuration::from_secs(10);
         trees.write(&[machine(1000, 0)], start).unwrap();
@@ -234,11 +233,32 @@ mod tests {
         let pod = "sys/fs/cgroup/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-podaaaa_bbbb.slice";
         assert_eq!(read(&format!("{pod}/cpu.stat")), "usage_usec 5000000\n");
         assert_eq!(read(&format!("{pod}/memory.current")).trim(), "1073741824");
+        let io = read(&format!("{pod}/io.stat"));
+        assert!(io.starts_with("259:0 rbytes=5000000 wbytes=10000000 "), "{io}");
+        let container = |id: &str| read(&format!("{pod}/cri-containerd-{id}.scope/cpu.stat"));
+        assert_eq!(container("c1"), "usage_usec 4000000\n");
+        assert_eq!(container("c2"), "usage_usec 1000000\n");
         let mut empty = machine(0, 0);
         empty.pods.clear();
         trees.write(&[empty], later).unwrap();
         assert!(!folder.join(pod).exists());
         trees.write(&[], later).unwrap();
         assert!(!folder.exists());
+    }
+
+    #[test]
+    fn cgroupfs_calls_groups_by_uids_and_ids_alone() {
+        let root = tempfile::tempdir().unwrap();
+        let mut trees = HostTrees::new(root.path(), CgroupDriver::Cgroupfs);
+        let start: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
+        let mut guaranteed = machine(1000, 0);
+        guaranteed.instance = InstanceId::from("i-2");
+        guaranteed.pods[0].quality = "Guaranteed";
+        trees.write(&[machine(1000, 0), guaranteed], start).unwrap();
+        let pods = |instance: &str| root.path().join(instance).join("sys/fs/cgroup/kubepods");
+        let container = pods("i-1").join("burstable/podaaaa-bbbb/c1");
+        let memory = fs::read_to_string(container.join("memory.current")).unwrap();
+        assert_eq!(memory.trim(), (((1_i64 << 30) / 1000) * 500).to_string());
+        assert!(pods("i-2").join("podaaaa-bbbb/c2/memory.stat").exists());
     }
 }

@@ -20,6 +20,7 @@ use super::resource::{
 use super::store::Store;
 
 mod budget;
+mod container;
 mod daemon_set;
 mod deployment;
 mod index;
@@ -40,6 +41,7 @@ mod usage;
 mod user_data;
 mod volume;
 
+pub use container::ContainerUse;
 pub use stats::{Counter, KubeletStats};
 pub use usage::{MachineUse, PodUse};
 

@@ -12,6 +12,7 @@ use drover_common::id::instance_of_provider_id;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
+use super::container::container_id;
 use super::index::PodEntry;
 use super::{Turn, after};
 use crate::world::object;
@@ -162,6 +163,7 @@ fn start(turn: &mut Turn<'_>, key: &ObjectKey, entry: &Arc<PodEntry>, node: &Nod
     let written = turn.store.modify(&PODS, key, crate::world::store::Part::Whole, now, |pod| {
         let time = object::seconds(now);
         let spec = pod.get("spec").cloned().unwrap_or_default();
+        let uid = object::text(pod, "/metadata/uid").to_owned();
         let status = object::entry(pod, "status");
         object::set(status, &["phase"], "Running");
         object::set_default(status, &["startTime"], time.clone());
@@ -169,7 +171,7 @@ fn start(turn: &mut Turn<'_>, key: &ObjectKey, entry: &Arc<PodEntry>, node: &Nod
         object::set(status, &["podIPs"], json!([{"ip": address}]));
         object::set(status, &["hostIP"], host.clone());
         object::set(status, &["hostIPs"], json!([{"ip": host}]));
-        let running = |member: &str| statuses(&spec, member, &time);
+        let running = |member: &str| statuses(&uid, &spec, member, &time);
         object::set(status, &["containerStatuses"], running("containers"));
         if spec.get("initContainers").is_some() {
             object::set(status, &["initContainerStatuses"], running("initContainers"));
@@ -182,7 +184,7 @@ fn start(turn: &mut Turn<'_>, key: &ObjectKey, entry: &Arc<PodEntry>, node: &Nod
 }
 
 /// Container statuses of a pod that just started.
-fn statuses(spec: &Value, member: &str, time: &str) -> Value {
+fn statuses(uid: &str, spec: &Value, member: &str, time: &str) -> Value {
     let containers = object::list(spec, &format!("/{member}"));
     let status = |container: &Value| {
         let sidecar = object::text(container, "/restartPolicy") == "Always";
@@ -196,7 +198,7 @@ fn statuses(spec: &Value, member: &str, time: &str) -> Value {
         let name = object::text(container, "/name");
         json!({
             "name": name, "image": image, "imageID": format!("sandbox://{image}"),
-            "containerID": format!("sandbox://{name}"), "ready": true, "started": !ended,
+            "containerID": format!("containerd://{}", container_id(uid, name, 0)), "ready": true, "started": !ended,
             "restartCount": 0, "state": state,
         })
     };

@@ -104,6 +104,7 @@ mod tests {
                 quality: "Burstable",
                 cpu: 500,
                 memory: 1 << 30,
+                containers: Vec::new(),
             }],
         }
     }

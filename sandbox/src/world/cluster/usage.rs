@@ -11,6 +11,7 @@ use drover_common::resources::{ResourceName, parse_quantity};
 use jiff::Timestamp;
 
 use super::ClusterControllers;
+use super::container::{self, ContainerUse};
 use crate::world::cloud::{Cloud, SimulatedInstance};
 
 const CPU_USE: &str = "sandbox.drover.dev/cpu-use";
@@ -60,6 +61,8 @@ pub struct PodUse {
     pub cpu: i64,
     /// Bytes.
     pub memory: i64,
+    /// Those of its containers that run.
+    pub containers: Vec<ContainerUse>,
 }
 
 impl ClusterControllers {
@@ -113,6 +116,7 @@ impl ClusterControllers {
                     quality: quality(&entry.pod),
                     cpu: sway(cpu, &entry.pod.metadata.uid, now),
                     memory: amount(ResourceName::Memory, MEMORY_USE, UNREQUESTED_MEMORY),
+                    containers: container::containers(&entry.pod),
                 }
             })
             .collect()
@@ -238,6 +242,7 @@ mod tests {
             quality: "Burstable",
             cpu,
             memory: 1 << 30,
+            containers: Vec::new(),
         });
         let mut machine = MachineUse {
             instance: InstanceId::from("i-1"),
