@@ -332,6 +332,54 @@ async fn a_kubelet_tells_what_the_kernel_does_not() {
     agent.await.unwrap().unwrap();
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn containers_use_is_reported_by_name() {
+    let herd = Herd::start().await;
+    herd.launch();
+    let mut two = deployment();
+    two["spec"]["template"]["spec"]["containers"] = json!([
+        {"name": "web", "image": "web", "resources": {"requests": {"cpu": "300m", "memory": "96Mi"}}},
+        {"name": "log", "image": "log", "resources": {"requests": {"cpu": "100m", "memory": "32Mi"}}},
+    ]);
+    two["spec"]["replicas"] = json!(4);
+    herd.post("/apis/apps/v1/namespaces/default/deployments", two).await;
+    let mut pods = Vec::new();
+    until("all pods run", 30, async || {
+        pods = herd.list("/api/v1/pods").await;
+        pods.len() == 4 && pods.iter().all(|pod| pod["status"]["phase"] == "Running")
+    })
+    .await;
+    let node = pods[0]["spec"]["nodeName"].as_str().unwrap();
+    let nodes = herd.list("/api/v1/nodes").await;
+    let found = nodes.iter().find(|found| found["metadata"]["name"] == node).unwrap();
+    let id = found["spec"]["providerID"].as_str().and_then(|id| id.rsplit('/').next()).unwrap();
+    let (leader, heard) = listen().await;
+    let mut config = herd.config(&InstanceId::from(id), node, &["--leaders", &leader]);
+    config.report_interval = Duration::from_secs(2);
+    let agent = tokio::spawn(drover_agent::run(config, herd.shutdown.clone()));
+    let uid = pods[0]["metadata"]["uid"].as_str().unwrap();
+    let mut told = None;
+    until("containers are reported", 60, async || {
+        let reports = heard.lock().unwrap();
+        let usage = reports.iter().rev().filter_map(|report| report.usage.as_ref());
+        let pod = usage.flat_map(|usage| &usage.pods).find(|pod| pod.uid == uid);
+        told = pod.filter(|pod| pod.memory_peak.is_some() && pod.containers.len() == 2).cloned();
+        told.is_some()
+    })
+    .await;
+    let pod = told.unwrap();
+    let by_name = |name: &str| pod.containers.iter().find(|one| one.name == name).unwrap();
+    let (web, log) = (by_name("web"), by_name("log"));
+    // Half of what they request, give or take what moments of writing and reading blur.
+    assert!((90..=220).contains(&web.cpu_milli_mean), "{pod:?}");
+    assert!((30..=75).contains(&log.cpu_milli_mean), "{pod:?}");
+    assert!(web.memory_working_set.abs_diff(48 << 20) < 1 << 20, "{pod:?}");
+    assert!(log.memory_working_set.abs_diff(16 << 20) < 1 << 20, "{pod:?}");
+    assert!(pod.disk_bytes_per_second.is_some_and(|rates| rates.iter().all(|rate| *rate > 0)));
+    herd.shutdown.cancel();
+    agent.await.unwrap().unwrap();
+}
+
 /// The credentials of an instance's role, as its metadata service tells them.
 async fn credentials(herd: &Herd, instance: &InstanceId) -> Credentials {
     let http = reqwest::Client::builder().no_proxy().build().unwrap();
