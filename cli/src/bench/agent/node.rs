@@ -40,8 +40,9 @@ impl Node {
         for index in 0..pods {
             create_pod(&sandbox, &name, index)?;
         }
+        let running = running(&sandbox, pods).await?;
         let host = folder.join("host");
-        let cgroups = Cgroups::lay_out(&host, pods)?;
+        let cgroups = Cgroups::lay_out(&host, &running)?;
         tokio::task::spawn_blocking(move || cgroups.live());
         let endpoints = sandbox.endpoints();
         let (imds, kubernetes) = (endpoints.imds.clone(), endpoints.kubernetes.clone());
@@ -137,6 +138,31 @@ async fn joined(sandbox: &Sandbox) -> anyhow::Result<String> {
     tokio::time::timeout(JOIN, look()).await.context("the node does not join")
 }
 
+/// A pod's UID, and its containers' ids.
+type Running = (String, Vec<String>);
+
+/// The pods as their statuses name them, once all run.
+async fn running(sandbox: &Sandbox, count: u32) -> anyhow::Result<Vec<Running>> {
+    let pods = drover_sandbox::world::resource::Resource::new("", "pods");
+    let text = |value: &Value, at: &str| value.pointer(at)?.as_str().map(str::to_owned);
+    let names = |pod: &Value| {
+        let statuses = pod.pointer("/status/containerStatuses")?.as_array()?;
+        let id =
+            |status: &Value| Some(text(status, "/containerID")?.split_once("://")?.1.to_owned());
+        Some((text(pod, "/metadata/uid")?, statuses.iter().filter_map(id).collect()))
+    };
+    let look = async || loop {
+        let running: Vec<Running> = sandbox
+            .world()
+            .with(|world, _| world.store.iter(&pods).filter_map(|(_, pod)| names(pod)).collect());
+        if running.len() >= usize::try_from(count).unwrap_or(usize::MAX) {
+            return running;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    };
+    tokio::time::timeout(JOIN, look()).await.context("the pods do not run")
+}
+
 fn create_pod(sandbox: &Sandbox, node: &str, index: u32) -> anyhow::Result<()> {
     let name = format!("web-{index}");
     let object = json!({
@@ -154,12 +180,13 @@ fn create_pod(sandbox: &Sandbox, node: &str, index: u32) -> anyhow::Result<()> {
 
 /// Control groups as plain files, with the sizes and forms of a real kernel's.
 struct Cgroups {
-    pods: Vec<PathBuf>,
+    /// Of pods, each with those of its containers.
+    pods: Vec<(PathBuf, Vec<PathBuf>)>,
     host: PathBuf,
 }
 
 impl Cgroups {
-    fn lay_out(host: &Path, pods: u32) -> anyhow::Result<Self> {
+    fn lay_out(host: &Path, pods: &[Running]) -> anyhow::Result<Self> {
         for folder in ["proc/pressure", "proc/net", "proc/sys/kernel/random"] {
             fs::create_dir_all(host.join(folder))?;
         }
@@ -173,19 +200,25 @@ impl Cgroups {
         }
         let class = host.join("sys/fs/cgroup/kubepods.slice/kubepods-burstable.slice");
         let mut folders = Vec::new();
-        for index in 0..pods {
-            let uid = format!("{index:08x}_1111_2222_3333_444444444444");
+        for (uid, ids) in pods {
+            let uid = uid.replace('-', "_");
             let folder = class.join(format!("kubepods-burstable-pod{uid}.slice"));
-            for container in 0..2 {
-                fs::create_dir_all(folder.join(format!("cri-containerd-{container:064x}.scope")))?;
-            }
+            let scope = |id: &str| folder.join(format!("cri-containerd-{id}.scope"));
+            let containers: Vec<PathBuf> = ids.iter().map(|id| scope(id)).collect();
+            // That of the pause container, whose id no status has.
+            fs::create_dir_all(scope(&"f".repeat(64)))?;
             let events = "low 0\nhigh 0\nmax 0\noom 0\noom_kill 0\noom_group_kill 0\n";
-            fs::write(folder.join("memory.events"), events)?;
-            fs::write(folder.join("memory.stat"), memory_stat())?;
+            for group in containers.iter().chain([&folder]) {
+                fs::create_dir_all(group)?;
+                fs::write(group.join("memory.events"), events)?;
+                fs::write(group.join("memory.stat"), memory_stat())?;
+            }
+            let io = "259:0 rbytes=4096 wbytes=8192 rios=1 wios=2 dbytes=0 dios=0\n";
+            fs::write(folder.join("io.stat"), io)?;
             for name in ["cpu.pressure", "memory.pressure", "io.pressure"] {
                 fs::write(folder.join(name), pressure(0))?;
             }
-            folders.push(folder);
+            folders.push((folder, containers));
         }
         let cgroups = Self { pods: folders, host: host.to_owned() };
         cgroups.beat(1)?;
@@ -205,13 +238,16 @@ impl Cgroups {
     fn beat(&self, beat: u64) -> std::io::Result<()> {
         let stat = format!("cpu  {} 0 {} {} 0 0 0 0 0 0\n", beat * 300, beat * 50, beat * 1200);
         fs::write(self.host.join("proc/stat"), stat)?;
-        for (index, folder) in self.pods.iter().enumerate() {
+        for (index, (folder, containers)) in self.pods.iter().enumerate() {
             let usec = beat * (20_000 + 100 * u64::try_from(index).unwrap_or(0));
             let text = format!(
                 "usage_usec {usec:016}\nuser_usec {usec:016}\nsystem_usec 0\ncore_sched.force_idle_usec 0\nnr_periods 0\nnr_throttled 0\nthrottled_usec 0\nnr_bursts 0\nburst_usec 0\n"
             );
-            fs::write(folder.join("cpu.stat"), text)?;
-            fs::write(folder.join("memory.current"), format!("{}\n", 100_000_000 + beat * 4096))?;
+            let memory = format!("{}\n", 100_000_000 + beat * 4096);
+            for group in containers.iter().chain([folder]) {
+                fs::write(group.join("cpu.stat"), &text)?;
+                fs::write(group.join("memory.current"), &memory)?;
+            }
         }
         Ok(())
     }
