@@ -82,6 +82,7 @@ fn a_log_is_made_whole_or_not_at_all() {
     std::fs::write(&unfinished, vec![0; 73_728]).unwrap();
     drop(LogStore::open(&path, 1).unwrap());
     assert!(path.exists() && !unfinished.exists());
+    drop(let_go(&path));
     // Under the log's own name it may be all that is left of one, and is kept.
     std::fs::write(&path, vec![0; 73_728]).unwrap();
     assert!(LogStore::open(&path, 1).is_err());
@@ -95,7 +96,7 @@ async fn a_damaged_log_is_refused() {
     let mut log = LogStore::open(&path, 1).unwrap();
     append(&mut log, 0..=300).await;
     drop(log);
-    drop(LogStore::open(&path, 1).unwrap());
+    drop(let_go(&path));
     let mut bytes = std::fs::read(&path).unwrap();
     // The file's head holds two copies of what matters; its pages hold one.
     let text = bytes.windows(12).rposition(|window| window == b"\"index\":300}").unwrap();
@@ -230,14 +231,7 @@ async fn a_log_from_before_there_were_members_is_its_replicas() {
 /// Makes a log's file what it would have been before there were member ids.
 fn forget_member(path: &Path) {
     let marks: redb::TableDefinition<'_, &str, &[u8]> = redb::TableDefinition::new("marks");
-    let file = loop {
-        // The store's thread may not have let go of it yet.
-        match redb::Database::open(path) {
-            Ok(file) => break file,
-            Err(redb::DatabaseError::DatabaseAlreadyOpen) => std::thread::yield_now(),
-            Err(error) => panic!("{error}"),
-        }
-    };
+    let file = let_go(path);
     let write = file.begin_write().unwrap();
     let mut table = write.open_table(marks).unwrap();
     assert!(table.remove("member").unwrap().is_some());
@@ -261,4 +255,16 @@ fn a_group_is_founded_by_a_majority_without_one() {
     assert_eq!(judge(3, &[free(), taken()]), Verdict::Join);
     assert_eq!(judge(3, &[taken()]), Verdict::Join);
     assert_eq!(judge(5, &[free()]), Verdict::Ask);
+}
+
+/// A log's file, once the thread of the store that was dropped has let go of it: what changes under its
+/// hands it takes for its own fault, and panics.
+fn let_go(path: &Path) -> redb::Database {
+    loop {
+        match redb::Database::open(path) {
+            Ok(file) => return file,
+            Err(redb::DatabaseError::DatabaseAlreadyOpen) => std::thread::yield_now(),
+            Err(error) => panic!("{error}"),
+        }
+    }
 }
