@@ -16,7 +16,6 @@ use crate::world::cluster::{self, MachineUse};
 
 mod cgroups;
 
-pub use cgroups::CgroupDriver;
 use cgroups::PodCounters;
 
 /// The share of a machine's memory, in percent, from which on reclaim makes tasks wait.
@@ -26,7 +25,6 @@ const MEMORY_PRESSURE_FROM: i64 = 85;
 #[derive(Debug)]
 pub struct HostTrees {
     root: PathBuf,
-    driver: CgroupDriver,
     machines: BTreeMap<InstanceId, Counters>,
     written: Option<Timestamp>,
 }
@@ -42,8 +40,8 @@ struct Counters {
 
 impl HostTrees {
     /// Trees below `root`, one folder an instance id.
-    pub fn new(root: impl Into<PathBuf>, driver: CgroupDriver) -> Self {
-        Self { root: root.into(), driver, machines: BTreeMap::new(), written: None }
+    pub fn new(root: impl Into<PathBuf>) -> Self {
+        Self { root: root.into(), machines: BTreeMap::new(), written: None }
     }
 
     /// How many files a round writes.
@@ -76,21 +74,21 @@ impl HostTrees {
             let new = !self.machines.contains_key(&machine.instance);
             let counters = self.machines.entry(machine.instance.clone()).or_default();
             if new {
-                result = result.and(lay_out(&folder, &machine.instance, self.driver));
+                result = result.and(lay_out(&folder, &machine.instance));
             }
-            counters.advance(machine, elapsed, self.driver);
-            result = result.and(counters.write(&folder, machine, self.driver));
+            counters.advance(machine, elapsed);
+            result = result.and(counters.write(&folder, machine));
         }
         result
     }
 }
 
 /// Makes the folders, and the files that never change.
-fn lay_out(folder: &Path, instance: &InstanceId, driver: CgroupDriver) -> io::Result<()> {
+fn lay_out(folder: &Path, instance: &InstanceId) -> io::Result<()> {
     for path in ["proc/pressure", "proc/sys/kernel/random"] {
         fs::create_dir_all(folder.join(path))?;
     }
-    fs::create_dir_all(folder.join("sys/fs/cgroup").join(driver.root()))?;
+    fs::create_dir_all(folder.join("sys/fs/cgroup").join(cgroups::ROOT))?;
     let boot = folder.join("proc/sys/kernel/random/boot_id");
     fs::write(boot, format!("{}\n", cluster::boot_id(instance)))
 }
@@ -117,7 +115,7 @@ fn share(usec: u64, part: i64, whole: i64) -> u64 {
 }
 
 impl Counters {
-    fn advance(&mut self, machine: &MachineUse, elapsed: u64, driver: CgroupDriver) {
+    fn advance(&mut self, machine: &MachineUse, elapsed: u64) {
         let whole = share(elapsed, machine.cpu_capacity, 1000);
         let busy = share(elapsed, machine.cpu, 1000);
         self.busy_usec = self.busy_usec.saturating_add(busy);
@@ -132,17 +130,12 @@ impl Counters {
             *total = total.saturating_add(stalled);
         }
         for pod in &machine.pods {
-            let new = || PodCounters::new(driver, pod);
+            let new = || PodCounters::new(pod);
             self.pods.entry(pod.uid.clone()).or_insert_with(new).advance(pod, elapsed);
         }
     }
 
-    fn write(
-        &mut self,
-        folder: &Path,
-        machine: &MachineUse,
-        driver: CgroupDriver,
-    ) -> io::Result<()> {
+    fn write(&mut self, folder: &Path, machine: &MachineUse) -> io::Result<()> {
         // USER_HZ is 100: a tick is 10,000 microseconds.
         let (busy, idle) = (self.busy_usec / 10_000, self.idle_usec / 10_000);
         let stat = format!("cpu  {busy} 0 0 {idle} 0 0 0 0 0 0\n");
@@ -158,11 +151,11 @@ impl Counters {
             let text = format!("some {averages} total={total:<20}\nfull {averages} total=0\n");
             overwrite(&folder.join("proc/pressure").join(name), &text)?;
         }
-        let cgroups = folder.join("sys/fs/cgroup").join(driver.root());
+        let cgroups = folder.join("sys/fs/cgroup").join(cgroups::ROOT);
         self.forget_gone(&cgroups, machine)?;
         for pod in &machine.pods {
             if let Some(counters) = self.pods.get(&pod.uid) {
-                counters.write(&cgroups, driver, pod)?;
+                counters.write(&cgroups, pod)?;
             }
         }
         Ok(())
@@ -216,7 +209,7 @@ mod tests {
     #[test]
     fn counters_grow_with_use_and_folders_go_with_their_pods_and_machines() {
         let root = tempfile::tempdir().unwrap();
-        let mut trees = HostTrees::new(root.path(), CgroupDriver::Systemd);
+        let mut trees = HostTrees::new(root.path());
         let start: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
         let later = start + jiff::SignedDuration::from_secs(10);
         trees.write(&[machine(1000, 0)], start).unwrap();
@@ -247,18 +240,17 @@ mod tests {
     }
 
     #[test]
-    fn cgroupfs_calls_groups_by_uids_and_ids_alone() {
+    fn a_guaranteed_pods_group_has_no_class_and_containers_have_their_parts() {
         let root = tempfile::tempdir().unwrap();
-        let mut trees = HostTrees::new(root.path(), CgroupDriver::Cgroupfs);
+        let mut trees = HostTrees::new(root.path());
         let start: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
         let mut guaranteed = machine(1000, 0);
-        guaranteed.instance = InstanceId::from("i-2");
         guaranteed.pods[0].quality = "Guaranteed";
-        trees.write(&[machine(1000, 0), guaranteed], start).unwrap();
-        let pods = |instance: &str| root.path().join(instance).join("sys/fs/cgroup/kubepods");
-        let container = pods("i-1").join("burstable/podaaaa-bbbb/c1");
+        trees.write(&[guaranteed], start).unwrap();
+        let pods = root.path().join("i-1/sys/fs/cgroup/kubepods.slice");
+        let container = pods.join("kubepods-podaaaa_bbbb.slice/cri-containerd-c2.scope");
         let memory = fs::read_to_string(container.join("memory.current")).unwrap();
         assert_eq!(memory.trim(), (((1_i64 << 30) / 1000) * 500).to_string());
-        assert!(pods("i-2").join("podaaaa-bbbb/c2/memory.stat").exists());
+        assert!(container.join("memory.stat").exists());
     }
 }

@@ -11,7 +11,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::faces::{admin, ec2, imds, kubelet, kubernetes, pricing, sqs, ssm};
-use crate::host_tree::{CgroupDriver, HostTrees};
+use crate::host_tree::HostTrees;
 use crate::shared::SharedWorld;
 use crate::world::WorldOptions;
 
@@ -101,7 +101,7 @@ impl Sandbox {
         if let Some(hosts) = options.hosts {
             tasks.push(tokio::spawn(keep_hosts(
                 world.clone(),
-                HostTrees::new(hosts, CgroupDriver::default()),
+                HostTrees::new(hosts),
                 stop.clone(),
             )));
         }

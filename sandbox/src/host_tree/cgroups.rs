@@ -8,45 +8,17 @@ use std::path::{Path, PathBuf};
 use super::{overwrite, share};
 use crate::world::cluster::PodUse;
 
-/// Who makes control groups, and so how they are called.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum CgroupDriver {
-    /// Slices and scopes; what EKS' images use.
-    #[default]
-    Systemd,
-    /// Plain folders.
-    Cgroupfs,
-}
+/// The folder of all pods, below the mount of control groups: what the systemd driver makes, which EKS'
+/// images use.
+pub(super) const ROOT: &str = "kubepods.slice";
 
-impl CgroupDriver {
-    /// The folder of all pods, below the mount of control groups.
-    pub(super) fn root(self) -> &'static str {
-        match self {
-            Self::Systemd => "kubepods.slice",
-            Self::Cgroupfs => "kubepods",
-        }
-    }
-
-    fn pod_folder(self, pod: &PodUse) -> PathBuf {
-        let class = pod.quality.to_lowercase();
-        let uid = &pod.uid;
-        match (self, pod.quality) {
-            (Self::Systemd, "Guaranteed") => {
-                PathBuf::from(format!("kubepods-pod{}.slice", uid.replace('-', "_")))
-            }
-            (Self::Systemd, _) => {
-                let uid = uid.replace('-', "_");
-                PathBuf::from(format!("kubepods-{class}.slice/kubepods-{class}-pod{uid}.slice"))
-            }
-            (Self::Cgroupfs, "Guaranteed") => PathBuf::from(format!("pod{uid}")),
-            (Self::Cgroupfs, _) => PathBuf::from(format!("{class}/pod{uid}")),
-        }
-    }
-
-    fn container_folder(self, id: &str) -> String {
-        match self {
-            Self::Systemd => format!("cri-containerd-{id}.scope"),
-            Self::Cgroupfs => id.to_owned(),
+fn pod_folder(pod: &PodUse) -> PathBuf {
+    let uid = pod.uid.replace('-', "_");
+    match pod.quality {
+        "Guaranteed" => PathBuf::from(format!("kubepods-pod{uid}.slice")),
+        quality => {
+            let class = quality.to_lowercase();
+            PathBuf::from(format!("kubepods-{class}.slice/kubepods-{class}-pod{uid}.slice"))
         }
     }
 }
@@ -61,8 +33,8 @@ pub(super) struct PodCounters {
 }
 
 impl PodCounters {
-    pub(super) fn new(driver: CgroupDriver, pod: &PodUse) -> Self {
-        Self { place: driver.pod_folder(pod), cpu_usec: 0, containers: BTreeMap::new() }
+    pub(super) fn new(pod: &PodUse) -> Self {
+        Self { place: pod_folder(pod), cpu_usec: 0, containers: BTreeMap::new() }
     }
 
     /// How many files a round writes.
@@ -80,7 +52,7 @@ impl PodCounters {
     }
 
     /// Writes the groups. A pod reads a byte from disk for each microsecond that it computes, and writes two.
-    pub(super) fn write(&self, pods: &Path, driver: CgroupDriver, pod: &PodUse) -> io::Result<()> {
+    pub(super) fn write(&self, pods: &Path, pod: &PodUse) -> io::Result<()> {
         let folder = pods.join(&self.place);
         write_group(&folder, self.cpu_usec, pod.memory)?;
         let (read, written) = (self.cpu_usec, self.cpu_usec.saturating_mul(2));
@@ -92,7 +64,8 @@ impl PodCounters {
         for container in &pod.containers {
             let used = self.containers.get(&container.id).copied().unwrap_or(0);
             let memory = pod.memory / 1000 * container.memory_share;
-            write_group(&folder.join(driver.container_folder(&container.id)), used, memory)?;
+            let scope = format!("cri-containerd-{}.scope", container.id);
+            write_group(&folder.join(scope), used, memory)?;
         }
         Ok(())
     }
