@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -25,6 +26,8 @@ pub(crate) struct Agents {
     running: Mutex<BTreeMap<String, Agent>>,
     setting: Setting,
     shutdown: CancellationToken,
+    /// How many were found to have ended by other hands.
+    ended: AtomicU64,
 }
 
 /// What every agent is started with.
@@ -75,6 +78,7 @@ impl Agents {
                 world,
             },
             shutdown: CancellationToken::new(),
+            ended: AtomicU64::new(0),
         });
         let follower = Arc::clone(&agents);
         tokio::spawn(async move { follower.follow(cloud).await });
@@ -87,6 +91,11 @@ impl Agents {
         for (_, agent) in std::mem::take(&mut *self.running.lock().await) {
             agent.running.stop().await;
         }
+    }
+
+    /// How many agents were seen to end by other hands so far.
+    pub(crate) fn ended(&self) -> u64 {
+        self.ended.load(Ordering::Relaxed)
     }
 
     /// The process ids of the agents that are processes.
@@ -128,7 +137,9 @@ impl Agents {
             if pod.is_none() {
                 agent.running.kill().await;
                 changed = true;
-            } else if !agent.running.has_ended() {
+            } else if agent.running.has_ended() {
+                self.ended.fetch_add(1, Ordering::Relaxed);
+            } else {
                 if let Err(error) = agent.files.renew(&self.setting.world) {
                     tracing::warn!(instance = id, error = %format!("{error:#}"), "Tokens are old.");
                 }

@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -22,6 +23,8 @@ pub(crate) struct Leaders {
     api_urls: Vec<String>,
     client: reqwest::Client,
     processes: bool,
+    /// How many processes were found to have ended by other hands.
+    ended: AtomicU64,
 }
 
 struct Replica {
@@ -76,7 +79,13 @@ impl Leaders {
             .timeout(Duration::from_secs(2))
             .build()
             .context("cannot make an HTTP client")?;
-        let leaders = Self { replicas, api_urls, client, processes: args.processes };
+        let leaders = Self {
+            replicas,
+            api_urls,
+            client,
+            processes: args.processes,
+            ended: AtomicU64::new(0),
+        };
         for id in 1..=args.leaders {
             leaders.restart(id).await?;
         }
@@ -104,10 +113,16 @@ impl Leaders {
             let mut member = replica.member.lock().await;
             if member.as_mut().is_some_and(Member::has_ended) {
                 tracing::warn!(leader = replica.id, "A leader process ended and is restarted.");
+                self.ended.fetch_add(1, Ordering::Relaxed);
                 *member = Some(replica.spawn(self.processes)?);
             }
         }
         Ok(())
+    }
+
+    /// How many leader processes were seen to end by other hands so far.
+    pub(crate) fn ended(&self) -> u64 {
+        self.ended.load(Ordering::Relaxed)
     }
 
     /// Kills a replica without a goodbye.

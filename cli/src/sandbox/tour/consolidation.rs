@@ -19,7 +19,7 @@ const QUIET: Duration = Duration::from_secs(5);
 /// After this long no more may begin: the last cents are not waited for.
 const LONG_ENOUGH: Duration = Duration::from_secs(35);
 /// What has begun by then may take this long: a replacement boots, pods move onto it.
-const WIND_DOWN: Duration = Duration::from_secs(60);
+const WIND_DOWN: Duration = Duration::from_secs(35);
 
 /// Scales `web` down, allows consolidation until it pauses or took long, forbids it again, and
 /// waits until what had begun is over.

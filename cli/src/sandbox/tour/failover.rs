@@ -13,7 +13,7 @@ use super::record::{Record, instance_of, seconds};
 use super::rollout::wait_for_leader;
 use super::{Progress, wait};
 
-/// Web replicas while more is wanted, at the first, second and third attempt.
+/// Web replicas while more is wanted; the later ones where other hands kill leaders, too.
 const MORE: [usize; 3] = [90, 105, 120];
 /// How long an election may take.
 const ELECTION: Duration = Duration::from_secs(15);
@@ -43,13 +43,18 @@ pub(crate) async fn run(stage: &Stage, record: &mut Record) -> anyhow::Result<()
     stage.narrator.headline("3. The leader is killed while a launch is in flight");
     let mut found = None;
     for web in MORE {
-        let killed = kill_while_launching(stage, web).await?;
-        found = killed.map(|killed| (web, killed));
-        if found.is_some() {
+        wait_for_leader(stage, ELECTION).await;
+        let ended = stage.leaders.ended();
+        if let Some(killed) = kill_while_launching(stage, web).await? {
+            found = Some((web, killed));
             break;
         }
-        stage.narrator.tell("no launch of a leader that lives was in flight: once more");
+        // Only what died by other hands excuses an attempt; it is seen while a leader is waited for.
         wait_for_leader(stage, ELECTION).await;
+        if stage.leaders.ended() == ended {
+            break;
+        }
+        stage.narrator.tell("a leader ended by other hands meanwhile: once more");
     }
     record.check(stage, "a leader was killed with a launch in flight", found.is_some());
     let Some((web, killed)) = found else { return Ok(()) };

@@ -12,9 +12,9 @@ use super::super::cluster::Snapshot;
 use super::record::Record;
 use super::{PERIOD, Progress, wait};
 
-/// How long agents may take to tell of what moved last: they sum up ten seconds and report every ten, and
-/// one that was killed meanwhile begins anew.
-const LIMIT: Duration = Duration::from_secs(40);
+/// How long agents may take to tell of what moved last: they sum up ten seconds each. Where one is killed
+/// meanwhile it begins anew, and all have as long again.
+const LIMIT: Duration = Duration::from_secs(25);
 /// Thousandths of a core that a machine's own processes use, about.
 const SYSTEM: i64 = 40;
 /// Of what pods request, in percent: what the sandbox's pods use, at least and at most.
@@ -22,13 +22,14 @@ const SHARE: (i64, i64) = (35, 65);
 
 /// Compares what the leader says that nodes use with what their pods do.
 pub(crate) async fn run(stage: &Stage, record: &mut Record) -> anyhow::Result<()> {
-    let start = Instant::now();
+    let (start, ended) = (Instant::now(), stage.agents.ended());
     let (snapshot, told) = loop {
         let told = told(stage).await;
         // One look; leaders that have ended come back meanwhile.
         let look = |_: &Snapshot| Progress::new(true, String::new());
         let snapshot = wait(stage, LIMIT, look).await?.snapshot;
-        if start.elapsed() > LIMIT || snapshot.managed_nodes().all(|n| is_so(&snapshot, n, &told)) {
+        let limit = if stage.agents.ended() == ended { LIMIT } else { 2 * LIMIT };
+        if start.elapsed() > limit || snapshot.managed_nodes().all(|n| is_so(&snapshot, n, &told)) {
             break (snapshot, told);
         }
         tokio::time::sleep(PERIOD).await;
