@@ -137,6 +137,13 @@ pub enum Fact {
     NoNode(NodeName),
     /// More pods than these are said to be on the node; the others are ignored.
     TooManyPods(usize),
+    /// What is told of a pod is more than any pod has; it is ignored, as that of others like it.
+    PodTooLarge {
+        /// The pod, its name cut to what names may have.
+        pod: ObjectKey,
+        /// The most that a pod may take as JSON.
+        most_bytes: usize,
+    },
     /// The cordon stands.
     Cordoned {
         /// Since the notice was read.
@@ -190,6 +197,7 @@ pub struct Agent {
     told_missing: bool,
     told_unread: bool,
     told_too_many: bool,
+    told_too_large: bool,
     told_cordoned: bool,
     pods: BTreeMap<ObjectKey, Pod>,
     pods_complete: bool,
@@ -252,6 +260,7 @@ impl Agent {
             told_missing: false,
             told_unread: false,
             told_too_many: false,
+            told_too_large: false,
             told_cordoned: false,
             pods: BTreeMap::new(),
             pods_complete: false,

@@ -28,6 +28,9 @@ pub(super) fn tell(fact: &Fact) {
                 "More pods are told of than a node can have; the rest is ignored."
             );
         }
+        Fact::PodTooLarge { pod, most_bytes } => {
+            tracing::error!(%pod, most_bytes, "More is told of a pod than one can have; it is ignored.");
+        }
         Fact::Cordoned { after } => {
             tracing::info!(milliseconds = %after.as_millis(), "Node was cordoned.");
         }

@@ -14,8 +14,13 @@ use crate::notice::{Answer, NoticePath, Notices, PROBLEM_HOLDS, after};
 
 /// No node has so many pods that have not ended; an API server that tells more is broken.
 const MOST_PODS: usize = 2_000;
+/// What is kept of a pod takes a kilobyte or two; the longest names, ids and owners that an API server lets
+/// through, for some fifty containers, take less than this as JSON.
+const MOST_POD_BYTES: usize = 16 << 10;
 /// A node has one disruption at a time; a leader that names more than this is broken.
 const MOST_DIRECTIVES: usize = 16;
+/// Characters of a name that are told; Kubernetes' have 253 at most.
+const MOST_NAMED: usize = 253;
 /// A directive counts for so long. Leaders name it in each answer to a report or a poll, which is
 /// several times in this time.
 const DIRECTIVE_HOLDS: SignedDuration = SignedDuration::from_secs(90);
@@ -134,9 +139,20 @@ impl Agent {
         if pod.is_terminal() {
             self.pods.remove(&key);
         } else if self.pods.len() < MOST_PODS || self.pods.contains_key(&key) {
-            self.pods.insert(key, drain::reduced(pod));
+            self.keep_pod(key, drain::reduced(pod));
         } else if !std::mem::replace(&mut self.told_too_many, true) {
             self.tell(Fact::TooManyPods(MOST_PODS));
+        }
+    }
+
+    /// What is too large for any pod is passed by; what was known of it before stays.
+    fn keep_pod(&mut self, key: ObjectKey, pod: Pod) {
+        if has_bytes(&pod, MOST_POD_BYTES) {
+            self.pods.insert(key, pod);
+        } else if !std::mem::replace(&mut self.told_too_large, true) {
+            let start = |text: &str| text.chars().take(MOST_NAMED).collect::<String>();
+            let pod = ObjectKey::new(start(&key.namespace), start(&key.name));
+            self.tell(Fact::PodTooLarge { pod, most_bytes: MOST_POD_BYTES });
         }
     }
 
@@ -199,4 +215,21 @@ impl Agent {
         self.directives
             .retain(|id, told_at| Some(id) == borne || !now.is_past(*told_at, DIRECTIVE_HOLDS));
     }
+}
+
+/// Whether something takes so many bytes as JSON at most.
+fn has_bytes(value: &impl serde::Serialize, most: usize) -> bool {
+    /// Room that is left.
+    struct Room(usize);
+    impl std::io::Write for Room {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            let left = self.0.checked_sub(bytes.len());
+            self.0 = left.ok_or(std::io::ErrorKind::StorageFull)?;
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    serde_json::to_writer(Room(most), value).is_ok()
 }

@@ -187,6 +187,37 @@ fn pods_without_end_are_not_kept() {
 }
 
 #[test]
+fn pods_of_any_size_are_not_kept() {
+    let with = |name: &str, owners: usize| {
+        let owner = json!({"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "o".repeat(253),
+            "uid": "u".repeat(36), "controller": true});
+        let pod = json!({"metadata": {"name": name, "namespace": "d", "uid": "u",
+            "ownerReferences": vec![owner; owners]}, "spec": {"nodeName": "n"}});
+        applied(Kind::Pod, pod)
+    };
+    let mut agent = settled();
+    let too_large = |effects: Vec<Effect>| -> Vec<(String, usize)> {
+        let of = |effect| match effect {
+            Effect::Tell(Fact::PodTooLarge { pod, .. }) => Some((pod.to_string(), pod.name.len())),
+            _ => None,
+        };
+        effects.into_iter().filter_map(of).collect()
+    };
+    assert!(too_large(agent.step(with("real", 10), at(0))).is_empty());
+    assert_eq!(too_large(agent.step(with("huge", 1_000), at(0))), [("d/huge".to_owned(), 4)]);
+    assert!(too_large(agent.step(with("next", 1_000), at(0))).is_empty(), "told once");
+    // What was known of it stays: it may have to leave.
+    assert!(too_large(agent.step(with("real", 1_000), at(0))).is_empty());
+    let kept: Vec<_> = agent.pods.iter().map(|(key, pod)| (key.name.as_str(), pod)).collect();
+    assert_eq!(kept.iter().map(|(name, _)| *name).collect::<Vec<_>>(), ["real", "web"]);
+    assert!(kept[0].1.metadata.owner_references.len() <= 10);
+
+    let mut agent = settled();
+    let told = too_large(agent.step(with(&"n".repeat(100_000), 0), at(0)));
+    assert_eq!(told.iter().map(|(_, length)| *length).collect::<Vec<_>>(), [253]);
+}
+
+#[test]
 fn pods_that_have_ended_take_no_room() {
     let in_phase = |name: &str, phase: &str| {
         let pod = json!({"metadata": {"name": name, "namespace": "d", "uid": format!("u-{name}")},
