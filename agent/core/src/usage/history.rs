@@ -355,6 +355,13 @@ mod tests {
         take(&mut history, &both[1..], 1, &web, 0);
         let pod = take(&mut history, &both, 0, &web, 0);
         assert!((300..330).contains(&peaks(&pod)[0]) && peaks(&pod)[1] < 40, "{pod:?}");
+        // Who was gone already was not killed.
+        let mut history = History::default();
+        take(&mut history, &both, 0, &web, 0);
+        take(&mut history, &both[..1], 0, &web, 0);
+        take(&mut history, &[], 1, &web, 0);
+        let pod = take(&mut history, &both, 0, &web, 0);
+        assert!((300..330).contains(&peaks(&pod)[0]) && peaks(&pod)[1] < 40, "{pod:?}");
     }
 
     #[test]
@@ -378,6 +385,19 @@ mod tests {
         take(&mut history, &[("web", 10, 200, 0)], 0, &none, 0);
         history.take(&mut UsageDigest::default(), &none, at(2));
         assert!(history.pods.is_empty());
+    }
+
+    #[test]
+    fn a_container_without_a_figure_leaves_its_pod_without() {
+        let mut history = History::default();
+        let names = names(&[("web", true), ("log", true)]);
+        take(&mut history, &[("web", 10, 200, 0), ("log", 10, 20, 0)], 0, &names, 0);
+        let mut kept = serde_json::to_value(history.save()).unwrap();
+        kept["by_container"]["a"]["containers"]["log"]["memory"]["weights"] = serde_json::json!({});
+        let mut history = History::restore(&serde_json::from_value(kept).unwrap());
+        let pod = take(&mut history, &[("web", 10, 200, 0)], 0, &names, 0);
+        assert!(pod.containers[0].memory_peak.is_some() && pod.memory_peak.is_none(), "{pod:?}");
+        assert!(pod.cpu_milli_p90.is_some(), "{pod:?}");
     }
 
     #[test]
