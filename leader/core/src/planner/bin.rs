@@ -58,6 +58,9 @@ impl Bin {
             None => market.label(self.cheapest, key),
         };
         let taints = market.pools.get(self.pool).map(|pool| pool.taints.as_slice());
+        if !tracked.has_keys(&|key| label(key).is_some()) {
+            return None;
+        }
         tracked.counts_node(&label, taints.unwrap_or_default()).then_some(domain)
     }
 

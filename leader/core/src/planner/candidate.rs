@@ -11,7 +11,7 @@ use drover_common::instance_type::CapacityType;
 use fixedbitset::FixedBitSet;
 
 use super::board::Board;
-use super::dimension::Amounts;
+use super::dimension::{Amounts, add_times};
 use super::finish::price_ceiling;
 use super::market::{NodeKind, Pool};
 use super::pack::Candidate;
@@ -64,12 +64,20 @@ fn is_as_large(room: &[i64], other: &[i64]) -> bool {
     room.iter().zip(other).all(|(own, other)| own >= other)
 }
 
+/// The same where more than `enough` is not asked for.
+fn is_as_large_up_to(enough: &[i64], room: &[i64], other: &[i64]) -> bool {
+    let each = room.iter().zip(other).zip(enough);
+    each.into_iter().all(|((own, other), enough)| own >= other || own >= enough)
+}
+
 /// Spot of one pool, zone and template.
+#[derive(Clone, Copy)]
 struct SpotMarket<'s> {
     pool: usize,
     offers: &'s [usize],
     admission: &'s Admission,
     pieces: &'s [Piece],
+    enough: &'s [i64],
 }
 
 impl Board<'_> {
@@ -77,21 +85,36 @@ impl Board<'_> {
     pub(super) fn candidates(&self, tier: &[usize], pieces: &[Piece]) -> Vec<Candidate> {
         let sets = pieces.iter().map(|piece| &piece.offers);
         let admission = Admission::new(self.market.offers.len(), pieces.len(), sets);
+        let enough = self.enough(pieces);
         let mut all = Vec::new();
         for number in tier {
             let Some(pool) = self.market.pools.get(*number) else { continue };
             for ((.., capacity_type), offers) in self.markets(pool, &admission) {
                 if capacity_type == CapacityType::Spot {
-                    all.extend(self.spot_candidates(*number, pool, &offers, &admission, pieces));
+                    let (admission, enough) = (&admission, enough.as_slice());
+                    let of =
+                        SpotMarket { pool: *number, offers: &offers, admission, pieces, enough };
+                    all.extend(self.spot_candidates(pool, &of));
                 } else {
-                    let kept = self.undominated_of(pool, &offers, &admission, 1);
+                    let kept = self.undominated_of(pool, &offers, &admission, &enough, 1);
                     let counted = |offer: &&usize| self.market.slot_of(**offer).is_some();
                     let kept = kept.iter().filter(|offer| !counted(offer));
                     all.extend(kept.filter_map(|o| self.single(*number, *o, &admission)));
                 }
             }
         }
-        self.prune(all)
+        self.prune(all, &enough)
+    }
+
+    /// What all pieces ask for together: larger than that is not better.
+    fn enough(&self, pieces: &[Piece]) -> Amounts {
+        let mut all = vec![0; self.dimensions.len()];
+        for piece in pieces {
+            if let Some(group) = self.groups.get(piece.group) {
+                add_times(&mut all, &group.request, piece.count);
+            }
+        }
+        all
     }
 
     /// Reservations with room that pieces may be packed into, at what their nodes are worth.
@@ -153,13 +176,14 @@ impl Board<'_> {
         })
     }
 
-    /// Of offers in the order of buying, those that fewer than `depth` types dominate. Those of
-    /// reservations are all kept, and dominate none: they may be full.
+    /// Of offers in the order of buying, those that fewer than `depth` types dominate, of which more than
+    /// `enough` room is no better. Those of reservations are all kept, and dominate none: they may be full.
     fn undominated_of(
         &self,
         pool: &Pool,
         offers: &[usize],
         admission: &Admission,
+        enough: &[i64],
         depth: usize,
     ) -> Vec<usize> {
         let mut kept: Vec<(usize, &NodeKind<'_>)> = Vec::new();
@@ -169,7 +193,7 @@ impl Board<'_> {
             let counted = self.market.slot_of(*offer).is_some();
             let better = kept.iter().filter(|(other, other_kind)| {
                 !counted
-                    && is_as_large(&other_kind.room, &kind.room)
+                    && is_as_large_up_to(enough, &other_kind.room, &kind.room)
                     && takes_no_more(&other_kind.capacity, &kind.capacity, pool)
                     && is_within(row, admission.row(*other))
                     && self.market.slot_of(*other).is_none()
@@ -182,17 +206,10 @@ impl Board<'_> {
     }
 
     /// Sets of spot types in one zone. Items that no full set takes get what there is.
-    fn spot_candidates(
-        &self,
-        number: usize,
-        pool: &Pool,
-        offers: &[usize],
-        admission: &Admission,
-        pieces: &[Piece],
-    ) -> Vec<Candidate> {
+    fn spot_candidates(&self, pool: &Pool, of: &SpotMarket<'_>) -> Vec<Candidate> {
         let wanted = self.settings.min_spot_types.max(1);
-        let offers = self.undominated_of(pool, offers, admission, wanted);
-        let market = SpotMarket { pool: number, offers: &offers, admission, pieces };
+        let offers = self.undominated_of(pool, of.offers, of.admission, of.enough, wanted);
+        let market = SpotMarket { offers: &offers, ..*of };
         let (mut full, mut short) = (Vec::new(), Vec::new());
         for offer in &offers {
             for size in SIZES {
@@ -209,7 +226,7 @@ impl Board<'_> {
                 full.extend(part.filter(|(_, types)| *types >= wanted).map(|(part, _)| part));
             }
         }
-        let mut covered = FixedBitSet::with_capacity(pieces.len());
+        let mut covered = FixedBitSet::with_capacity(of.pieces.len());
         for candidate in &full {
             covered.union_with(&candidate.admits);
         }
@@ -219,7 +236,7 @@ impl Board<'_> {
                 full.push(candidate);
             }
         }
-        self.prune(full)
+        self.prune(full, of.enough)
     }
 
     /// The cheapest types not much smaller than one offer's, and how many there are: those that take
@@ -231,7 +248,7 @@ impl Board<'_> {
         size: i64,
         all: bool,
     ) -> Option<(Candidate, usize)> {
-        let SpotMarket { pool, offers, admission, pieces } = *of;
+        let SpotMarket { pool, offers, admission, pieces, enough } = *of;
         let own = self.market.kind_of(offer)?;
         let least: Amounts = own.room.iter().map(|room| room.saturating_mul(size) / 100).collect();
         let mut admits = admission.set(admission.row(offer));
@@ -250,7 +267,7 @@ impl Board<'_> {
         let mut set: Vec<(usize, &NodeKind<'_>)> = Vec::new();
         for other in offers {
             let kind = self.market.kind_of(*other)?;
-            if !is_as_large(&kind.room, &least) {
+            if !is_as_large_up_to(enough, &kind.room, &least) {
                 continue;
             }
             let others = admission.row(*other);
@@ -287,13 +304,13 @@ impl Board<'_> {
     }
 
     /// Those that no other dominates, by price.
-    fn prune(&self, mut all: Vec<Candidate>) -> Vec<Candidate> {
+    fn prune(&self, mut all: Vec<Candidate>, enough: &[i64]) -> Vec<Candidate> {
         all.sort_by_key(|candidate| (candidate.price, self.market.rank(candidate.offer)));
         let mut kept: Vec<Candidate> = Vec::new();
         for candidate in all {
             let dominated = kept.iter().any(|better| {
                 better.pool == candidate.pool
-                    && is_as_large(&better.room, &candidate.room)
+                    && is_as_large_up_to(enough, &better.room, &candidate.room)
                     && self.market.pools.get(candidate.pool).is_some_and(|pool| {
                         takes_no_more(&better.capacity, &candidate.capacity, pool)
                     })
@@ -313,6 +330,8 @@ impl Board<'_> {
         let sets = entries().map(|group| &group.offers);
         let admission = Admission::new(self.market.offers.len(), groups.len(), sets);
         let mut scope = FixedBitSet::with_capacity(self.market.offers.len());
+        // Others may come to these nodes later.
+        let any = vec![i64::MAX; self.dimensions.len()];
         let keys: std::collections::BTreeSet<String> =
             entries().flat_map(|group| self.topology.keys(&group.part)).collect();
         for pool in &self.market.pools {
@@ -327,7 +346,7 @@ impl Board<'_> {
                     domains.entry(domain).or_default().push(offer);
                 }
                 for offers in domains.values() {
-                    scope.extend(self.undominated_of(pool, offers, &admission, 1));
+                    scope.extend(self.undominated_of(pool, offers, &admission, &any, 1));
                 }
             }
         }

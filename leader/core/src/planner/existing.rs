@@ -1,5 +1,6 @@
 //! Nodes that are there or on their way, as places for pods.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ops::Deref;
 
@@ -59,20 +60,20 @@ pub(super) struct ExistingNode<'a> {
 
 impl<'a> ExistingNode<'a> {
     /// The node's value of a topology key; its name stands in for an absent host name.
-    pub(super) fn domain(&self, key: &str) -> Option<String> {
+    pub(super) fn domain(&self, key: &str) -> Option<Cow<'_, str>> {
         if let Some(value) = self.labels.get(key) {
-            return Some(value.clone());
+            return Some(value.into());
         }
         (key == labels::HOSTNAME).then(|| match &self.target {
-            PlacementTarget::Node(name) => name.to_string(),
-            PlacementTarget::Claim(name) => format!("claim/{name}"),
+            PlacementTarget::Node(name) => name.as_str().into(),
+            PlacementTarget::Claim(name) => format!("claim/{name}").into(),
         })
     }
 
     /// The node's domain of a term, if its pods count for the term or may.
     pub(super) fn counted_domain(&self, tracked: &Tracked) -> Option<String> {
         let domain = self.domain(&tracked.term.key)?;
-        self.may_count(tracked, None).then_some(domain)
+        self.may_count(tracked, None).then(|| domain.into_owned())
     }
 
     /// The domains of a term that the node may be in where its pods count for the term, or may.
@@ -91,6 +92,9 @@ impl<'a> ExistingNode<'a> {
     /// what they may: what is not counted could break a spread later.
     fn may_count<'n>(&'n self, tracked: &'n Tracked, known: Option<(&'n str, &'n str)>) -> bool {
         let TermKind::Spread { nodes, .. } = &tracked.term.kind else { return true };
+        if !tracked.has_keys(&|key| self.labels.contains_key(key) || self.is_open(key)) {
+            return false;
+        }
         let misses = |label: &Label<'_, 'n>| !tracked.counts_node(label, &self.taints);
         !self.in_every_reading(nodes, known, &misses)
     }

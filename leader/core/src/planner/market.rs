@@ -248,8 +248,11 @@ impl<'a> Market<'a> {
         let first_offer = self.offers.len();
         let pool_index = self.pools.len();
         let (left, nodes_left) = limits_left(input, dimensions, name, pool, &mut self.problems);
-        let variants = open_labels(name, pool, &requirements, &determined, uses)?;
-        for labels in variants {
+        let open = open_labels(name, pool, &requirements, &determined, uses)?;
+        if let Some(left_out) = open.left_out {
+            self.problems.push(format!("NodePool {name}: {left_out}"));
+        }
+        for labels in open.combinations {
             let template = Template { pool: pool_index, labels, offers: 0..0 };
             let start = self.offers.len();
             self.templates.push(template);

@@ -12,13 +12,38 @@ use drover_common::requirement::{Operator, Requirement};
 use super::market::single_values;
 use super::matching::fulfils;
 
-/// Most combinations of open labels that are looked at for one pool.
-const MOST_COMBINATIONS: usize = 32;
+/// Most combinations of open labels that are looked at for one pool: a template each, with all the types
+/// that the pool admits.
+const MOST_COMBINATIONS: usize = 256;
 
-/// Label keys that pods select nodes by, with the values they name.
-pub(super) type LabelUses = BTreeMap<String, BTreeSet<String>>;
+/// Label keys that pods select nodes by.
+pub(super) type LabelUses = BTreeMap<String, LabelUse>;
 
-/// Every combination of a pool's own labels.
+/// How pods select nodes by a label.
+#[derive(Clone, Debug, Default)]
+pub(super) struct LabelUse {
+    /// Values that they name.
+    pub values: BTreeSet<String>,
+    /// Whether some could have, or tell apart, any value: they spread over it, or name what they don't want.
+    pub any: bool,
+}
+
+impl LabelUse {
+    pub(super) fn note(&mut self, requirement: &Requirement) {
+        self.values.extend(requirement.values.iter().cloned());
+        self.any |= requirement.operator != Operator::In;
+    }
+}
+
+/// A pool's own labels, and what was left out of them.
+#[derive(Clone, Debug, Default)]
+pub(super) struct OpenLabels {
+    pub combinations: Vec<BTreeMap<String, String>>,
+    /// What pods ask for and is not looked at, in words.
+    pub left_out: Option<String>,
+}
+
+/// Every combination of a pool's own labels that pods may care for.
 ///
 /// # Errors
 /// A reason why the pool can make no node: its requirements contradict its labels.
@@ -28,7 +53,7 @@ pub(super) fn open_labels(
     requirements: &[Requirement],
     determined: &BTreeSet<&str>,
     uses: &LabelUses,
-) -> Result<Vec<BTreeMap<String, String>>, String> {
+) -> Result<OpenLabels, String> {
     let spec = &pool.spec.template.spec;
     let mut fixed = pool.spec.template.metadata.labels.clone();
     for (key, value) in single_values(requirements) {
@@ -51,7 +76,7 @@ pub(super) fn open_labels(
             None => open.entry(&requirement.key).or_default().push(requirement),
         }
     }
-    let mut combinations = vec![fixed];
+    let mut found = OpenLabels { combinations: vec![fixed], left_out: None };
     for (key, rules) in open {
         let values = possible_values(key, &rules, uses);
         if values.is_empty() {
@@ -60,7 +85,14 @@ pub(super) fn open_labels(
             }
             return Err(format!("no value of label {key} fulfils the NodePool's requirements"));
         }
-        combinations = combinations
+        let all = found.combinations.len().saturating_mul(values.len());
+        if all > MOST_COMBINATIONS {
+            found.left_out = Some(format!(
+                "of {all} combinations of its labels up to {key} the first {MOST_COMBINATIONS} are looked at"
+            ));
+        }
+        found.combinations = found
+            .combinations
             .iter()
             .flat_map(|labels| {
                 values.iter().map(|value| {
@@ -72,21 +104,27 @@ pub(super) fn open_labels(
             .take(MOST_COMBINATIONS)
             .collect();
     }
-    Ok(combinations)
+    Ok(found)
 }
 
-/// The values of an open key worth a template: those the pool lists if some pod selects by the
-/// key, else the first; or those that pods name and the pool admits.
+/// The values of an open key worth a template: of those that the pool lists the ones that pods name, all if
+/// they could have any, and the first if nobody asks; else those that pods name and the pool admits.
 fn possible_values(key: &str, rules: &[&Requirement], uses: &LabelUses) -> Vec<String> {
     let admitted = |value: &&String| rules.iter().all(|r| fulfils(r, Some(value)));
     let listed: BTreeSet<&String> =
         rules.iter().filter(|r| r.operator == Operator::In).flat_map(|r| &r.values).collect();
     if !listed.is_empty() {
-        let values = listed.into_iter().filter(admitted).cloned();
-        return if uses.contains_key(key) { values.collect() } else { values.take(1).collect() };
+        let values: Vec<&String> = listed.into_iter().filter(admitted).collect();
+        let wanted = |value: &&&String| {
+            uses.get(key).is_some_and(|used| used.any || used.values.contains(**value))
+        };
+        let named: Vec<String> =
+            values.iter().filter(wanted).map(|value| (*value).clone()).collect();
+        let first = values.into_iter().take(1).cloned();
+        return if named.is_empty() { first.collect() } else { named };
     }
     let named: Vec<String> =
-        uses.get(key).into_iter().flatten().filter(admitted).cloned().collect();
+        uses.get(key).into_iter().flat_map(|used| &used.values).filter(admitted).cloned().collect();
     if !named.is_empty() {
         return named;
     }

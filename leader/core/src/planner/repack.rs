@@ -6,7 +6,7 @@
 //! 1. Candidates are told from nodes that must stay, and every node that stays has a reason.
 //! 2. Nodes without a pod to move simply go.
 //! 3. The rest is looked at in the order of price by what its eviction costs. A node goes if its pods
-//!    fit on better keepers (first fit from cursors that never go back: free room only shrinks).
+//!    fit on better keepers (first fit; where there is no room nobody looks again: it only shrinks).
 //! 4. Nodes whose pods would cost less on new nodes are taken down in batches of m nodes for n new
 //!    ones, the most savings by eviction first, priced by the dearest that could launch.
 //!
@@ -27,6 +27,7 @@ mod purchase;
 mod put_off;
 mod replace;
 mod room;
+mod shut;
 pub(super) mod wave;
 mod yard;
 

@@ -1,5 +1,6 @@
 //! A pod shape's rules on nodes, with preferences as rules that can be dropped one by one.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 use drover_common::cluster::{NodeSelectorTerm, PodAffinityTerm, TopologySpreadConstraint};
@@ -149,14 +150,16 @@ pub(super) struct Variant {
     pub affinity: Vec<PodAffinityTerm>,
     pub preferred_affinity: Vec<PodAffinityTerm>,
     pub anti_affinity: Vec<PodAffinityTerm>,
+    pub preferred_anti_affinity: Vec<PodAffinityTerm>,
     /// The nodes that spread counts, as far as it honours the pod's rules: selector and required
     /// affinity, but neither volumes nor preferences.
     pub counted_nodes: NodeRules,
 }
 
 /// The steps of relaxation of a shape, strictest first. The order is Karpenter's: preferred pod
-/// affinity, preferred pod anti-affinity, preferred node affinity (each heaviest first, and of the
-/// last only the heaviest is a rule at a time), soft spread, taints that only prefer.
+/// affinity, preferred pod anti-affinity, preferred node affinity (each heaviest first, of equal weight the
+/// one listed first, and of the last only the heaviest is a rule at a time), soft spread in the order
+/// listed, taints that only prefer.
 ///
 /// # Errors
 /// A reason, if the shape asks for something that no planned node can promise.
@@ -170,17 +173,17 @@ pub(super) fn variants(
     let mut strict = required(shape, volumes)?;
     let weigh = |terms: &[drover_common::cluster::WeightedPodAffinityTerm]| {
         let mut terms = terms.to_vec();
-        terms.sort_by_key(|term| term.weight);
-        terms.into_iter().map(|term| term.pod_affinity_term).collect::<Vec<_>>()
+        terms.sort_by_key(|term| Reverse(term.weight));
+        terms.into_iter().rev().map(|term| term.pod_affinity_term).collect::<Vec<_>>()
     };
     // Lightest first, so that `pop` drops the heaviest.
     let mut near = weigh(affinity.pod_affinity.as_ref().map_or(&[], |a| &a.preferred));
     let mut away = weigh(affinity.pod_anti_affinity.as_ref().map_or(&[], |a| &a.preferred));
     let mut nodes =
         affinity.node_affinity.as_ref().map(|a| a.preferred.clone()).unwrap_or_default();
-    nodes.sort_by_key(|term| term.weight);
-    let mut soft: Vec<_> =
-        shape.spread.iter().filter(|s| s.when_unsatisfiable == "ScheduleAnyway").cloned().collect();
+    nodes.sort_by_key(|term| Reverse(term.weight));
+    nodes.reverse();
+    let mut soft: Vec<_> = shape.spread.iter().rev().filter(|s| is_soft(s)).cloned().collect();
     if policy == PreferencePolicy::Ignore {
         return Ok(vec![strict]);
     }
@@ -189,7 +192,7 @@ pub(super) fn variants(
     loop {
         let mut step = strict.clone();
         step.preferred_affinity.extend(near.iter().cloned());
-        step.anti_affinity.extend(away.iter().cloned());
+        step.preferred_anti_affinity.extend(away.iter().cloned());
         step.spread.extend(soft.iter().cloned());
         if let Some(preferred) = nodes.last() {
             step.rules.all.extend(normalized(&preferred.preference.match_expressions));
@@ -222,13 +225,14 @@ fn required(shape: &PodShape, volumes: &[Alternatives]) -> Result<Variant, Strin
     }
     let counted_nodes = rules.clone();
     rules.any.extend(volumes.iter().cloned());
-    let spread = shape.spread.iter().filter(|s| s.when_unsatisfiable != "ScheduleAnyway").cloned();
+    let spread = shape.spread.iter().filter(|s| !is_soft(s)).cloned();
     let affinity = &shape.affinity;
     Ok(Variant {
         rules,
         spread: spread.collect(),
         counted_nodes,
         preferred_affinity: Vec::new(),
+        preferred_anti_affinity: Vec::new(),
         affinity: affinity.pod_affinity.as_ref().map(|a| a.required.clone()).unwrap_or_default(),
         anti_affinity: affinity
             .pod_anti_affinity
@@ -236,6 +240,11 @@ fn required(shape: &PodShape, volumes: &[Alternatives]) -> Result<Variant, Strin
             .map(|a| a.required.clone())
             .unwrap_or_default(),
     })
+}
+
+/// Whether a spread constraint is only a preference.
+pub(super) fn is_soft(spread: &TopologySpreadConstraint) -> bool {
+    spread.when_unsatisfiable == "ScheduleAnyway"
 }
 
 /// Terms of a node selector. A term without expressions matches nothing (Kubernetes' rule).
@@ -264,12 +273,13 @@ pub(super) fn normalized(requirements: &[Requirement]) -> Vec<Requirement> {
 pub(super) fn note_uses(variant: &Variant, uses: &mut LabelUses) {
     let rules = &variant.rules;
     for requirement in rules.all.iter().chain(rules.any.iter().flatten().flatten()) {
-        uses.entry(requirement.key.clone()).or_default().extend(requirement.values.iter().cloned());
+        uses.entry(requirement.key.clone()).or_default().note(requirement);
     }
     let pods = variant.affinity.iter().chain(&variant.preferred_affinity);
-    let pods = pods.chain(&variant.anti_affinity).map(|term| &term.topology_key);
+    let away = variant.anti_affinity.iter().chain(&variant.preferred_anti_affinity);
+    let pods = pods.chain(away).map(|term| &term.topology_key);
     let keys = variant.spread.iter().map(|s| &s.topology_key).chain(pods);
     for key in keys {
-        uses.entry(current_key(key).to_owned()).or_default();
+        uses.entry(current_key(key).to_owned()).or_default().any = true;
     }
 }

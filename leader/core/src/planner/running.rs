@@ -66,12 +66,13 @@ impl Board<'_> {
         let mut sorts: BTreeMap<BTreeSet<String>, Sorts<'_>> = BTreeMap::new();
         for tracked in &mut self.topology.terms {
             let key = tracked.term.key.clone();
-            let TermKind::Spread { nodes, .. } = &tracked.term.kind else { continue };
+            let TermKind::Spread { nodes, keys: others, .. } = &tracked.term.kind else { continue };
             if key == labels::HOSTNAME {
                 continue;
             }
             let mut keys: BTreeSet<String> = nodes.keys().map(str::to_owned).collect();
             keys.insert(key.clone());
+            keys.extend(others.iter().cloned());
             let sorts =
                 sorts.entry(keys).or_insert_with_key(|keys| Sorts::of(view, &self.existing, keys));
             let mut universe = BTreeSet::new();
@@ -123,7 +124,9 @@ fn domain_of<'n>(node: &'n Node, name: &'n str, tracked: &Tracked) -> Option<&'n
     let label = |key: &str| node.metadata.labels.get(key).map(String::as_str);
     let key = tracked.term.key.as_str();
     let domain = label(key).or((key == labels::HOSTNAME).then_some(name))?;
-    tracked.counts_node(&label, &node.spec.taints).then_some(domain)
+    let counts = tracked.has_keys(&|key| label(key).is_some())
+        && tracked.counts_node(&label, &node.spec.taints);
+    counts.then_some(domain)
 }
 
 /// How many pods of each shape run on a node and stay, and how many of those are on their way out.

@@ -35,7 +35,7 @@ impl Board<'_> {
             keys += usize::from(!host);
             let kind = match tracked.term.kind {
                 TermKind::Spread { .. } => true,
-                TermKind::AntiAffinity => host,
+                TermKind::AntiAffinity | TermKind::PreferredAntiAffinity => host,
                 TermKind::Affinity => false,
             };
             let alone = self.groups.iter().enumerate().all(|(other, entry)| {
@@ -138,7 +138,7 @@ impl Board<'_> {
 fn host_cap(tracked: &Tracked) -> u32 {
     match tracked.term.kind {
         TermKind::Spread { max_skew, .. } => u32::try_from(max_skew).unwrap_or(u32::MAX),
-        TermKind::Affinity | TermKind::AntiAffinity => 1,
+        TermKind::Affinity | TermKind::AntiAffinity | TermKind::PreferredAntiAffinity => 1,
     }
 }
 

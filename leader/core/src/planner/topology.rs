@@ -11,18 +11,27 @@ use fixedbitset::FixedBitSet;
 
 use super::market::Market;
 use super::matching::{current_key, selects};
-use super::rules::{KeyIndex, NodeRules, Variant};
+use super::rules::{KeyIndex, NodeRules, Variant, is_soft};
 use crate::view::{PodShape, View};
 
 /// What a term demands of the domain a pod goes to.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum TermKind {
     /// At most so many more pods than the emptiest domain has.
-    Spread { max_skew: i64, min_domains: Option<i64>, nodes: NodeRules, honour: Honour },
+    Spread {
+        max_skew: i64,
+        min_domains: Option<i64>,
+        nodes: NodeRules,
+        honour: Honour,
+        /// Keys of the pod's other constraints: a node without one of them is not counted.
+        keys: Vec<String>,
+    },
     /// A pod that matches must be there already.
     Affinity,
-    /// No pod that matches may be there.
+    /// No pod that matches may be there, and pods that match may not come to the one that has the term.
     AntiAffinity,
+    /// The same as a preference, which binds nobody but the pod that has it.
+    PreferredAntiAffinity,
 }
 
 /// Which nodes a spread constraint counts.
@@ -231,7 +240,9 @@ impl Tracked {
                 let Some(domain) = domain else { return false };
                 count(domain) > 0 || (matches_itself && nobody_to_join())
             }
-            TermKind::AntiAffinity => domain.is_none_or(|domain| count(domain) == 0),
+            TermKind::AntiAffinity | TermKind::PreferredAntiAffinity => {
+                domain.is_none_or(|domain| count(domain) == 0)
+            }
         }
     }
 
@@ -248,7 +259,7 @@ impl Tracked {
     /// Offers of nodes whose pods the term counts.
     pub(super) fn counted_offers(&self, market: &Market<'_>, index: &mut KeyIndex) -> FixedBitSet {
         let mut offers = market.available.clone();
-        let TermKind::Spread { nodes, honour, .. } = &self.term.kind else { return offers };
+        let TermKind::Spread { nodes, honour, keys, .. } = &self.term.kind else { return offers };
         for pool in market.pools.iter().filter(|_| honour.taints) {
             if nodes.repelled_by(&pool.taints).is_some() {
                 offers.remove_range(pool.offers.clone());
@@ -257,10 +268,26 @@ impl Tracked {
         if honour.affinity {
             offers.intersect_with(&nodes.offers(market, index));
         }
+        for key in keys {
+            let mut labelled = FixedBitSet::with_capacity(market.offers.len());
+            for bits in index.values(market, key).values() {
+                labelled.union_with(bits);
+            }
+            offers.intersect_with(&labelled);
+        }
         offers
     }
 
-    /// Whether a node is one whose pods the term counts.
+    /// Whether a node has the keys without which a spread does not count it; `has` says so of one. Source:
+    /// kube-scheduler's `nodeLabelsMatchSpreadConstraints`.
+    pub(super) fn has_keys(&self, has: &dyn Fn(&str) -> bool) -> bool {
+        match &self.term.kind {
+            TermKind::Spread { keys, .. } => keys.iter().all(|key| has(key)),
+            _ => true,
+        }
+    }
+
+    /// Whether a node that has the keys is one whose pods the term counts.
     pub(super) fn counts_node<'l>(
         &self,
         label: &dyn Fn(&str) -> Option<&'l str>,
@@ -271,7 +298,7 @@ impl Tracked {
                 (!honour.affinity || nodes.admit(label))
                     && (!honour.taints || nodes.repelled_by(taints).is_none())
             }
-            TermKind::Affinity | TermKind::AntiAffinity => true,
+            TermKind::Affinity | TermKind::AntiAffinity | TermKind::PreferredAntiAffinity => true,
         }
     }
 }
@@ -280,9 +307,13 @@ impl Tracked {
 pub(super) fn terms_of(view: &View, shape: &PodShape, variant: &Variant) -> Vec<Term> {
     let spread = variant.spread.iter().map(|constraint| spread_term(shape, variant, constraint));
     let away = variant.anti_affinity.iter().map(|term| anti_affinity_term(view, shape, term));
+    let rather_away = variant.preferred_anti_affinity.iter().map(|term| Term {
+        kind: TermKind::PreferredAntiAffinity,
+        ..anti_affinity_term(view, shape, term)
+    });
     let near = affinity_terms(view, shape, &variant.affinity, true);
     let preferred = affinity_terms(view, shape, &variant.preferred_affinity, false);
-    spread.chain(near).chain(preferred).chain(away).collect()
+    spread.chain(near).chain(preferred).chain(away).chain(rather_away).collect()
 }
 
 fn spread_term(shape: &PodShape, variant: &Variant, spread: &TopologySpreadConstraint) -> Term {
@@ -300,6 +331,7 @@ fn spread_term(shape: &PodShape, variant: &Variant, spread: &TopologySpreadConst
             min_domains: spread.min_domains.map(i64::from),
             nodes: variant.counted_nodes.clone(),
             honour,
+            keys: other_keys(variant, spread),
         },
         key: current_key(&spread.topology_key).to_owned(),
         selectors: vec![PodSelector {
@@ -307,6 +339,17 @@ fn spread_term(shape: &PodShape, variant: &Variant, spread: &TopologySpreadConst
             labels: selector,
         }],
     }
+}
+
+/// Keys of the constraints that are as hard as one, besides its own. Every node has a host name.
+fn other_keys(variant: &Variant, spread: &TopologySpreadConstraint) -> Vec<String> {
+    let own = current_key(&spread.topology_key);
+    let alike = variant.spread.iter().filter(|other| is_soft(other) == is_soft(spread));
+    let keys: BTreeSet<&str> = alike
+        .map(|other| current_key(&other.topology_key))
+        .filter(|key| *key != own && *key != labels::HOSTNAME)
+        .collect();
+    keys.into_iter().map(str::to_owned).collect()
 }
 
 /// Pod affinity terms of a pod of this shape, which must hold for the same pods (`together`) or

@@ -83,7 +83,7 @@ impl Yard<'_> {
         let going: BTreeSet<usize> = ranked.iter().map(|(_, place)| *place).collect();
         self.targets.retain(|place| !going.contains(place));
         self.stayed.retain(|place| !going.contains(place));
-        self.cursors.fill((0, 0));
+        self.shut.open_all();
         let ranked: Vec<usize> = ranked.into_iter().map(|(_, place)| place).collect();
         let mut found = Found { batches, left, depending: Vec::new(), looks: LOOKS };
         for batch in self.batches_of(&ranked) {

@@ -1,7 +1,6 @@
 //! Moving pods to free room, and taking it back.
 
-use drover_common::labels;
-
+use super::shut::Position;
 use super::yard::Yard;
 use crate::planner::dimension::{add_times, fits, times};
 use crate::planner::topology::{Topology, Tracked};
@@ -62,40 +61,44 @@ impl Yard<'_> {
         placed: &mut Vec<Placed>,
     ) -> u32 {
         let plain = self.plain.get(group).copied().unwrap_or(false);
-        let (mut at, mut at_stayed) = self.cursors.get(group).copied().unwrap_or_default();
-        // A cursor only passes places that had no room before this attempt took any.
-        let mut passing = true;
+        self.round += 1;
+        let mut position = Position::Target(0);
         let mut left = count;
         let mut looks = 0;
         while left > 0 && looks < MOST_LOOKS {
-            let in_targets = self
-                .targets
-                .get(at)
-                .copied()
-                .filter(|place| after.is_none_or(|after| self.rank.get(*place) > Some(&after)));
-            let Some(place) = in_targets.or_else(|| self.stayed.get(at_stayed).copied()) else {
-                break;
+            position = self.shut.first_open(group, position);
+            let Some(place) = self.place_at(position, after) else {
+                match position {
+                    Position::Target(_) => position = Position::Stayed(0),
+                    Position::Stayed(_) => break,
+                }
+                continue;
             };
             let taken = self.settle_on(group, left, place, plain);
             if taken > 0 {
                 placed.push(Placed { group, place, count: taken });
                 left = left.saturating_sub(taken);
-                passing = false;
-                if left == 0 {
-                    break;
-                }
-            } else if passing && !touched(placed, place) && self.has_no_room(group, place) {
-                if let Some(cursor) = self.cursors.get_mut(group) {
-                    let step = usize::from(in_targets.is_some());
-                    *cursor = (at + step, at_stayed + 1 - step);
-                }
+            } else if !touched(placed, place) && self.has_no_room(group, place) {
+                // Only what had no room before this attempt took any: that may be given back.
+                self.shut.shut(group, position);
             } else {
-                passing = false;
                 looks += usize::from(!plain);
             }
-            if in_targets.is_some() { at += 1 } else { at_stayed += 1 }
+            position = position.next();
         }
         left
+    }
+
+    /// The place at a position, unless it goes before what is to move (`after`) does.
+    fn place_at(&self, position: Position, after: Option<usize>) -> Option<usize> {
+        match position {
+            Position::Target(at) => {
+                let stays =
+                    |place: &usize| after.is_none_or(|after| self.rank.get(*place) > Some(&after));
+                self.targets.get(at).copied().filter(stays)
+            }
+            Position::Stayed(at) => self.stayed.get(at).copied(),
+        }
     }
 
     /// Whether it is not the topology but room, or rules, that keep a pod of the group away.
@@ -136,7 +139,7 @@ impl Yard<'_> {
     }
 
     /// Whether a place takes one more pod of a group, with all other batches and without them.
-    fn takes_one(&self, group: usize, place: usize) -> bool {
+    fn takes_one(&mut self, group: usize, place: usize) -> bool {
         let Some((entry, node)) = self.board.groups.get(group).zip(self.board.existing.get(place))
         else {
             return false;
@@ -144,15 +147,27 @@ impl Yard<'_> {
         if !fits(&entry.request, &node.used, &node.room) || !node.has_ports_for(entry) {
             return false;
         }
-        let part = &entry.part;
-        [&self.board.topology, &self.alone].into_iter().all(|topology| {
-            let allows = |key: &str| topology.allows(part, key, node.domain(key).as_deref());
-            part.is_free()
-                || (allows(labels::HOSTNAME) && topology.keys(part).iter().all(|key| allows(key)))
-        })
+        let Some(keys) = self.keys.get(group) else { return false };
+        let both = [&self.board.topology, &self.alone];
+        let allows = |key: &String| {
+            let domain = node.domain(key);
+            both.iter().all(|topology| topology.allows(&entry.part, key, domain.as_deref()))
+        };
+        // What places of one district are told is the same until a pod is placed.
+        let known = self.districts.get(place).and_then(|district| self.told.get_mut(*district));
+        let shared = match known {
+            Some((round, told)) if *round == self.round => *told,
+            Some(known) => {
+                *known = (self.round, keys.shared.iter().all(allows));
+                known.1
+            }
+            None => keys.shared.iter().all(allows),
+        };
+        shared && keys.host.as_ref().is_none_or(allows)
     }
 
     fn book(&mut self, group: usize, place: usize, count: u32) {
+        self.round += 1;
         let signed = i64::from(count);
         count_at(&mut self.alone, &self.board, group, place, signed);
         let board = &mut self.board;

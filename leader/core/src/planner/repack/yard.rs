@@ -6,14 +6,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use drover_common::cluster::ObjectKey;
 use drover_common::id::NodeName;
 use drover_common::instance_type::CapacityType;
+use drover_common::labels;
 use drover_common::resources::Resources;
 
 use super::candidate::{Contents, Judged};
 use super::economy;
+use super::shut::Shut;
 use super::{LeftAlone, LeftKind, RepackInput};
 use crate::planner::attach::AttachLimits;
 use crate::planner::board::Board;
-use crate::planner::group::{PendingGroup, collect};
+use crate::planner::group::{Group, PendingGroup, collect};
 use crate::planner::reserved::Slots;
 use crate::planner::rules::{Alternatives, variants};
 use crate::planner::topology::Topology;
@@ -86,10 +88,18 @@ pub(super) struct Yard<'a> {
     pub targets: Vec<usize>,
     /// Nodes that turned out to stay, and take pods from then on.
     pub stayed: Vec<usize>,
-    /// By group: how far targets and stayed nodes have no room for one.
-    pub cursors: Vec<(usize, usize)>,
-    /// Whether moving such pods concerns no others.
+    /// Which of those have no room for a pod of a group.
+    pub shut: Shut,
+    /// By group: whether moving such pods concerns no others.
     pub plain: Vec<bool>,
+    /// By group: the topology keys that decide where such pods may go.
+    pub keys: Vec<TopologyKeys>,
+    /// By place: numbers for its domains of all keys but the host's name.
+    pub districts: Vec<usize>,
+    /// By district: whether one more of the pods being placed may go there, and in which round that was found.
+    pub told: Vec<(u64, bool)>,
+    /// Counts groups to place, and pods placed.
+    pub round: u64,
     pub allowed: BTreeMap<drover_common::id::NodePoolName, u32>,
     /// Whether what is tried comes after everything before it.
     pub following: bool,
@@ -116,8 +126,12 @@ impl<'a> Yard<'a> {
             rank: vec![usize::MAX; lots.len()],
             targets: Vec::new(),
             stayed: Vec::new(),
-            cursors: vec![(0, 0); board.groups.len()],
+            shut: Shut::of(board.groups.len()),
             plain: Vec::new(),
+            keys: Vec::new(),
+            districts: Vec::new(),
+            told: Vec::new(),
+            round: 0,
             allowed: judged.allowed.clone(),
             following: false,
             refused,
@@ -181,6 +195,9 @@ impl<'a> Yard<'a> {
             .iter()
             .map(|group| group.is_plain() && group.shape.volumes.is_empty())
             .collect();
+        self.keys = board.groups.iter().map(|group| TopologyKeys::of(board, group)).collect();
+        self.districts = districts(board, &self.keys);
+        self.told = vec![(0, false); self.districts.iter().max().map_or(0, |most| most + 1)];
         self.classes = classes(board);
         let kinds = self.classes.iter().max().map_or(0, |most| most + 1);
         self.admits = vec![vec![None; kinds]; board.groups.len()];
@@ -219,7 +236,7 @@ impl<'a> Yard<'a> {
         self.board.topology.clone_from(&self.start.topology);
         self.alone.clone_from(&self.start.topology);
         self.stayed.clear();
-        self.cursors.fill((0, 0));
+        self.shut.open_all();
         let staying = (0..self.lots.len()).filter(|place| {
             self.lots.get(*place).is_some_and(|lot| lot.takes_moves && !lot.candidate)
         });
@@ -415,6 +432,40 @@ fn lot(input: &RepackInput<'_>, judged: &Judged, kinds: &Kinds, name: &NodeName)
     }
     lot.contents = contents.into_iter().collect();
     lot
+}
+
+/// The topology keys that decide for pods of a group.
+#[derive(Clone, Debug, Default)]
+pub(super) struct TopologyKeys {
+    /// The host's name, if it does.
+    pub host: Option<String>,
+    pub shared: Vec<String>,
+}
+
+impl TopologyKeys {
+    fn of(board: &Board<'_>, group: &Group) -> Self {
+        let mut terms = group.part.own.iter().chain(&group.part.matched);
+        let by_host = terms.any(|term| {
+            let tracked = board.topology.terms.get(*term);
+            tracked.is_some_and(|tracked| tracked.term.key == labels::HOSTNAME)
+        });
+        Self {
+            host: by_host.then(|| labels::HOSTNAME.to_owned()),
+            shared: board.topology.keys(&group.part),
+        }
+    }
+}
+
+/// Numbers places by their domains of the keys that they share with others.
+fn districts(board: &Board<'_>, keys: &[TopologyKeys]) -> Vec<usize> {
+    let keys: BTreeSet<&String> = keys.iter().flat_map(|keys| &keys.shared).collect();
+    let mut known = BTreeMap::new();
+    let domains = board.existing.iter().map(|place| {
+        let domains: Vec<_> = keys.iter().map(|key| place.domain(key)).collect();
+        let next = known.len();
+        *known.entry(domains).or_insert(next)
+    });
+    domains.collect()
 }
 
 /// Numbers places by what rules can tell apart: labels that some rule speaks of, and taints.

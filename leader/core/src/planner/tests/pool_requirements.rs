@@ -67,3 +67,36 @@ fn pools_that_can_make_no_node_say_why() {
     world.pods("web", 1, request(), json!({}));
     insta::assert_snapshot!(world.story());
 }
+
+#[test]
+fn every_value_that_pods_name_is_planned_with() {
+    let mut world = World::small();
+    let teams: Vec<String> = (0..50).map(|team| format!("t{team:02}")).collect();
+    let open = json!([{"key": "team", "operator": "In", "values": teams},
+        {"key": "tier", "operator": "Exists"}]);
+    world.pool("default", open, json!({}));
+    for team in &teams {
+        let selector = json!({"spec": {"nodeSelector": {"team": team, "tier": "gold"}}});
+        world.pods(team, 1, request(), selector);
+    }
+    let plan = world.plan();
+    assert_eq!(plan.unschedulable, []);
+    assert_eq!(plan.launches.len(), 50);
+}
+
+#[test]
+fn combinations_of_labels_beyond_measure_are_told() {
+    let mut world = World::small();
+    let open = json!([{"key": "a", "operator": "Exists"}, {"key": "b", "operator": "Exists"}]);
+    world.pool("default", open, json!({}));
+    for number in 0..17 {
+        let value = format!("v{number:02}");
+        let selector = json!({"spec": {"nodeSelector": {"a": value, "b": value}}});
+        world.pods(&value, 1, request(), selector);
+    }
+    let plan = world.plan();
+    assert_eq!(plan.unschedulable.len(), 2, "v15 and v16");
+    let told =
+        "NodePool default: of 289 combinations of its labels up to b the first 256 are looked at";
+    assert_eq!(plan.report.problems, [told]);
+}

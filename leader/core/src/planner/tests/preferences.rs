@@ -76,3 +76,57 @@ fn preferences_can_be_ignored_from_the_start() {
     world.pods("web", 1, request(), preferred(&[zone]));
     insta::assert_snapshot!(world.story());
 }
+
+fn keep_away(app: &str, key: &str) -> Value {
+    json!({"affinity": {"podAntiAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [
+        {"weight": 1, "podAffinityTerm": {
+            "labelSelector": {"matchLabels": {"app": app}}, "topologyKey": key}}]}}})
+}
+
+#[test]
+fn preferred_anti_affinity_binds_nobody_else() {
+    const ZONE: &str = "topology.kubernetes.io/zone";
+    const HOST: &str = "kubernetes.io/hostname";
+    // More pods than zones.
+    let mut world = World::small();
+    let zones = json!([{"key": ZONE, "operator": "In", "values": ["us-east-1a", "us-east-1b"]}]);
+    world.pool("default", zones, json!({}));
+    world.pods("web", 7, request(), json!({"spec": keep_away("web", ZONE)}));
+    assert_eq!(world.plan().unschedulable, []);
+    // One would rather not be where the other must be.
+    let mut world = World::small();
+    world.pool("default", json!([]), json!({}));
+    let pinned = json!({ZONE: "us-east-1a"});
+    let mut shy = keep_away("web", ZONE);
+    shy["nodeSelector"] = pinned.clone();
+    world.pods("shy", 1, request(), json!({"spec": shy}));
+    world.pods("web", 1, request(), json!({"spec": {"nodeSelector": pinned}}));
+    assert_eq!(world.plan().unschedulable, []);
+    // More pods than nodes.
+    let mut world = World::small();
+    world.pool("default", json!([]), json!({"limits": {"nodes": "3"}}));
+    world.pods("web", 9, request(), json!({"spec": keep_away("web", HOST)}));
+    let plan = world.plan();
+    assert_eq!(plan.unschedulable, []);
+    assert_eq!(plan.launches.len(), 3, "as far apart as there are nodes");
+}
+
+#[test]
+fn of_equal_preferences_the_first_listed_counts() {
+    let mut world = World::small();
+    world.pool("default", json!([]), json!({}));
+    let zone = "topology.kubernetes.io/zone";
+    let both = preferred(&[prefer(1, zone, "us-east-1b"), prefer(1, zone, "us-east-1a")]);
+    world.pods("web", 1, request(), both);
+    assert_eq!(world.plan().launches[0].zones, ["us-east-1b"]);
+    // Karpenter drops the first of soft spreads first.
+    let mut world = World::small();
+    world.pool("default", json!([]), json!({"limits": {"nodes": "1"}}));
+    let soft = |key: &str| {
+        json!({"maxSkew": 1, "topologyKey": key, "whenUnsatisfiable": "ScheduleAnyway",
+        "labelSelector": {"matchLabels": {"app": "web"}}})
+    };
+    let spreads = json!([soft("kubernetes.io/hostname"), soft("karpenter.sh/capacity-type")]);
+    world.pods("web", 2, request(), json!({"spec": {"topologySpreadConstraints": spreads}}));
+    assert_eq!(world.plan().unschedulable, []);
+}

@@ -255,3 +255,19 @@ fn a_zone_counts_as_soon_as_one_of_its_nodes_does() {
     assert_eq!(left(json!([])), 2, "the third zone stays empty");
     assert_eq!(left(json!([{"key": "foreign", "effect": "NoSchedule"}])), 0);
 }
+
+#[test]
+fn nodes_without_another_key_of_the_pod_do_not_count() {
+    let mut world = World::small();
+    let here = json!([{"key": ZONE, "operator": "In", "values": ["us-east-1a"]}]);
+    let racks = json!({"template": {"metadata": {"labels": {"rack": "r1"}}}});
+    world.pool("default", here, racks);
+    // In another zone, and of no rack.
+    world.node("n1", "m5.large", "us-east-1b");
+    world.running("full", "other", "n1", json!({"cpu": "1900m"}));
+    let mut both = spread("web", ZONE, json!({}));
+    let rack = spread("web", "rack", json!({}))["spec"]["topologySpreadConstraints"][0].clone();
+    both["spec"]["topologySpreadConstraints"].as_array_mut().unwrap().push(rack);
+    world.pods("web", 3, request(), both);
+    assert_eq!(world.plan().unschedulable, []);
+}

@@ -106,6 +106,11 @@ fn matches(constraint: &TopologySpreadConstraint, owner: &Pod, other: &Pod) -> b
 
 /// Whether the constraint counts the pods of a node.
 fn counts(place: &Place, pod: &Pod, constraint: &TopologySpreadConstraint, sure: Sure) -> bool {
+    let constraints = &pod.spec.topology_spread_constraints;
+    let mut hard = constraints.iter().filter(|c| c.when_unsatisfiable != "ScheduleAnyway");
+    if !hard.all(|c| place.labels.contains_key(labels::stable_name(&c.topology_key))) {
+        return false;
+    }
     let affinity = constraint.node_affinity_policy.as_deref() == Some("Ignore") || {
         let mut each = every_reading(&place.labels);
         let fits = |labels: &BTreeMap<String, String>| selects_node(pod, labels).is_ok();
