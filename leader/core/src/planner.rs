@@ -39,6 +39,7 @@ mod split;
 mod static_pool;
 #[cfg(test)]
 mod tests;
+mod today;
 mod topology;
 mod volume;
 
@@ -54,6 +55,7 @@ pub use input::*;
 pub use output::*;
 pub use repack::*;
 pub use static_pool::{OverlayFault, overlay_faults, plan_static};
+pub use today::NodePrices;
 
 /// Plans for the pods that wait. Debug builds check the plan and report what they find.
 pub fn plan(input: &PlanInput<'_>) -> Plan {

@@ -10,7 +10,7 @@ use drover_common::resources::Resources;
 
 use super::OfflineCluster;
 use super::repack::{carried_out, key_of};
-use crate::planner::{Launch, PlacementTarget, Plan, RepackPlan};
+use crate::planner::{Launch, NodePrices, PlacementTarget, Plan, PlannerSettings, RepackPlan};
 
 /// Nodes that cost and look the same.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -75,9 +75,12 @@ impl Fleet {
             })
             .collect();
         let types = types_by_name(cluster);
+        let settings = PlannerSettings::default();
+        let mut prices = NodePrices::of(&cluster.plan_input(&settings));
         for (name, node) in cluster.view.nodes() {
             let new = placed.get(name).copied().unwrap_or_default();
-            fleet.add_node(cluster, &types, leaving, node, new);
+            let price = prices.of_node(node).or_else(|| price_of_node(&types, node));
+            fleet.add_node(cluster, price, leaving, node, new);
         }
         for launch in &plan.launches {
             fleet.add_launch(launch, &types);
@@ -88,15 +91,13 @@ impl Fleet {
     fn add_node(
         &mut self,
         cluster: &OfflineCluster,
-        types: &BTreeMap<&str, &InstanceType>,
+        price: Option<u64>,
         leaving: &BTreeSet<NodeName>,
         node: &Node,
         new_pods: &[ObjectKey],
     ) {
         let name = NodeName::from(node.metadata.name.as_str());
         let key = key_of(node);
-        let zone = node.metadata.labels.get(labels::ZONE).cloned().unwrap_or_default();
-        let price = price_of_node(types, &key, &zone);
         let row = self.rows.entry(key).or_default();
         row.nodes_now += 1;
         row.unpriced += usize::from(price.is_none());
@@ -161,13 +162,11 @@ pub(super) fn types_by_name(cluster: &OfflineCluster) -> BTreeMap<&str, &Instanc
         .collect()
 }
 
-/// What the catalogue asks for a node like this. Reserved capacity is paid for already: it costs the
-/// least there is, for zero is a price that is not known.
-pub(super) fn price_of_node(
-    types: &BTreeMap<&str, &InstanceType>,
-    key: &FleetKey,
-    zone: &str,
-) -> Option<u64> {
+/// What the catalogue asks for a node like this, whoever made it. Reserved capacity is paid for already: it
+/// costs the least there is, for zero is a price that is not known.
+pub(super) fn price_of_node(types: &BTreeMap<&str, &InstanceType>, node: &Node) -> Option<u64> {
+    let key = key_of(node);
+    let zone = node.metadata.labels.get(labels::ZONE).map_or("", String::as_str);
     if key.capacity_type == CapacityType::Reserved.as_str() {
         return Some(1);
     }

@@ -56,11 +56,10 @@ impl OfflineCluster {
                 .and_then(|claim| claim.metadata.annotations.as_ref()?.get(labels::DO_NOT_DISRUPT))
                 .is_some_and(|value| value == "true");
             let key = key_of(node);
-            let zone = node.metadata.labels.get(labels::ZONE).cloned().unwrap_or_default();
             let one = ManagedNode {
                 nodepool: pool,
                 capacity_type: capacity_type(&key.capacity_type),
-                price_micro: price_of_node(&types, &key, &zone).unwrap_or(0),
+                price_micro: price_of_node(&types, node).unwrap_or(0),
                 initialized_at: initialized.then_some(Timestamp::UNIX_EPOCH),
                 quiet: true,
                 held: protected.then(|| format!("its NodeClaim has {}", labels::DO_NOT_DISRUPT)),

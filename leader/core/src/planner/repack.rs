@@ -55,6 +55,8 @@ pub fn repack(input: &RepackInput<'_>) -> RepackPlan {
 
 /// [`repack`] without the check of debug builds, for those who check or measure apart.
 pub fn repack_only(input: &RepackInput<'_>) -> RepackPlan {
+    let nodes = super::today::at_todays_prices(input);
+    let input = &RepackInput { nodes: &nodes, ..*input };
     let judged = candidate::judge(input, false);
     let mut left = judged.left.clone();
     let mut batches = empty_batches(input, &judged);
@@ -76,6 +78,8 @@ pub fn repack_only(input: &RepackInput<'_>) -> RepackPlan {
 
 /// Plans for nodes without a pod to move alone; cheap enough to do at every look.
 pub fn remove_empty(input: &RepackInput<'_>) -> RepackPlan {
+    let nodes = super::today::at_todays_prices(input);
+    let input = &RepackInput { nodes: &nodes, ..*input };
     let judged = candidate::judge(input, true);
     let batches = empty_batches(input, &judged);
     let mut plan = RepackPlan { batches, ..RepackPlan::default() };

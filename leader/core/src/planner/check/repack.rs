@@ -11,12 +11,16 @@ use drover_common::instance_type::CapacityType;
 use drover_common::labels;
 
 use super::{Violation, check_places, listing, violation};
+use crate::planner::today::at_todays_prices;
 use crate::planner::{
     Batch, Launch, MoveTarget, Placement, PlacementTarget, Plan, PlanInput, RepackInput, RepackPlan,
 };
 
 /// Everything a repack does that the scheduler, budgets or its own promises would not allow.
 pub fn check_repack(input: &RepackInput<'_>, plan: &RepackPlan) -> Vec<Violation> {
+    // What a node is worth going for is what it costs now.
+    let nodes = at_todays_prices(input);
+    let input = &RepackInput { nodes: &nodes, ..*input };
     let mut violations = Vec::new();
     let mut seen = BTreeSet::new();
     for (number, batch) in plan.batches.iter().enumerate() {

@@ -32,7 +32,8 @@ pub struct ManagedNode {
     pub nodepool: NodePoolName,
     /// How it is billed.
     pub capacity_type: CapacityType,
-    /// What it costs, micro-dollars an hour; 0 if unknown.
+    /// What it cost when it was launched, micro-dollars an hour; 0 if unknown. It counts where its like is not
+    /// sold now: see [`crate::planner::NodePrices`].
     pub price_micro: u64,
     /// When it was ready for pods; `None` if it is not yet.
     pub initialized_at: Option<Timestamp>,

@@ -2,6 +2,7 @@
 
 mod cluster;
 mod company;
+mod prices;
 mod property;
 mod reserved;
 mod wave;
@@ -152,7 +153,10 @@ fn each_node_that_stays_has_its_reason() {
         ("leaving", |c| {
             c.world.leaving.insert("n1".into());
         }),
-        ("price", |c| c.managed("n1").price_micro = 0),
+        ("price", |c| {
+            c.managed("n1").price_micro = 0;
+            c.forget_type("m5.xlarge");
+        }),
         ("doubt", |c| c.pools.get_mut(&"default".into()).unwrap().unwell = 1),
         ("node budget", |c| c.pools.get_mut(&"default".into()).unwrap().disrupting = 3),
     ];

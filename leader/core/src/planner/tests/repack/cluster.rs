@@ -61,22 +61,34 @@ impl Cluster {
         let mut value = serde_json::to_value(node.as_ref()).unwrap();
         value["metadata"]["labels"]["karpenter.sh/capacity-type"] = json!(capacity_type.as_str());
         self.world.add(Kind::Node, value);
-        let found = all_types().iter().find(|t| t.name == instance_type).unwrap();
-        let offering = found
-            .offerings
-            .iter()
-            .find(|o| o.zone == zone && o.capacity_type == capacity_type)
-            .unwrap();
         let managed = ManagedNode {
             nodepool: "default".into(),
             capacity_type,
-            price_micro: offering.price.unwrap(),
+            price_micro: self.price_now(instance_type, zone, capacity_type),
             initialized_at: Some(self.world.input().now - SignedDuration::from_hours(1)),
             quiet: true,
             held: None,
         };
         self.nodes.insert(name.into(), managed);
         self.pools.entry("default".into()).or_default().initialized += 1;
+    }
+
+    pub(super) fn price_now(
+        &self,
+        instance_type: &str,
+        zone: &str,
+        capacity_type: CapacityType,
+    ) -> u64 {
+        let found = all_types().iter().find(|t| t.name == instance_type).unwrap();
+        let mut offerings = found.offerings.iter();
+        let offered = offerings.find(|o| o.zone == zone && o.capacity_type == capacity_type);
+        offered.unwrap().price.unwrap()
+    }
+
+    /// Takes a type off the market.
+    pub(super) fn forget_type(&mut self, name: &str) {
+        let catalog = self.world.catalogs.get_mut("default").unwrap();
+        catalog.instance_types.retain(|kind| kind.name != name);
     }
 
     pub(super) fn managed(&mut self, name: &str) -> &mut ManagedNode {
