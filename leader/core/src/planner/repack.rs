@@ -20,6 +20,7 @@ pub(super) mod company;
 mod delete;
 mod economy;
 mod input;
+mod kinds;
 mod mates;
 mod output;
 mod parts;

@@ -7,21 +7,19 @@ use drover_common::cluster::ObjectKey;
 use drover_common::id::NodeName;
 use drover_common::instance_type::CapacityType;
 use drover_common::labels;
-use drover_common::resources::Resources;
 
 use super::candidate::{Contents, Judged};
 use super::economy;
+use super::kinds::Kinds;
 use super::shut::Shut;
 use super::{LeftAlone, LeftKind, RepackInput};
 use crate::planner::attach::AttachLimits;
 use crate::planner::board::Board;
-use crate::planner::group::{Group, PendingGroup, collect};
+use crate::planner::group::{Group, collect};
 use crate::planner::reserved::Slots;
-use crate::planner::rules::{Alternatives, variants};
-use crate::planner::topology::Topology;
-use crate::planner::volume::volume_rules;
-use crate::planner::{PlacementTarget, PlanInput, PreferencePolicy};
-use crate::view::{HostPort, ShapeId};
+use crate::planner::topology::{TermKind, Topology, Tracked};
+use crate::planner::{PlacementTarget, PlanInput};
+use crate::view::{HostPort, View};
 
 /// A node as something to keep or to take down.
 #[derive(Clone, Debug, Default)]
@@ -173,6 +171,7 @@ impl<'a> Yard<'a> {
             group.pods.clear();
             group.placed = 0;
         }
+        self.keep_preferences(plan.view);
         for (place, lot) in self.board.existing.iter_mut().zip(&mut self.lots) {
             if let PlacementTarget::Node(node) = &place.target
                 && lot.candidate
@@ -186,6 +185,30 @@ impl<'a> Yard<'a> {
             place.pods.clear();
         }
         self.alone = self.board.topology.clone();
+    }
+
+    /// Preferences are rules for pods that are moved, as they were when their nodes were bought: what one
+    /// buys the other would take down again. Only those that nothing meets are dropped.
+    fn keep_preferences(&mut self, view: &View) {
+        for group in 0..self.board.groups.len() {
+            let steps = self.board.groups.get(group).map_or(0, |entry| entry.variants.len());
+            for step in 0..steps {
+                self.board.enter_step(view, group, step);
+                if self.can_be_met(group) {
+                    break;
+                }
+            }
+        }
+    }
+
+    /// Whether there are types for a group's rules, and pods for it to join.
+    fn can_be_met(&self, group: usize) -> bool {
+        let board = &self.board;
+        let Some(entry) = board.groups.get(group) else { return false };
+        let mut own = entry.part.own.iter().filter_map(|term| board.topology.terms.get(*term));
+        let company = |tracked: &Tracked| tracked.matching.values().any(|count| *count > 0);
+        !entry.offers.is_clear()
+            && own.all(|tracked| tracked.term.kind != TermKind::Affinity || company(tracked))
     }
 
     fn sort_places(&mut self) {
@@ -284,112 +307,6 @@ impl<'a> Yard<'a> {
             PlacementTarget::Node(name) => Some(name.clone()),
             PlacementTarget::Claim(_) => None,
         }
-    }
-}
-
-/// The kinds of pods with volumes, by shape, by where those are, and by what attaches them.
-type ByVolumes = BTreeMap<(ShapeId, Vec<Alternatives>, Resources), usize>;
-
-/// The kinds of movable pods: one group each, found by the first of its pods.
-#[derive(Default)]
-struct Kinds {
-    groups: Vec<PendingGroup>,
-    /// The kind of each pod with volumes, the kind of each shape for the others.
-    by_pod: BTreeMap<ObjectKey, usize>,
-    by_shape: BTreeMap<ShapeId, usize>,
-    firsts: Vec<ObjectKey>,
-    group_of: Vec<usize>,
-    unmovable: BTreeSet<NodeName>,
-}
-
-impl Kinds {
-    fn of(
-        input: &RepackInput<'_>,
-        judged: &Judged,
-        limits: &AttachLimits,
-    ) -> (Self, Vec<LeftAlone>) {
-        let mut kinds = Self::default();
-        let mut refused = Vec::new();
-        let mut by_volumes = ByVolumes::new();
-        for (node, contents) in judged.occupied() {
-            for (key, shape) in &contents.pods {
-                if let Err(reason) = kinds.learn(input, key, *shape, limits, &mut by_volumes) {
-                    let reason = format!("Pod {key} can't move: {reason}");
-                    refused.push(LeftAlone { node: node.clone(), reason, kind: LeftKind::Blocked });
-                    kinds.unmovable.insert(node.clone());
-                    break;
-                }
-            }
-        }
-        (kinds, refused)
-    }
-
-    fn learn(
-        &mut self,
-        input: &RepackInput<'_>,
-        key: &ObjectKey,
-        number: ShapeId,
-        limits: &AttachLimits,
-        by_volumes: &mut ByVolumes,
-    ) -> Result<(), String> {
-        if self.by_shape.contains_key(&number) {
-            return Ok(());
-        }
-        let view = input.plan.view;
-        let Some(shape) = view.shape(number) else { return Ok(()) };
-        let volumes = volume_rules(view, key, shape)?;
-        let attached = limits.requests(view, key, shape);
-        let wanted = (number, volumes.clone(), attached.clone());
-        let known = by_volumes.get(&wanted).copied();
-        let kind = match known {
-            Some(kind) => kind,
-            // Preferences hold nobody where he is: the scheduler weighs them when it binds.
-            None => {
-                let steps = variants(shape, &volumes, PreferencePolicy::Ignore, false)?;
-                let mut requests = shape.requests.clone();
-                requests.add(&attached);
-                self.groups.push(PendingGroup {
-                    shape: shape.clone(),
-                    requests,
-                    variants: steps,
-                    pods: vec![key.clone()],
-                });
-                self.firsts.push(key.clone());
-                by_volumes.insert(wanted, self.firsts.len() - 1);
-                self.firsts.len() - 1
-            }
-        };
-        if shape.volumes.is_empty() {
-            self.by_shape.insert(number, kind);
-        } else {
-            self.by_pod.insert(key.clone(), kind);
-        }
-        Ok(())
-    }
-
-    /// Finds the group that each kind became, and takes its first pod, which does not wait, out.
-    fn find_groups(&mut self, board: &mut Board<'_>) {
-        let mut owners: BTreeMap<ObjectKey, usize> = BTreeMap::new();
-        let firsts: BTreeSet<&ObjectKey> = self.firsts.iter().collect();
-        for (number, group) in board.groups.iter_mut().enumerate() {
-            group.pods.retain(|pod| {
-                let first = firsts.contains(pod);
-                if first {
-                    owners.insert(pod.clone(), number);
-                }
-                !first
-            });
-        }
-        self.group_of = self
-            .firsts
-            .iter()
-            .map(|first| owners.get(first).copied().unwrap_or(usize::MAX))
-            .collect();
-    }
-
-    fn group(&self, key: &ObjectKey, shape: ShapeId) -> Option<usize> {
-        let kind = self.by_shape.get(&shape).or_else(|| self.by_pod.get(key))?;
-        self.group_of.get(*kind).copied().filter(|group| *group != usize::MAX)
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod cluster;
 mod company;
+mod preferences;
 mod prices;
 mod property;
 mod reserved;
