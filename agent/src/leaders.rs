@@ -6,7 +6,7 @@ mod proof;
 #[cfg(test)]
 mod tests;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,10 +20,14 @@ use tokio::time::Instant;
 use crate::body::{self, innermost};
 use crate::config::Config;
 use crate::disk::{part_of, random};
-use connecting::Connecting;
+use connecting::{Authorities, CertificatesError, Connecting};
 use proof::Proof;
 
 const REPORT_TIMEOUT: Duration = Duration::from_secs(5);
+/// A notice goes on to the next leader after so long, as long as one is left that was not asked.
+const URGENT_TIMEOUT: Duration = Duration::from_millis(1_500);
+/// What is under way when there is news has so long to end.
+const NEWS_PATIENCE: Duration = Duration::from_millis(500);
 /// Longer than a leader holds a poll.
 const POLL_TIMEOUT: Duration = Duration::from_secs(32);
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
@@ -42,18 +46,12 @@ const LONGEST_REFUSAL: usize = 200;
 
 /// Why the leaders can't be talked to at all.
 #[derive(Debug, thiserror::Error)]
-pub enum LeadersError {
-    /// The file with their certificates is unusable.
-    #[error("certificates {}: {reason}", path.display())]
-    Certificates {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        reason: String,
-    },
-    /// The client can't be built.
-    #[error("the client can't be built: {0}")]
-    Client(#[from] reqwest::Error),
+#[error("the client can't be built: {0}")]
+pub struct LeadersError(#[from] reqwest::Error);
+
+/// Whether a file of leaders' certificates can be used now.
+pub(crate) async fn check_certificates(path: &Path) -> Result<(), CertificatesError> {
+    Authorities::read(path).await.map(|_read| ())
 }
 
 /// The leaders, one of which is talked to until it fails.
@@ -88,7 +86,7 @@ impl Leaders {
         if config.leaders.is_empty() {
             return Ok(None);
         }
-        let connecting = Connecting::of(config).await?;
+        let connecting = Connecting::of(config).await;
         // Agents spread over the replicas.
         let turn = usize::try_from(random() >> 32).unwrap_or(0);
         let count = u64::try_from(config.leaders.len()).unwrap_or(1);
@@ -175,12 +173,31 @@ impl Leaders {
         self.current = 0;
         self.turn = self.turn.wrapping_add(1);
         if self.connecting.turns() > 1 {
-            // The old one's connections lead to the old address. It does where there can't be a new one.
-            match self.connecting.client(self.turn) {
-                Ok(client) => self.client = client,
-                Err(error) => tracing::warn!(%error, "Client of the leaders can't be built anew."),
-            }
+            // The old one's connections lead to the old address.
+            self.build_client();
         }
+    }
+
+    /// Connects anew. The old client does where there can't be a new one.
+    fn build_client(&mut self) {
+        match self.connecting.client(self.turn) {
+            Ok(client) => self.client = client,
+            Err(error) => tracing::warn!(%error, "Client of the leaders can't be built anew."),
+        }
+    }
+
+    /// Once all have failed in turn: they may be signed by others now.
+    async fn look_at_certificates(&mut self) {
+        let all_failed = (self.failures as usize).is_multiple_of(self.count());
+        if all_failed && self.connecting.renew().await {
+            self.build_client();
+        }
+    }
+
+    /// How long a leader has to answer a report.
+    fn patience(&self, report: &Report) -> Duration {
+        let others_left = (self.failures as usize) < self.count();
+        if is_news(report) && others_left { URGENT_TIMEOUT } else { REPORT_TIMEOUT }
     }
 
     /// Turns to the next leader; returns how long to pause before, which is not at all until all have failed,
@@ -228,9 +245,10 @@ impl Leaders {
                 let request = self
                     .client
                     .post(self.url("/agent/v1/reports"))
-                    .timeout(REPORT_TIMEOUT)
+                    .timeout(self.patience(&report))
                     .json(report.as_ref());
-                match self.ask::<ReportAnswer>(request).await {
+                let asking = self.ask::<ReportAnswer>(request);
+                match unless_news(asking, &report, &mut reports).await {
                     Ok(answer) => {
                         self.succeed("report");
                         if inputs.send(Input::Answered(report.sequence, answer)).await.is_err() {
@@ -240,8 +258,8 @@ impl Leaders {
                     }
                     // News shortens the pause: it may be a notice.
                     Err(error) => {
-                        let can_wait = report.notices.is_empty() && report.drain.is_none();
-                        let pause = self.fail_over("report", &error, can_wait);
+                        let pause = self.fail_over("report", &error, !is_news(&report));
+                        self.look_at_certificates().await;
                         tokio::select! {
                             () = tokio::time::sleep(pause) => {}
                             changed = reports.changed() => if changed.is_err() { return },
@@ -290,12 +308,49 @@ impl Leaders {
                     tokio::time::sleep_until(began + shortest).await;
                 }
                 Err(error) => {
-                    tokio::time::sleep(self.fail_over("directives", &error, true)).await;
+                    let pause = self.fail_over("directives", &error, true);
+                    self.look_at_certificates().await;
+                    tokio::time::sleep(pause).await;
                     // Sequences are each replica's own.
                     after = 0;
                 }
             }
         }
+    }
+}
+
+/// Whether a report tells what leaders have to act on.
+fn is_news(report: &Report) -> bool {
+    !report.notices.is_empty() || report.drain.is_some()
+}
+
+/// What a leader answers to a report. Where a newer one has something to act on, it must not take long.
+async fn unless_news<T>(
+    asking: impl Future<Output = Result<T, String>>,
+    told: &Arc<Report>,
+    reports: &mut watch::Receiver<Option<Arc<Report>>>,
+) -> Result<T, String> {
+    let news = async {
+        while reports.changed().await.is_ok() {
+            if reports.borrow().as_deref().is_some_and(is_news) {
+                return;
+            }
+        }
+        std::future::pending().await
+    };
+    tokio::pin!(asking);
+    let answer = tokio::select! {
+        answer = &mut asking => Some(answer),
+        () = news => None,
+    };
+    // What was seen meanwhile is yet to be told.
+    if reports.borrow().as_ref().is_some_and(|newest| !Arc::ptr_eq(newest, told)) {
+        reports.mark_changed();
+    }
+    let late = || Err("no answer while there was news to tell".to_owned());
+    match answer {
+        Some(answer) => answer,
+        None => tokio::time::timeout(NEWS_PATIENCE, asking).await.unwrap_or_else(|_| late()),
     }
 }
 

@@ -8,7 +8,7 @@ use anyhow::Context;
 use drover_kubernetes::KubeletTrust;
 
 use crate::imds::Imds;
-use crate::leaders::Leaders;
+use crate::leaders::{Leaders, check_certificates};
 use crate::{Args, Config, disk, eks};
 
 /// Checks settings, files and the state folder; says on standard output what an agent would do. What
@@ -23,7 +23,7 @@ pub fn validate(args: Args) -> anyhow::Result<ExitCode> {
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
-    let (connected, writable) = runtime.block_on(async {
+    let (connected, writable, trusted) = runtime.block_on(async {
         drover_kubernetes::install_crypto_provider();
         Leaders::new(&config, tokio::sync::watch::channel(None).1).await?;
         let context = config.context.as_deref();
@@ -31,7 +31,11 @@ pub fn validate(args: Args) -> anyhow::Result<ExitCode> {
         let (kubeconfig, identity) = (config.kubeconfig.as_deref(), eks::identity(&config, imds));
         let connected = drover_kubernetes::connect_as(kubeconfig, context, Some(&identity)).await;
         let writable = disk::probe(&config.state_dir).await;
-        Ok::<_, anyhow::Error>((connected.map(|_client| ()), writable))
+        let trusted = match &config.leaders_ca {
+            Some(path) => check_certificates(path).await,
+            None => Ok(()),
+        };
+        Ok::<_, anyhow::Error>((connected.map(|_client| ()), writable, trusted))
     })?;
     let state = &config.state_dir;
     let mut out = std::io::stdout().lock();
@@ -41,6 +45,9 @@ pub fn validate(args: Args) -> anyhow::Result<ExitCode> {
     if let Err(error) = writable {
         let path = state.display();
         writeln!(out, "warning: {path}: {error} (without it a restart forgets notices and usage)")?;
+    }
+    if let Err(error) = trusted {
+        writeln!(out, "warning: {error} (until it works the node is guarded alone)")?;
     }
     if let KubeletTrust::Authority(path) = &config.kubelet_trust
         && let Err(error) = std::fs::File::open(path)

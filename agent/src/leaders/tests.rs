@@ -6,7 +6,7 @@ use super::*;
 fn leaders() -> Leaders {
     drover_kubernetes::install_crypto_provider();
     let addresses = Addresses::of_system();
-    let connecting = Connecting { certificates: Some(Vec::new()), addresses };
+    let connecting = Connecting { trust: connecting::Trust::Nobody, addresses };
     Leaders {
         client: connecting.client(0).unwrap(),
         connecting,

@@ -18,6 +18,8 @@ enum Manner {
     Broken,
     Endless,
     EndlessRefusal,
+    /// It takes what it is told, and says nothing.
+    Silent,
 }
 
 type Asked = Arc<Mutex<Vec<usize>>>;
@@ -29,16 +31,17 @@ fn serve(listener: TcpListener, number: usize, manner: Manner, asked: &Asked) {
         let spaces = || Ok::<_, std::io::Error>(vec![b' '; 16_384]);
         Body::from_stream(futures::stream::repeat_with(spaces))
     };
-    let answer = move || -> Answered {
+    let answer = async move || -> Answered {
         asked.lock().unwrap().push(number);
         match manner {
             Manner::Well => "{\"committed\":true,\"directives\":[]}".into_response(),
             Manner::Broken => StatusCode::BAD_GATEWAY.into_response(),
             Manner::Endless => endless().into_response(),
             Manner::EndlessRefusal => (StatusCode::BAD_GATEWAY, endless()).into_response(),
+            Manner::Silent => std::future::pending().await,
         }
     };
-    let router = Router::new().fallback(async move || answer());
+    let router = Router::new().fallback(answer);
     tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
 }
 
@@ -62,7 +65,7 @@ async fn leaders(manners: &[Manner]) -> (Leaders, Asked, tempfile::NamedTempFile
         let found = found.clone();
         Box::pin(async move { Ok(found) })
     });
-    let connecting = Connecting { certificates: Some(Vec::new()), addresses };
+    let connecting = Connecting { trust: connecting::Trust::Nobody, addresses };
     let token = tempfile::NamedTempFile::new().unwrap();
     let leaders = Leaders {
         client: connecting.client(0).unwrap(),
@@ -132,4 +135,54 @@ async fn answers_without_end_are_failures() {
         let reason = asked.expect("is given up").unwrap_err();
         assert!(reason.contains("longer than 65536 bytes") || reason.contains("502"), "{reason}");
     }
+}
+
+#[tokio::test]
+async fn a_leader_that_says_nothing_keeps_no_notice_from_the_others() {
+    use Manner::{Silent, Well};
+    let (leaders, asked, _token) = leaders(&[Silent, Silent, Well]).await;
+    let (report, reports) = watch::channel(None);
+    let (inputs, mut received) = mpsc::channel(1);
+    tokio::spawn(leaders.send_reports(reports, inputs));
+    // One is told something that can wait when the notice comes.
+    let calm = Report { notices: Vec::new(), ..self::report().as_ref().clone() };
+    report.send_replace(Some(Arc::new(calm)));
+    tokio::time::timeout(Duration::from_secs(5), async {
+        while asked.lock().unwrap().is_empty() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await
+    .expect("the first leader is asked");
+    let began = Instant::now();
+    report.send_replace(Some(self::report()));
+    let answered = tokio::time::timeout(Duration::from_secs(20), received.recv()).await;
+    assert!(matches!(answered, Ok(Some(Input::Answered(7, _)))), "{answered:?}");
+    assert_eq!(*asked.lock().unwrap(), [0, 1, 2]);
+    // Each was waited for, and less long than one is where nothing is the matter.
+    assert!(began.elapsed() >= NEWS_PATIENCE + URGENT_TIMEOUT, "{:?}", began.elapsed());
+    assert!(began.elapsed() < REPORT_TIMEOUT, "{:?}", began.elapsed());
+}
+
+#[tokio::test]
+async fn what_comes_while_a_leader_is_asked_is_told_next() {
+    let (leaders, asked, _token) = leaders(&[Manner::Well]).await;
+    let (report, reports) = watch::channel(None);
+    let (inputs, mut received) = mpsc::channel(1);
+    tokio::spawn(leaders.send_reports(reports, inputs));
+    for sequence in 1..=3 {
+        let next = Report { sequence, notices: Vec::new(), ..self::report().as_ref().clone() };
+        report.send_replace(Some(Arc::new(next)));
+        tokio::task::yield_now().await;
+    }
+    let last = async {
+        while let Some(Input::Answered(sequence, _)) = received.recv().await {
+            if sequence == 3 {
+                return true;
+            }
+        }
+        false
+    };
+    assert!(tokio::time::timeout(Duration::from_secs(5), last).await.expect("the newest is told"));
+    assert!(!asked.lock().unwrap().is_empty());
 }
