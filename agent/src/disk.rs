@@ -10,7 +10,7 @@ use drover_common::id::BootId;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-const NOTICES: &str = "notices.json";
+pub(crate) const NOTICES: &str = "notices.json";
 const HISTORY: &str = "usage.json";
 
 /// The agent's own folder.

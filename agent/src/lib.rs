@@ -9,6 +9,7 @@ mod config;
 mod disk;
 mod eks;
 mod imds;
+mod keep;
 mod leaders;
 mod measure;
 mod poll;

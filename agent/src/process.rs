@@ -25,13 +25,14 @@ pub fn main_with(args: Args) -> anyhow::Result<ExitCode> {
     let wanted = filter(std::env::var("RUST_LOG").ok().as_deref());
     // An embedding process may have set up its own logging.
     let _already_set = tracing_subscriber::registry().with(lines).with(wanted).try_init();
-    // One thread does: an agent waits nearly always, and each thread costs memory.
+    // One thread does: an agent waits nearly always, and each thread costs memory. Names are looked up
+    // on others, and files are read: one that hangs must not take the last of them.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
-        .max_blocking_threads(2)
+        .max_blocking_threads(6)
         .build()
         .context("cannot start the runtime")?;
-    runtime.block_on(async {
+    let ended = runtime.block_on(async {
         let shutdown = CancellationToken::new();
         let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
         let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
@@ -57,7 +58,10 @@ pub fn main_with(args: Args) -> anyhow::Result<ExitCode> {
             () = hurry.cancelled() => {}
         }
         Ok(ExitCode::SUCCESS)
-    })
+    });
+    // A file that hangs keeps nobody from ending.
+    runtime.shutdown_background();
+    ended
 }
 
 /// What is logged. Filters by span and field would bring a compiler of regular expressions into a

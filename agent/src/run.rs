@@ -4,12 +4,11 @@ mod tell;
 #[cfg(test)]
 mod tests;
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
 use drover_agent_core::usage::{ContainerNames, PodNames};
-use drover_agent_core::{Agent, CallKey, Effect, Identity, Input, Moment, Saved};
+use drover_agent_core::{Agent, CallKey, Effect, Identity, Input, Moment};
 use drover_common::call::{Kind, KubernetesCall, KubernetesFailure, KubernetesFailureKind};
 use drover_common::cluster::ClusterEvent;
 use drover_common::id::InstanceId;
@@ -25,6 +24,7 @@ use crate::clock::{Clock, Reading};
 use crate::config::Config;
 use crate::disk::{self, StateDir};
 use crate::imds::Imds;
+use crate::keep::Keeper;
 use crate::leaders::{Leaders, LeadersError};
 use crate::measure::{ContainersQuestion, PodNamesQuestion};
 use crate::power::{self, Power};
@@ -36,8 +36,8 @@ const BUSY_TICK: Duration = Duration::from_millis(200);
 const IDLE_TICK: Duration = Duration::from_secs(1);
 /// A patch or read of the own Node that takes longer is made again.
 const NODE_TIMEOUT: Duration = Duration::from_secs(3);
-/// Between two tries of a disk that refuses.
-const SAVE_PAUSE: Duration = Duration::from_secs(1);
+/// A disk that says nothing for so long is started without.
+const DISK_PATIENCE: Duration = Duration::from_secs(5);
 /// An eviction can hang for 10 s within the API server while it updates a budget.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(11);
 
@@ -70,7 +70,10 @@ pub(crate) async fn run_with(
     drover_kubernetes::install_crypto_provider();
     let disk = StateDir::open(&config.state_dir).await;
     let boot = disk::boot_id(&config.host_root).await;
-    let saved = disk.load().await;
+    let saved = tokio::time::timeout(DISK_PATIENCE, disk.load()).await.unwrap_or_else(|_| {
+        tracing::warn!("Disk does not answer; the agent starts without what it kept.");
+        None
+    });
     let identity = Identity { node: config.node.clone(), boot };
     let report_interval =
         SignedDuration::try_from(config.report_interval).unwrap_or(SignedDuration::MAX);
@@ -103,6 +106,8 @@ pub(crate) async fn run_with(
         containers,
     };
     tasks.spawn(measure::measure(settings, disk.clone(), inputs.clone()));
+    let (keeper, keeping) = Keeper::new(disk);
+    tasks.spawn(keeping);
     if let Some(leaders) = leaders {
         tasks.spawn(leaders.clone().send_reports(reports, inputs.clone()));
         tasks.spawn(leaders.poll_directives(config.node.clone(), instances, inputs.clone()));
@@ -126,9 +131,7 @@ pub(crate) async fn run_with(
         power,
         pulse,
         clock: Clock::new(Reading::now()),
-        disk,
-        unsaved: None,
-        save_at: None,
+        keeper,
         clients,
         inputs,
         report,
@@ -190,11 +193,7 @@ struct Shell {
     power: Power,
     pulse: Pulse,
     clock: Clock,
-    disk: StateDir,
-    /// What could not be written yet.
-    unsaved: Option<Saved>,
-    /// When the disk is tried again, if it refused.
-    save_at: Option<Instant>,
+    keeper: Keeper,
     clients: watch::Receiver<Option<Client>>,
     inputs: mpsc::Sender<Input>,
     report: watch::Sender<Option<Arc<Report>>>,
@@ -241,13 +240,13 @@ impl Shell {
                 }
                 () = tokio::time::sleep(pause) => Input::Tick,
             };
-            self.take(input).await;
+            self.take(input);
             self.pulse.decided();
             let now = self.now().wall;
             if let Some(at) = stop_at
                 && (Instant::now() >= at || !self.agent.has_drain_to_finish(now))
             {
-                return;
+                return self.keeper.finish().await;
             }
         }
     }
@@ -256,7 +255,7 @@ impl Shell {
         self.clock.moment(Reading::now(), self.agent.is_busy())
     }
 
-    async fn take(&mut self, input: Input) {
+    fn take(&mut self, input: Input) {
         let now = self.now();
         let effects = self.agent.step(input, now);
         self.instance.send_if_modified(|known| {
@@ -270,23 +269,19 @@ impl Shell {
             let has = self.agent.has_gpus();
             std::mem::replace(known, has) != has
         });
-        // Calls go out before the disk is waited for.
-        let mut effects = VecDeque::from(effects);
-        effects.make_contiguous().sort_by_key(|effect| matches!(effect, Effect::Save(_)));
         for effect in effects {
             match effect {
                 Effect::Call(key, call) => self.call(key, call),
                 Effect::Report(report) => {
                     self.report.send_replace(Some(Arc::from(report)));
                 }
-                Effect::Save(saved) => self.unsaved = Some(saved),
+                Effect::Save(saved) => self.keeper.keep(saved),
                 Effect::PowerOff(attempt) => self.power_off(attempt),
                 // Where the agent itself is being stopped the loop sees that nothing is left to stay for.
                 Effect::AllowShutdown => self.power.allow_shutdown(),
                 Effect::Tell(fact) => tell::tell(&fact),
             }
         }
-        self.save().await;
     }
 
     /// What it means that the agent has to stop: that the machine does, or no more than that.
@@ -306,26 +301,6 @@ impl Shell {
             // Nobody listens only when the agent stops.
             let _stopping = inputs.send(Input::PoweredOff(attempt, Err(reason))).await;
         });
-    }
-
-    /// Writes what is not on disk yet. A disk that refuses is tried again after a while.
-    async fn save(&mut self) {
-        let Some(saved) = &self.unsaved else { return };
-        if self.save_at.is_some_and(|at| Instant::now() < at) {
-            return;
-        }
-        match self.disk.save(saved).await {
-            Ok(()) => {
-                self.unsaved = None;
-                self.save_at = None;
-            }
-            Err(error) => {
-                if self.save_at.is_none() {
-                    tracing::warn!(%error, "Notices can't be kept on disk; retrying.");
-                }
-                self.save_at = Some(Instant::now() + SAVE_PAUSE);
-            }
-        }
     }
 
     fn call(&mut self, key: CallKey, call: KubernetesCall) {

@@ -103,10 +103,11 @@ pub struct Maintenance {
 }
 
 /// Reads `events/maintenance/scheduled` and returns the events in state `active`, the earliest
-/// first.
+/// first. One that can't be read hides no other that is active.
 ///
 /// # Errors
-/// [`UnreadableBody`] names the field of the first event that can't be read.
+/// [`UnreadableBody`], if none is known to be active, names the field of the first event that can't be read:
+/// that one may be.
 pub fn maintenance(body: &str) -> Result<Vec<Maintenance>, UnreadableBody> {
     #[derive(Deserialize)]
     #[serde(rename_all = "PascalCase")]
@@ -116,18 +117,31 @@ pub fn maintenance(body: &str) -> Result<Vec<Maintenance>, UnreadableBody> {
         event_id: String,
         state: String,
     }
-    let events: Vec<Event> = read(body)?;
-    let mut active = Vec::new();
-    for event in events {
+    let events: Vec<serde_json::Value> = read(body)?;
+    let active_of = |event: serde_json::Value| -> Result<Option<Maintenance>, UnreadableBody> {
+        let event: Event = serde_json::from_value(event)
+            .map_err(|error| UnreadableBody::Json(error.to_string()))?;
         match event.state.as_str() {
-            "active" => active.push(Maintenance {
+            "active" => Ok(Some(Maintenance {
                 not_before: maintenance_time(&event.not_before)?,
                 event: event.event_id,
                 code: event.code,
-            }),
-            "completed" | "canceled" => {}
-            other => return Err(bad_value("State", other)),
+            })),
+            "completed" | "canceled" => Ok(None),
+            other => Err(bad_value("State", other)),
         }
+    };
+    let (mut active, mut unreadable) = (Vec::new(), None);
+    for event in events {
+        match active_of(event) {
+            Ok(event) => active.extend(event),
+            Err(error) => drop(unreadable.get_or_insert(error)),
+        }
+    }
+    if active.is_empty()
+        && let Some(error) = unreadable
+    {
+        return Err(error);
     }
     active.sort_by(|a, b| (a.not_before, &a.event).cmp(&(b.not_before, &b.event)));
     Ok(active)

@@ -78,6 +78,15 @@ fn maintenance_has_its_own_dates_and_only_active_events_count() {
         assert!(maintenance(&body).is_err(), "{bad}");
     }
     assert!(maintenance(&format!("[{}]", event("e", "2 Jan 2019 00:00:00 GMT", "odd"))).is_err());
+    // What can't be read hides no other.
+    let good = event("good", "2 Jan 2019 00:00:00 GMT", "active");
+    for bad in [event("bad", "2019-01-02", "active"), "{}".to_owned(), "7".to_owned()] {
+        for body in [format!("[{bad},{good}]"), format!("[{good},{bad}]")] {
+            let found = maintenance(&body).unwrap();
+            let found: Vec<&str> = found.iter().map(|found| found.event.as_str()).collect();
+            assert_eq!(found, ["good"], "{body}");
+        }
+    }
 }
 
 #[test]
