@@ -11,6 +11,7 @@ mod board;
 mod bulk;
 mod candidate;
 pub mod check;
+mod choose;
 mod claim;
 mod daemon;
 mod dimension;

@@ -11,8 +11,8 @@ use drover_common::instance_type::CapacityType;
 use fixedbitset::FixedBitSet;
 
 use super::board::Board;
+use super::choose::price_ceiling;
 use super::dimension::{Amounts, add_times};
-use super::finish::price_ceiling;
 use super::market::{NodeKind, Pool};
 use super::pack::Candidate;
 use super::split::Piece;
@@ -54,6 +54,13 @@ impl Admission {
 
 fn is_within(inner: &[usize], outer: &[usize]) -> bool {
     inner.iter().zip(outer).all(|(inner, outer)| inner & !outer == 0)
+}
+
+/// Drops what is not in a row.
+fn keep_within(set: &mut FixedBitSet, row: &[usize]) {
+    for (own, other) in set.as_mut_slice().iter_mut().zip(row) {
+        *own &= other;
+    }
 }
 
 fn meets(own: &[usize], other: &[usize]) -> bool {
@@ -276,7 +283,7 @@ impl Board<'_> {
                 false => meets(admits.as_slice(), others),
             };
             if wanted {
-                admits.intersect_with(&admission.set(others));
+                keep_within(&mut admits, others);
                 set.push((*other, kind));
                 if set.len() >= self.settings.min_spot_types {
                     break;

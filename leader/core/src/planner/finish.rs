@@ -5,24 +5,17 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use drover_common::cluster::ObjectKey;
 use drover_common::ec2::ReservationTarget;
-use drover_common::instance_type::CapacityType;
 use drover_common::labels;
 use drover_common::requirement::{Operator, Requirement};
 use drover_common::resources::Resources;
-use fixedbitset::FixedBitSet;
 use smol_str::SmolStr;
 
 use super::attach::without_attachments;
 use super::bin::Bin;
 use super::board::Board;
-use super::market::{Offer, Pool};
-use super::{Launch, LaunchOffering, MinValuesPolicy};
-
-/// Types of an on-demand launch that may be dearer than [`PRICE_CEILING_PERCENT`] allows, so that
-/// a shortage of one type does not stop the launch.
-const LEAST_TYPES: usize = 5;
-/// How much dearer than its cheapest type a launch may become, in percent of that type.
-const PRICE_CEILING_PERCENT: u64 = 150;
+use super::choose::Chosen;
+use super::market::Pool;
+use super::{Launch, LaunchOffering};
 
 /// What a launch decides of its node.
 const DECIDED: [&str; 3] = [labels::INSTANCE_TYPE, labels::ZONE, labels::CAPACITY_TYPE];
@@ -36,12 +29,6 @@ const OF_BILLING: [&str; 4] = [
     labels::RESERVATION_TYPE,
     labels::RESERVATION_INTERRUPTIBLE,
 ];
-
-/// A type that a launch may become, with its offers by price.
-struct Choice {
-    kind: usize,
-    offers: Vec<usize>,
-}
 
 /// What makes planned nodes equal: the cheapest offer, the domains decided, and what is in.
 type BinKey = (usize, BTreeMap<String, String>, Vec<(usize, usize)>);
@@ -83,6 +70,29 @@ impl Board<'_> {
         launches
     }
 
+    /// What every planned node may become, cheapest first, without the rest of its launch; `None` if one can
+    /// become nothing.
+    pub(super) fn listings(&mut self) -> Option<Vec<Vec<LaunchOffering>>> {
+        let bins = std::mem::take(&mut self.bins);
+        let mut known: BTreeMap<BinKey, Vec<LaunchOffering>> = BTreeMap::new();
+        let mut listings = Vec::with_capacity(bins.len());
+        for bin in &bins {
+            let limited = self.market.pools.get(bin.pool).is_none_or(Pool::is_limited);
+            let key = bin_key(bin);
+            if !limited && let Some(like) = known.get(&key) {
+                listings.push(like.clone());
+            } else if let Some(chosen) = self.choose(bin) {
+                let offerings = chosen.offers.iter().filter_map(|o| self.launch_offering(*o));
+                let offerings: Vec<LaunchOffering> = offerings.collect();
+                known.insert(key, offerings.clone());
+                listings.push(offerings);
+            }
+        }
+        let whole = listings.len() == bins.len();
+        self.bins = bins;
+        whole.then_some(listings)
+    }
+
     /// Leaves the pods of a node that can't be launched as planned.
     fn give_up(&mut self, bin: &Bin) {
         for (group, pods) in &bin.contents {
@@ -93,32 +103,13 @@ impl Board<'_> {
     }
 
     fn launch(&mut self, bin: &Bin) -> Option<Launch> {
-        let cheapest = self.market.offers.get(bin.cheapest)?.clone();
-        let template_index = self.market.kinds.get(cheapest.kind)?.template;
-        // A launch is of one reservation, whose room was counted.
-        let options = match cheapest.reservation {
-            Some(_) => vec![Choice { kind: cheapest.kind, offers: vec![bin.cheapest] }],
-            None => self.options(bin, template_index, cheapest.capacity_type),
-        };
-        let options = self.within_slack(bin, options);
-        let options = self.affordable(bin, options, cheapest.capacity_type);
-        let mut offers: Vec<usize> =
-            options.iter().flat_map(|option| option.offers.iter().copied()).collect();
-        offers.sort_by_key(|offer| self.market.rank(*offer));
+        let Chosen { kinds, offers, short } = self.choose(bin)?;
+        let cheapest = self.market.offers.get(bin.cheapest)?;
         let first = self.market.offers.get(*offers.first()?)?;
         let pool = self.market.pools.get(bin.pool)?;
-        let template = self.market.templates.get(template_index)?;
+        let template = self.market.templates.get(self.market.kinds.get(cheapest.kind)?.template)?;
         let zones: BTreeSet<&str> =
             offers.iter().filter_map(|o| Some(self.market.offers.get(*o)?.zone)).collect();
-        let kinds: Vec<usize> = options.iter().map(|option| option.kind).collect();
-        let listed: FixedBitSet = offers.iter().copied().collect();
-        // A launch is of one capacity type, whatever else its pool could have had. What is reserved
-        // is there: it needs nothing to fall back on.
-        let short = cheapest.reservation.is_none()
-            && self.all_missing_values(pool, &listed).any(|(key, ..)| key != labels::CAPACITY_TYPE);
-        if short && self.settings.min_values_policy == MinValuesPolicy::Strict {
-            return None;
-        }
         Some(Launch {
             min_values_relaxed: short,
             nodepool: pool.name.clone(),
@@ -149,217 +140,6 @@ impl Board<'_> {
             zone: SmolStr::new(entry.zone),
             price_micro: entry.price,
         })
-    }
-
-    /// Types that hold the bin in every zone that the cheapest type is offered in, so that any type
-    /// in any zone listed is right. By price.
-    fn options(&self, bin: &Bin, template: usize, capacity_type: CapacityType) -> Vec<Choice> {
-        let Some(range) = self.market.templates.get(template).map(|t| t.offers.clone()) else {
-            return Vec::new();
-        };
-        let mut admitted = FixedBitSet::with_capacity(self.market.offers.len());
-        admitted.insert_range(range.clone());
-        for (group, _) in &bin.contents {
-            if let Some(group) = self.groups.get(*group) {
-                admitted.intersect_with(&group.possible);
-            }
-        }
-        for (key, value) in &bin.pinned {
-            match self.index.known(key).and_then(|values| values.get(value)) {
-                Some(bits) => admitted.intersect_with(bits),
-                None => return Vec::new(),
-            }
-        }
-        let zone = |offer: usize| self.market.offers.get(offer).map(|offer| offer.zone);
-        let billed = |offer: &usize| {
-            let entry = self.market.offers.get(*offer);
-            range.contains(offer) && entry.is_some_and(|e| e.capacity_type == capacity_type)
-        };
-        let base = self.market.kind_of(bin.cheapest).map(|kind| kind.offers.clone());
-        let zones: BTreeSet<&str> = base
-            .into_iter()
-            .flatten()
-            .filter(|offer| billed(offer) && bin.offers.contains(*offer))
-            .filter_map(zone)
-            .collect();
-        let in_zones = |offer: &usize| zone(*offer).is_some_and(|zone| zones.contains(zone));
-        let mut options: Vec<Choice> = Vec::new();
-        let mut seen = FixedBitSet::with_capacity(self.market.kinds.len());
-        let enough = self.enough_options(bin, capacity_type);
-        for offer in self.market.by_rank.iter().filter(|o| bin.offers.contains(**o)) {
-            let Some(kind) = self.market.offers.get(*offer).map(|offer| offer.kind) else {
-                continue;
-            };
-            if seen.contains(kind) || !billed(offer) || !in_zones(offer) {
-                continue;
-            }
-            if enough(&options, *offer) {
-                break;
-            }
-            seen.insert(kind);
-            let Some(kind_offers) = self.market.kinds.get(kind).map(|kind| kind.offers.clone())
-            else {
-                continue;
-            };
-            let mut offers: Vec<usize> = kind_offers.filter(|o| billed(o) && in_zones(o)).collect();
-            if offers.iter().all(|offer| admitted.contains(*offer)) {
-                offers.retain(|offer| bin.offers.contains(*offer));
-                offers.sort_by_key(|offer| self.market.rank(*offer));
-                options.push(Choice { kind, offers });
-            }
-        }
-        options
-    }
-
-    /// Tells when no further type can make it onto the list: there are as many as a launch may have,
-    /// or as it must have and the rest is too dear. Limits and `minValues` may need more to choose
-    /// from.
-    fn enough_options(
-        &self,
-        bin: &Bin,
-        capacity_type: CapacityType,
-    ) -> impl Fn(&[Choice], usize) -> bool {
-        let pool = self.market.pools.get(bin.pool);
-        let choosy = pool.is_none_or(|pool| {
-            pool.is_limited() || pool.requirements.iter().any(|r| r.min_values.is_some())
-        });
-        let least = self.least_types(capacity_type);
-        move |options, next| {
-            let cost = |offer: usize| self.market.offers.get(offer).map_or(0, |offer| offer.cost());
-            let lowest = options.first().and_then(|option| option.offers.first());
-            let ceiling = lowest.map_or(u64::MAX, |offer| price_ceiling(cost(*offer)));
-            let dear = options.len() >= least && cost(next) > ceiling;
-            !choosy && (dear || options.len() >= self.settings.max_instance_types)
-        }
-    }
-
-    /// Types that a launch lists even where they are dear.
-    fn least_types(&self, capacity_type: CapacityType) -> usize {
-        if capacity_type == CapacityType::Spot {
-            self.settings.min_spot_types.max(LEAST_TYPES)
-        } else {
-            LEAST_TYPES
-        }
-    }
-
-    /// Keeps types that the pool's limits still allow in place of the one already counted, and
-    /// counts the largest that is kept.
-    fn within_slack(&mut self, bin: &Bin, mut options: Vec<Choice>) -> Vec<Choice> {
-        let Some(base) = self.market.kind_of(bin.cheapest).map(|kind| kind.capacity.clone()) else {
-            return options;
-        };
-        let Some(pool) = self.market.pools.get_mut(bin.pool) else { return options };
-        let kinds = &self.market.kinds;
-        options.retain(|option| {
-            let Some(kind) = kinds.get(option.kind) else { return false };
-            pool.left.iter().zip(kind.capacity.iter().zip(&base)).all(|(left, (own, base))| {
-                left.is_none_or(|left| *own <= base.saturating_add(left.max(0)))
-            })
-        });
-        for (index, left) in pool.left.iter_mut().enumerate() {
-            let Some(left) = left else { continue };
-            let amount = |capacity: &[i64]| capacity.get(index).copied().unwrap_or(0);
-            let largest = options
-                .iter()
-                .filter_map(|option| kinds.get(option.kind))
-                .map(|kind| amount(&kind.capacity))
-                .max()
-                .unwrap_or(0);
-            *left = left.saturating_sub((largest - amount(&base)).max(0));
-        }
-        options
-    }
-
-    /// Cuts the types at a price ceiling and at the most a launch may list, but not below what
-    /// diversity and `minValues` ask for.
-    fn affordable(
-        &self,
-        bin: &Bin,
-        options: Vec<Choice>,
-        capacity_type: CapacityType,
-    ) -> Vec<Choice> {
-        let cost = |option: &Choice| {
-            let offer = option.offers.first().and_then(|offer| self.market.offers.get(*offer));
-            offer.map_or(u64::MAX, |offer| offer.cost())
-        };
-        let lowest = options.first().map_or(0, cost);
-        let ceiling = price_ceiling(lowest);
-        let options = self.under_ceiling(options);
-        let least = self.least_types(capacity_type);
-        // Spot that is dearer than the on-demand node one could have instead is no bargain.
-        let on_demand = if capacity_type == CapacityType::Spot {
-            self.cheapest_on_demand(bin).unwrap_or(u64::MAX)
-        } else {
-            u64::MAX
-        };
-        let mut short = self.needed_values(bin.pool);
-        let mut kept: Vec<Choice> = Vec::new();
-        for option in options {
-            let price = cost(&option);
-            let new_value = self.brings_value(&option, &mut short, false);
-            let wanted = price <= ceiling || kept.len() < least;
-            let room = kept.len() < self.settings.max_instance_types;
-            let bargain = kept.is_empty() || price <= on_demand;
-            if (wanted && room && bargain) || new_value {
-                self.brings_value(&option, &mut short, true);
-                kept.push(option);
-            }
-        }
-        // minValues may have pushed the list past its end: the dearest that nobody needs go.
-        while kept.len() > self.settings.max_instance_types {
-            kept.pop();
-        }
-        kept
-    }
-
-    /// Drops what is dearer than replacements of nodes may be.
-    fn under_ceiling(&self, mut options: Vec<Choice>) -> Vec<Choice> {
-        let Some(ceiling) = self.ceiling else { return options };
-        let cost = |offer: &usize| self.market.offers.get(*offer).map_or(u64::MAX, Offer::cost);
-        let cheapest: Vec<u64> =
-            options.iter().filter_map(|option| option.offers.first().map(&cost)).collect();
-        let price = ceiling.price(&cheapest);
-        for option in &mut options {
-            option.offers.retain(|offer| cost(offer) <= price);
-        }
-        options.retain(|option| !option.offers.is_empty());
-        options
-    }
-
-    fn cheapest_on_demand(&self, bin: &Bin) -> Option<u64> {
-        let offers = bin.offers.ones().filter_map(|offer| self.market.offers.get(offer));
-        offers.filter(|o| o.capacity_type == CapacityType::OnDemand).map(|o| o.cost()).min()
-    }
-
-    /// Keys with `minValues` of a pool: how many values are wanted and which are there so far.
-    fn needed_values(&self, pool: usize) -> Vec<(String, usize, BTreeSet<String>)> {
-        let requirements = self.market.pools.get(pool).map(|pool| &pool.requirements);
-        requirements
-            .into_iter()
-            .flatten()
-            .filter_map(|r| Some((r.key.clone(), r.min_values? as usize, BTreeSet::new())))
-            .collect()
-    }
-
-    fn brings_value(
-        &self,
-        option: &Choice,
-        short: &mut [(String, usize, BTreeSet<String>)],
-        keep: bool,
-    ) -> bool {
-        let mut brings = false;
-        for (key, least, values) in short {
-            for offer in &option.offers {
-                let Some(value) = self.market.label(*offer, key) else { continue };
-                if !values.contains(value) {
-                    brings |= values.len() < *least;
-                    if keep {
-                        values.insert(value.to_owned());
-                    }
-                }
-            }
-        }
-        brings
     }
 
     fn claim_requirements(
@@ -459,11 +239,6 @@ impl Board<'_> {
         }
         least
     }
-}
-
-/// The most that a type may cost beside one of this price.
-pub(super) fn price_ceiling(lowest: u64) -> u64 {
-    lowest.saturating_mul(PRICE_CEILING_PERCENT) / 100
 }
 
 fn least_values(requirements: &[Requirement], key: &str) -> Option<u32> {

@@ -8,7 +8,9 @@ use super::ceiling::Ceiling;
 use super::replace::Attempt;
 use super::yard::Yard;
 use crate::planner::market::Pool;
-use crate::planner::{Launch, MinValuesPolicy};
+use crate::planner::{Launch, LaunchOffering, MinValuesPolicy};
+
+const NOTHING_CHEAPER: &str = "a replacement could become nothing that is cheaper";
 
 impl Yard<'_> {
     /// Launches that cost `most` at the worst, whatever they become.
@@ -18,25 +20,23 @@ impl Yard<'_> {
         most: u64,
     ) -> Result<Vec<Launch>, String> {
         let limits = self.limits();
-        let launches = self.all_launches()?;
-        let worst = |launches: &[Launch]| launches.iter().map(dearest).fold(0, u64::saturating_add);
-        if worst(&launches) <= most {
-            return Ok(launches);
+        let listed = self.board.listings().ok_or(NOTHING_CHEAPER)?;
+        let all = listed.iter().map(|offerings| dearest_of(offerings)).fold(0, u64::saturating_add);
+        if all > most {
+            let least = if attempt.spot { self.input.settings.min_spot_types } else { 1 };
+            let ceiling = Ceiling::under(listed.iter().map(Vec::as_slice), most, least);
+            let ceiling = ceiling.map_err(|worst| {
+                let dear = self.too_dear(attempt.price, worst);
+                let spot = || format!("{dear}, with up to {least} types to choose from on spot");
+                if attempt.spot { spot() } else { dear.clone() }
+            })?;
+            self.board.ceiling = Some(ceiling);
         }
-        let least = if attempt.spot { self.input.settings.min_spot_types } else { 1 };
-        let listed = launches.iter().map(|launch| launch.offerings.as_slice());
-        let ceiling = Ceiling::under(listed, most, least);
-        let ceiling = ceiling.map_err(|worst| {
-            let dear = self.too_dear(attempt.price, worst);
-            let spot = || format!("{dear}, with up to {least} types to choose from on spot");
-            if attempt.spot { spot() } else { dear.clone() }
-        })?;
         self.set_limits(limits);
-        self.board.ceiling = Some(ceiling);
         let launches = self.all_launches();
         self.board.ceiling = None;
         let launches = launches?;
-        match worst(&launches) {
+        match launches.iter().map(dearest).fold(0, u64::saturating_add) {
             worst if worst > most => Err(self.too_dear(attempt.price, worst)),
             _ => Ok(launches),
         }
@@ -47,7 +47,7 @@ impl Yard<'_> {
         if launches.len() == self.board.bins.len() {
             Ok(launches)
         } else {
-            Err("a replacement could become nothing that is cheaper".to_owned())
+            Err(NOTHING_CHEAPER.to_owned())
         }
     }
 
@@ -121,7 +121,11 @@ impl Yard<'_> {
 
 /// The most that a launch may cost.
 pub(super) fn dearest(launch: &Launch) -> u64 {
-    let prices = launch.offerings.iter().map(|offering| offering.price_micro.unwrap_or(u64::MAX));
+    dearest_of(&launch.offerings)
+}
+
+fn dearest_of(offerings: &[LaunchOffering]) -> u64 {
+    let prices = offerings.iter().map(|offering| offering.price_micro.unwrap_or(u64::MAX));
     prices.max().unwrap_or(u64::MAX)
 }
 
