@@ -79,7 +79,7 @@ impl Fleet {
             let new = placed.get(name).copied().unwrap_or_default();
             fleet.add_node(cluster, &types, leaving, node, new);
         }
-        for launch in &plan.launches {
+        for launch in plan.launches.iter().chain(cluster.static_launches.values()) {
             fleet.add_launch(launch, &types);
         }
         fleet
