@@ -2,6 +2,7 @@
 
 mod catalog;
 mod cluster;
+mod hostile;
 mod karpenter;
 mod random;
 mod realistic;
@@ -17,6 +18,7 @@ use drover_common::resources::Resources;
 use drover_core::nodeclass::catalog::NodeClassCatalog;
 use drover_core::planner::{PlanInput, PlannerSettings};
 use drover_core::view::View;
+pub use hostile::Hostile;
 use jiff::Timestamp;
 pub use running::Running;
 

@@ -139,6 +139,8 @@ pub(crate) enum OutputFormat {
 pub(crate) enum BenchArgs {
     /// Memory, CPU, network and size of an idle agent on a node full of pods.
     Agent(AgentBenchArgs),
+    /// Time of plans for clusters that are hard on a planner, and what is left out of them.
+    Hostile(HostileBenchArgs),
     /// Resident memory of leaders and agents as processes, with a cluster in view.
     Memory(MemoryArgs),
     /// Print a made-up dump as kubectl would, to try `drover simulate` on.
@@ -207,6 +209,20 @@ pub(crate) struct PlanBenchArgs {
     /// Plan so often and report the fastest.
     #[arg(long, default_value_t = 3)]
     pub(crate) runs: usize,
+    /// Let the independent checker look at each plan; it goes pod by pod and is slow on large ones.
+    #[arg(long)]
+    pub(crate) check: bool,
+}
+
+/// `drover bench hostile`. Every cluster with every number of pods is one row.
+#[derive(Debug, clap::Args)]
+pub(crate) struct HostileBenchArgs {
+    /// What is hard about the clusters; by default all of it.
+    #[arg(long, value_delimiter = ',')]
+    pub(crate) of: Vec<drover_bench::Hostile>,
+    /// How many pods wait.
+    #[arg(long, value_delimiter = ',', default_value = "10000")]
+    pub(crate) pods: Vec<usize>,
     /// Let the independent checker look at each plan; it goes pod by pod and is slow on large ones.
     #[arg(long)]
     pub(crate) check: bool,

@@ -4,6 +4,7 @@ mod agent;
 mod dump;
 mod filler;
 mod fleet;
+mod hostile;
 mod memory;
 mod notice;
 mod plan;
@@ -22,6 +23,7 @@ pub(crate) fn run(args: BenchArgs) -> anyhow::Result<ExitCode> {
         BenchArgs::Memory(args) => memory::run(&args),
         BenchArgs::Dump(args) => dump::run(&args),
         BenchArgs::Fleet(args) => fleet::run(&args),
+        BenchArgs::Hostile(args) => hostile::run(&args),
         BenchArgs::Notice(args) => notice::run(&args),
         BenchArgs::Plan(args) => plan::run(&args),
         BenchArgs::Repack(args) => repack::run(&args),

@@ -79,13 +79,14 @@ fn answer(args: &SimulateArgs) -> Result<(), Failure> {
     };
     let started = Instant::now();
     let read = read::read(&args.filenames)?;
-    let cluster = read.dump.into_cluster(&types, args.now);
+    let settings = args.settings();
+    let mut cluster = read.dump.into_cluster(&types, args.now);
     let seconds_to_read = started.elapsed().as_secs_f64();
+    let started = Instant::now();
+    cluster.launch_static(&settings);
     for warning in read.ignored.warning().iter().chain(&cluster.warnings) {
         note(&format!("warning: {warning}"));
     }
-    let started = Instant::now();
-    let settings = args.settings();
     let plan = plan(&cluster.plan_input(&settings));
     let repack = args.consolidate.then(|| cluster.repack(&settings, &plan));
     let seconds_to_plan = started.elapsed().as_secs_f64();

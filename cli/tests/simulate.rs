@@ -225,6 +225,87 @@ fn flags_set_what_a_leaders_do() {
     assert!(usual <= 4 && small >= 10, "{usual} and {small} launches");
 }
 
+/// Objects of all kinds that a plan may find several answers for.
+fn crowd() -> Vec<String> {
+    let mut objects: Vec<String> =
+        MANIFESTS.split("---").take(1).map(|pool| pool.trim().to_owned()).collect();
+    for number in 0..60 {
+        let (app, cpu) = (number % 7, 200 + number % 7 * 150);
+        let rule = match app {
+            0 => {
+                "topologySpreadConstraints: [{maxSkew: 1, topologyKey: topology.kubernetes.io/zone, \
+                  whenUnsatisfiable: DoNotSchedule, labelSelector: {matchLabels: {app: app0}}}]"
+            }
+            1 => {
+                "affinity: {podAntiAffinity: {requiredDuringSchedulingIgnoredDuringExecution: \
+                  [{topologyKey: kubernetes.io/hostname, labelSelector: {matchLabels: {app: app1}}}]}}"
+            }
+            2 => {
+                "affinity: {podAffinity: {requiredDuringSchedulingIgnoredDuringExecution: \
+                  [{topologyKey: topology.kubernetes.io/zone, labelSelector: {matchLabels: {app: app3}}}]}}"
+            }
+            _ => "hostNetwork: false",
+        };
+        objects.push(format!(
+            "apiVersion: v1\nkind: Pod\nmetadata: {{name: pod-{number:02}, namespace: n{}, labels: {{app: \
+             app{app}}}}}\nspec:\n  containers: [{{name: c, resources: {{requests: {{cpu: {cpu}m, memory: \
+             1Gi}}}}}}]\n  {rule}",
+            number % 2
+        ));
+    }
+    for number in 0..6 {
+        objects.push(format!(
+            "apiVersion: v1\nkind: Node\nmetadata: {{name: node-{number}, creationTimestamp: \
+             \"2026-01-0{}T00:00:00Z\", labels: {{karpenter.sh/nodepool: default, \
+             karpenter.sh/capacity-type: on-demand, node.kubernetes.io/instance-type: m5.large, \
+             kubernetes.io/hostname: node-{number}, topology.kubernetes.io/zone: us-east-1{}}}}}\nstatus: \
+             {{allocatable: {{cpu: 1900m, memory: 6Gi, pods: \"29\"}}, capacity: {{cpu: \"2\", memory: \
+             8Gi, pods: \"29\"}}}}",
+            number + 1,
+            ["a", "b", "c"][number % 3]
+        ));
+    }
+    objects
+}
+
+/// The answer's bytes, but for the line with the time it took.
+fn bytes_of(folder: &Path, output: &str) -> String {
+    let path = folder.to_str().unwrap();
+    let done = simulate(&["-f", path, "--consolidate", "-o", output], None);
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    let text = String::from_utf8(done.stdout).unwrap();
+    text.lines().filter(|line| !line.contains("planSeconds")).collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn the_same_objects_give_the_same_bytes_in_each_process_and_order() {
+    let objects = crowd();
+    let folder = |files: usize, backwards: bool| {
+        let made = tempfile::tempdir().unwrap();
+        let mut parts: Vec<Vec<&str>> = vec![Vec::new(); files];
+        for (number, object) in objects.iter().enumerate() {
+            parts[number % files].push(object);
+        }
+        for (number, part) in parts.iter_mut().enumerate() {
+            if backwards {
+                part.reverse();
+            }
+            let name = if backwards { files - number } else { number };
+            let file = made.path().join(format!("{name}.yaml"));
+            std::fs::write(file, part.join("\n---\n")).unwrap();
+        }
+        made
+    };
+    let (one, many, back) = (folder(1, false), folder(5, false), folder(4, true));
+    for output in ["json", "yaml", "table"] {
+        let first = bytes_of(one.path(), output);
+        assert!(first.lines().count() > 20, "{first}");
+        assert_eq!(bytes_of(one.path(), output), first);
+        assert_eq!(bytes_of(many.path(), output), first);
+        assert_eq!(bytes_of(back.path(), output), first);
+    }
+}
+
 /// Two nodes with a pod each, which one of them could run, and a window in which none may go.
 const HALF_EMPTY: &str = r#"
 apiVersion: karpenter.sh/v1

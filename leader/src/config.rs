@@ -257,6 +257,7 @@ fn control(args: &Args) -> Result<Settings, ConfigError> {
             max_node_vcpus: max_node_vcpus(args.max_node_vcpus)?,
             ..PlannerSettings::default()
         },
+        check_plans: args.check_plans,
         repack: repack(args)?,
         disruption_poll: Setting("--consolidation-period", "DROVER_CONSOLIDATION_PERIOD")
             .signed_duration(&args.consolidation_period)?,

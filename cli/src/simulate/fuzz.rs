@@ -174,11 +174,12 @@ fn try_input(text: &[u8], types: &InstanceTypes) -> Result<(), TestCaseError> {
     let mut errors = Vec::new();
     read_stream(&mut Cursor::new(text), "f", &mut input, &mut errors).unwrap();
     if errors.is_empty() {
-        let cluster = input.dump.into_cluster(types, None);
+        let settings = PlannerSettings::default();
+        let mut cluster = input.dump.into_cluster(types, None);
+        cluster.launch_static(&settings);
         let pods = cluster.view.pods().values().map(|entry| &entry.pod);
         let waiting =
             pods.filter(|pod| pod.spec.node_name.is_empty() && !pod.is_terminal()).count();
-        let settings = PlannerSettings::default();
         let asked = cluster.plan_input(&settings);
         let plan = plan(&asked);
         let violations = check::check(&asked, &plan);
@@ -188,6 +189,10 @@ fn try_input(text: &[u8], types: &InstanceTypes) -> Result<(), TestCaseError> {
         prop_assert!(problems.is_empty(), "{problems:#?}");
         let answer = Answer::of(&cluster, &plan, Some(&repack), 0.0);
         prop_assert!(answer.summary.pods >= waiting, "{} of {waiting}", answer.summary.pods);
+        let placed = answer.placements.iter().map(|placement| placement.pods.len());
+        let launched = answer.launches.iter().map(|launch| launch.pods.len());
+        let left = answer.unschedulable.len();
+        prop_assert_eq!(placed.chain(launched).sum::<usize>() + left, answer.summary.pods);
         prop_assert!(answer.unschedulable.iter().all(|left| !left.reasons.is_empty()));
         serde_json::to_string(&answer).unwrap();
         PLANNED.fetch_add(1, Ordering::Relaxed);

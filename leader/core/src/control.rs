@@ -46,6 +46,7 @@ mod queue;
 mod rebalance;
 mod replace;
 mod settings;
+mod soundness;
 mod static_pool;
 mod status;
 mod templates;
@@ -70,6 +71,7 @@ pub use consolidate::ConsolidationCounts;
 pub use drain_news::{DrainCounts, Times};
 pub use queue::QueueCounts;
 pub use settings::{LeaseSettings, Settings};
+pub use soundness::{PlanChecks, PlanPurpose};
 pub use status::{NodeSummary, Status};
 
 /// What happened.
@@ -135,6 +137,7 @@ pub struct Control {
     launches: launch::Launches,
     drains: drain::Drains,
     provisioning: provisioning::Provisioning,
+    soundness: soundness::Soundness,
     activity: lifecycle::PodActivity,
     consolidation: consolidate::Consolidation,
     queue: queue::Queue,
@@ -169,6 +172,7 @@ impl Control {
             launches: launch::Launches::default(),
             drains: drain::Drains::default(),
             provisioning: provisioning::Provisioning::default(),
+            soundness: soundness::Soundness::default(),
             activity: lifecycle::PodActivity::default(),
             consolidation: consolidate::Consolidation::default(),
             queue: queue::Queue::default(),

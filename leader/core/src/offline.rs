@@ -11,19 +11,21 @@ mod dump;
 mod fleet;
 mod pods;
 mod repack;
+mod static_pools;
 #[cfg(test)]
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use drover_common::cluster::ObjectKey;
-use drover_common::id::{NodeName, NodePoolName};
+use drover_common::id::{NodeClaimName, NodeName, NodePoolName};
 use drover_common::resources::Resources;
 use jiff::Timestamp;
 
 use crate::nodeclass::catalog::NodeClassCatalog;
 use crate::planner::{
-    InFlightNode, PlanInput, PlannerSettings, UnavailableOffering, Unschedulable, VirtualPods,
+    InFlightNode, Launch, PlanInput, PlannerSettings, UnavailableOffering, Unschedulable,
+    VirtualPods,
 };
 use crate::view::View;
 
@@ -53,6 +55,9 @@ pub struct OfflineCluster {
     pub expected: Vec<VirtualPods>,
     /// Pods without a node for which no leader would plan, and why not.
     pub set_aside: Vec<Unschedulable>,
+    /// Nodes that static pools lack and that are launched whatever pods wait; they are in flight when
+    /// pods are planned for.
+    pub static_launches: BTreeMap<NodeClaimName, Launch>,
     /// What was odd about the input, one sentence each.
     pub warnings: Vec<String>,
     /// The time that ages and windows are judged by.

@@ -20,6 +20,7 @@ mod existing;
 mod finish;
 mod first_fit;
 mod group;
+mod hosts;
 mod in_flight;
 mod input;
 mod market;
@@ -36,8 +37,10 @@ mod repack;
 mod reserved;
 mod rules;
 mod running;
+mod selectors;
 mod split;
 mod static_pool;
+mod steps;
 #[cfg(test)]
 mod tests;
 mod today;
@@ -91,15 +94,7 @@ fn plan_in(input: &PlanInput<'_>, order: Order) -> Plan {
     let mut board = Board::set(input);
     let waiting = board.keep_meant(input.view);
     board.hold(waiting);
-    let all: Vec<usize> = (0..board.groups.len()).collect();
-    let bands: Vec<Vec<usize>> = match order {
-        Order::AllAtOnce => vec![all],
-        // Groups are sorted by priority.
-        Order::ByPriority => all
-            .chunk_by(|a, b| board.priority(*a) == board.priority(*b))
-            .map(<[usize]>::to_vec)
-            .collect(),
-    };
+    let bands = bands(&board, order);
     let mut first_fit_price = place_bands(&mut board, input.view, &bands);
     if !board.held.is_empty() {
         let waiting = board.let_go(input.view);
@@ -121,9 +116,34 @@ fn plan_in(input: &PlanInput<'_>, order: Order) -> Plan {
     finish(board, first_fit_price)
 }
 
+/// Groups that are placed together.
+struct Band {
+    groups: Vec<usize>,
+    /// Pod by pod, in the groups' order.
+    in_order: bool,
+}
+
+/// Priorities that are packed each for itself. Of more of them, neighbours share a band, in which the
+/// exact path goes by priority.
+const MOST_BANDS: usize = 64;
+
+fn bands(board: &Board<'_>, order: Order) -> Vec<Band> {
+    let all: Vec<usize> = (0..board.groups.len()).collect();
+    if order == Order::AllAtOnce {
+        return vec![Band { groups: all, in_order: false }];
+    }
+    // Groups are sorted by priority.
+    let each: Vec<&[usize]> =
+        all.chunk_by(|a, b| board.priority(*a) == board.priority(*b)).collect();
+    let together = each.len().div_ceil(MOST_BANDS).max(1);
+    each.chunks(together)
+        .map(|bands| Band { groups: bands.concat(), in_order: bands.len() > 1 })
+        .collect()
+}
+
 /// Places what can be placed, preferences first; returns the price of plain first fit. A pod may
 /// depend on pods of lower priority, so as long as that places some, all bands have another turn.
-fn place_bands(board: &mut Board<'_>, view: &View, bands: &[Vec<usize>]) -> u64 {
+fn place_bands(board: &mut Board<'_>, view: &View, bands: &[Band]) -> u64 {
     let mut first_fit_price = 0_u64;
     let mut left = board.left();
     loop {
@@ -131,18 +151,19 @@ fn place_bands(board: &mut Board<'_>, view: &View, bands: &[Vec<usize>]) -> u64 
             first_fit_price = first_fit_price.saturating_add(place_band(board, view, band));
         }
         let before = std::mem::replace(&mut left, board.left());
-        if bands.len() < 2 || left == 0 || left == before {
+        if bands.len() < 2 || left == 0 || left == before || board.steps.are_spent() {
             return first_fit_price;
         }
     }
 }
 
-fn place_band(board: &mut Board<'_>, view: &View, band: &[usize]) -> u64 {
+fn place_band(board: &mut Board<'_>, view: &View, band: &Band) -> u64 {
     let mut first_fit_price = 0_u64;
     loop {
-        first_fit_price = first_fit_price.saturating_add(round(board, band));
-        board.place_on_avoided(view, band);
-        if !relax(board, view, band) {
+        first_fit_price =
+            first_fit_price.saturating_add(round_of(board, &band.groups, band.in_order));
+        board.place_on_avoided(view, &band.groups);
+        if board.steps.are_spent() || !relax(board, view, &band.groups) {
             return first_fit_price;
         }
     }
@@ -166,14 +187,20 @@ fn puts_low_before_high(input: &PlanInput<'_>, plan: &Plan) -> bool {
 const MOST_CHECKED_PODS: usize = 2_000;
 
 /// Places what can be placed at the present steps of relaxation.
-fn round(board: &mut Board<'_>, band: &[usize]) -> u64 {
-    let waiting: Vec<usize> = band
+fn round(board: &mut Board<'_>, groups: &[usize]) -> u64 {
+    round_of(board, groups, false)
+}
+
+/// The same, if wanted `in_order` of the groups, pod by pod.
+fn round_of(board: &mut Board<'_>, groups: &[usize], in_order: bool) -> u64 {
+    let waiting: Vec<usize> = groups
         .iter()
         .copied()
         .filter(|group| board.groups.get(*group).is_some_and(|group| group.left() > 0))
         .collect();
+    let users = board.users_of_terms();
     let (bulk, entangled): (Vec<usize>, Vec<usize>) =
-        waiting.into_iter().partition(|group| board.is_splittable(*group));
+        waiting.into_iter().partition(|group| !in_order && board.is_splittable(*group, &users));
     board.place_all_exactly(&entangled);
     for group in &bulk {
         if board.groups.get(*group).is_some_and(group::Group::is_plain) {
@@ -205,11 +232,16 @@ fn relax(board: &mut Board<'_>, view: &View, band: &[usize]) -> bool {
 fn finish(mut board: Board<'_>, first_fit_price: u64) -> Plan {
     let launches = board.launches();
     let mut unschedulable: Vec<Unschedulable> = Vec::new();
+    let mut put_off = 0;
     for group in 0..board.groups.len() {
         if board.groups.get(group).is_none_or(|group| group.left() == 0) {
             continue;
         }
-        let reasons = board.reasons(group);
+        let reasons = match board.reason_to_wait(group) {
+            Some(reason) => vec![(NodePoolName::default(), reason)],
+            None => board.reasons(group),
+        };
+        put_off += if board.steps.unreached.contains(&group) { board.left_of(group) } else { 0 };
         let rest = board.groups.get_mut(group).map(|group| group.take(u32::MAX));
         unschedulable.extend(
             rest.unwrap_or_default()
@@ -240,6 +272,7 @@ fn finish(mut board: Board<'_>, first_fit_price: u64) -> Plan {
         offerings: board.market.available.count_ones(..),
         on_existing,
         on_new,
+        put_off,
         hourly_price_micro: launches.iter().map(|launch| launch.hourly_price_micro).sum(),
         first_fit_price_micro: first_fit_price,
         problems: board.market.problems.clone(),

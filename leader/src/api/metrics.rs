@@ -84,6 +84,19 @@ fn write_cluster(page: &mut Page, status: &Status) {
     );
     page.line("drover_bindings_total", &[("as_planned", "true")], status.bindings_followed);
     page.line("drover_bindings_total", &[("as_planned", "false")], status.bindings_diverged);
+    page.head(
+        "drover_plan_checks_total",
+        "counter",
+        "Plans judged before they were acted on, by purpose and verdict.",
+    );
+    for (purpose, checks) in &status.plan_checks {
+        let verdicts =
+            [("sound", checks.sound), ("broken", checks.broken), ("skipped", checks.skipped)];
+        for (verdict, count) in verdicts {
+            let labels = [("purpose", purpose.as_str()), ("verdict", verdict)];
+            page.line("drover_plan_checks_total", &labels, count);
+        }
+    }
     page.gauge("karpenter_nodepools_count", "NodePools.", status.view.pools);
     page.gauge("drover_cluster_pods", "Pods in the view.", status.view.pods);
     page.gauge("drover_cluster_pod_shapes", "Distinct pod shapes.", status.view.shapes);

@@ -151,6 +151,18 @@ pub struct Args {
     /// The largest node, in vCPUs, unless a pod fits on none that is smaller: what is lost with one node.
     #[arg(long, env = "DROVER_MAX_NODE_VCPUS", default_value_t = 32, value_name = "COUNT")]
     pub max_node_vcpus: u32,
+    /// Lets an independent check judge each plan before it is acted on; one that breaks a rule is logged,
+    /// counted, and not acted on. It goes pod by pod, and passes over plans of more than 2,000 pods.
+    #[arg(
+        long,
+        env = "DROVER_CHECK_PLANS",
+        default_value_t = false,
+        default_missing_value = "true",
+        num_args = 0..=1,
+        action = clap::ArgAction::Set,
+        value_name = "BOOL"
+    )]
+    pub check_plans: bool,
     /// Karpenter's feature gates as `Name=true,…`. Both that are known are true unless said otherwise:
     /// ReservedCapacity (capacity reservations that classes select are used) and
     /// SpotToSpotConsolidation (spot replaces spot that has 15 cheaper types to become).

@@ -297,6 +297,10 @@ impl Brain {
         });
         drop(state);
         self.counters.stepped(count, begun.elapsed());
+        for (purpose, violation) in self.control.take_violations() {
+            let (purpose, rule) = (purpose.as_str(), violation.rule);
+            tracing::error!(purpose, subject = %violation.subject, %rule, "A plan breaks a rule and is not acted on.");
+        }
         if let Some(term) = self.term {
             self.hands.carry_out(term, effects).await;
         }

@@ -11,10 +11,10 @@ use super::Control;
 use super::disrupt::Managed;
 use super::gather::Gathered;
 use super::object::after;
+use super::soundness::{PlanPurpose, judged_repack};
 use crate::command::DisruptionReason;
 use crate::planner::{
     Batch, LeftAlone, LeftKind, MoveTarget, RepackInput, RepackPlan, RepackReport, remove_empty,
-    repack,
 };
 use crate::state::State;
 
@@ -138,14 +138,19 @@ impl Control {
         let pools = self.pool_counts(state);
         let gathered = self.gather(state, now);
         let leaving = self.all_leaving(state, now);
-        let made = repack(&RepackInput {
+        let asked = RepackInput {
             plan: gathered.input(self, &leaving, now),
             nodes: &managed.nodes,
             pools: &pools,
             seats: &[],
             settings: &self.settings.repack,
-        });
-        self.follow_repack(state, &managed, made, now);
+        };
+        let (made, verdict) = judged_repack(self.settings.check_plans, &asked);
+        if self.trusts(PlanPurpose::Consolidation, verdict) {
+            self.follow_repack(state, &managed, made, now);
+        } else {
+            self.consolidation.planned_at = Some(now);
+        }
     }
 
     /// Nodes that take no moved pods and whose pods come first: also those of disruptions whose

@@ -12,8 +12,9 @@ use jiff::Timestamp;
 
 use super::Control;
 use super::leave::Verdict;
+use super::soundness::{PlanPurpose, judged};
 use crate::command::{Change, DisruptionReason};
-use crate::planner::{ManagedNode, PlacementTarget, PoolNodes, RepackInput, plan, refusal};
+use crate::planner::{ManagedNode, PlacementTarget, PoolNodes, RepackInput, refusal};
 use crate::state::{ClaimRecord, DisruptionRecord, Stage, State};
 
 /// Disruptions that are looked at one by one in a step, where all at once don't fit.
@@ -328,7 +329,7 @@ impl Control {
     /// Whether nothing forbids taking these nodes down, and every pod on them has a place on nodes
     /// that are up, with all pods that wait in theirs.
     fn still_sound(
-        &self,
+        &mut self,
         state: &State,
         nodes: &BTreeSet<NodeName>,
         now: Timestamp,
@@ -337,7 +338,11 @@ impl Control {
         let mut leaving = self.leaving_nodes(state, now);
         self.still_permitted(state, nodes, &leaving, now)?;
         leaving.extend(nodes.iter().cloned());
-        let made = plan(&gathered.input(self, &leaving, now));
+        let input = gathered.input(self, &leaving, now);
+        let (made, verdict) = judged(self.settings.check_plans, &input);
+        if !self.trusts(PlanPurpose::LastLook, verdict) {
+            return Err("the plan for its pods did not pass the check".to_owned());
+        }
         let ours = |pod: &drover_common::cluster::ObjectKey| {
             self.view
                 .pod(pod)

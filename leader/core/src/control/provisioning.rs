@@ -16,9 +16,7 @@ use super::overlay::OverlayGround;
 use super::static_pool::StaticPools;
 use crate::command::Change;
 use crate::expected::is_buffered;
-use crate::planner::{
-    Launch, OverlayFault, PlacementTarget, Plan, PlanReport, Unschedulable, plan,
-};
+use crate::planner::{Launch, OverlayFault, PlacementTarget, Plan, PlanReport, Unschedulable};
 use crate::state::{Stage, State};
 
 /// A proposed intent that State does not show after this long is taken for lost.
@@ -119,12 +117,14 @@ impl Control {
         if !self.can_plan(state, now) || !self.plan_is_due(state, now) {
             return;
         }
-        let made = self.plan_with(state, now, plan);
+        let made = self.trusted_plan(state, now);
         self.provisioning.ground = self.ground(state, now);
         self.provisioning.batches.close(&self.view);
         self.provisioning.bindings.calm_down();
         self.provisioning.planned_at = Some(now);
-        self.follow_plan(state, made, now);
+        if let Some(made) = made {
+            self.follow_plan(state, made, now);
+        }
     }
 
     /// Whether everything a plan needs is known, and no earlier plan is still on its way.

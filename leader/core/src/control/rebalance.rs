@@ -17,8 +17,9 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::Control;
 use super::object::after;
+use super::soundness::{PlanPurpose, judged};
 use crate::command::DisruptionReason;
-use crate::planner::{Launch, PlacementTarget, plan};
+use crate::planner::{Launch, PlacementTarget};
 use crate::state::{ClaimRecord, Stage, State};
 
 /// A replacement whose launch had to wait is planned again after this long.
@@ -186,7 +187,7 @@ impl Control {
 
     /// What has to be launched before a node's pods can go.
     fn replacements_for(
-        &self,
+        &mut self,
         state: &State,
         node: &NodeName,
         now: Timestamp,
@@ -194,7 +195,11 @@ impl Control {
         let gathered = self.gather(state, now);
         let mut leaving = self.leaving_nodes(state, now);
         leaving.insert(node.clone());
-        let made = plan(&gathered.input(self, &leaving, now));
+        let input = gathered.input(self, &leaving, now);
+        let (made, verdict) = judged(self.settings.check_plans, &input);
+        if !self.trusts(PlanPurpose::Rebalance, verdict) {
+            return Err("the plan for its pods did not pass the check".to_owned());
+        }
         let ours = |pod: &drover_common::cluster::ObjectKey| {
             self.view.pod(pod).is_some_and(|pod| pod.spec.node_name == node.as_str())
         };

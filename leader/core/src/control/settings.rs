@@ -18,6 +18,8 @@ pub struct Settings {
     pub batch_max: SignedDuration,
     /// The planner's.
     pub planner: PlannerSettings,
+    /// Whether each plan is judged by the independent check before it is acted on.
+    pub check_plans: bool,
     /// Repacking's.
     pub repack: RepackSettings,
     /// How often nodes that hold pods are looked at for consolidation; large clusters less often.
@@ -104,6 +106,7 @@ impl Default for Settings {
             batch_idle: SignedDuration::from_millis(100),
             batch_max: SignedDuration::from_secs(1),
             planner: PlannerSettings::default(),
+            check_plans: false,
             repack: RepackSettings::default(),
             disruption_poll: SignedDuration::from_secs(10),
             vm_memory_overhead_ppm: 75_000,

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::drain_news::DrainCounts;
-use super::{ConsolidationCounts, Control, QueueCounts};
+use super::{ConsolidationCounts, Control, PlanChecks, PlanPurpose, QueueCounts};
 use crate::planner::{LeftAlone, PlanReport, RepackReport};
 use crate::state::{Stage, State};
 use crate::view::ViewCounts;
@@ -50,6 +50,8 @@ pub struct Status {
     pub draining_pods: usize,
     /// The last plan in numbers.
     pub last_plan: Option<PlanReport>,
+    /// How plans were judged before they were acted on, where that is asked for.
+    pub plan_checks: BTreeMap<PlanPurpose, PlanChecks>,
     /// The last repack in numbers.
     pub last_repack: Option<RepackReport>,
     /// Nodes that the last repack left alone, and why (the first hundred).
@@ -138,6 +140,7 @@ impl Control {
                 .draining_pods(now, self.settings.agent_silence)
                 .saturating_add(self.drains.pods()),
             last_plan: self.provisioning.last_report().cloned(),
+            plan_checks: self.soundness.checks().clone(),
             last_repack: self.consolidation.report().cloned(),
             left_alone: self.consolidation.left().iter().take(100).cloned().collect(),
             consolidation: self.consolidation.counts().clone(),

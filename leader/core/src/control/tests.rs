@@ -7,6 +7,7 @@ mod by_hand;
 mod consolidating;
 mod doubt;
 mod interrupting;
+mod judging;
 mod launching;
 mod leaders_drains;
 mod leaving;

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use drover_common::cluster::ObjectKey;
+use drover_common::id::NodeClaimName;
 use drover_common::resources::Resources;
 use serde::Serialize;
 
@@ -157,6 +158,23 @@ fn unschedulable(entry: &Unschedulable) -> AnsweredUnschedulable {
     AnsweredUnschedulable { pod: entry.pod.to_string(), reasons: reasons.collect() }
 }
 
+/// Launches of static pools, with the pods that were placed there.
+fn static_launches(cluster: &OfflineCluster, plan: &Plan) -> Vec<AnsweredLaunch> {
+    let with_pods = |(claim, launch): (&NodeClaimName, &Launch)| {
+        let target = PlacementTarget::Claim(claim.clone());
+        let placed = plan.placements.iter().filter(|placement| placement.node_or_claim == target);
+        let mut launch = launch.clone();
+        for pod in placed.flat_map(|placement| &placement.pods) {
+            if let Some(requests) = cluster.requests_of(pod) {
+                launch.requests.add(&requests);
+            }
+            launch.pods.push(pod.clone());
+        }
+        AnsweredLaunch::of(&launch)
+    };
+    cluster.static_launches.iter().map(with_pods).collect()
+}
+
 impl Answer {
     /// The answer that a plan for the cluster is.
     pub fn of(
@@ -165,10 +183,14 @@ impl Answer {
         repack: Option<&RepackPlan>,
         plan_seconds: f64,
     ) -> Self {
-        let launches: Vec<AnsweredLaunch> = plan.launches.iter().map(AnsweredLaunch::of).collect();
+        let mut launches: Vec<AnsweredLaunch> =
+            plan.launches.iter().map(AnsweredLaunch::of).collect();
+        launches.extend(static_launches(cluster, plan));
+        let is_static = |target: &PlacementTarget| matches!(target, PlacementTarget::Claim(name) if cluster.static_launches.contains_key(name));
         let placements: Vec<AnsweredPlacement> = plan
             .placements
             .iter()
+            .filter(|placement| !is_static(&placement.node_or_claim))
             .map(|placement| {
                 let (node, node_claim) = match &placement.node_or_claim {
                     PlacementTarget::Node(name) => (name.to_string(), None),
@@ -182,7 +204,8 @@ impl Answer {
         left.sort_by(|a, b| a.pod.cmp(&b.pod));
         let on_existing = placements.iter().map(|placement| placement.pods.len()).sum();
         let on_new = launches.iter().map(|launch| launch.pods.len()).sum();
-        let cost: u64 = plan.launches.iter().map(|launch| launch.hourly_price_micro).sum();
+        let bought = plan.launches.iter().chain(cluster.static_launches.values());
+        let cost: u64 = bought.map(|launch| launch.hourly_price_micro).sum();
         let summary = AnsweredSummary {
             pods: on_existing + on_new + left.len(),
             on_existing,

@@ -104,6 +104,15 @@ fn slim(object: &mut ClusterObject, namespaced: bool) {
     }
 }
 
+/// When an object of Karpenter's or an autoscaler's kinds was made, and when its deletion began.
+macro_rules! times_of {
+    ($object:expr) => {{
+        let metadata = &$object.metadata;
+        let times = [&metadata.creation_timestamp, &metadata.deletion_timestamp];
+        times.into_iter().flatten().map(|time| time.0)
+    }};
+}
+
 /// Objects of a dump, in the order they are read. Of two of one kind and name the last counts.
 #[derive(Debug, Default)]
 pub struct Dump {
@@ -157,14 +166,20 @@ impl Dump {
                 times.extend(status.clone().filter_map(|status| status.last_pod_event_time));
                 let conditions = status.flat_map(|status| &status.conditions);
                 times.extend(conditions.filter_map(|c| c.last_transition_time));
-                times.extend(claim.metadata.creation_timestamp.as_ref().map(|time| time.0));
+                times.extend(times_of!(claim));
             }
             ClusterObject::NodePool(pool) => {
-                times.extend(pool.metadata.creation_timestamp.as_ref().map(|time| time.0));
+                times.extend(times_of!(pool));
+                let conditions = pool.status.iter().flat_map(|status| &status.conditions);
+                times.extend(conditions.filter_map(|c| c.last_transition_time));
             }
             ClusterObject::Ec2NodeClass(class) => {
-                times.extend(class.metadata.creation_timestamp.as_ref().map(|time| time.0));
+                times.extend(times_of!(class));
+                let conditions = class.status.iter().flat_map(|status| &status.conditions);
+                times.extend(conditions.filter_map(|c| c.last_transition_time));
             }
+            ClusterObject::NodeOverlay(overlay) => times.extend(times_of!(overlay)),
+            ClusterObject::CapacityBuffer(buffer) => times.extend(times_of!(buffer)),
             _ => {}
         }
         self.newest = self.newest.max(times.last().copied());
@@ -193,6 +208,7 @@ impl Dump {
             leaving,
             pool_usage,
             set_aside,
+            static_launches: BTreeMap::new(),
             warnings,
             now,
             unavailable: BTreeMap::new(),

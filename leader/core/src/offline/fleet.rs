@@ -82,7 +82,7 @@ impl Fleet {
             let price = prices.of_node(node).or_else(|| price_of_node(&types, node));
             fleet.add_node(cluster, price, leaving, node, new);
         }
-        for launch in &plan.launches {
+        for launch in plan.launches.iter().chain(cluster.static_launches.values()) {
             fleet.add_launch(launch, &types);
         }
         fleet

@@ -14,6 +14,7 @@ use super::daemon::daemons_of;
 use super::dimension::{Amounts, Dimensions, fits};
 use super::existing::{ExistingNode, existing_nodes};
 use super::group::{Group, Pending, PendingGroup, collect};
+use super::hosts::OpenHosts;
 use super::market::{Market, Stock};
 use super::meant::Meant;
 use super::open_label::LabelUses;
@@ -21,6 +22,7 @@ use super::profile::Profiles;
 use super::repack::ceiling::Ceiling;
 use super::rules::{KeyIndex, Variant, note_uses};
 use super::running::{repelling_shapes, running_terms};
+use super::steps::Steps;
 use super::topology::{Part, Topology, terms_of};
 use super::{PlanInput, PlannerSettings};
 use crate::view::View;
@@ -41,6 +43,8 @@ pub(super) struct Board<'a> {
     /// What the exact path opens nodes from: offers that no other dominates.
     pub scope: FixedBitSet,
     pub refused: Vec<(ObjectKey, String)>,
+    pub steps: Steps,
+    pub hosts: OpenHosts,
     /// Shapes among the pods looked at.
     pub shapes: usize,
     /// The most a launch may cost, where it replaces nodes.
@@ -50,13 +54,23 @@ pub(super) struct Board<'a> {
 impl<'a> Board<'a> {
     pub(super) fn set(input: &PlanInput<'a>) -> Self {
         let limits = AttachLimits::of(input.view);
-        let pending = collect(input, &limits, has_soft_taints(input.view));
-        Self::for_stock(input, pending, &limits, Stock::Pods)
+        let mut pending = collect(input, &limits, has_soft_taints(input.view));
+        pending.put_off_selectors(input.view);
+        let problems = std::mem::take(&mut pending.problems);
+        let mut board = Self::for_stock(input, pending, &limits, Stock::Pods);
+        board.market.problems.extend(problems);
+        board.steps = Steps::of(input.settings.max_exact_steps);
+        board
     }
 
     /// How many pods have no place yet.
     pub(super) fn left(&self) -> u64 {
         self.groups.iter().map(|group| u64::from(group.left())).sum()
+    }
+
+    /// How many pods of a group have no place yet.
+    pub(super) fn left_of(&self, group: usize) -> usize {
+        self.groups.get(group).map_or(0, |group| group.left() as usize)
     }
 
     /// A board for these pods.
@@ -109,6 +123,8 @@ impl<'a> Board<'a> {
             held: Vec::new(),
             scope: FixedBitSet::new(),
             refused: pending.refused.clone(),
+            steps: Steps::default(),
+            hosts: OpenHosts::default(),
             shapes: pending.groups.len(),
             ceiling: None,
         };

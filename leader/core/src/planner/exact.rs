@@ -24,12 +24,18 @@ impl Board<'_> {
         }
         let first_bin = self.bins.len();
         self.scope = self.undominated(&waiting);
+        let mut first_look = true;
         loop {
             let mut placed = false;
             for group in &waiting {
-                placed |= self.place_exactly(*group);
+                if !self.steps.are_spent() {
+                    placed |= self.place_exactly(*group);
+                } else if first_look {
+                    self.put_off(*group);
+                }
             }
-            if !placed {
+            first_look = false;
+            if !placed || self.steps.are_spent() {
                 break;
             }
         }
@@ -120,13 +126,16 @@ impl Board<'_> {
             self.index.values(&self.market, &key);
         }
         let mut nodes = self.admitting_nodes(group);
-        let mut bins: Vec<usize> = (0..self.bins.len()).collect();
+        let mut bins = self.open_bins(group);
         let mut thrifty = bins.clone();
-        let mut known = bins.len();
+        let mut known = self.bins.len();
         let mut placed = 0;
+        self.steps.take((nodes.len() + bins.len()) as u64);
         while placed < most && self.groups.get(group).is_some_and(|group| group.left() > 0) {
             // Before others of their kind, to whose places theirs matter.
+            self.steps.take(self.held.len() as u64);
             self.seat_held();
+            // With no steps left to look for a place on what is there, nothing is bought either.
             if self.place_on_node(group, &mut nodes)
                 || self.place_in_bin(group, &mut thrifty, true)
                 || self.place_in_new_bin(group)
@@ -141,6 +150,9 @@ impl Board<'_> {
             } else {
                 break;
             }
+        }
+        if placed < most && self.steps.are_spent() {
+            self.put_off(group);
         }
         placed > 0
     }
@@ -250,8 +262,12 @@ impl Board<'_> {
     /// Puts a pod on the first of some nodes that takes it. Nodes that never will again are dropped
     /// from the list.
     fn place_on_node(&mut self, group: usize, nodes: &mut Vec<usize>) -> bool {
+        let (look, left, mut spent) = (self.steps_of_a_look(group), self.steps.left(), 0);
         let found = first_of(nodes, |node| {
-            if !self.node_is_open(group, node) {
+            spent += look;
+            if spent > left {
+                Answer::NotNow
+            } else if !self.node_is_open(group, node) {
                 Answer::Never
             } else if self.node_is_allowed(group, node) {
                 Answer::Yes(())
@@ -259,6 +275,7 @@ impl Board<'_> {
                 Answer::NotNow
             }
         });
+        self.steps.take(spent);
         let Some((node, ())) = found else { return false };
         let pods = self.groups.get_mut(group).map(|group| group.take(1)).unwrap_or_default();
         self.book_on_node(group, node, pods);
@@ -272,7 +289,12 @@ impl Board<'_> {
         let Some(entry) = self.groups.get(group).filter(|_| !bins.is_empty()) else { return false };
         let alone = self.cheapest_free(&entry.offers).map_or(0, |offer| self.cost(offer));
         let domains = self.allowed_domains(group);
+        let (look, left, mut spent) = (self.steps_of_a_look(group), self.steps.left(), 0);
         let found = first_of(bins, |bin| {
+            spent += look;
+            if spent > left {
+                return Answer::NotNow;
+            }
             let Some(target) = self.bins.get(bin) else { return Answer::Never };
             if !self.bin_is_open(group, target) {
                 return Answer::Never;
@@ -284,6 +306,7 @@ impl Board<'_> {
             }
             let grown = self.cost(target.cheapest).saturating_add(alone);
             let most = if thrifty { grown } else { u64::MAX };
+            spent += self.steps_of_narrowing(group, target.offers.count_ones(..));
             match self.least_cost(group, target) {
                 None => return Answer::Never,
                 Some(least) if least > most => return Answer::Never,
@@ -294,6 +317,7 @@ impl Board<'_> {
                 _ => Answer::NotNow,
             }
         });
+        self.steps.take(spent);
         let Some((bin, narrowed)) = found else { return false };
         self.fill(group, bin, narrowed, 1);
         true
@@ -331,6 +355,9 @@ impl Board<'_> {
     /// Opens a node of the heaviest pools that can take the pod, cheapest first among equals.
     fn place_in_new_bin(&mut self, group: usize) -> bool {
         for tier in self.tiers() {
+            if self.steps.are_spent() {
+                return false;
+            }
             let mut offers = FixedBitSet::with_capacity(self.market.offers.len());
             for pool in tier {
                 if let Some(pool) = self.market.pools.get(pool) {
@@ -338,6 +365,7 @@ impl Board<'_> {
                 }
             }
             offers.intersect_with(&self.scope);
+            self.steps.take(self.steps_of_narrowing(group, offers.count_ones(..)));
             let bin = self.empty_bin(offers);
             if let Some(narrowed) = self.narrow(group, &bin, None) {
                 let bin = self.open(bin, &narrowed);

@@ -8,12 +8,13 @@ use drover_common::cluster::{ObjectKey, Pod};
 use drover_common::resources::Resources;
 use fixedbitset::FixedBitSet;
 
-use super::PlanInput;
 use super::attach::AttachLimits;
 use super::dimension::{Amounts, CPU, MEMORY};
-use super::rules::{Alternatives, Variant, variants};
+use super::rules::{Alternatives, Variant, variants_within};
+use super::selectors::Preferences;
 use super::topology::Part;
 use super::volume::volume_rules;
+use super::{PlanInput, PreferencePolicy};
 use crate::view::{PodShape, ShapeId};
 
 /// Equal pods.
@@ -99,6 +100,8 @@ pub(super) struct Pending {
     pub refused: Vec<(ObjectKey, String)>,
     /// Pods on leaving nodes that move: they no longer count where they run.
     pub moving: BTreeSet<ObjectKey>,
+    /// What was passed over, one sentence each.
+    pub problems: Vec<String>,
 }
 
 /// What makes pods equal: everything but the exact labels, which are looked at as far as some
@@ -108,7 +111,7 @@ type GroupKey = (Reverse<i32>, Arc<PodShape>, Vec<Alternatives>, Resources);
 /// Collects provisionable pods (Karpenter's rule: found unschedulable, not nominated, not of a
 /// DaemonSet or node, not gated) and reschedulable pods on leaving nodes.
 pub(super) fn collect(input: &PlanInput<'_>, limits: &AttachLimits, soft_taints: bool) -> Pending {
-    let mut pending = Pending { groups: Vec::new(), refused: Vec::new(), moving: BTreeSet::new() };
+    let mut pending = Pending::default();
     let mut keyed: BTreeMap<GroupKey, Vec<ObjectKey>> = BTreeMap::new();
     // Pods without volumes are equal where their shapes are, so that contents need no comparing.
     let mut simple: BTreeMap<ShapeId, Vec<ObjectKey>> = BTreeMap::new();
@@ -149,11 +152,14 @@ pub(super) fn collect(input: &PlanInput<'_>, limits: &AttachLimits, soft_taints:
         let key = (Reverse(shape.priority), Arc::new(shape), Vec::new(), Resources::new());
         keyed.entry(key).or_default().extend(virtual_pods.keys.iter().cloned());
     }
+    let mut preferences = Preferences::default();
     for ((_, shape, volumes, attached), mut pods) in keyed {
         pods.sort();
+        let most = preferences.of(&shape, pods.len());
         let mut requests = shape.requests.clone();
         requests.add(&attached);
-        match variants(&shape, &volumes, input.settings.preference_policy, soft_taints) {
+        match variants_within(&shape, &volumes, input.settings.preference_policy, soft_taints, most)
+        {
             Ok(variants) => {
                 pending.groups.push(PendingGroup { shape, requests, variants, pods });
             }
@@ -161,6 +167,9 @@ pub(super) fn collect(input: &PlanInput<'_>, limits: &AttachLimits, soft_taints:
                 pending.refused.extend(pods.into_iter().map(|pod| (pod, reason.clone())));
             }
         }
+    }
+    if input.settings.preference_policy == PreferencePolicy::Respect {
+        pending.problems.extend(preferences.problem());
     }
     pending
 }

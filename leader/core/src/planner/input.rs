@@ -140,6 +140,15 @@ pub struct PlannerSettings {
     pub min_values_policy: MinValuesPolicy,
     /// Passes of value correction over the packing; more is slower and cheaper.
     pub packing_passes: u32,
+    /// Steps that a plan may take for pods whose places depend on each other: about a second for each
+    /// twenty million. A plan that first puts low priorities before high ones takes them twice. Pods they
+    /// do not suffice for are left, with that reason, until the next look.
+    #[serde(default = "max_exact_steps")]
+    pub max_exact_steps: u64,
+}
+
+fn max_exact_steps() -> u64 {
+    PlannerSettings::default().max_exact_steps
 }
 
 impl Default for PlannerSettings {
@@ -152,6 +161,7 @@ impl Default for PlannerSettings {
             preference_policy: PreferencePolicy::Respect,
             min_values_policy: MinValuesPolicy::Strict,
             packing_passes: 12,
+            max_exact_steps: 40_000_000,
         }
     }
 }

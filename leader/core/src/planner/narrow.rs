@@ -20,7 +20,7 @@ impl Board<'_> {
     pub(super) fn place_over_domains_in_use(&mut self, view: &View) {
         let spreads: Vec<usize> =
             (0..self.groups.len()).filter(|group| self.is_left_and_spreads(*group)).collect();
-        if spreads.is_empty() {
+        if spreads.is_empty() || self.steps.are_spent() {
             return;
         }
         let hard = self.hard_spreads(view);
@@ -34,7 +34,7 @@ impl Board<'_> {
     }
 
     fn place_last(&mut self, view: &View, group: usize, hard: &BTreeSet<usize>) -> bool {
-        if self.groups.get(group).is_none_or(|group| group.left() == 0) {
+        if self.groups.get(group).is_none_or(|group| group.left() == 0) || self.steps.are_spent() {
             return false;
         }
         let mut placed = self.place_narrowly(group, hard);
@@ -68,6 +68,7 @@ impl Board<'_> {
         let mut placed = false;
         loop {
             let bins = self.bins.len();
+            self.steps.take((self.topology.terms.len() * (1 + bins)) as u64);
             self.narrow_universes();
             let closed = self.tipping_offers(hard);
             if let Some(entry) = self.groups.get_mut(group) {

@@ -112,6 +112,9 @@ pub struct PlanReport {
     pub on_existing: usize,
     /// Pods on new nodes.
     pub on_new: usize,
+    /// Pods that nobody looked for a place for, because the plan's steps were spent.
+    #[serde(default)]
+    pub put_off: usize,
     /// Micro-dollars an hour of all launches.
     pub hourly_price_micro: u64,
     /// The same for plain grouped first fit, so far as it went: what it packed, at its cheapest types.

@@ -3,7 +3,9 @@
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
-use drover_common::cluster::{NodeSelectorTerm, PodAffinityTerm, TopologySpreadConstraint};
+use drover_common::cluster::{
+    LabelSelector, NodeSelectorTerm, PodAffinity, PodAffinityTerm, TopologySpreadConstraint,
+};
 use drover_common::requirement::{Operator, Requirement};
 use drover_common::taint::{Taint, Toleration};
 use fixedbitset::FixedBitSet;
@@ -169,6 +171,20 @@ pub(super) fn variants(
     policy: PreferencePolicy,
     soft_taints: bool,
 ) -> Result<Vec<Variant>, String> {
+    variants_within(shape, volumes, policy, soft_taints, usize::MAX)
+}
+
+/// The same, of each sort of preferences only the heaviest, at `most` so many.
+///
+/// # Errors
+/// As those of [`variants`].
+pub(super) fn variants_within(
+    shape: &PodShape,
+    volumes: &[Alternatives],
+    policy: PreferencePolicy,
+    soft_taints: bool,
+    most: usize,
+) -> Result<Vec<Variant>, String> {
     let affinity = &shape.affinity;
     let mut strict = required(shape, volumes)?;
     let weigh = |terms: &[drover_common::cluster::WeightedPodAffinityTerm]| {
@@ -187,6 +203,10 @@ pub(super) fn variants(
     if policy == PreferencePolicy::Ignore {
         return Ok(vec![strict]);
     }
+    near.drain(..near.len().saturating_sub(most));
+    away.drain(..away.len().saturating_sub(most));
+    nodes.drain(..nodes.len().saturating_sub(most));
+    soft.truncate(most);
     strict.rules.strict_taints = soft_taints;
     let mut steps = Vec::new();
     loop {
@@ -209,7 +229,39 @@ pub(super) fn variants(
     }
 }
 
+/// A label selector of a pod with an operator that Kubernetes does not have, in words.
+fn unknown_operator(shape: &PodShape) -> Option<String> {
+    let near = shape.affinity.pod_affinity.as_ref();
+    let away = shape.affinity.pod_anti_affinity.as_ref();
+    let spread = shape.spread.iter().filter_map(|spread| spread.label_selector.as_ref());
+    let found = [
+        ("affinity.podAffinity", near.and_then(unknown_in_affinity)),
+        ("affinity.podAntiAffinity", away.and_then(unknown_in_affinity)),
+        ("topologySpreadConstraints", spread.into_iter().find_map(unknown_in)),
+    ];
+    let (field, operator) = found.into_iter().find_map(|(field, name)| Some((field, name?)))?;
+    Some(format!("spec.{field}: a label selector has no operator {operator:?}"))
+}
+
+fn unknown_in_affinity(affinity: &PodAffinity) -> Option<&str> {
+    let preferred = affinity.preferred.iter().map(|term| &term.pod_affinity_term);
+    let terms = affinity.required.iter().chain(preferred);
+    terms
+        .flat_map(|term| [&term.label_selector, &term.namespace_selector])
+        .flatten()
+        .find_map(unknown_in)
+}
+
+fn unknown_in(selector: &LabelSelector) -> Option<&str> {
+    let operators =
+        selector.match_expressions.iter().map(|expression| expression.operator.as_str());
+    operators.into_iter().find(|name| !["In", "NotIn", "Exists", "DoesNotExist"].contains(name))
+}
+
 fn required(shape: &PodShape, volumes: &[Alternatives]) -> Result<Variant, String> {
+    if let Some(reason) = unknown_operator(shape) {
+        return Err(reason);
+    }
     let mut rules = NodeRules { tolerations: shape.tolerations.clone(), ..NodeRules::default() };
     for (key, value) in &shape.node_selector {
         rules.all.push(Requirement {

@@ -7,7 +7,7 @@ use drover_common::labels;
 use fixedbitset::FixedBitSet;
 
 use super::board::Board;
-use super::topology::{TermKind, Tracked};
+use super::topology::{Part, TermKind, Tracked};
 
 /// Pods of one group that may go to one domain.
 #[derive(Clone, Debug)]
@@ -23,9 +23,24 @@ pub(super) struct Piece {
 }
 
 impl Board<'_> {
+    /// By term: how many groups it concerns.
+    pub(super) fn users_of_terms(&self) -> Vec<u32> {
+        let mut users = vec![0; self.topology.terms.len()];
+        for Part { own, matched } in self.groups.iter().map(|group| &group.part) {
+            let both = own.iter().filter(|term| matched.binary_search(term).is_err());
+            for term in both.chain(matched) {
+                if let Some(users) = users.get_mut(*term) {
+                    *users += 1;
+                }
+            }
+        }
+        users
+    }
+
     /// Whether the group's terms concern no pods but its own, and are of the kinds that counting is
-    /// enough for: spread over hosts and over one other key, and anti-affinity between hosts.
-    pub(super) fn is_splittable(&self, group: usize) -> bool {
+    /// enough for: spread over hosts and over one other key, and anti-affinity between hosts. `users` are
+    /// those of [`Board::users_of_terms`].
+    pub(super) fn is_splittable(&self, group: usize, users: &[u32]) -> bool {
         let Some(entry) = self.groups.get(group) else { return false };
         let part = &entry.part;
         let mut keys = 0;
@@ -38,10 +53,7 @@ impl Board<'_> {
                 TermKind::AntiAffinity | TermKind::PreferredAntiAffinity => host,
                 TermKind::Affinity => false,
             };
-            let alone = self.groups.iter().enumerate().all(|(other, entry)| {
-                other == group
-                    || !(entry.part.matched.contains(index) || entry.part.own.contains(index))
-            });
+            let alone = users.get(*index) == Some(&1);
             kind && alone && part.matched.contains(index)
         });
         own && keys <= 1
@@ -131,6 +143,7 @@ impl Board<'_> {
             }
         }
         self.bins = kept;
+        self.hosts.forget();
     }
 }
 

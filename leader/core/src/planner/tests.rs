@@ -4,6 +4,7 @@
 mod world;
 
 mod anti_affinity;
+mod bounds;
 mod claim;
 mod daemons;
 mod examples;

@@ -68,6 +68,12 @@ pub(super) struct Term {
 }
 
 impl Term {
+    /// A label that all pods it is about have.
+    fn label(&self) -> Option<(&String, &String)> {
+        let labels = self.selectors.iter().filter_map(|selector| selector.labels.as_ref());
+        labels.flat_map(|selector| &selector.match_labels).next()
+    }
+
     /// Whether it is about pods of this shape.
     pub(super) fn matches(&self, shape: &PodShape) -> bool {
         self.selectors.iter().all(|selector| selector.matches(shape))
@@ -93,6 +99,11 @@ pub(super) struct Tracked {
 pub(super) struct Topology {
     pub terms: Vec<Tracked>,
     index: BTreeMap<Term, usize>,
+    /// Terms that ask for some label, by that label; those of one label are looked at only for pods
+    /// that have it.
+    by_label: BTreeMap<String, BTreeMap<String, Vec<usize>>>,
+    /// Terms that ask for no label in particular.
+    broad: Vec<usize>,
 }
 
 /// The terms that a group of pods takes part in.
@@ -118,6 +129,13 @@ impl Topology {
         }
         let index = self.terms.len();
         self.index.insert(term.clone(), index);
+        match term.label() {
+            Some((key, value)) => {
+                let values = self.by_label.entry(key.clone()).or_default();
+                values.entry(value.clone()).or_default().push(index);
+            }
+            None => self.broad.push(index),
+        }
         self.terms.push(Tracked {
             term,
             matching: BTreeMap::new(),
@@ -135,12 +153,13 @@ impl Topology {
 
     /// Terms whose selector matches the shape.
     pub(super) fn matched_by(&self, shape: &PodShape) -> Vec<usize> {
-        self.terms
-            .iter()
-            .enumerate()
-            .filter(|(_, tracked)| tracked.term.matches(shape))
-            .map(|(index, _)| index)
-            .collect()
+        let labels = shape.labels.iter();
+        let by_label = labels.filter_map(|(key, value)| self.by_label.get(key)?.get(value));
+        let likely = by_label.flatten().chain(&self.broad).copied();
+        let matches = |index: &usize| self.terms.get(*index).is_some_and(|t| t.term.matches(shape));
+        let mut matched: Vec<usize> = likely.filter(matches).collect();
+        matched.sort_unstable();
+        matched
     }
 
     /// Counts pods into the domains of the host they go to. `domain` is the host's domain of a

@@ -124,3 +124,103 @@ fn a_selector_of_everything_and_many_shapes_leave_no_pod_out() {
     });
     assert_eq!(shared.count(), 0);
 }
+
+#[test]
+fn what_dangles_is_named() {
+    let volume =
+        |claim: &str| json!([{"name": "v", "persistentVolumeClaim": {"claimName": claim}}]);
+    let mounts = |claim: &str| with(pod("a", "1"), "/spec/volumes", volume(claim));
+    let claim = |name: &str, spec: Value, status: Value| {
+        json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": name},
+            "spec": spec, "status": status})
+    };
+    let bound = claim("bound", json!({"volumeName": "gone"}), json!({"phase": "Bound"}));
+    let unbound = claim("unbound", json!({"storageClassName": "gone"}), json!({}));
+    let classless = claim("classless", json!({}), json!({}));
+    let lost = claim("lost", json!({"volumeName": "v"}), json!({"phase": "Lost"}));
+    let classed = |class: &str| {
+        let class_ref =
+            json!({"group": "karpenter.k8s.aws", "kind": "EC2NodeClass", "name": class});
+        with(pool("default"), "/spec/template/spec/nodeClassRef", class_ref)
+    };
+    let other_class = json!({"apiVersion": "karpenter.k8s.aws/v1", "kind": "EC2NodeClass",
+        "metadata": {"name": "other"}, "spec": {"amiSelectorTerms": [], "subnetSelectorTerms": [],
+        "securityGroupSelectorTerms": []}});
+    let spread = json!([{"maxSkew": 1, "topologyKey": "example.com/rack",
+        "whenUnsatisfiable": "DoNotSchedule", "labelSelector": {}}]);
+    let near = |selector: Value, more: Value| {
+        let mut term = json!({"topologyKey": "kubernetes.io/hostname", "labelSelector": selector});
+        term.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let terms = json!({"requiredDuringSchedulingIgnoredDuringExecution": [term]});
+        with(pod("a", "1"), "/spec/affinity", json!({"podAffinity": terms}))
+    };
+    let unknown =
+        json!({"matchExpressions": [{"key": "app", "operator": "Like", "values": ["a"]}]});
+    let nowhere = json!({"namespaceSelector": {"matchLabels": {"team": "gone"}}});
+    let taint = json!([{"key": "batch", "effect": "NoSchedule"}]);
+    let tolerates = json!([{"key": "batch", "operator": "Sometimes", "effect": "NoSchedule"}]);
+    let cases = [
+        ("volume", pool("default"), mounts("bound"), vec![bound]),
+        ("storage class", pool("default"), mounts("unbound"), vec![unbound]),
+        ("no storage class", pool("default"), mounts("classless"), vec![classless]),
+        ("lost volume", pool("default"), mounts("lost"), vec![lost]),
+        ("node class", classed("gone"), pod("a", "1"), vec![other_class]),
+        (
+            "spread key",
+            pool("default"),
+            with(pod("a", "1"), "/spec/topologySpreadConstraints", spread),
+            vec![],
+        ),
+        (
+            "nobody",
+            pool("default"),
+            near(json!({"matchLabels": {"app": "gone"}}), json!({})),
+            vec![],
+        ),
+        ("operator of a selector", pool("default"), near(unknown, json!({})), vec![]),
+        ("namespaces", pool("default"), near(json!({}), nowhere), vec![]),
+        (
+            "operator of a toleration",
+            with(pool("default"), "/spec/template/spec/taints", taint),
+            with(pod("a", "1"), "/spec/tolerations", tolerates),
+            vec![],
+        ),
+    ];
+    let lines: Vec<String> = cases
+        .into_iter()
+        .map(|(name, pool, pod, others)| format!("{name}: {}", reasons(pool, pod, &others)))
+        .collect();
+    assert!(lines.iter().all(|line| line.contains('[')), "{lines:#?}");
+    insta::assert_snapshot!(lines.join("\n"));
+}
+
+/// An owner that owns itself, two that own each other, and one that is not there.
+#[test]
+fn owners_in_a_circle_are_owners_like_any_other() {
+    let owner = |name: &str| {
+        json!([{"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": name, "uid": name,
+            "controller": true}])
+    };
+    let set = |name: &str, of: &str| {
+        json!({"apiVersion": "apps/v1", "kind": "ReplicaSet",
+            "metadata": {"name": name, "uid": name, "ownerReferences": owner(of)},
+            "spec": {"replicas": 1}})
+    };
+    let owned = |name: &str, of: &str| with(pod(name, "1"), "/metadata/ownerReferences", owner(of));
+    let mut itself = pod("itself", "1");
+    itself["metadata"]["uid"] = json!("itself");
+    itself["metadata"]["ownerReferences"] = json!([{"apiVersion": "v1", "kind": "Pod", "name": "itself", "uid": "itself", "controller": true}]);
+    let objects = [
+        pool("default"),
+        set("self", "self"),
+        set("one", "two"),
+        set("two", "one"),
+        owned("a", "self"),
+        owned("b", "one"),
+        owned("c", "two"),
+        owned("d", "gone"),
+        itself,
+    ];
+    let found = answer(&cluster(&objects));
+    assert_eq!((found.summary.pods, found.summary.on_new), (5, 5), "{:?}", found.unschedulable);
+}

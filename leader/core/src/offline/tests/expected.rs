@@ -65,3 +65,63 @@ fn a_capacity_buffer_is_room_on_nodes() {
     let fleet = Fleet::of(&cluster, &plan);
     assert_eq!(fleet.rows.values().map(|row| row.pods_after).sum::<usize>(), 3);
 }
+
+#[test]
+fn static_pools_get_the_nodes_that_they_lack_and_pods_may_have_a_place_there() {
+    let fixed = |replicas: i64| with(pool("fixed"), "/spec/replicas", json!(replicas));
+    let there =
+        node("n1", json!({"karpenter.sh/nodepool": "fixed", "kubernetes.io/hostname": "n1"}));
+    let settings = PlannerSettings::default();
+    let told = |objects: &[serde_json::Value]| {
+        let mut cluster = cluster(objects);
+        cluster.launch_static(&settings);
+        let answer = answer(&cluster);
+        let plan = plan(&cluster.plan_input(&settings));
+        let rows = Fleet::of(&cluster, &plan).rows;
+        (answer, rows.values().map(|row| row.nodes_after).sum::<usize>(), cluster.warnings)
+    };
+    let pods = [pod("a", "3500m"), pod("b", "3500m")];
+    let [a, b] = pods;
+    let (answer, nodes, warnings) = told(&[fixed(3), there.clone(), a.clone(), b.clone()]);
+    assert_eq!((answer.launches.len(), nodes, warnings.len()), (2, 3, 0), "{warnings:?}");
+    assert_eq!((answer.summary.on_existing, answer.summary.on_new), (1, 1));
+    assert_eq!(answer.summary.hourly_cost, 0.2);
+    let taken: Vec<(&str, usize)> =
+        answer.launches.iter().map(|l| (l.node_pool.as_str(), l.pods.len())).collect();
+    assert_eq!(taken, [("fixed", 1), ("fixed", 0)]);
+    assert_eq!(answer.launches[0].requests.to_string(), "cpu: 3500m, pods: 1");
+    // It has what it wants; nothing is launched for pods.
+    let (answer, nodes, _) = told(&[fixed(1), there, a, b]);
+    assert_eq!((answer.launches.len(), nodes, answer.summary.unschedulable), (0, 1, 1));
+    let nothing = with(fixed(2), "/spec/limits", json!({"nodes": "0"}));
+    let (answer, _, warnings) = told(&[nothing]);
+    assert_eq!(answer.launches.len(), 0);
+    assert_eq!(
+        warnings,
+        [
+            "static NodePool fixed lacks 2 nodes: the NodePool's limits or minValues leave no node to make"
+        ]
+    );
+}
+
+#[test]
+fn the_time_is_the_newest_that_any_object_tells() {
+    let old = with(pod("a", "1"), "/metadata/creationTimestamp", json!("2026-01-01T00:00:00Z"));
+    let told = |object: serde_json::Value| cluster(&[old.clone(), object]).now.to_string();
+    let newest = "2026-02-03T04:05:06Z";
+    let pool_ready = json!({"conditions": [{"type": "Ready", "status": "True", "reason": "Ready",
+        "lastTransitionTime": newest}]});
+    let disruption = json!({"apiVersion": "policy/v1", "kind": "PodDisruptionBudget",
+        "metadata": {"name": "b", "creationTimestamp": newest}, "spec": {}});
+    for object in [
+        with(pod("b", "1"), "/status", json!({"startTime": newest})),
+        with(node("n", json!({})), "/metadata/deletionTimestamp", json!(newest)),
+        with(pool("p"), "/metadata/creationTimestamp", json!(newest)),
+        with(pool("p"), "/status", pool_ready),
+        disruption,
+    ] {
+        assert_eq!(told(object.clone()), newest, "{object}");
+    }
+    let older = with(pod("b", "1"), "/metadata/creationTimestamp", json!("2025-01-01T00:00:00Z"));
+    assert_eq!(told(older), "2026-01-01T00:00:00Z");
+}

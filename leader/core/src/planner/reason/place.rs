@@ -130,6 +130,9 @@ fn term_reason(tracked: &Tracked, own: bool, reach: &[String]) -> Option<String>
                     tracked.universe.len()
                 ));
             }
+            if tracked.universe.is_empty() && reach.is_empty() {
+                return Some(format!("cannot spread over {key}: {there}"));
+            }
             let least = tracked.least(*min_domains);
             let count = |domain: &String| tracked.matching.get(domain).copied().unwrap_or(0);
             let emptiest: Vec<String> =

@@ -1,9 +1,12 @@
 //! The worked examples: what a newcomer tries first, on the repository's own catalogue.
 
+use std::collections::BTreeSet;
+
 use drover_common::instance_type::{CapacityType, Offering};
 use serde_json::json;
 
 use super::world::{World, all_types};
+use crate::planner::UnavailableOffering;
 
 const ON_DEMAND: &str =
     r#"[{"key": "karpenter.sh/capacity-type", "operator": "In", "values": ["on-demand"]}]"#;
@@ -101,6 +104,58 @@ fn every_gpu_family_is_a_candidate() {
         assert!(!types.is_empty(), "{family}: {:?}", plan.unschedulable);
         assert!(types.iter().all(|name| name.split('.').next() == Some(family)), "{types:?}");
     }
+}
+
+/// The families of everything a pool's only pod may become: what its launch lists, then what that lists
+/// once EC2 has none of it left, and so on. (At first it lists none that is 60 times as dear, or larger than
+/// nodes are to be as long as smaller ones are there.)
+fn candidates(world: &mut World) -> Vec<BTreeSet<String>> {
+    let mut rounds = Vec::new();
+    loop {
+        let plan = world.plan();
+        let Some(launch) = plan.launches.first() else { return rounds };
+        let family = |name: &str| name.split('.').next().unwrap().to_owned();
+        rounds.push(launch.offerings.iter().map(|o| family(&o.instance_type)).collect());
+        for offering in &launch.offerings {
+            let gone = UnavailableOffering {
+                capacity_type: launch.capacity_type,
+                instance_type: Some(offering.instance_type.to_string()),
+                zone: None,
+                reservation: None,
+            };
+            world.unavailable.insert(gone, "2100-01-01T00:00:00Z".parse().unwrap());
+        }
+    }
+}
+
+fn gpu_pool() -> World {
+    let mut world = World::new();
+    world.pool(
+        "gpu",
+        json!([
+            {"key": "karpenter.sh/capacity-type", "operator": "In", "values": ["on-demand"]},
+            {"key": "karpenter.k8s.aws/instance-family", "operator": "In",
+             "values": ["p3dn", "p4d", "g4dn", "g5"]},
+        ]),
+        json!({}),
+    );
+    world
+}
+
+#[test]
+fn every_gpu_family_is_among_the_candidates_of_one_pod() {
+    let all: BTreeSet<String> = ["p3dn", "p4d", "g4dn", "g5"].map(str::to_owned).into();
+    let mut world = gpu_pool();
+    world.pods("train", 1, json!({"cpu": "1", "nvidia.com/gpu": "1"}), json!({}));
+    let rounds = candidates(&mut world);
+    let found: BTreeSet<String> = rounds.iter().flatten().cloned().collect();
+    assert_eq!(found, all, "{rounds:?}");
+    let first: BTreeSet<String> = ["g4dn", "g5"].map(str::to_owned).into();
+    assert_eq!(rounds[0], first, "the cheapest come first");
+    // Of a pod that needs a large node, one launch lists all four.
+    let mut world = gpu_pool();
+    world.pods("train", 1, json!({"cpu": "1", "nvidia.com/gpu": "8"}), json!({}));
+    assert_eq!(candidates(&mut world)[0], all);
 }
 
 #[test]

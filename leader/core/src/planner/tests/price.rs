@@ -43,6 +43,25 @@ proptest! {
         prop_assert_eq!(&plan, &world.plan());
     }
 
+    /// What fits the nodes that are there costs nothing; the rest is compared as it is without them.
+    #[test]
+    fn nor_is_one_beside_nodes_that_are_there(
+        apps in prop::collection::vec((50_u32..8000, 100_u32..30_000, 1_usize..30), 1..10),
+        nodes in prop::collection::vec((0_usize..3, 0_usize..3, 0_u32..1_800), 1..6),
+    ) {
+        let mut world = world(&apps, &["on-demand"]);
+        for (number, (kind, zone, cpu)) in nodes.into_iter().enumerate() {
+            let name = format!("n{number}");
+            let kind = ["m5.large", "c5.2xlarge", "r5.xlarge"][kind];
+            world.node(&name, kind, ["us-east-1a", "us-east-1b", "us-east-1c"][zone]);
+            let request = json!({"cpu": format!("{cpu}m"), "memory": "1Gi"});
+            world.running(&format!("r{number}"), "running", &name, request);
+        }
+        let plan = world.plan();
+        prop_assert!(plan.unschedulable.is_empty());
+        prop_assert!(plan.report.hourly_price_micro <= plan.report.first_fit_price_micro);
+    }
+
     #[test]
     fn spot_is_diverse_and_under_a_ceiling(
         apps in prop::collection::vec((50_u32..4000, 100_u32..8_000, 1_usize..20), 1..6),

@@ -1,0 +1,78 @@
+//! A bound on the work of the exact path, in steps and never by a clock: equal inputs give equal plans.
+
+use std::collections::BTreeSet;
+
+use super::board::Board;
+use super::dimension::Amounts;
+
+/// What is left of a plan's steps, and the groups they did not suffice for. One step is about what it
+/// takes to compare a pod with a place; twenty million of them are about a second.
+#[derive(Clone, Debug)]
+pub(super) struct Steps {
+    left: u64,
+    /// Groups with pods that nobody looked for a place for.
+    pub unreached: BTreeSet<usize>,
+}
+
+impl Default for Steps {
+    /// Without a bound.
+    fn default() -> Self {
+        Self::of(u64::MAX)
+    }
+}
+
+impl Steps {
+    pub(super) fn of(left: u64) -> Self {
+        Self { left, unreached: BTreeSet::new() }
+    }
+
+    pub(super) fn take(&mut self, steps: u64) {
+        // Without a bound there is nothing to count.
+        if self.left != u64::MAX {
+            self.left = self.left.saturating_sub(steps);
+        }
+    }
+
+    pub(super) fn left(&self) -> u64 {
+        self.left
+    }
+
+    pub(super) fn are_spent(&self) -> bool {
+        self.left == 0
+    }
+}
+
+impl Board<'_> {
+    /// What it takes to look at one place for a pod of a group.
+    pub(super) fn steps_of_a_look(&self, group: usize) -> u64 {
+        let terms = self.groups.get(group).map_or(0, |group| {
+            group.part.own.len() + group.part.matched.len() + group.shape.ports.len()
+        });
+        1 + terms as u64
+    }
+
+    /// What it takes to find out what some offers become with one more pod of a group.
+    pub(super) fn steps_of_narrowing(&self, group: usize, offers: usize) -> u64 {
+        let dimensions = self.groups.get(group).map_or(0, |group| Amounts::len(&group.request));
+        let sets = self.market.offers.len() / 64;
+        (offers * (1 + dimensions / 4) / 4 + sets) as u64 + 4 * self.steps_of_a_look(group)
+    }
+
+    /// Notes that there were no steps for the rest of a group.
+    pub(super) fn put_off(&mut self, group: usize) {
+        if self.groups.get(group).is_some_and(|group| group.left() > 0) {
+            self.steps.unreached.insert(group);
+        }
+    }
+
+    /// Why pods of a group are left that there were no steps for.
+    pub(super) fn reason_to_wait(&self, group: usize) -> Option<String> {
+        self.steps.unreached.contains(&group).then(|| {
+            format!(
+                "it was not looked at: pods whose places depend on each other took all of the {} \
+                 steps that a plan has; it is planned at the next look",
+                self.settings.max_exact_steps
+            )
+        })
+    }
+}
