@@ -49,7 +49,9 @@ pub fn reduced(pod: Pod) -> Pod {
     let disrupted = disrupted_taint();
     let mut annotations = metadata.annotations;
     annotations.retain(|key, _| matches!(key.as_str(), MIRROR | labels::DO_NOT_DISRUPT));
-    let tolerates = spec.tolerations.into_iter().filter(|one| one.tolerates(&disrupted));
+    // One of each says as much as all. (What is filtered in place keeps the room of what is gone.)
+    let tolerates = spec.tolerations.into_iter().find(|one| one.tolerates(&disrupted));
+    let moves = spec.volumes.into_iter().find(moves);
     Pod {
         metadata: Metadata {
             name: metadata.name,
@@ -61,8 +63,8 @@ pub fn reduced(pod: Pod) -> Pod {
             ..Metadata::default()
         },
         spec: PodSpec {
-            tolerations: tolerates.collect(),
-            volumes: spec.volumes.into_iter().filter(moves).take(1).collect(),
+            tolerations: tolerates.into_iter().collect(),
+            volumes: moves.into_iter().collect(),
             priority: spec.priority,
             priority_class_name: spec.priority_class_name,
             termination_grace_period_seconds: spec.termination_grace_period_seconds,

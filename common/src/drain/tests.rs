@@ -116,6 +116,19 @@ fn a_reduced_pod_is_a_small_one() {
 }
 
 #[test]
+fn of_many_reasons_to_stay_or_to_wait_a_reduced_pod_has_one() {
+    let tolerations =
+        vec![Toleration { operator: Some("Exists".into()), ..Toleration::default() }; 700];
+    let claim = serde_json::json!({"name": "d", "persistentVolumeClaim": {"claimName": "c"}});
+    let mut many = pod("many", 30);
+    many.spec.tolerations = tolerations;
+    many.spec.volumes = vec![serde_json::from_value(claim).unwrap(); 700];
+    let kept = reduced(many).spec;
+    assert_eq!((kept.tolerations.len(), kept.volumes.len()), (1, 1));
+    assert!(kept.tolerations.capacity() < 8 && kept.volumes.capacity() < 8);
+}
+
+#[test]
 fn daemons_mirrors_ended_and_tolerating_pods_stay() {
     let daemon = owned_by("DaemonSet", pod("daemon", 30));
     let mut mirror = pod("mirror", 30);

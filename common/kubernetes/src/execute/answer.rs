@@ -5,6 +5,9 @@ use http::{HeaderMap, StatusCode, header};
 use serde::Deserialize;
 use serde_json::Value;
 
+/// The most of a refusal's message that is kept, in characters.
+const LONGEST_MESSAGE: usize = 2_048;
+
 /// A complete HTTP answer.
 #[derive(Debug)]
 pub(crate) struct Answer<Bytes> {
@@ -80,8 +83,11 @@ impl<Bytes: AsRef<[u8]>> Answer<Bytes> {
             .or(in_body)
             .filter(|&seconds| seconds > 0);
         let kind = kind(self.status, &status, call);
-        let message =
-            if status.message.is_empty() { self.status.to_string() } else { status.message };
+        let message = match status.message.is_empty() {
+            true => self.status.to_string(),
+            // Refusals are kept, and told to others; a broken API server's may be megabytes.
+            false => status.message.chars().take(LONGEST_MESSAGE).collect(),
+        };
         Err(KubernetesFailure { kind, message, retry_after_seconds })
     }
 }

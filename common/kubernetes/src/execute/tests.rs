@@ -150,6 +150,14 @@ async fn each_refusal_has_its_own_kind() {
 }
 
 #[tokio::test]
+async fn of_a_message_without_measure_the_beginning_is_kept() {
+    let endless = json!({"message": format!("no, because {}", "x".repeat(1_000_000))});
+    let failure = failure_of(422, endless, &evict()).await;
+    assert!(failure.message.starts_with("no, because xx"));
+    assert_eq!(failure.message.len(), 2_048);
+}
+
+#[tokio::test]
 async fn flow_control_is_not_a_budget_and_says_when() {
     let mut script = script(429, Value::Null);
     script.body = "Too many requests, please try again later.".into();
