@@ -234,12 +234,16 @@ pub struct FleetRequest {
     pub launch_template: String,
     /// What may be launched, cheapest first.
     pub overrides: Vec<FleetOverride>,
-    /// Spot (`price-capacity-optimized`), on-demand (`lowest-price`), or the capacity reservation that
-    /// the launch template names.
+    /// Spot (`price-capacity-optimized`), on-demand (`lowest-price` or `prioritized`), or the capacity
+    /// reservation that the launch template names.
     pub capacity_type: CapacityType,
     /// Whether that reservation is a capacity block, which EC2 bills as a market of its own.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub capacity_block: bool,
+    /// Whether on-demand is taken in the order of the overrides (`prioritized`), which says what
+    /// prices do not: which zone comes first of those that cost the same.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub prioritized: bool,
     /// How many instances.
     pub count: u32,
     /// Tags on the instances (and the fleet).

@@ -220,6 +220,20 @@ async fn shortage_is_told_per_offering_and_a_part_may_succeed() {
     }));
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn on_demand_comes_in_the_order_that_is_asked_for() {
+    let (_sandbox, ec2) = sandbox().await;
+    for (token, zone) in [("token-1", "us-east-1b"), ("token-2", "us-east-1a")] {
+        let mut request = ready(&ec2, token).await;
+        request.capacity_type = drover_common::instance_type::CapacityType::OnDemand;
+        request.prioritized = true;
+        request.overrides.sort_by_key(|one| one.zone != zone);
+        let answer = fleet(ec2.execute(&Ec2Call::CreateFleet(request)).await.unwrap());
+        let zones: Vec<&str> = answer.instances.iter().map(|one| one.zone.as_str()).collect();
+        assert_eq!(zones, [zone, zone]);
+    }
+}
+
 fn reqwest_client() -> reqwest::Client {
     // The crypto provider is chosen once a process; whoever came first is right.
     let _ = rustls::crypto::ring::default_provider().install_default();

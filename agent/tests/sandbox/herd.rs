@@ -92,6 +92,7 @@ impl Herd {
             overrides: vec![place("m5.large"), place("m5.xlarge"), place("c5.xlarge")],
             capacity_type: CapacityType::Spot,
             capacity_block: false,
+            prioritized: false,
             count: NODES,
             tags: Tags::new(),
             context: None,

@@ -46,6 +46,7 @@ mod tests;
 mod today;
 mod topology;
 mod volume;
+mod zones;
 
 use board::Board;
 use drover_common::cluster::ObjectKey;

@@ -45,10 +45,10 @@ impl Ec2 {
                     .allocation_strategy(SpotAllocationStrategy::PriceCapacityOptimized)
                     .build(),
             ),
-            CapacityType::OnDemand => call.on_demand_options(on_demand().build()),
+            CapacityType::OnDemand => call.on_demand_options(on_demand(request).build()),
             // A capacity block is a market of its own, without options.
             CapacityType::Reserved if request.capacity_block => call,
-            CapacityType::Reserved => call.on_demand_options(on_demand_reserved()),
+            CapacityType::Reserved => call.on_demand_options(on_demand_reserved(request)),
         };
         let output = call.send().await.map_err(failure)?;
         let mut answer = FleetAnswer::default();
@@ -127,8 +127,9 @@ fn template_config(request: &FleetRequest) -> FleetLaunchTemplateConfigRequest {
         .launch_template_name(&request.launch_template)
         .version("$Latest")
         .build();
-    let overrides = request.overrides.iter().map(|wanted| {
+    let overrides = request.overrides.iter().enumerate().map(|(number, wanted)| {
         FleetLaunchTemplateOverridesRequest::builder()
+            .set_priority(request.prioritized.then_some(number as f64))
             .instance_type(InstanceType::from(wanted.instance_type.as_str()))
             .subnet_id(&wanted.subnet)
             // The subnet implies the zone; EC2 repeats it in errors, which are about zones.
@@ -156,17 +157,21 @@ fn target_capacity(request: &FleetRequest) -> TargetCapacitySpecificationRequest
         .build()
 }
 
-fn on_demand() -> aws_sdk_ec2::types::builders::OnDemandOptionsRequestBuilder {
-    OnDemandOptionsRequest::builder()
-        .allocation_strategy(FleetOnDemandAllocationStrategy::LowestPrice)
+fn on_demand(
+    request: &FleetRequest,
+) -> aws_sdk_ec2::types::builders::OnDemandOptionsRequestBuilder {
+    OnDemandOptionsRequest::builder().allocation_strategy(match request.prioritized {
+        true => FleetOnDemandAllocationStrategy::Prioritized,
+        false => FleetOnDemandAllocationStrategy::LowestPrice,
+    })
 }
 
-fn on_demand_reserved() -> OnDemandOptionsRequest {
+fn on_demand_reserved(request: &FleetRequest) -> OnDemandOptionsRequest {
     let first = FleetCapacityReservationUsageStrategy::UseCapacityReservationsFirst;
     let options = aws_sdk_ec2::types::CapacityReservationOptionsRequest::builder()
         .usage_strategy(first)
         .build();
-    on_demand().capacity_reservation_options(options).build()
+    on_demand(request).capacity_reservation_options(options).build()
 }
 
 /// The override that EC2 launched from. It repeats the override in its answer; imitations may leave

@@ -118,6 +118,7 @@ pub(crate) async fn fleet_request(ec2: &Ec2, template: &str, token: &str) -> Fle
         overrides: overrides.collect(),
         capacity_type: CapacityType::Spot,
         capacity_block: false,
+        prioritized: false,
         count: 2,
         tags: Tags::from([
             (labels::NODEPOOL.to_owned(), "default".to_owned()),

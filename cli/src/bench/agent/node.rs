@@ -113,6 +113,7 @@ fn launch(sandbox: &Sandbox) -> anyhow::Result<String> {
             overrides: vec![place],
             capacity_type: CapacityType::OnDemand,
             capacity_block: false,
+            prioritized: false,
             count: 1,
             tags: Tags::new(),
             context: None,

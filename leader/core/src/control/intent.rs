@@ -9,7 +9,7 @@ use drover_common::ec2::{
     FleetOverride, FleetRequest, LaunchTemplateRequest, ReservationUse, Tags,
 };
 use drover_common::id::{IntentId, NodeClaimName};
-use drover_common::instance_type::ReservationKind;
+use drover_common::instance_type::{CapacityType, ReservationKind};
 use drover_common::labels;
 use drover_common::resources::Resources;
 use jiff::Timestamp;
@@ -134,6 +134,7 @@ impl Control {
             launch_template: template.name.clone(),
             overrides,
             capacity_type: launch.capacity_type,
+            prioritized: launch.capacity_type == CapacityType::OnDemand,
             capacity_block: launch
                 .reservation
                 .as_ref()

@@ -112,9 +112,16 @@ fn replicas_to_come(
     usize::try_from(wanted).unwrap_or(0).saturating_sub(settled)
 }
 
+/// Of a name to make others from, the API server keeps so much before five letters of its own. Source:
+/// `k8s.io/apiserver/pkg/storage/names`.
+const LONGEST_GENERATED_FROM: usize = 58;
+
 /// Pods whose names begin like those that an owner gives.
 fn pods_named_after<'v>(view: &'v View, owner: &ObjectKey) -> impl Iterator<Item = &'v Arc<Pod>> {
-    let prefix = format!("{}-", owner.name);
+    let mut prefix = format!("{}-", owner.name);
+    if prefix.is_char_boundary(LONGEST_GENERATED_FROM) {
+        prefix.truncate(LONGEST_GENERATED_FROM);
+    }
     let first = ObjectKey::new(owner.namespace.clone(), &prefix);
     let namespace = owner.namespace.clone();
     view.pods()

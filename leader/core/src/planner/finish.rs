@@ -67,6 +67,7 @@ impl Board<'_> {
             }
         }
         self.bins = bins;
+        self.deal_zones(&mut launches);
         launches
     }
 
@@ -158,7 +159,15 @@ impl Board<'_> {
         let mut requirements: Vec<Requirement> = from_pool
             .iter()
             .filter(|r| !decided.contains(&r.key.as_str()) && !own_labels.contains_key(&r.key))
-            .cloned()
+            .map(|requirement| {
+                let values =
+                    || offers.iter().filter_map(|o| self.market.label(*o, &requirement.key));
+                let had = |least| within_reach(least, values().collect::<BTreeSet<_>>().len());
+                Requirement {
+                    min_values: requirement.min_values.and_then(had),
+                    ..requirement.clone()
+                }
+            })
             .collect();
         for key in decided {
             let values: BTreeSet<&str> =
@@ -166,7 +175,8 @@ impl Board<'_> {
             requirements.push(Requirement {
                 key: (*key).to_owned(),
                 operator: Operator::In,
-                min_values: least_values(from_pool, key).filter(|n| *n as usize <= values.len()),
+                min_values: least_values(from_pool, key)
+                    .and_then(|least| within_reach(least, values.len())),
                 values: values.into_iter().map(str::to_owned).collect(),
             });
         }
@@ -239,6 +249,12 @@ impl Board<'_> {
         }
         least
     }
+}
+
+/// `minValues` as far as it can be had, which Karpenter puts on the NodeClaim; none of no value.
+fn within_reach(least: u32, values: usize) -> Option<u32> {
+    let values = u32::try_from(values).unwrap_or(u32::MAX);
+    Some(least.min(values)).filter(|least| *least > 0)
 }
 
 fn least_values(requirements: &[Requirement], key: &str) -> Option<u32> {

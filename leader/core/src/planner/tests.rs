@@ -2,6 +2,7 @@
 //! constraint, and random clusters against the check.
 
 mod world;
+mod zones;
 
 mod anti_affinity;
 mod bounds;

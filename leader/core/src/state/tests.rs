@@ -43,6 +43,7 @@ pub(crate) fn intent(id: &str, claims: &[&str]) -> LaunchIntent {
             }],
             capacity_type: CapacityType::Spot,
             capacity_block: false,
+            prioritized: false,
             count: claims.len() as u32,
             tags: BTreeMap::new(),
             context: None,

@@ -45,10 +45,21 @@ fn decode(cloud: &Cloud, parameters: &Parameters) -> Result<FleetRequest, Ec2Fai
     capacity.required("TotalTargetCapacity")?;
     let specifications = parameters.list("TagSpecification").into_iter();
     let instance_tags = specifications.filter(|one| one.text("ResourceType") == Some("instance"));
+    let strategy = parameters.below("OnDemandOptions");
+    let prioritized = strategy.text("AllocationStrategy") == Some("prioritized");
+    let mut overrides = config.list("Overrides");
+    if prioritized {
+        // The lowest number comes first, and what has none last.
+        let priority = |one: &Parameters| -> f64 {
+            one.text("Priority").and_then(|text| text.parse().ok()).unwrap_or(f64::INFINITY)
+        };
+        overrides.sort_by(|a, b| priority(a).total_cmp(&priority(b)));
+    }
     Ok(FleetRequest {
         client_token: parameters.text("ClientToken").unwrap_or_default().to_owned(),
         launch_template,
-        overrides: config.list("Overrides").iter().map(|one| decode_override(cloud, one)).collect(),
+        overrides: overrides.iter().map(|one| decode_override(cloud, one)).collect(),
+        prioritized,
         capacity_type: capacity_type(parameters, &capacity),
         capacity_block: capacity.text("DefaultTargetCapacityType") == Some("capacity-block"),
         count: capacity.number("TotalTargetCapacity")?.unwrap_or_default(),

@@ -68,6 +68,7 @@ pub(in crate::faces) fn launch(cloud: &mut Cloud) -> InstanceId {
         }],
         capacity_type: CapacityType::Spot,
         capacity_block: false,
+        prioritized: false,
         count: 1,
         tags: Tags::from([("Name".to_owned(), "n".to_owned())]),
         context: None,

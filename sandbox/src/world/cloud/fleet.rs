@@ -78,7 +78,7 @@ impl Cloud {
         }
     }
 
-    /// Tries the overrides in the strategy's order until the count is reached.
+    /// Tries the overrides in the strategy's order, or in their own, until the count is reached.
     fn fulfil(
         &mut self,
         request: &FleetRequest,
@@ -86,9 +86,11 @@ impl Cloud {
         now: Timestamp,
     ) -> FleetAnswer {
         let mut order: Vec<&FleetOverride> = request.overrides.iter().collect();
-        order.sort_by_cached_key(|wanted| {
-            self.market.rank(&wanted.instance_type, &wanted.zone, request.capacity_type, now)
-        });
+        if !(request.prioritized && request.capacity_type == CapacityType::OnDemand) {
+            order.sort_by_cached_key(|wanted| {
+                self.market.rank(&wanted.instance_type, &wanted.zone, request.capacity_type, now)
+            });
+        }
         let mut answer = FleetAnswer::default();
         let mut missing = request.count;
         for wanted in order {

@@ -103,6 +103,7 @@ fn request(cloud: &mut Cloud, token: &str, types: &[&str], count: u32) -> FleetR
         overrides,
         capacity_type: CapacityType::Spot,
         capacity_block: false,
+        prioritized: false,
         count,
         tags: Tags::from([
             (labels::INTENT_TAG.to_owned(), token.to_owned()),

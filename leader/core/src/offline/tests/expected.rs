@@ -37,6 +37,21 @@ fn a_rollout_that_the_dump_caught_halfway_is_bought_as_a_whole() {
 }
 
 #[test]
+fn replicas_of_owners_with_long_names_are_waited_for() {
+    let name = "w".repeat(60);
+    let set = json!({"apiVersion": "apps/v1", "kind": "ReplicaSet",
+        "metadata": {"name": name, "uid": "u", "creationTimestamp": "2026-01-01T00:00:00Z"},
+        "spec": {"replicas": 2}});
+    let owner = json!([{"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": name,
+        "uid": "u", "controller": true}]);
+    // The API server cuts what it makes a name from.
+    let replica =
+        with(pod(&format!("{}abcde", &name[..58]), "1"), "/metadata/ownerReferences", owner);
+    let replica = with(replica, "/metadata/creationTimestamp", json!("2026-01-01T00:00:01Z"));
+    assert_eq!(planned(&cluster(&[pool("default"), set, replica])).len(), 2);
+}
+
+#[test]
 fn a_capacity_buffer_is_room_on_nodes() {
     let template = json!({"apiVersion": "v1", "kind": "PodTemplate", "metadata": {"name": "chunk"},
         "template": {"spec": {"containers": [

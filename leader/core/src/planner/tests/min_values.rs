@@ -1,5 +1,8 @@
 //! `minValues`: a launch stays diverse, or says that it could not.
 
+use std::collections::BTreeSet;
+
+use drover_common::requirement::Requirement;
 use serde_json::{Value, json};
 
 use super::world::World;
@@ -33,6 +36,16 @@ fn with_best_effort_as_many_as_there_are_will_do() {
     world.settings.min_values_policy = crate::planner::MinValuesPolicy::BestEffort;
     world.pool("default", families(9), json!({}));
     world.pods("web", 1, json!({"cpu": "500m", "memory": "1Gi"}), json!({}));
-    assert!(world.plan().launches[0].min_values_relaxed);
+    let launch = &world.plan().launches[0];
+    assert!(launch.min_values_relaxed);
+    // As many as it has, as Karpenter puts on the NodeClaim; nine could never be had.
+    let of_family = |r: &&Requirement| r.key == "karpenter.k8s.aws/instance-family";
+    let wanted = launch.requirements.iter().find(of_family).unwrap();
+    let families: BTreeSet<&str> = launch
+        .offerings
+        .iter()
+        .filter_map(|offering| offering.instance_type.split('.').next())
+        .collect();
+    assert_eq!(wanted.min_values.unwrap() as usize, families.len());
     insta::assert_snapshot!(world.story());
 }

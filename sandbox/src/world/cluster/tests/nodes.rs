@@ -66,6 +66,7 @@ impl Town {
             }],
             capacity_type: CapacityType::OnDemand,
             capacity_block: false,
+            prioritized: false,
             count: 1,
             tags: Tags::new(),
             context: None,
