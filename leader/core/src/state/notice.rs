@@ -147,12 +147,21 @@ impl State {
         }
         let claim = self.instances.get(instance).map(|name| name.to_string());
         let node = record.node.as_ref().map(ToString::to_string);
+        let kind = kind.name();
+        let why = match record.source {
+            NoticeSource::Agent => {
+                format!("{kind} notice, of which its node's agent tells no more")
+            }
+            NoticeSource::Queue => {
+                format!("{kind} notice of the interruption queue, over or called off")
+            }
+        };
         self.journal.write(Decision {
             index,
             at,
             verb: "withdraw-notice".to_owned(),
             subjects: [node, Some(instance.to_string()), claim].into_iter().flatten().collect(),
-            why: format!("{} notice, of which its node's agent tells no more", kind.name()),
+            why,
             ..Decision::default()
         });
         Applied::Done
