@@ -23,6 +23,7 @@ mod budget;
 mod container;
 mod daemon_set;
 mod deployment;
+mod ends;
 mod index;
 mod job;
 mod kubelet;
@@ -42,9 +43,11 @@ mod user_data;
 mod volume;
 
 pub use container::ContainerUse;
+pub use ends::{EndKind, PodEnd};
 pub use stats::{Counter, KubeletStats};
 pub use usage::{MachineUse, PodUse};
 
+use ends::Ends;
 use index::Index;
 use kubelet::PodLife;
 use node::Machine;
@@ -64,6 +67,7 @@ pub struct ClusterControllers {
     /// When which object is to be looked at again.
     timers: BTreeSet<(Timestamp, Resource, ObjectKey)>,
     lives: BTreeMap<ObjectKey, PodLife>,
+    ends: Ends,
     machines: BTreeMap<InstanceId, Machine>,
     addresses: u32,
     stats: BTreeMap<InstanceId, KubeletStats>,
@@ -80,6 +84,7 @@ impl ClusterControllers {
             index: Index::default(),
             timers: BTreeSet::new(),
             lives: BTreeMap::new(),
+            ends: Ends::default(),
             machines: BTreeMap::new(),
             addresses: 0,
             stats: BTreeMap::new(),
@@ -102,6 +107,7 @@ impl ClusterControllers {
             index: &mut self.index,
             timers: &mut self.timers,
             lives: &mut self.lives,
+            ends: &mut self.ends,
             machines: &mut self.machines,
             addresses: &mut self.addresses,
             random: &mut self.random,
@@ -123,6 +129,11 @@ impl ClusterControllers {
         self.unfinished = (!self.index.is_idle()).then_some(now);
     }
 
+    /// How the pods ended that ran, oldest first, of the last 20,000.
+    pub fn ends(&self) -> impl Iterator<Item = &PodEnd> {
+        self.ends.iter()
+    }
+
     /// The earliest time at which something is due.
     pub fn next_due(&self) -> Option<Timestamp> {
         let timer = self.timers.first().map(|(due, _, _)| *due);
@@ -137,6 +148,7 @@ pub(crate) struct Turn<'a> {
     index: &'a mut Index,
     timers: &'a mut BTreeSet<(Timestamp, Resource, ObjectKey)>,
     lives: &'a mut BTreeMap<ObjectKey, PodLife>,
+    ends: &'a mut Ends,
     machines: &'a mut BTreeMap<InstanceId, Machine>,
     addresses: &'a mut u32,
     random: &'a mut Random,

@@ -13,6 +13,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
 use super::container::container_id;
+use super::ends::{EndKind, PodEnd};
 use super::index::PodEntry;
 use super::{Turn, after};
 use crate::world::object;
@@ -30,8 +31,12 @@ const ORPHANED_FOR: SignedDuration = SignedDuration::from_secs(5);
 #[derive(Clone, Debug)]
 pub(super) struct PodLife {
     uid: String,
+    node: String,
+    own_grace: i64,
     bound: Timestamp,
     started: Option<Timestamp>,
+    /// Whether its processes ended since.
+    ended: bool,
     stopping: Option<Timestamp>,
     node_gone: Option<Timestamp>,
     /// Since when its node bears NoExecute taints.
@@ -41,6 +46,7 @@ pub(super) struct PodLife {
 pub(super) fn sync(turn: &mut Turn<'_>, key: &ObjectKey) {
     let entry = turn.index.pods.get(key).filter(|entry| !entry.pod.spec.node_name.is_empty());
     let Some(entry) = entry.cloned() else {
+        note_end(turn, key, EndKind::Forced);
         turn.lives.remove(key);
         return;
     };
@@ -66,10 +72,14 @@ pub(super) fn sync(turn: &mut Turn<'_>, key: &ObjectKey) {
 fn note_life(turn: &mut Turn<'_>, key: &ObjectKey, pod: &Pod) {
     let known = turn.lives.get(key).is_some_and(|life| life.uid == pod.metadata.uid);
     if !known {
+        note_end(turn, key, EndKind::Forced);
         let life = PodLife {
             uid: pod.metadata.uid.clone(),
+            node: pod.spec.node_name.clone(),
+            own_grace: pod.spec.termination_grace_period_seconds.unwrap_or(30),
             bound: turn.now,
             started: None,
+            ended: false,
             stopping: None,
             node_gone: None,
             tainted_since: None,
@@ -78,6 +88,28 @@ fn note_life(turn: &mut Turn<'_>, key: &ObjectKey, pod: &Pod) {
         // Taints were looked at before this life was known.
         turn.at(turn.now, &PODS, key);
     }
+}
+
+/// Remembers how a pod's processes ended, once.
+fn note_end(turn: &mut Turn<'_>, key: &ObjectKey, how: EndKind) {
+    let Some(life) = turn.lives.get_mut(key) else { return };
+    if life.started.is_none() || std::mem::replace(&mut life.ended, true) {
+        return;
+    }
+    turn.ends.note(PodEnd {
+        pod: key.clone(),
+        uid: life.uid.clone(),
+        node: life.node.clone(),
+        at: turn.now,
+        own_grace: life.own_grace,
+        how,
+    });
+}
+
+/// The machine of these pods has ended.
+pub(super) fn lose(turn: &mut Turn<'_>, node: &str) {
+    let keys: Vec<_> = turn.index.on_node.get(node).into_iter().flatten().cloned().collect();
+    keys.iter().for_each(|key| note_end(turn, key, EndKind::Lost));
 }
 
 /// Whether the node's machine runs. A node without a simulated instance is taken to.
@@ -133,6 +165,12 @@ fn stop(turn: &mut Turn<'_>, key: &ObjectKey, pod: &Pod) {
         turn.at(due, &PODS, key);
         return;
     }
+    let by_itself = own <= wait;
+    note_end(
+        turn,
+        key,
+        if by_itself { EndKind::Stopped { grace } } else { EndKind::Killed { grace } },
+    );
     if !pod.metadata.finalizers.is_empty() && !pod.is_terminal() {
         // Something else holds the object: it shows as ended until that lets go.
         finish(turn, key, "Failed", 143, "Error");
@@ -240,6 +278,9 @@ fn end(turn: &mut Turn<'_>, key: &ObjectKey, pod: &Pod) {
 
 fn finish(turn: &mut Turn<'_>, key: &ObjectKey, phase: &str, exit_code: i64, reason: &str) {
     let now = turn.now;
+    if let Some(life) = turn.lives.get_mut(key) {
+        life.ended = true;
+    }
     let written = turn.store.modify(&PODS, key, crate::world::store::Part::Whole, now, |pod| {
         object::set(pod, &["status", "phase"], phase);
         let statuses = pod.pointer_mut("/status/containerStatuses").and_then(Value::as_array_mut);

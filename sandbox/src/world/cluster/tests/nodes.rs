@@ -6,6 +6,7 @@ use drover_common::id::InstanceId;
 use drover_common::instance_type::CapacityType;
 
 use super::*;
+use crate::world::cluster::EndKind;
 use crate::world::resource::REPLICA_SETS;
 
 const USER_DATA: &str = "apiVersion: node.eks.aws/v1alpha1
@@ -171,6 +172,45 @@ fn a_stopping_pod_takes_its_time_but_not_more_than_its_grace() {
     assert_eq!(there(&town), ["slow"]);
     town.pass(6.0);
     assert!(there(&town).is_empty());
+}
+
+#[test]
+fn how_pods_ended_is_known_when_they_are_gone() {
+    let mut town = Town::new();
+    let instance = town.launch();
+    town.pass(23.0);
+    let node = object::name(&town.only_node()).to_owned();
+    town.edit(&NODES, &node, |node| node["spec"]["taints"] = json!([]));
+    for (name, stop) in [("quick", "1"), ("clipped", "10"), ("forced", "60"), ("lost", "60")] {
+        let annotations = json!({"sandbox.drover.dev/stop-seconds": stop});
+        town.create(
+            &PODS,
+            json!({
+                "metadata": {"name": name, "namespace": "default", "annotations": annotations},
+                "spec": with(spec("100m"), json!({"terminationGracePeriodSeconds": 30})),
+            }),
+        );
+    }
+    town.pass(3.0);
+    for (name, grace_seconds) in [("quick", None), ("clipped", Some(5)), ("forced", Some(0))] {
+        let options = DeleteOptions { grace_seconds, ..DeleteOptions::default() };
+        town.delete(&PODS, "default", name, &options);
+    }
+    town.pass(7.0);
+    town.ec2(Ec2Call::TerminateInstances(vec![instance]));
+    town.pass(60.0);
+    let ends: Vec<_> = town.world.cluster.ends().collect();
+    let told: Vec<_> = ends.iter().map(|end| (end.pod.name.as_ref(), end.how)).collect();
+    let wanted = [
+        ("forced", EndKind::Forced),
+        ("quick", EndKind::Stopped { grace: 30 }),
+        ("clipped", EndKind::Killed { grace: 5 }),
+        ("lost", EndKind::Lost),
+    ];
+    assert_eq!(told, wanted);
+    let clipped: Vec<bool> = ends.iter().map(|end| end.is_clipped()).collect();
+    assert_eq!(clipped, [false, false, true, false]);
+    assert!(ends.iter().all(|end| end.node == node && end.own_grace == 30));
 }
 
 #[test]
