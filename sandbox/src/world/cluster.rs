@@ -15,10 +15,11 @@ use super::failure::ApiResult;
 use super::random::Random;
 use super::resource::{
     DAEMON_SETS, DEPLOYMENTS, JOBS, NAMESPACES, NODES, PERSISTENT_VOLUME_CLAIMS,
-    POD_DISRUPTION_BUDGETS, PODS, REPLICA_SETS, Resource, STATEFUL_SETS,
+    POD_DISRUPTION_BUDGETS, PODS, REPLICA_SETS, Resource, STATEFUL_SETS, VOLUME_ATTACHMENTS,
 };
 use super::store::Store;
 
+mod attachment;
 mod budget;
 mod container;
 mod daemon_set;
@@ -68,6 +69,8 @@ pub struct ClusterControllers {
     timers: BTreeSet<(Timestamp, Resource, ObjectKey)>,
     lives: BTreeMap<ObjectKey, PodLife>,
     ends: Ends,
+    /// Attached volumes that nothing uses, and since when.
+    unmounting: BTreeMap<ObjectKey, Timestamp>,
     machines: BTreeMap<InstanceId, Machine>,
     addresses: u32,
     stats: BTreeMap<InstanceId, KubeletStats>,
@@ -85,6 +88,7 @@ impl ClusterControllers {
             timers: BTreeSet::new(),
             lives: BTreeMap::new(),
             ends: Ends::default(),
+            unmounting: BTreeMap::new(),
             machines: BTreeMap::new(),
             addresses: 0,
             stats: BTreeMap::new(),
@@ -108,6 +112,7 @@ impl ClusterControllers {
             timers: &mut self.timers,
             lives: &mut self.lives,
             ends: &mut self.ends,
+            unmounting: &mut self.unmounting,
             machines: &mut self.machines,
             addresses: &mut self.addresses,
             random: &mut self.random,
@@ -149,6 +154,7 @@ pub(crate) struct Turn<'a> {
     timers: &'a mut BTreeSet<(Timestamp, Resource, ObjectKey)>,
     lives: &'a mut BTreeMap<ObjectKey, PodLife>,
     ends: &'a mut Ends,
+    unmounting: &'a mut BTreeMap<ObjectKey, Timestamp>,
     machines: &'a mut BTreeMap<InstanceId, Machine>,
     addresses: &'a mut u32,
     random: &'a mut Random,
@@ -167,9 +173,14 @@ impl Turn<'_> {
             match &resource {
                 r if *r == PODS => {
                     taint_eviction::sync(self, &key);
+                    attachment::follow_pod(self, &key);
                     kubelet::sync(self, &key);
                 }
-                r if *r == NODES => node::sync(self, &key),
+                r if *r == NODES => {
+                    attachment::follow_node(self, &key.name);
+                    node::sync(self, &key);
+                }
+                r if *r == VOLUME_ATTACHMENTS => attachment::sync(self, &key),
                 r if *r == DEPLOYMENTS => deployment::sync(self, &key),
                 r if *r == REPLICA_SETS => replica_set::sync(self, &key),
                 r if *r == STATEFUL_SETS => stateful_set::sync(self, &key),

@@ -10,6 +10,7 @@ mod interrupting;
 mod launching;
 mod leaders_drains;
 mod leaving;
+mod out_of_service;
 mod queue;
 mod rebalancing;
 mod reserving;

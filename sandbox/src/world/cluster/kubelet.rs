@@ -12,6 +12,7 @@ use drover_common::id::instance_of_provider_id;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
+use super::attachment;
 use super::container::container_id;
 use super::ends::{EndKind, PodEnd};
 use super::index::PodEntry;
@@ -27,6 +28,9 @@ const RUN: &str = "sandbox.drover.dev/run-seconds";
 /// How long a pod may outlive its Node object.
 const ORPHANED_FOR: SignedDuration = SignedDuration::from_secs(5);
 
+/// How long a pod that was told to stop may outlive a machine that is out of service.
+const COLLECTED_AFTER: SignedDuration = SignedDuration::from_secs(2);
+
 /// What a kubelet remembers of a pod, with more precision than its status has.
 #[derive(Clone, Debug)]
 pub(super) struct PodLife {
@@ -39,6 +43,7 @@ pub(super) struct PodLife {
     ended: bool,
     stopping: Option<Timestamp>,
     node_gone: Option<Timestamp>,
+    out_of_service: Option<Timestamp>,
     /// Since when its node bears NoExecute taints.
     pub(super) tainted_since: Option<Timestamp>,
 }
@@ -56,6 +61,9 @@ pub(super) fn sync(turn: &mut Turn<'_>, key: &ObjectKey) {
         return;
     };
     if !is_alive(turn, &node) {
+        if entry.pod.is_terminating() && !node.is_ready() && attachment::is_out_of_service(&node) {
+            collect_out_of_service(turn, key, &entry.pod);
+        }
         return;
     }
     if entry.pod.is_terminating() {
@@ -82,6 +90,7 @@ fn note_life(turn: &mut Turn<'_>, key: &ObjectKey, pod: &Pod) {
             ended: false,
             stopping: None,
             node_gone: None,
+            out_of_service: None,
             tainted_since: None,
         };
         turn.lives.insert(key.clone(), life);
@@ -113,7 +122,7 @@ pub(super) fn lose(turn: &mut Turn<'_>, node: &str) {
 }
 
 /// Whether the node's machine runs. A node without a simulated instance is taken to.
-fn is_alive(turn: &Turn<'_>, node: &Node) -> bool {
+pub(super) fn is_alive(turn: &Turn<'_>, node: &Node) -> bool {
     let id = instance_of_provider_id(&node.spec.provider_id);
     let instance = id.and_then(|id| turn.cloud.instance(&id).map(|instance| instance.state));
     instance.is_none_or(|state| state == InstanceState::Running)
@@ -136,6 +145,19 @@ fn collect_orphan(turn: &mut Turn<'_>, key: &ObjectKey, pod: &Pod) {
     let now = turn.now;
     let Some(life) = turn.lives.get_mut(key) else { return };
     let due = after(*life.node_gone.get_or_insert(now), wait);
+    if due <= now {
+        remove(turn, key, pod);
+    } else {
+        turn.at(due, &PODS, key);
+    }
+}
+
+/// Deletes a pod whose machine is known to be off, as the pod garbage collector does.
+fn collect_out_of_service(turn: &mut Turn<'_>, key: &ObjectKey, pod: &Pod) {
+    let wait = turn.options.scaled(COLLECTED_AFTER);
+    let now = turn.now;
+    let Some(life) = turn.lives.get_mut(key) else { return };
+    let due = after(*life.out_of_service.get_or_insert(now), wait);
     if due <= now {
         remove(turn, key, pod);
     } else {
@@ -189,6 +211,10 @@ fn start(turn: &mut Turn<'_>, key: &ObjectKey, entry: &Arc<PodEntry>, node: &Nod
     let due = after(bound, wait);
     if due > turn.now {
         turn.at(due, &PODS, key);
+        return;
+    }
+    // It is looked at again when they are.
+    if !attachment::all_attached(turn, &entry.pod) {
         return;
     }
     if let Some(life) = turn.lives.get_mut(key) {
