@@ -56,6 +56,8 @@ pub const AGENT_NONCE: &str = "drover.dev/agent-nonce";
 pub const DISRUPTED_TAINT: &str = "karpenter.sh/disrupted";
 /// Taint (PreferNoSchedule) of a node that consolidation would take down when its time comes.
 pub const CANDIDATE_TAINT: &str = "drover.dev/consolidation-candidate";
+/// Taint (PreferNoSchedule) of a node that EC2 recommends to leave.
+pub const REBALANCE_TAINT: &str = "drover.dev/rebalance-recommended";
 /// Taint (NoExecute) of a node whose machine is known to be off: its pods and volumes are waited for no longer.
 pub const OUT_OF_SERVICE_TAINT: &str = "node.kubernetes.io/out-of-service";
 /// That taint's value.

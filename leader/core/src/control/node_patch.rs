@@ -29,6 +29,8 @@ pub(super) struct Wanted<'a> {
     pub(super) initializes: bool,
     /// Whether the last repack would take it down; `None` if that is not known yet.
     pub(super) candidate: Option<bool>,
+    /// Whether EC2 recommends to leave it.
+    pub(super) recommended: bool,
     /// What it is to show of a machine that is off.
     pub(super) out_of_service: OutOfService,
 }
@@ -239,6 +241,18 @@ fn wanted_taints(node: &Node, wanted: &Wanted<'_>, registered: bool) -> Vec<Tain
         ),
         Some(_) => taints.retain(|taint| taint.key != labels::CANDIDATE_TAINT),
         None => {}
+    }
+    if wanted.recommended {
+        add(
+            &mut taints,
+            Taint {
+                key: labels::REBALANCE_TAINT.to_owned(),
+                value: String::new(),
+                effect: TaintEffect::PreferNoSchedule,
+            },
+        );
+    } else {
+        taints.retain(|taint| taint.key != labels::REBALANCE_TAINT);
     }
     taints
 }

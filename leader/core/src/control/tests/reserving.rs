@@ -314,6 +314,7 @@ fn a_node_whose_reservation_is_over_is_one_on_demand() {
         draining,
         initializes,
         candidate,
+        recommended: false,
         out_of_service,
     };
     let patch = node_patch::patch(&node, &wanted).unwrap();
