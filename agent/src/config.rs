@@ -14,9 +14,20 @@ pub struct Args {
     /// The name of this machine's Node.
     #[arg(long, env = "NODE_NAME")]
     node_name: String,
-    /// A kubeconfig file; by default KUBECONFIG, ~/.kube/config or the pod's service account.
+    /// A kubeconfig file; by default KUBECONFIG, or what --identity says.
     #[arg(long, value_name = "FILE")]
     kubeconfig: Option<PathBuf>,
+    /// Whom the agent is to the API server where no kubeconfig is named: the node, as its kubelet is
+    /// (/var/lib/kubelet/kubeconfig), the service-account of its pod (or ~/.kube/config), or auto: the node
+    /// on EKS, where that file's user is aws-iam-authenticator or `aws eks get-token`.
+    #[arg(
+        long,
+        env = "DROVER_IDENTITY",
+        default_value = "auto",
+        hide_possible_values = true,
+        value_name = "WHO"
+    )]
+    identity: IdentityChoice,
     /// The kubeconfig's context; by default the current one.
     #[arg(long, value_name = "NAME")]
     context: Option<String>,
@@ -112,6 +123,17 @@ pub struct Args {
     stop_grace: Duration,
 }
 
+/// Whom the agent is to the API server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum IdentityChoice {
+    /// The node on EKS, elsewhere the service account.
+    Auto,
+    /// The node.
+    Node,
+    /// The pod's service account.
+    ServiceAccount,
+}
+
 /// Who is asked for pods' use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum SourceChoice {
@@ -142,10 +164,12 @@ pub enum GpuChoice {
 pub struct Config {
     /// The Node's name.
     pub node: NodeName,
-    /// A kubeconfig file; the environment's if `None`.
+    /// A kubeconfig file, if one is named.
     pub kubeconfig: Option<PathBuf>,
     /// Its context.
     pub context: Option<String>,
+    /// Whom the agent is where no kubeconfig is named.
+    pub identity: IdentityChoice,
     /// The EKS cluster that is shown tokens of the instance's role, whoever the kubeconfig's user is.
     pub eks_cluster: Option<String>,
     /// The metadata service, without a slash at the end.
@@ -249,6 +273,7 @@ impl TryFrom<Args> for Config {
             node: NodeName::from(node),
             kubeconfig: args.kubeconfig,
             context: args.context,
+            identity: args.identity,
             eks_cluster,
             imds: base_url("--imds-endpoint", imds)?,
             leaders: leaders.map(|url| base_url("--leaders", url)).collect::<Result<_, _>>()?,

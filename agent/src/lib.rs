@@ -10,6 +10,7 @@ mod disk;
 mod eks;
 mod imds;
 mod keep;
+mod kubeconfig;
 mod leaders;
 mod measure;
 mod poll;
@@ -20,7 +21,7 @@ mod run;
 mod systemd;
 mod validate;
 
-pub use config::{Args, Config, ConfigError, GpuChoice, SourceChoice};
+pub use config::{Args, Config, ConfigError, GpuChoice, IdentityChoice, SourceChoice};
 pub use process::main_with;
 pub use run::{RunError, run};
 pub use validate::validate;

@@ -25,6 +25,7 @@ use crate::config::Config;
 use crate::disk::{self, StateDir};
 use crate::imds::Imds;
 use crate::keep::Keeper;
+use crate::kubeconfig::Way;
 use crate::leaders::{Leaders, LeadersError};
 use crate::measure::{ContainersQuestion, PodNamesQuestion};
 use crate::power::{self, Power};
@@ -153,10 +154,11 @@ async fn follow_cluster(
     events: mpsc::Sender<ClusterEvent>,
 ) {
     let mut told = false;
+    let way = Way::of(&config);
     let connected = loop {
         let context = config.context.as_deref();
-        let kubeconfig = config.kubeconfig.as_deref();
-        match drover_kubernetes::connect_as(kubeconfig, context, Some(&identity)).await {
+        let kubeconfig = way.kubeconfig();
+        match drover_kubernetes::connect_as(kubeconfig.as_deref(), context, Some(&identity)).await {
             Ok(connected) => break connected,
             Err(error) => {
                 if !std::mem::replace(&mut told, true) {

@@ -8,6 +8,7 @@ use anyhow::Context;
 use drover_kubernetes::KubeletTrust;
 
 use crate::imds::Imds;
+use crate::kubeconfig::Way;
 use crate::leaders::{Leaders, check_certificates};
 use crate::{Args, Config, disk, eks};
 
@@ -28,7 +29,8 @@ pub fn validate(args: Args) -> anyhow::Result<ExitCode> {
         Leaders::new(&config, tokio::sync::watch::channel(None).1).await?;
         let context = config.context.as_deref();
         let imds = Arc::new(Imds::new(&config.imds)?);
-        let (kubeconfig, identity) = (config.kubeconfig.as_deref(), eks::identity(&config, imds));
+        let (kubeconfig, identity) = (Way::of(&config).kubeconfig(), eks::identity(&config, imds));
+        let kubeconfig = kubeconfig.as_deref();
         let connected = drover_kubernetes::connect_as(kubeconfig, context, Some(&identity)).await;
         let writable = disk::probe(&config.state_dir).await;
         let trusted = match &config.leaders_ca {

@@ -313,6 +313,12 @@ pub(crate) struct NoticeArgs {
     /// return.
     #[arg(long, value_name = "TIME", value_parser = duration::parse)]
     pub(crate) api_down: Option<Duration>,
+    /// The pods' terminationGracePeriodSeconds.
+    #[arg(long, default_value_t = 5)]
+    pub(crate) grace: u32,
+    /// The seconds that pods take to stop.
+    #[arg(long, default_value_t = 1)]
+    pub(crate) stop: u32,
 }
 
 /// `drover sandbox`.

@@ -240,8 +240,7 @@ pub struct FleetRequest {
     /// Whether that reservation is a capacity block, which EC2 bills as a market of its own.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub capacity_block: bool,
-    /// Whether on-demand is taken in the order of the overrides (`prioritized`), which says what
-    /// prices do not: which zone comes first of those that cost the same.
+    /// Whether on-demand is taken in the order of the overrides: prices don't say which zone comes first.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub prioritized: bool,
     /// How many instances.

@@ -47,6 +47,8 @@ pub const DISRUPTION_REASON: &str = "drover.dev/disruption-reason";
 pub const REBALANCE: &str = "drover.dev/rebalance";
 /// Who cordoned a node, why and until when (annotation, JSON).
 pub const CORDONED: &str = "drover.dev/cordoned";
+/// The instance for whose end the leaders put [`OUT_OF_SERVICE_TAINT`] on a Node (annotation).
+pub const OUT_OF_SERVICE: &str = "drover.dev/out-of-service";
 /// Annotation of a Node: the nonce by which its agent proves to the leaders whose it is.
 pub const AGENT_NONCE: &str = "drover.dev/agent-nonce";
 
@@ -54,6 +56,12 @@ pub const AGENT_NONCE: &str = "drover.dev/agent-nonce";
 pub const DISRUPTED_TAINT: &str = "karpenter.sh/disrupted";
 /// Taint (PreferNoSchedule) of a node that consolidation would take down when its time comes.
 pub const CANDIDATE_TAINT: &str = "drover.dev/consolidation-candidate";
+/// Taint (PreferNoSchedule) of a node that EC2 recommends to leave.
+pub const REBALANCE_TAINT: &str = "drover.dev/rebalance-recommended";
+/// Taint (NoExecute) of a node whose machine is known to be off: its pods and volumes are waited for no longer.
+pub const OUT_OF_SERVICE_TAINT: &str = "node.kubernetes.io/out-of-service";
+/// That taint's value.
+pub const OUT_OF_SERVICE_VALUE: &str = "nodeshutdown";
 /// Taint (NoExecute) a node registers with, removed when its labels are synced.
 pub const UNREGISTERED_TAINT: &str = "karpenter.sh/unregistered";
 /// Finalizer on NodeClaims and Nodes.

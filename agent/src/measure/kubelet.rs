@@ -7,7 +7,6 @@
 #[cfg(test)]
 mod tests;
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use drover_agent_core::kubelet_address;
@@ -22,6 +21,7 @@ use tokio::time::Instant;
 use super::pace::{LASTING, pause, rest};
 use super::pod_names::PodNamesQuestion;
 use crate::config::Config;
+use crate::kubeconfig::Way;
 
 const PATH: &str = "/metrics/resource";
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -33,7 +33,7 @@ const HOLDS: Duration = Duration::from_secs(60);
 /// Which kubelet, and as whom it is asked.
 #[derive(Clone)]
 pub(crate) struct KubeletSettings {
-    kubeconfig: Option<PathBuf>,
+    way: Way,
     context: Option<String>,
     identity: Option<EksIdentity>,
     node: NodeName,
@@ -64,7 +64,7 @@ impl KubeletSettings {
         identity: Option<EksIdentity>,
     ) -> Self {
         Self {
-            kubeconfig: config.kubeconfig.clone(),
+            way: Way::of(config),
             context: config.context.clone(),
             identity,
             node: config.node.clone(),
@@ -81,10 +81,17 @@ impl KubeletSettings {
             None => self.address().await.map_err(AskError::Address)?,
         };
         let context = self.context.as_deref();
-        let kubeconfig = self.kubeconfig.as_deref();
+        let kubeconfig = self.way.kubeconfig();
         let identity = self.identity.as_ref();
         let trust = &self.trust;
-        Ok(drover_kubernetes::connect_kubelet(kubeconfig, context, &url, trust, identity).await?)
+        Ok(drover_kubernetes::connect_kubelet(
+            kubeconfig.as_deref(),
+            context,
+            &url,
+            trust,
+            identity,
+        )
+        .await?)
     }
 
     async fn address(&self) -> Result<Uri, String> {

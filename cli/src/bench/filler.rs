@@ -20,11 +20,13 @@ pub(super) struct Filler {
     pub(super) requests: &'static str,
     /// Their terminationGracePeriodSeconds.
     pub(super) grace: u32,
+    /// The seconds that they take to stop.
+    pub(super) stop: u32,
 }
 
 impl Filler {
     fn manifests(&self) -> String {
-        let Self { requirements, disruption, pods, requests, grace } = self;
+        let Self { requirements, disruption, pods, requests, grace, stop } = self;
         format!(
             r#"
 apiVersion: karpenter.k8s.aws/v1
@@ -53,7 +55,9 @@ spec:
   replicas: {pods}
   selector: {{matchLabels: {{app: filler}}}}
   template:
-    metadata: {{labels: {{app: filler}}}}
+    metadata:
+      labels: {{app: filler}}
+      annotations: {{sandbox.drover.dev/stop-seconds: "{stop}"}}
     spec:
       terminationGracePeriodSeconds: {grace}
       containers:
@@ -82,19 +86,34 @@ spec:
     }
 }
 
+/// How fast the simulated world is.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Pace {
+    /// Pods' starts and stops and machines' boots pass so many times faster.
+    pub(super) speed: f64,
+    /// From launch to a kubelet that registers, before that.
+    pub(super) boot_delay: Duration,
+}
+
+impl Pace {
+    /// What fills a cluster soonest.
+    pub(super) const QUICK: Self = Self { speed: 4.0, boot_delay: Duration::from_secs(2) };
+}
+
 /// Raises a sandbox of quick machines, lets `measure` do its part, and takes it down again. Fails
 /// where that says no.
 pub(super) fn on_stage(
     leaders: u8,
     processes: bool,
+    pace: Pace,
     measure: impl AsyncFnOnce(&Stage) -> anyhow::Result<bool>,
 ) -> anyhow::Result<ExitCode> {
     let args = SandboxArgs {
         exit: true,
         processes,
         leaders,
-        boot_delay: Duration::from_secs(2),
-        speed: 4.0,
+        boot_delay: pace.boot_delay,
+        speed: pace.speed,
         seed: 1,
         ..SandboxArgs::default()
     };

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use serde_json::Value;
 
-use super::filler::{Filler, on_stage};
+use super::filler::{Filler, Pace, on_stage};
 use super::process::{Memory, cpu_seconds, mebibytes};
 use crate::args::FleetArgs;
 use crate::sandbox::Stage;
@@ -26,7 +26,7 @@ const LOOK: Duration = Duration::from_millis(250);
 /// Starts a sandbox with leaders as processes and many agents, prints what the leaders take, kills the
 /// one that leads, and waits until another has heard of every agent. Fails if one is lost.
 pub(crate) fn run(args: &FleetArgs) -> anyhow::Result<ExitCode> {
-    on_stage(LEADERS, true, async |stage| measure(stage, args).await)
+    on_stage(LEADERS, true, Pace::QUICK, async |stage| measure(stage, args).await)
 }
 
 async fn measure(stage: &Stage, args: &FleetArgs) -> anyhow::Result<bool> {
@@ -66,6 +66,7 @@ fn nodes_for(agents: u32) -> Filler {
         pods: agents,
         requests: "{cpu: 1100m, memory: 256Mi}",
         grace: 5,
+        stop: 1,
     }
 }
 

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use super::filler::{Filler, on_stage};
+use super::filler::{Filler, Pace, on_stage};
 use super::process::{Memory, mebibytes};
 use crate::args::MemoryArgs;
 use crate::sandbox::Stage;
@@ -23,8 +23,9 @@ pub(crate) fn run(args: &MemoryArgs) -> anyhow::Result<ExitCode> {
         pods: args.pods,
         requests: "{cpu: 125m, memory: 128Mi}",
         grace: 30,
+        stop: 1,
     };
-    on_stage(3, true, async |stage| measure(stage, &filler).await)
+    on_stage(3, true, Pace::QUICK, async |stage| measure(stage, &filler).await)
 }
 
 async fn measure(stage: &Stage, filler: &Filler) -> anyhow::Result<bool> {

@@ -1,7 +1,8 @@
 //! How soon a spot notice is acted on: from the moment IMDS answers with it to what shows at the API
-//! server and at EC2. Looked at inside the simulated world, where both are, so that no client's
+//! server and at EC2, and what became of the pods by the time that IMDS told. Looked at inside the simulated world, where both are, so that no client's
 //! polling adds to the figures.
 
+mod pods;
 mod seen;
 
 use std::collections::BTreeSet;
@@ -13,20 +14,29 @@ use drover_sandbox::world::faults::{Face, Fault, FaultEffect};
 use drover_sandbox::world::resource::Resource;
 use jiff::SignedDuration;
 
-use super::filler::{Filler, on_stage};
+use super::filler::{Filler, Pace, on_stage};
 use crate::args::NoticeArgs;
 use crate::sandbox::Stage;
+use pods::Ledger;
 use seen::Figures;
 
 /// What EC2 promises.
 const LEAD: SignedDuration = SignedDuration::from_secs(120);
 /// Replacements join in this time; waiting for it keeps one node's news apart from the next one's.
-const LULL: Duration = Duration::from_millis(700);
+const LULL: Duration = Duration::from_millis(1_700);
+/// Pods stop at their own speed: the notice's time is real.
+const PACE: Pace = Pace { speed: 1.0, boot_delay: Duration::from_millis(500) };
+/// Pods have this long less than EC2 promises: a notice is read within half a second and acted on within
+/// another, drains end five seconds before the time, and their last evictions take a while.
+const RESERVE: Duration = Duration::from_secs(10);
+/// After EC2's time everything has ended.
+const AFTER_LEAD: Duration = Duration::from_secs(15);
 
 const PODS: Resource = Resource::new("", "pods");
 
 /// Starts a sandbox with an agent on each of many spot nodes, interrupts them, and prints how long it
-/// took until that showed. Fails if a node was not cordoned.
+/// took until that showed and what became of the pods. Fails if a node was not cordoned, or if pods did not
+/// stop gracefully that could have.
 pub(crate) fn run(args: &NoticeArgs) -> anyhow::Result<ExitCode> {
     // Spot nodes of one size, and pods of which three fill a node.
     let filler = Filler {
@@ -37,9 +47,10 @@ pub(crate) fn run(args: &NoticeArgs) -> anyhow::Result<ExitCode> {
         disruption: "{consolidationPolicy: WhenEmpty, consolidateAfter: Never}",
         pods: args.nodes.saturating_mul(3),
         requests: "{cpu: 1100m, memory: 256Mi}",
-        grace: 5,
+        grace: args.grace,
+        stop: args.stop,
     };
-    on_stage(args.leaders, false, async |stage| measure(stage, &filler, args).await)
+    on_stage(args.leaders, false, PACE, async |stage| measure(stage, &filler, args).await)
 }
 
 async fn measure(stage: &Stage, filler: &Filler, args: &NoticeArgs) -> anyhow::Result<bool> {
@@ -53,14 +64,27 @@ async fn measure(stage: &Stage, filler: &Filler, args: &NoticeArgs) -> anyhow::R
         stage.leaders.stop().await;
         stage.narrator.print("every leader is stopped");
     }
+    let mut ledger = Ledger::default();
     let figures = match args.api_down {
-        None => one_by_one(stage, &victims, !args.without_leaders).await?,
-        Some(down) => all_at_once(stage, &victims, down).await?,
+        None => one_by_one(stage, &victims, !args.without_leaders, &mut ledger).await?,
+        Some(down) => all_at_once(stage, &victims, down, &mut ledger).await?,
     };
-    for line in figures.lines(victims.len()) {
-        stage.narrator.print(&line);
+    ledger.settle(stage.world(), LEAD.unsigned_abs() + AFTER_LEAD).await;
+    for line in figures.lines(victims.len()).iter().chain(&ledger.lines()) {
+        stage.narrator.print(line);
     }
-    Ok(figures.cordons() == victims.len())
+    let graceful = !is_possible(args) || ledger.fates().all_graceful();
+    if !graceful {
+        stage.narrator.print("Pods that had the time to stop gracefully did not.");
+    }
+    Ok(figures.cordons() == victims.len() && graceful)
+}
+
+/// Whether the pods have the time that they ask for before EC2's time.
+fn is_possible(args: &NoticeArgs) -> bool {
+    let down = args.api_down.unwrap_or_default();
+    let taken = Duration::from_secs(args.grace.into()).saturating_add(down);
+    taken.saturating_add(RESERVE) <= LEAD.unsigned_abs()
 }
 
 /// Interrupts node after node.
@@ -68,12 +92,13 @@ async fn one_by_one(
     stage: &Stage,
     victims: &[(InstanceId, String)],
     wants_fleet: bool,
+    ledger: &mut Ledger,
 ) -> anyhow::Result<Figures> {
     let mut figures = Figures::default();
     for (index, (instance, node)) in victims.iter().enumerate() {
         let world = stage.world();
         let fleets = world.with(|world, _| seen::fleets(world));
-        let start = announce(stage, instance)?;
+        let start = announce(stage, instance, node, ledger)?;
         figures.add(seen::follow(world, node, start, fleets, wants_fleet).await);
         stage.narrator.progress(&format!("{} of {}", index + 1, victims.len()));
         // The polls of the next node are met at any point of their period.
@@ -88,6 +113,7 @@ async fn all_at_once(
     stage: &Stage,
     victims: &[(InstanceId, String)],
     down: Duration,
+    ledger: &mut Ledger,
 ) -> anyhow::Result<Figures> {
     let id = stage.world().with(|world, _| {
         let effect = FaultEffect::Error {
@@ -101,7 +127,7 @@ async fn all_at_once(
     });
     let mut nodes = Vec::new();
     for (instance, node) in victims {
-        announce(stage, instance)?;
+        announce(stage, instance, node, ledger)?;
         nodes.push(node.clone());
     }
     tokio::time::sleep(down).await;
@@ -128,10 +154,17 @@ fn victims(stage: &Stage, most: usize) -> Vec<(InstanceId, String)> {
     })
 }
 
-fn announce(stage: &Stage, instance: &InstanceId) -> anyhow::Result<Instant> {
+fn announce(
+    stage: &Stage,
+    instance: &InstanceId,
+    node: &str,
+    ledger: &mut Ledger,
+) -> anyhow::Result<Instant> {
     let told = stage.world().with(|world, now| {
         let told = world.cloud.interrupt(instance, now, LEAD);
-        (told, Instant::now())
+        let start = Instant::now();
+        ledger.open(world, node, instance, now);
+        (told, start)
     });
     told.0?;
     Ok(told.1)

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use http::{HeaderValue, Request, header};
 use kube::Config;
 use kube::client::{Body, ClientBuilder};
-use kube::config::{AuthInfo, ExecConfig};
+use kube::config::{AuthInfo, ExecConfig, Kubeconfig};
 use tower::BoxError;
 use tower::buffer::BufferLayer;
 use tower::filter::AsyncFilterLayer;
@@ -89,6 +89,19 @@ async fn authorize(
     value.set_sensitive(true);
     request.headers_mut().insert(header::AUTHORIZATION, value);
     Ok(request)
+}
+
+/// Whether the current user of a kubeconfig is a plugin by which EKS' nodes sign as their instance. A file that is
+/// not there or can't be read is none.
+pub fn is_of_eks(kubeconfig: &Path) -> bool {
+    let exec = || {
+        let kubeconfig = Kubeconfig::read_from(kubeconfig).ok()?;
+        let named = kubeconfig.current_context?;
+        let mut contexts = kubeconfig.contexts.into_iter();
+        let user = contexts.find(|one| one.name == named)?.context?.user?;
+        kubeconfig.auth_infos.into_iter().find(|one| one.name == user)?.auth_info?.exec
+    };
+    exec().is_some_and(|exec| cluster_of(&exec).is_some())
 }
 
 /// The cluster of a plugin that would do what a signer does: `aws-iam-authenticator token -i NAME` or `aws eks

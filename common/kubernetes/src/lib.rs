@@ -15,7 +15,7 @@ mod review;
 mod watch;
 
 pub use client::{ConnectError, connect, connect_as, install_crypto_provider};
-pub use eks::{EksCluster, EksIdentity, SignEksToken, TokenFuture};
+pub use eks::{EksCluster, EksIdentity, SignEksToken, TokenFuture, is_of_eks};
 pub use execute::execute;
 /// An address.
 pub use http::Uri;

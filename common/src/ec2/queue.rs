@@ -85,6 +85,8 @@ pub struct QueueEvent {
     pub notice: Option<(NoticeKind, Option<Timestamp>)>,
     /// When maintenance will be over, where that is told.
     pub until: Option<Timestamp>,
+    /// Whether what was announced by an earlier event will not happen, or is over.
+    pub called_off: bool,
 }
 
 /// A message that is no event of EventBridge's.
@@ -117,6 +119,7 @@ impl QueueEvent {
             instances: Vec::new(),
             notice: None,
             until: None,
+            called_off: false,
         };
         let told = match (text("/source").unwrap_or_default(), kind) {
             ("aws.health", "AWS Health Event") => return Ok(scheduled_change(&event, nothing)),
@@ -155,17 +158,15 @@ impl QueueEvent {
         let instance =
             instance.ok_or_else(|| wrong("detail.instance-id", "it is missing".to_owned()))?;
         let (kind, notice) = told;
-        Ok(Self { kind, at, instances: vec![instance.into()], notice, until: None })
+        Ok(Self { kind, instances: vec![instance.into()], notice, ..nothing })
     }
 }
 
-/// What AWS Health tells of EC2's instances. It also tells of other services, and of what is over.
+/// What AWS Health tells of EC2's instances. It also tells of other services. An event's code is `upcoming`
+/// or `open` until it is `closed`: done, or canceled.
 fn scheduled_change(event: &Value, nothing: QueueEvent) -> QueueEvent {
     let text = |pointer| event.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
-    if text("/detail/service") != "EC2"
-        || text("/detail/eventTypeCategory") != "scheduledChange"
-        || text("/detail/statusCode") == "closed"
-    {
+    if text("/detail/service") != "EC2" || text("/detail/eventTypeCategory") != "scheduledChange" {
         return nothing;
     }
     let entities = event.pointer("/detail/affectedEntities").and_then(Value::as_array);
@@ -176,7 +177,9 @@ fn scheduled_change(event: &Value, nothing: QueueEvent) -> QueueEvent {
     let start = rfc_2822(text("/detail/startTime"));
     let notice = Some((NoticeKind::Maintenance, start));
     let until = rfc_2822(text("/detail/endTime"));
-    QueueEvent { kind: QueueEventKind::ScheduledChange, instances, notice, until, ..nothing }
+    let (kind, called_off) =
+        (QueueEventKind::ScheduledChange, text("/detail/statusCode") == "closed");
+    QueueEvent { kind, instances, notice, until, called_off, ..nothing }
 }
 
 fn rfc_2822(date: &str) -> Option<Timestamp> {

@@ -105,7 +105,8 @@ pub enum Change {
         #[serde(default)]
         source: NoticeSource,
     },
-    /// The node's agent tells of a notice no more: it was called off, or the machine came back.
+    /// A notice holds no more, by the node's agent or the queue: it was called off or is over, or the machine
+    /// came back.
     WithdrawNotice {
         /// Its instance.
         instance: InstanceId,

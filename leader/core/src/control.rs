@@ -39,6 +39,7 @@ mod leave;
 mod lifecycle;
 mod node_patch;
 mod object;
+mod out_of_service;
 mod overlay;
 mod pool;
 mod provisioning;

@@ -15,14 +15,16 @@ use super::failure::ApiResult;
 use super::random::Random;
 use super::resource::{
     DAEMON_SETS, DEPLOYMENTS, JOBS, NAMESPACES, NODES, PERSISTENT_VOLUME_CLAIMS,
-    POD_DISRUPTION_BUDGETS, PODS, REPLICA_SETS, Resource, STATEFUL_SETS,
+    POD_DISRUPTION_BUDGETS, PODS, REPLICA_SETS, Resource, STATEFUL_SETS, VOLUME_ATTACHMENTS,
 };
 use super::store::Store;
 
+mod attachment;
 mod budget;
 mod container;
 mod daemon_set;
 mod deployment;
+mod ends;
 mod index;
 mod job;
 mod kubelet;
@@ -42,9 +44,11 @@ mod user_data;
 mod volume;
 
 pub use container::ContainerUse;
+pub use ends::{EndKind, PodEnd};
 pub use stats::{Counter, KubeletStats};
 pub use usage::{MachineUse, PodUse};
 
+use ends::Ends;
 use index::Index;
 use kubelet::PodLife;
 use node::Machine;
@@ -64,6 +68,9 @@ pub struct ClusterControllers {
     /// When which object is to be looked at again.
     timers: BTreeSet<(Timestamp, Resource, ObjectKey)>,
     lives: BTreeMap<ObjectKey, PodLife>,
+    ends: Ends,
+    /// Attached volumes that nothing uses, and since when.
+    unmounting: BTreeMap<ObjectKey, Timestamp>,
     machines: BTreeMap<InstanceId, Machine>,
     addresses: u32,
     stats: BTreeMap<InstanceId, KubeletStats>,
@@ -80,6 +87,8 @@ impl ClusterControllers {
             index: Index::default(),
             timers: BTreeSet::new(),
             lives: BTreeMap::new(),
+            ends: Ends::default(),
+            unmounting: BTreeMap::new(),
             machines: BTreeMap::new(),
             addresses: 0,
             stats: BTreeMap::new(),
@@ -102,6 +111,8 @@ impl ClusterControllers {
             index: &mut self.index,
             timers: &mut self.timers,
             lives: &mut self.lives,
+            ends: &mut self.ends,
+            unmounting: &mut self.unmounting,
             machines: &mut self.machines,
             addresses: &mut self.addresses,
             random: &mut self.random,
@@ -123,6 +134,11 @@ impl ClusterControllers {
         self.unfinished = (!self.index.is_idle()).then_some(now);
     }
 
+    /// How the pods ended that ran, oldest first, of the last 20,000.
+    pub fn ends(&self) -> impl Iterator<Item = &PodEnd> {
+        self.ends.iter()
+    }
+
     /// The earliest time at which something is due.
     pub fn next_due(&self) -> Option<Timestamp> {
         let timer = self.timers.first().map(|(due, _, _)| *due);
@@ -137,6 +153,8 @@ pub(crate) struct Turn<'a> {
     index: &'a mut Index,
     timers: &'a mut BTreeSet<(Timestamp, Resource, ObjectKey)>,
     lives: &'a mut BTreeMap<ObjectKey, PodLife>,
+    ends: &'a mut Ends,
+    unmounting: &'a mut BTreeMap<ObjectKey, Timestamp>,
     machines: &'a mut BTreeMap<InstanceId, Machine>,
     addresses: &'a mut u32,
     random: &'a mut Random,
@@ -155,9 +173,14 @@ impl Turn<'_> {
             match &resource {
                 r if *r == PODS => {
                     taint_eviction::sync(self, &key);
+                    attachment::follow_pod(self, &key);
                     kubelet::sync(self, &key);
                 }
-                r if *r == NODES => node::sync(self, &key),
+                r if *r == NODES => {
+                    attachment::follow_node(self, &key.name);
+                    node::sync(self, &key);
+                }
+                r if *r == VOLUME_ATTACHMENTS => attachment::sync(self, &key),
                 r if *r == DEPLOYMENTS => deployment::sync(self, &key),
                 r if *r == REPLICA_SETS => replica_set::sync(self, &key),
                 r if *r == STATEFUL_SETS => stateful_set::sync(self, &key),

@@ -101,7 +101,7 @@ fn settings(
     );
     std::fs::write(&kubeconfig, text).unwrap();
     KubeletSettings {
-        kubeconfig: Some(kubeconfig),
+        way: crate::kubeconfig::Way::by(&kubeconfig),
         context: None,
         identity: None,
         node: "n".into(),

@@ -156,6 +156,7 @@ impl World {
             node: "n".into(),
             kubeconfig: Some(kubeconfig),
             context: None,
+            identity: crate::IdentityChoice::Auto,
             eks_cluster: None,
             imds: format!("{}/imds", self.url),
             leaders: leaders.split(',').filter(|url| !url.is_empty()).map(str::to_owned).collect(),

@@ -44,6 +44,7 @@ fn samples() -> Vec<String> {
         })),
         health(json!({
             "service": "EC2", "eventTypeCategory": "scheduledChange", "statusCode": "closed",
+            "startTime": "Sat, 05 Dec 2026 13:19:03 GMT",
             "affectedEntities": [{"entityValue": "i-1"}],
         })),
         health(json!({"service": "RDS", "eventTypeCategory": "scheduledChange"})),
@@ -67,7 +68,8 @@ fn events_are_read() {
                 });
                 let instances: Vec<&str> = event.instances.iter().map(InstanceId::as_str).collect();
                 let kind = event.kind.name();
-                format!("{kind} [{}]{}", instances.join(" "), notice.unwrap_or_default())
+                let off = if event.called_off { ", called off" } else { "" };
+                format!("{kind} [{}]{}{off}", instances.join(" "), notice.unwrap_or_default())
             }
             Err(error) => format!("refused: {error}"),
         };
@@ -86,7 +88,7 @@ fn events_are_read() {
     instance_terminated [i-1]
     no_op []
     scheduled_change [i-1 i-2] maintenance by 2026-12-05T13:19:03Z
-    no_op []
+    scheduled_change [i-1] maintenance by 2026-12-05T13:19:03Z, called off
     no_op []
     scheduled_change [] maintenance by nothing
     refused: detail-type: it is missing

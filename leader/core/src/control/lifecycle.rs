@@ -243,7 +243,18 @@ impl Control {
             .consolidation
             .candidates()
             .map(|candidates| candidates.contains(&NodeName::from(node.metadata.name.as_str())));
-        let wanted = node_patch::Wanted { name, record, claim, draining, initializes, candidate };
+        let recommended = state.is_recommended_to_leave(record);
+        let out_of_service = self.out_of_service(state, name, record, node, now);
+        let wanted = node_patch::Wanted {
+            name,
+            record,
+            claim,
+            draining,
+            initializes,
+            candidate,
+            recommended,
+            out_of_service,
+        };
         if let Some(patch) = node_patch::patch(node, &wanted) {
             let node_name = NodeName::from(node.metadata.name.as_str());
             let call = Call::Kubernetes(KubernetesCall::MergePatch {

@@ -11,6 +11,7 @@ use drover_common::taint::{Taint, TaintEffect};
 use serde_json::{Map, Value, json};
 
 use super::object;
+use super::out_of_service::OutOfService;
 use crate::command::Disruption;
 use crate::state::{ClaimRecord, Stage};
 
@@ -28,6 +29,10 @@ pub(super) struct Wanted<'a> {
     pub(super) initializes: bool,
     /// Whether the last repack would take it down; `None` if that is not known yet.
     pub(super) candidate: Option<bool>,
+    /// Whether EC2 recommends to leave it.
+    pub(super) recommended: bool,
+    /// What it is to show of a machine that is off.
+    pub(super) out_of_service: OutOfService,
 }
 
 /// The patch that brings a Node to what is wanted; `None` if it is so already. It carries UID and
@@ -118,7 +123,17 @@ fn wanted_annotations(
     registered: bool,
 ) -> BTreeMap<String, Option<String>> {
     let mut annotations: BTreeMap<String, Option<String>> = BTreeMap::new();
+    // Who else may have put the taint there keeps it.
+    match wanted.out_of_service.taint {
+        Some(true) if !node.spec.taints.iter().any(is_out_of_service) => {
+            let instance = wanted.record.instance.as_ref().map(|instance| instance.id.to_string());
+            annotations.insert(labels::OUT_OF_SERVICE.to_owned(), instance);
+        }
+        Some(false) => drop(annotations.insert(labels::OUT_OF_SERVICE.to_owned(), None)),
+        _ => {}
+    }
     if wanted.record.stage == Stage::Gone {
+        annotations.retain(|key, value| node.metadata.annotations.get(key) != value.as_ref());
         return annotations;
     }
     if !registered && let Some(claim) = wanted.claim {
@@ -144,6 +159,9 @@ fn wanted_finalizers(node: &Node, wanted: &Wanted<'_>) -> Option<Vec<String>> {
     let mut finalizers = node.metadata.finalizers.clone();
     let held = finalizers.iter().any(|f| f == labels::TERMINATION_FINALIZER);
     let gone = wanted.record.stage == Stage::Gone;
+    if gone && wanted.out_of_service.holds {
+        return None;
+    }
     if gone && held {
         finalizers.retain(|f| f != labels::TERMINATION_FINALIZER);
         return Some(finalizers);
@@ -176,6 +194,20 @@ fn wanted_owners(node: &Node, wanted: &Wanted<'_>) -> Option<Value> {
 
 fn wanted_taints(node: &Node, wanted: &Wanted<'_>, registered: bool) -> Vec<Taint> {
     let mut taints = node.spec.taints.clone();
+    match wanted.out_of_service.taint {
+        Some(true) => add(
+            &mut taints,
+            Taint {
+                key: labels::OUT_OF_SERVICE_TAINT.to_owned(),
+                value: labels::OUT_OF_SERVICE_VALUE.to_owned(),
+                effect: TaintEffect::NoExecute,
+            },
+        ),
+        Some(false) if node.metadata.annotations.contains_key(labels::OUT_OF_SERVICE) => {
+            taints.retain(|taint| !is_out_of_service(taint));
+        }
+        _ => {}
+    }
     if wanted.record.stage == Stage::Gone {
         return taints;
     }
@@ -210,7 +242,23 @@ fn wanted_taints(node: &Node, wanted: &Wanted<'_>, registered: bool) -> Vec<Tain
         Some(_) => taints.retain(|taint| taint.key != labels::CANDIDATE_TAINT),
         None => {}
     }
+    if wanted.recommended {
+        add(
+            &mut taints,
+            Taint {
+                key: labels::REBALANCE_TAINT.to_owned(),
+                value: String::new(),
+                effect: TaintEffect::PreferNoSchedule,
+            },
+        );
+    } else {
+        taints.retain(|taint| taint.key != labels::REBALANCE_TAINT);
+    }
     taints
+}
+
+fn is_out_of_service(taint: &Taint) -> bool {
+    taint.key == labels::OUT_OF_SERVICE_TAINT && taint.effect == TaintEffect::NoExecute
 }
 
 /// Adds a taint unless one of its key and effect is there.

@@ -58,6 +58,8 @@ struct Held {
     handed_out_at: Timestamp,
     /// What is told of which instance.
     notices: Vec<Notice>,
+    /// What was told of which instance and holds no more.
+    called_off: Vec<Notice>,
     /// Instances of which EC2 itself shows what has happened.
     changed: Vec<InstanceId>,
 }
@@ -88,10 +90,14 @@ impl Control {
         let Some(queue) = self.settings.interruption_queue.clone() else { return };
         let mut all = std::mem::take(&mut self.queue.held);
         all.retain(|_, held| now.duration_since(held.handed_out_at) < FORGOTTEN_AFTER);
+        let called_off: Vec<&Notice> = all.values().flat_map(|held| &held.called_off).collect();
         for notice in all.values().flat_map(|held| &held.notices) {
-            self.propose_queued(state, notice, now);
+            if !called_off.iter().any(|off| ends(off, notice)) {
+                self.propose_queued(state, notice, now);
+            }
         }
-        let settled = all.iter().filter(|(_, held)| self.is_settled(state, held, now));
+        called_off.iter().for_each(|off| self.withdraw_queued(state, off, now));
+        let settled = all.iter().filter(|(_, held)| self.is_settled(state, held, &called_off, now));
         let settled = settled.map(|(id, held)| (id.clone(), held.receipt.clone()));
         let settled: Vec<(String, String)> = settled.take(MOST_DELETED).collect();
         self.queue.held = all;
@@ -120,12 +126,15 @@ impl Control {
             held.handed_out_at = now;
             return;
         }
-        let (mut notices, mut changed) = (Vec::new(), Vec::new());
+        let (mut notices, mut called_off, mut changed) = (Vec::new(), Vec::new(), Vec::new());
         match QueueEvent::read(&message.body) {
             Ok(event) => {
                 self.problems.remove(UNREADABLE);
                 self.queue.count(&event, now);
                 notices = notices_of(&event, now);
+                if event.called_off {
+                    called_off = std::mem::take(&mut notices);
+                }
                 if event.notice.is_none() {
                     changed = event.instances;
                 }
@@ -138,7 +147,8 @@ impl Control {
             }
         }
         let receipt = message.receipt;
-        let held = Held { receipt, received_at: now, handed_out_at: now, notices, changed };
+        let (received_at, handed_out_at) = (now, now);
+        let held = Held { receipt, received_at, handed_out_at, notices, called_off, changed };
         self.queue.held.insert(message.id, held);
     }
 
@@ -158,14 +168,26 @@ impl Control {
             .any(|(held, id)| self.is_open_change(state, held, id, now))
     }
 
-    /// Whether nothing of a message is left to be done.
-    fn is_settled(&self, state: &State, held: &Held, now: Timestamp) -> bool {
+    /// Whether nothing of a message is left to be done. One that calls off is kept for a while: what it
+    /// calls off may be handed out after it.
+    fn is_settled(
+        &self,
+        state: &State,
+        held: &Held,
+        called_off: &[&Notice],
+        now: Timestamp,
+    ) -> bool {
         let of_nobody = |id: &InstanceId| !self.may_become_ours(state, id, held, now);
         let logged = |notice: &Notice| match state.claim_of_instance(&notice.instance) {
-            Some(_) => state.knows_of(notice, now),
+            Some(_) => {
+                state.knows_of(notice, now) || called_off.iter().any(|off| ends(off, notice))
+            }
             None => of_nobody(&notice.instance),
         };
+        let withdrawn = |off: &Notice| !calls_off(state, off);
         held.notices.iter().all(logged)
+            && held.called_off.iter().all(withdrawn)
+            && (held.called_off.is_empty() || now.duration_since(held.received_at) >= SETTLES)
             && !held.changed.iter().any(|id| self.is_open_change(state, held, id, now))
     }
 
@@ -213,6 +235,16 @@ impl Control {
         }
     }
 
+    /// Takes out of the log what the queue put there and now calls off. What a node's agent reads itself, it
+    /// withdraws itself.
+    fn withdraw_queued(&mut self, state: &State, off: &Notice, now: Timestamp) {
+        if calls_off(state, off) {
+            let (instance, kind) = (off.instance.clone(), off.kind);
+            self.agents.noticed.remove(&(instance.clone(), kind));
+            self.propose(Change::WithdrawNotice { instance, kind }, now);
+        }
+    }
+
     fn propose_queued(&mut self, state: &State, notice: &Notice, now: Timestamp) {
         let Some((_, claim)) = state.claim_of_instance(&notice.instance) else { return };
         if state.knows_of(notice, now) {
@@ -233,6 +265,20 @@ impl Control {
     }
 }
 
+/// Whether an event calls off what is in the log.
+fn calls_off(state: &State, off: &Notice) -> bool {
+    let record = state.notices.get(&off.instance).and_then(|kinds| kinds.get(&off.kind));
+    record.is_some_and(|record| record.source == NoticeSource::Queue && ends(off, &record.notice))
+}
+
+/// Whether an event calls off what another told: the same, of the same date, and not told since. Where
+/// dates differ it may be one of two for the instance.
+fn ends(off: &Notice, told: &Notice) -> bool {
+    let same = off.instance == told.instance && off.kind == told.kind;
+    let dated = off.deadline.is_none() || off.deadline == told.deadline;
+    same && dated && told.issued_at <= off.issued_at
+}
+
 /// What an event tells of each instance. Maintenance may be long under way and still go on, unless its
 /// end is told.
 fn notices_of(event: &QueueEvent, now: Timestamp) -> Vec<Notice> {
@@ -241,7 +287,7 @@ fn notices_of(event: &QueueEvent, now: Timestamp) -> Vec<Notice> {
         NoticeKind::Maintenance => event.until,
         _ => Some(deadline.unwrap_or(event.at)),
     };
-    if end.is_some_and(|end| now.duration_since(end) > STALE_AFTER) {
+    if !event.called_off && end.is_some_and(|end| now.duration_since(end) > STALE_AFTER) {
         return Vec::new();
     }
     let notice = |instance: &InstanceId| Notice {

@@ -11,6 +11,7 @@ mod judging;
 mod launching;
 mod leaders_drains;
 mod leaving;
+mod out_of_service;
 mod queue;
 mod rebalancing;
 mod reserving;

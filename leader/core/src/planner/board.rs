@@ -258,9 +258,11 @@ impl<'a> Board<'a> {
 
 fn has_soft_taints(view: &View) -> bool {
     use drover_common::taint::TaintEffect::PreferNoSchedule;
+    // For those nothing is bought.
+    let ours = [labels::CANDIDATE_TAINT, labels::REBALANCE_TAINT];
     let pools = view.pools().values().flat_map(|pool| &pool.spec.template.spec.taints);
     let nodes = view.nodes().values().flat_map(|node| &node.spec.taints);
     pools
         .chain(nodes)
-        .any(|taint| taint.effect == PreferNoSchedule && taint.key != labels::CANDIDATE_TAINT)
+        .any(|taint| taint.effect == PreferNoSchedule && !ours.contains(&taint.key.as_str()))
 }

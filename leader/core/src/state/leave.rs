@@ -136,6 +136,13 @@ impl State {
             return Applied::Unchanged;
         }
         record.draining_since = Some(at);
+        // A terminationGracePeriod counts from the drain: until now replacements came up.
+        let waited = at.duration_since(record.committed_at);
+        if record.disruption.reason.is_voluntary()
+            && let Some(deadline) = &mut record.disruption.deadline
+        {
+            *deadline = deadline.checked_add(waited).unwrap_or(Timestamp::MAX);
+        }
         for name in &record.disruption.claims {
             if let Some(claim) = self.claims.get_mut(name) {
                 claim.stage = claim.stage.max(Stage::Draining);

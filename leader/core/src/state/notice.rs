@@ -5,7 +5,7 @@ use drover_common::protocol::{Notice, NoticeKind};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{Applied, State, seconds_between};
+use super::{Applied, ClaimRecord, State, seconds_between};
 use crate::command::{NoticeSource, UnavailableOffering};
 use crate::journal::Decision;
 
@@ -147,12 +147,21 @@ impl State {
         }
         let claim = self.instances.get(instance).map(|name| name.to_string());
         let node = record.node.as_ref().map(ToString::to_string);
+        let kind = kind.name();
+        let why = match record.source {
+            NoticeSource::Agent => {
+                format!("{kind} notice, of which its node's agent tells no more")
+            }
+            NoticeSource::Queue => {
+                format!("{kind} notice of the interruption queue, over or called off")
+            }
+        };
         self.journal.write(Decision {
             index,
             at,
             verb: "withdraw-notice".to_owned(),
             subjects: [node, Some(instance.to_string()), claim].into_iter().flatten().collect(),
-            why: format!("{} notice, of which its node's agent tells no more", kind.name()),
+            why,
             ..Decision::default()
         });
         Applied::Done
@@ -179,6 +188,13 @@ impl State {
             let notice = &record.notice;
             (!notice.kind.passes_budgets(), notice.deadline.unwrap_or(Timestamp::MAX))
         })
+    }
+
+    /// Whether EC2 recommends to leave the claim's instance.
+    pub fn is_recommended_to_leave(&self, claim: &ClaimRecord) -> bool {
+        let instance = claim.instance.as_ref();
+        let kinds = instance.and_then(|instance| self.notices.get(&instance.id));
+        kinds.is_some_and(|kinds| kinds.contains_key(&NoticeKind::Rebalance))
     }
 
     /// Whether EC2 hibernates the claim's instance, or did: its pods come back with it.

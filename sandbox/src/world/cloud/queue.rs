@@ -128,7 +128,14 @@ fn news(told: &mut Told, instance: &SimulatedInstance, events: &mut Vec<Event>) 
     }
     for event in &notices.maintenance {
         if event.state == MaintenanceState::Active && !before.maintenance.contains(event) {
-            events.push(("aws.health", "AWS Health Event", health(id, event)));
+            events.push(("aws.health", "AWS Health Event", health(id, event, "upcoming")));
+        }
+    }
+    let is_active = |event: &MaintenanceEvent| event.state == MaintenanceState::Active;
+    for event in before.maintenance.iter().filter(|event| is_active(event)) {
+        let mut now = notices.maintenance.iter();
+        if !now.any(|one| one.event_id == event.event_id && is_active(one)) {
+            events.push(("aws.health", "AWS Health Event", health(id, event, "closed")));
         }
     }
     if instance.state != told.state {
@@ -138,14 +145,14 @@ fn news(told: &mut Told, instance: &SimulatedInstance, events: &mut Vec<Event>) 
     }
 }
 
-fn health(instance: &str, event: &MaintenanceEvent) -> Value {
+fn health(instance: &str, event: &MaintenanceEvent, status: &str) -> Value {
     let code = json!(event.code).as_str().unwrap_or_default().replace('-', "_").to_uppercase();
     json!({
         "eventArn": format!("arn:aws:health:::event/EC2/{}", event.event_id),
         "service": "EC2",
         "eventTypeCode": format!("AWS_EC2_{code}_SCHEDULED"),
         "eventTypeCategory": "scheduledChange",
-        "statusCode": "upcoming",
+        "statusCode": status,
         "startTime": rfc_2822(event.not_before),
         "endTime": event.not_after.map(rfc_2822),
         "affectedEntities": [{"entityValue": instance}],

@@ -12,7 +12,9 @@ use drover_common::id::instance_of_provider_id;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
+use super::attachment;
 use super::container::container_id;
+use super::ends::{EndKind, PodEnd};
 use super::index::PodEntry;
 use super::{Turn, after};
 use crate::world::object;
@@ -26,14 +28,22 @@ const RUN: &str = "sandbox.drover.dev/run-seconds";
 /// How long a pod may outlive its Node object.
 const ORPHANED_FOR: SignedDuration = SignedDuration::from_secs(5);
 
+/// How long a pod that was told to stop may outlive a machine that is out of service.
+const COLLECTED_AFTER: SignedDuration = SignedDuration::from_secs(2);
+
 /// What a kubelet remembers of a pod, with more precision than its status has.
 #[derive(Clone, Debug)]
 pub(super) struct PodLife {
     uid: String,
+    node: String,
+    own_grace: i64,
     bound: Timestamp,
     started: Option<Timestamp>,
+    /// Whether its processes ended since.
+    ended: bool,
     stopping: Option<Timestamp>,
     node_gone: Option<Timestamp>,
+    out_of_service: Option<Timestamp>,
     /// Since when its node bears NoExecute taints.
     pub(super) tainted_since: Option<Timestamp>,
 }
@@ -41,6 +51,7 @@ pub(super) struct PodLife {
 pub(super) fn sync(turn: &mut Turn<'_>, key: &ObjectKey) {
     let entry = turn.index.pods.get(key).filter(|entry| !entry.pod.spec.node_name.is_empty());
     let Some(entry) = entry.cloned() else {
+        note_end(turn, key, EndKind::Forced);
         turn.lives.remove(key);
         return;
     };
@@ -50,6 +61,9 @@ pub(super) fn sync(turn: &mut Turn<'_>, key: &ObjectKey) {
         return;
     };
     if !is_alive(turn, &node) {
+        if entry.pod.is_terminating() && !node.is_ready() && attachment::is_out_of_service(&node) {
+            collect_out_of_service(turn, key, &entry.pod);
+        }
         return;
     }
     if entry.pod.is_terminating() {
@@ -66,12 +80,17 @@ pub(super) fn sync(turn: &mut Turn<'_>, key: &ObjectKey) {
 fn note_life(turn: &mut Turn<'_>, key: &ObjectKey, pod: &Pod) {
     let known = turn.lives.get(key).is_some_and(|life| life.uid == pod.metadata.uid);
     if !known {
+        note_end(turn, key, EndKind::Forced);
         let life = PodLife {
             uid: pod.metadata.uid.clone(),
+            node: pod.spec.node_name.clone(),
+            own_grace: pod.spec.termination_grace_period_seconds.unwrap_or(30),
             bound: turn.now,
             started: None,
+            ended: false,
             stopping: None,
             node_gone: None,
+            out_of_service: None,
             tainted_since: None,
         };
         turn.lives.insert(key.clone(), life);
@@ -80,8 +99,30 @@ fn note_life(turn: &mut Turn<'_>, key: &ObjectKey, pod: &Pod) {
     }
 }
 
+/// Remembers how a pod's processes ended, once.
+fn note_end(turn: &mut Turn<'_>, key: &ObjectKey, how: EndKind) {
+    let Some(life) = turn.lives.get_mut(key) else { return };
+    if life.started.is_none() || std::mem::replace(&mut life.ended, true) {
+        return;
+    }
+    turn.ends.note(PodEnd {
+        pod: key.clone(),
+        uid: life.uid.clone(),
+        node: life.node.clone(),
+        at: turn.now,
+        own_grace: life.own_grace,
+        how,
+    });
+}
+
+/// The machine of these pods has ended.
+pub(super) fn lose(turn: &mut Turn<'_>, node: &str) {
+    let keys: Vec<_> = turn.index.on_node.get(node).into_iter().flatten().cloned().collect();
+    keys.iter().for_each(|key| note_end(turn, key, EndKind::Lost));
+}
+
 /// Whether the node's machine runs. A node without a simulated instance is taken to.
-fn is_alive(turn: &Turn<'_>, node: &Node) -> bool {
+pub(super) fn is_alive(turn: &Turn<'_>, node: &Node) -> bool {
     let id = instance_of_provider_id(&node.spec.provider_id);
     let instance = id.and_then(|id| turn.cloud.instance(&id).map(|instance| instance.state));
     instance.is_none_or(|state| state == InstanceState::Running)
@@ -111,6 +152,19 @@ fn collect_orphan(turn: &mut Turn<'_>, key: &ObjectKey, pod: &Pod) {
     }
 }
 
+/// Deletes a pod whose machine is known to be off, as the pod garbage collector does.
+fn collect_out_of_service(turn: &mut Turn<'_>, key: &ObjectKey, pod: &Pod) {
+    let wait = turn.options.scaled(COLLECTED_AFTER);
+    let now = turn.now;
+    let Some(life) = turn.lives.get_mut(key) else { return };
+    let due = after(*life.out_of_service.get_or_insert(now), wait);
+    if due <= now {
+        remove(turn, key, pod);
+    } else {
+        turn.at(due, &PODS, key);
+    }
+}
+
 /// Takes a stopped pod out of the API.
 fn remove(turn: &mut Turn<'_>, key: &ObjectKey, pod: &Pod) {
     let options = DeleteOptions {
@@ -133,6 +187,12 @@ fn stop(turn: &mut Turn<'_>, key: &ObjectKey, pod: &Pod) {
         turn.at(due, &PODS, key);
         return;
     }
+    let by_itself = own <= wait;
+    note_end(
+        turn,
+        key,
+        if by_itself { EndKind::Stopped { grace } } else { EndKind::Killed { grace } },
+    );
     if !pod.metadata.finalizers.is_empty() && !pod.is_terminal() {
         // Something else holds the object: it shows as ended until that lets go.
         finish(turn, key, "Failed", 143, "Error");
@@ -151,6 +211,10 @@ fn start(turn: &mut Turn<'_>, key: &ObjectKey, entry: &Arc<PodEntry>, node: &Nod
     let due = after(bound, wait);
     if due > turn.now {
         turn.at(due, &PODS, key);
+        return;
+    }
+    // It is looked at again when they are.
+    if !attachment::all_attached(turn, &entry.pod) {
         return;
     }
     if let Some(life) = turn.lives.get_mut(key) {
@@ -240,6 +304,9 @@ fn end(turn: &mut Turn<'_>, key: &ObjectKey, pod: &Pod) {
 
 fn finish(turn: &mut Turn<'_>, key: &ObjectKey, phase: &str, exit_code: i64, reason: &str) {
     let now = turn.now;
+    if let Some(life) = turn.lives.get_mut(key) {
+        life.ended = true;
+    }
     let written = turn.store.modify(&PODS, key, crate::world::store::Part::Whole, now, |pod| {
         object::set(pod, &["status", "phase"], phase);
         let statuses = pod.pointer_mut("/status/containerStatuses").and_then(Value::as_array_mut);

@@ -108,6 +108,7 @@ fn lose(turn: &mut Turn<'_>, instance: &SimulatedInstance) {
             return;
         }
     };
+    super::kubelet::lose(turn, &node);
     let key = node_key(&node);
     let own = turn.store.get(&NODES, &key).filter(|node| belongs_to(node, &instance.id)).cloned();
     let Some(own) = own else {

@@ -18,7 +18,7 @@ use crate::world::store::Part;
 mod rules;
 mod topology;
 
-pub(super) use rules::NodeRules;
+pub(super) use rules::{NodeRules, claim_names};
 
 use rules::{Claims, HostPorts};
 use topology::Topology;

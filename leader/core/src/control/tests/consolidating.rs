@@ -80,6 +80,21 @@ fn pods_move_to_free_room_once_their_node_is_old_enough() {
 }
 
 #[test]
+fn a_termination_grace_period_counts_from_the_drain() {
+    let mut rig = oversized();
+    rig.world.set_termination_grace("300s");
+    let drains = |rig: &Rig| {
+        let mut records = rig.state.disruptions.values();
+        records.any(|record| record.draining_since.is_some())
+    };
+    assert!(run_until(&mut rig, 180, drains));
+    let record = rig.state.disruptions.values().next().unwrap();
+    let since = record.draining_since.unwrap();
+    assert!(since > record.committed_at, "a replacement came up first");
+    assert_eq!(record.disruption.deadline, Some(since + SignedDuration::from_secs(300)));
+}
+
+#[test]
 fn a_replacement_is_up_before_any_pod_is_asked_to_go() {
     let mut rig = oversized();
     assert!(run_until(&mut rig, 180, consolidates));

@@ -285,17 +285,7 @@ fn maintenance_that_the_queue_tells_of_waits_for_its_date_and_follows_it() {
     let (mut rig, instance, _) = settled();
     rig.control.settings.interruption_queue = Some("test".to_owned());
     let send = |rig: &mut Rig, age: i64, date: Timestamp| {
-        let detail = json!({
-            "service": "EC2", "eventTypeCategory": "scheduledChange",
-            "startTime": date.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string(),
-            "affectedEntities": [{"entityValue": instance}],
-        });
-        let time = rig.world.now - SignedDuration::from_secs(age);
-        let event = json!({
-            "source": "aws.health", "detail-type": "AWS Health Event", "time": time,
-            "detail": detail,
-        });
-        rig.world.send(&event.to_string());
+        send_health(rig, &instance, age, "upcoming", Some(date));
     };
     let (first, moved) = (after(&rig, 2_000), after(&rig, 5_000));
     // Both wait in the queue, and are handed out in any order.
@@ -309,4 +299,77 @@ fn maintenance_that_the_queue_tells_of_waits_for_its_date_and_follows_it() {
     assert_eq!(rig.stages(), [Stage::Initialized]);
     rig.run(730);
     assert_eq!(left_for(&rig), ["Interruption"]);
+}
+
+/// What AWS Health said so many seconds ago of maintenance.
+fn send_health(
+    rig: &mut Rig,
+    instance: &InstanceId,
+    age: i64,
+    status: &str,
+    date: Option<Timestamp>,
+) {
+    let date = date.map(|date| date.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string());
+    let event = json!({
+        "source": "aws.health", "detail-type": "AWS Health Event",
+        "time": rig.world.now - SignedDuration::from_secs(age),
+        "detail": {
+            "service": "EC2", "eventTypeCategory": "scheduledChange", "statusCode": status,
+            "startTime": date, "affectedEntities": [{"entityValue": instance}],
+        },
+    });
+    rig.world.send(&event.to_string());
+}
+
+#[test]
+fn maintenance_that_the_queue_calls_off_changes_nothing() {
+    let (mut rig, instance, _) = settled();
+    rig.control.settings.interruption_queue = Some("test".to_owned());
+    let date = after(&rig, 2_400);
+    send_health(&mut rig, &instance, 60, "upcoming", Some(date));
+    rig.run(3);
+    assert!(rig.state.notices.contains_key(&instance));
+    send_health(&mut rig, &instance, 0, "closed", Some(date));
+    rig.run(3);
+    assert!(rig.state.notices.is_empty());
+    // Both are handed out once more, in any order.
+    send_health(&mut rig, &instance, 3, "closed", Some(date));
+    send_health(&mut rig, &instance, 66, "upcoming", Some(date));
+    rig.run(45);
+    assert!(rig.world.queue.is_empty());
+    rig.run(2_500);
+    assert!(rig.world.now > date);
+    assert_eq!(rig.stages(), [Stage::Initialized]);
+    let why: Vec<&str> = rig.state.journal.decisions().map(|d| d.why.as_str()).collect();
+    assert!(why[2].ends_with("of the interruption queue, over or called off"), "{why:?}");
+    assert_eq!(why.len(), 3, "{why:?}");
+}
+
+#[test]
+fn only_what_the_queue_itself_told_and_of_that_date_is_called_off() {
+    let (mut rig, instance, mut report) = settled();
+    rig.control.settings.interruption_queue = Some("test".to_owned());
+    let (date, other) = (after(&rig, 5_000), after(&rig, 9_000));
+    let known = |rig: &Rig| rig.state.notices.contains_key(&instance);
+    send_health(&mut rig, &instance, 60, "upcoming", Some(date));
+    send_health(&mut rig, &instance, 0, "closed", Some(other));
+    send_health(&mut rig, &instance, 90, "closed", None);
+    rig.run(45);
+    assert!(known(&rig), "another is called off, or what was announced before");
+    assert!(rig.world.queue.is_empty());
+    tell(&mut rig, &mut report, Some(NoticeKind::Maintenance), Some(date));
+    send_health(&mut rig, &instance, 0, "closed", Some(date));
+    rig.run(45);
+    assert!(known(&rig), "its agent reads it and is nearer to it");
+    assert!(rig.world.queue.is_empty());
+    tell(&mut rig, &mut report, None, None);
+    rig.run(61);
+    tell(&mut rig, &mut report, None, None);
+    assert!(!known(&rig));
+    send_health(&mut rig, &instance, 60, "upcoming", Some(date));
+    rig.run(3);
+    assert!(known(&rig));
+    send_health(&mut rig, &instance, 0, "closed", None);
+    rig.run(3);
+    assert!(!known(&rig), "no date is any date");
 }

@@ -207,3 +207,53 @@ fn a_spot_loss_takes_over_from_a_recommendation() {
     assert_eq!((rig.world.instances.len(), rig.world.running_pods()), (launched, 2));
     rig.check_settled();
 }
+
+/// Of how many nodes the scheduler had better stay away, because EC2 recommends to leave them.
+fn discouraged(rig: &Rig) -> usize {
+    let nodes = rig.world.list(Kind::Node);
+    let taints = nodes.iter().filter_map(|node| node["spec"]["taints"].as_array()).flatten();
+    let ours = taints.filter(|taint| {
+        taint["key"] == "drover.dev/rebalance-recommended" && taint["effect"] == "PreferNoSchedule"
+    });
+    ours.count()
+}
+
+#[test]
+fn new_pods_rather_go_elsewhere_while_a_recommendation_is_in_force() {
+    let mut rig = settled(2, "ignore");
+    let instance = instances(&rig)[1].clone();
+    let mut report = rig.report(&instance, Some(NoticeKind::Rebalance));
+    rig.step(Input::Report(Box::new(report.clone())));
+    rig.run(2);
+    assert_eq!((discouraged(&rig), rig.stages()), (1, vec![Stage::Initialized; 2]));
+    report.notices.clear();
+    for _ in 0..7 {
+        report.sequence += 1;
+        rig.step(Input::Report(Box::new(report.clone())));
+        rig.run(10);
+    }
+    assert_eq!(discouraged(&rig), 0);
+}
+
+#[test]
+fn consolidation_rather_takes_nodes_that_ec2_recommends_to_leave() {
+    for position in [0, 1] {
+        let mut rig = settled(3, "ignore");
+        rig.world.remove_pods("web-1");
+        rig.world.remove_pods("web-3");
+        let half_empty: Vec<InstanceId> = instances(&rig)
+            .into_iter()
+            .filter(|instance| {
+                let node = rig.world.instances[instance].private_dns_name.clone();
+                let pods = rig.world.list(Kind::Pod);
+                pods.iter().filter(|pod| pod["spec"]["nodeName"] == node.as_str()).count() == 1
+            })
+            .collect();
+        assert_eq!(half_empty.len(), 2);
+        recommend(&mut rig, &half_empty[position]);
+        rig.run(2);
+        patch_pool(&mut rig, json!({"spec": {"disruption": {"consolidateAfter": "30s"}}}));
+        rig.run(240);
+        assert_eq!(rig.world.terminated, [half_empty[position].clone()], "{position}");
+    }
+}

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use super::rig::*;
 use crate::control::Input;
 use crate::control::node_patch::{self, Wanted};
+use crate::control::out_of_service::OutOfService;
 use crate::state::State;
 
 fn reserved(id: &str, total: u32) -> Rig {
@@ -305,7 +306,17 @@ fn a_node_whose_reservation_is_over_is_one_on_demand() {
     node.metadata.labels.insert(labels::RESERVATION_ID.to_owned(), "cr-1".to_owned());
     let claim = rig.control.view.claims().get(name).map(AsRef::as_ref);
     let (draining, initializes, candidate) = (None, false, None);
-    let wanted = Wanted { name, record, claim, draining, initializes, candidate };
+    let out_of_service = OutOfService::default();
+    let wanted = Wanted {
+        name,
+        record,
+        claim,
+        draining,
+        initializes,
+        candidate,
+        recommended: false,
+        out_of_service,
+    };
     let patch = node_patch::patch(&node, &wanted).unwrap();
     let wanted = patch["metadata"]["labels"].as_object().unwrap();
     assert_eq!(wanted[labels::REGISTERED], "true");

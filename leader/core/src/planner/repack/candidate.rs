@@ -216,6 +216,10 @@ fn judge_node(
     if !input.settings.skip_waits && age.is_some_and(|age| age < least) {
         return Err(waits(format!("it is younger than {least:#}")));
     }
+    // Where EC2 recommends to leave a node, its pods will have to move anyway.
+    if node.spec.taints.iter().any(|taint| taint.key == labels::REBALANCE_TAINT) {
+        contents.eviction_cost = 0;
+    }
     Ok(contents)
 }
 

@@ -121,7 +121,7 @@ impl HostPorts {
 }
 
 /// The names of the claims that a pod mounts.
-pub(super) fn claim_names(pod: &Pod) -> Vec<String> {
+pub(in super::super) fn claim_names(pod: &Pod) -> Vec<String> {
     pod.spec
         .volumes
         .iter()

@@ -6,7 +6,11 @@ use drover_common::id::InstanceId;
 use drover_common::instance_type::CapacityType;
 
 use super::*;
-use crate::world::resource::REPLICA_SETS;
+use crate::world::cloud::SpotAction;
+use crate::world::cluster::EndKind;
+use crate::world::resource::{
+    PERSISTENT_VOLUME_CLAIMS, REPLICA_SETS, STATEFUL_SETS, STORAGE_CLASSES, VOLUME_ATTACHMENTS,
+};
 
 const USER_DATA: &str = "apiVersion: node.eks.aws/v1alpha1
 kind: NodeConfig
@@ -27,8 +31,12 @@ impl Town {
         }
     }
 
-    /// Launches one m5.large through the calls that a driver makes.
     fn launch(&mut self) -> InstanceId {
+        self.launch_as(CapacityType::OnDemand)
+    }
+
+    /// Launches one m5.large through the calls that a driver makes.
+    fn launch_as(&mut self, capacity_type: CapacityType) -> InstanceId {
         let path = "/aws/service/eks/optimized-ami/1.34/amazon-linux-2023/x86_64/standard/recommended/image_id";
         let Ec2Answer::Parameter(image) = self.ec2(Ec2Call::GetParameter(path.to_owned())) else {
             panic!()
@@ -64,7 +72,7 @@ impl Town {
                 zone: subnet.zone.clone(),
                 image: None,
             }],
-            capacity_type: CapacityType::OnDemand,
+            capacity_type,
             capacity_block: false,
             prioritized: false,
             count: 1,
@@ -172,6 +180,115 @@ fn a_stopping_pod_takes_its_time_but_not_more_than_its_grace() {
     assert_eq!(there(&town), ["slow"]);
     town.pass(6.0);
     assert!(there(&town).is_empty());
+}
+
+#[test]
+fn how_pods_ended_is_known_when_they_are_gone() {
+    let mut town = Town::new();
+    let instance = town.launch();
+    town.pass(23.0);
+    let node = object::name(&town.only_node()).to_owned();
+    town.edit(&NODES, &node, |node| node["spec"]["taints"] = json!([]));
+    for (name, stop) in [("quick", "1"), ("clipped", "10"), ("forced", "60"), ("lost", "60")] {
+        let annotations = json!({"sandbox.drover.dev/stop-seconds": stop});
+        town.create(
+            &PODS,
+            json!({
+                "metadata": {"name": name, "namespace": "default", "annotations": annotations},
+                "spec": with(spec("100m"), json!({"terminationGracePeriodSeconds": 30})),
+            }),
+        );
+    }
+    town.pass(3.0);
+    for (name, grace_seconds) in [("quick", None), ("clipped", Some(5)), ("forced", Some(0))] {
+        let options = DeleteOptions { grace_seconds, ..DeleteOptions::default() };
+        town.delete(&PODS, "default", name, &options);
+    }
+    town.pass(7.0);
+    town.ec2(Ec2Call::TerminateInstances(vec![instance]));
+    town.pass(60.0);
+    let ends: Vec<_> = town.world.cluster.ends().collect();
+    let told: Vec<_> = ends.iter().map(|end| (end.pod.name.as_ref(), end.how)).collect();
+    let wanted = [
+        ("forced", EndKind::Forced),
+        ("quick", EndKind::Stopped { grace: 30 }),
+        ("clipped", EndKind::Killed { grace: 5 }),
+        ("lost", EndKind::Lost),
+    ];
+    assert_eq!(told, wanted);
+    let clipped: Vec<bool> = ends.iter().map(|end| end.is_clipped()).collect();
+    assert_eq!(clipped, [false, false, true, false]);
+    assert!(ends.iter().all(|end| end.node == node && end.own_grace == 30));
+}
+
+/// A pod of a StatefulSet with a volume runs on a machine, which is stopped; another machine is there.
+fn with_a_stopped_machine() -> (Town, String) {
+    let mut town = Town::new();
+    let claim = json!({
+        "metadata": {"name": "data", "namespace": "default"},
+        "spec": {
+            "storageClassName": "gp3", "accessModes": ["ReadWriteOnce"],
+            "resources": {"requests": {"storage": "5Gi"}},
+        },
+    });
+    town.create(
+        &STORAGE_CLASSES,
+        json!({"metadata": {"name": "gp3"}, "provisioner": "ebs.csi.aws.com", "volumeBindingMode": "WaitForFirstConsumer"}),
+    );
+    town.create(&PERSISTENT_VOLUME_CLAIMS, claim);
+    let instance = town.launch_as(CapacityType::Spot);
+    town.pass(23.0);
+    let node = object::name(&town.only_node()).to_owned();
+    let zone = object::label(&town.only_node(), "topology.kubernetes.io/zone").unwrap().to_owned();
+    town.edit(&NODES, &node, |node| node["spec"]["taints"] = json!([]));
+    let volumes =
+        json!({"volumes": [{"name": "data", "persistentVolumeClaim": {"claimName": "data"}}]});
+    town.create(&STATEFUL_SETS, workload("db", 1, with(spec("1"), volumes)));
+    town.pass(3.0);
+    assert_eq!((town.node_of("db-0"), attached(&town)), (node.clone(), vec![node.clone()]));
+    assert_eq!(town.ready(), 1);
+    town.node("spare", &zone, "4");
+    let lead = SignedDuration::from_secs(1);
+    town.world.cloud.announce(&instance, SpotAction::Stop, town.now, lead).unwrap();
+    town.pass(60.0);
+    (town, node)
+}
+
+/// The nodes that volumes are attached to.
+fn attached(town: &Town) -> Vec<String> {
+    let attachments = town.world.store.iter(&VOLUME_ATTACHMENTS);
+    attachments.map(|(_, one)| object::text(one, "/spec/nodeName").to_owned()).collect()
+}
+
+#[test]
+fn a_silent_machine_keeps_its_pods_and_volumes_and_one_out_of_service_does_not() {
+    let (mut town, node) = with_a_stopped_machine();
+    town.pass(360.0);
+    let pod = town.get(&PODS, "default", "db-0").unwrap();
+    assert!(object::is_deleting(&pod), "by the taint of an unreachable node");
+    assert_eq!((town.node_of("db-0"), attached(&town)), (node.clone(), vec![node.clone()]));
+    town.edit(&NODES, &node, |node| {
+        let taint = json!({
+            "key": "node.kubernetes.io/out-of-service", "value": "nodeshutdown",
+            "effect": "NoExecute",
+        });
+        node["spec"]["taints"].as_array_mut().unwrap().push(taint);
+    });
+    town.pass(5.0);
+    assert_eq!((town.node_of("db-0"), attached(&town)), ("spare".into(), vec!["spare".into()]));
+    assert_eq!(town.ready(), 1);
+}
+
+#[test]
+fn a_volume_comes_off_a_silent_machine_by_force_after_six_minutes() {
+    let (mut town, node) = with_a_stopped_machine();
+    let now = DeleteOptions { grace_seconds: Some(0), ..DeleteOptions::default() };
+    town.delete(&PODS, "default", "db-0", &now);
+    town.pass(300.0);
+    assert_eq!((town.node_of("db-0"), attached(&town)), ("spare".into(), vec![node]));
+    assert_eq!(town.ready(), 0, "it waits for its volume");
+    town.pass(65.0);
+    assert_eq!((attached(&town), town.ready()), (vec!["spare".into()], 1));
 }
 
 #[test]

@@ -1,0 +1,109 @@
+//! Which kubeconfig leads to the API server, and so whom the agent is to it.
+
+use std::path::PathBuf;
+
+use crate::config::{Config, IdentityChoice};
+
+/// Where EKS' images keep the kubelet's.
+const OF_KUBELET: &str = "/var/lib/kubelet/kubeconfig";
+
+/// What the operator said of it.
+#[derive(Clone, Debug)]
+pub(crate) struct Way {
+    /// The file that was named, by flag or environment, or a context in one.
+    named: Option<PathBuf>,
+    is_named: bool,
+    choice: IdentityChoice,
+    of_kubelet: PathBuf,
+}
+
+impl Way {
+    pub(crate) fn of(config: &Config) -> Self {
+        let environment = std::env::var_os("KUBECONFIG").is_some_and(|value| !value.is_empty());
+        Self {
+            named: config.kubeconfig.clone(),
+            is_named: config.kubeconfig.is_some() || config.context.is_some() || environment,
+            choice: config.identity,
+            of_kubelet: PathBuf::from(OF_KUBELET),
+        }
+    }
+
+    /// One file, whatever else there is.
+    #[cfg(test)]
+    pub(crate) fn by(path: &std::path::Path) -> Self {
+        Self {
+            named: Some(path.to_owned()),
+            is_named: true,
+            choice: IdentityChoice::Auto,
+            of_kubelet: PathBuf::from(OF_KUBELET),
+        }
+    }
+
+    /// The file to be read; `None` for what the environment has: KUBECONFIG, `~/.kube/config` or the pod's service
+    /// account. It is asked before each try to connect, because a kubelet's kubeconfig may appear late.
+    pub(crate) fn kubeconfig(&self) -> Option<PathBuf> {
+        if self.is_named {
+            return self.named.clone();
+        }
+        let is_node = match self.choice {
+            IdentityChoice::Node => true,
+            IdentityChoice::ServiceAccount => false,
+            IdentityChoice::Auto => drover_kubernetes::is_of_eks(&self.of_kubelet),
+        };
+        is_node.then(|| self.of_kubelet.clone())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    fn way(choice: IdentityChoice, of_kubelet: &Path) -> Way {
+        Way { named: None, is_named: false, choice, of_kubelet: of_kubelet.to_owned() }
+    }
+
+    fn kubelets(folder: &Path, user: &str) -> PathBuf {
+        let path = folder.join("kubeconfig");
+        let text = format!(
+            r#"{{"apiVersion":"v1","kind":"Config","current-context":"kubelet",
+            "clusters":[{{"name":"c","cluster":{{"server":"https://eks.example"}}}}],
+            "contexts":[{{"name":"kubelet","context":{{"cluster":"c","user":"kubelet"}}}}],
+            "users":[{{"name":"other","user":{{"token":"t"}}}},{{"name":"kubelet","user":{user}}}]}}"#
+        );
+        std::fs::write(&path, text).unwrap();
+        path
+    }
+
+    const PLUGIN: &str = r#"{"exec":{"apiVersion":"client.authentication.k8s.io/v1beta1",
+        "command":"/usr/bin/aws-iam-authenticator","args":["token","-i","one"]}}"#;
+
+    #[test]
+    fn on_eks_an_agent_is_its_node_unless_it_is_told_otherwise() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = kubelets(folder.path(), PLUGIN);
+        let found = |choice| way(choice, &path).kubeconfig();
+        assert_eq!(found(IdentityChoice::Auto).as_ref(), Some(&path));
+        assert_eq!(found(IdentityChoice::Node).as_ref(), Some(&path));
+        assert_eq!(found(IdentityChoice::ServiceAccount), None);
+        let named = Way { is_named: true, ..way(IdentityChoice::Auto, &path) };
+        assert_eq!(named.kubeconfig(), None, "the environment names another");
+        let other = Path::new("own");
+        assert_eq!(Way::by(other).kubeconfig().as_deref(), Some(other));
+    }
+
+    #[test]
+    fn elsewhere_the_kubelets_kubeconfig_is_nobodys_default() {
+        let folder = tempfile::tempdir().unwrap();
+        let missing = folder.path().join("kubeconfig");
+        assert_eq!(way(IdentityChoice::Auto, &missing).kubeconfig(), None);
+        for user in [r#"{"client-certificate":"/var/lib/kubelet/pki/kubelet.pem"}"#, "{}"] {
+            let path = kubelets(folder.path(), user);
+            assert_eq!(way(IdentityChoice::Auto, &path).kubeconfig(), None, "{user}");
+            assert_eq!(way(IdentityChoice::Node, &path).kubeconfig(), Some(path));
+        }
+        std::fs::write(&missing, "not: [YAML").unwrap();
+        assert_eq!(way(IdentityChoice::Auto, &missing).kubeconfig(), None);
+    }
+}
