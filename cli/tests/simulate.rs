@@ -299,7 +299,7 @@ fn the_same_objects_give_the_same_bytes_in_each_process_and_order() {
     let (one, many, back) = (folder(1, false), folder(5, false), folder(4, true));
     for output in ["json", "yaml", "table"] {
         let first = bytes_of(one.path(), output);
-        assert!(first.lines().count() > 20, "{first}");
+        assert!(first.lines().count() > 10, "{first}");
         assert_eq!(bytes_of(one.path(), output), first);
         assert_eq!(bytes_of(many.path(), output), first);
         assert_eq!(bytes_of(back.path(), output), first);
