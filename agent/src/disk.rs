@@ -18,17 +18,20 @@ const HISTORY: &str = "usage.json";
 pub(crate) struct StateDir(PathBuf);
 
 impl StateDir {
+    pub(crate) fn at(path: &Path) -> Self {
+        Self(path.to_owned())
+    }
+
     /// Makes the folder if needed. Where it can't be made or written the agent guards its node all the
     /// same, and says that it remembers nothing over a restart; each write tries again.
-    pub(crate) async fn open(path: &Path) -> Self {
-        if let Err(error) = probe(path).await {
+    pub(crate) async fn open(&self) {
+        if let Err(error) = probe(&self.0).await {
             tracing::warn!(
-                path = %path.display(),
+                path = %self.0.display(),
                 %error,
                 "State folder can't be written; notices are kept in memory alone."
             );
         }
-        Self(path.to_owned())
     }
 
     /// The notices that were kept; `None` if nothing was, or if it's damaged, which is logged: the
@@ -121,7 +124,8 @@ mod tests {
     #[tokio::test]
     async fn what_is_saved_is_loaded_and_damage_is_survived() {
         let folder = tempfile::tempdir().unwrap();
-        let disk = StateDir::open(&folder.path().join("a/b")).await;
+        let disk = StateDir::at(&folder.path().join("a/b"));
+        disk.open().await;
         assert_eq!(disk.load().await, None);
         let saved = Saved { instance: Some("i-1".into()), boot: "b".into(), notices: Vec::new() };
         disk.save(&saved).await.unwrap();
@@ -135,7 +139,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let blocked = folder.path().join("a");
         std::fs::write(&blocked, "a file").unwrap();
-        let disk = StateDir::open(&blocked.join("b")).await;
+        let disk = StateDir::at(&blocked.join("b"));
+        disk.open().await;
         let saved = Saved { instance: Some("i-1".into()), boot: "b".into(), notices: Vec::new() };
         assert!(disk.save(&saved).await.is_err());
         assert_eq!(disk.load().await, None);

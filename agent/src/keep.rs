@@ -11,7 +11,7 @@ use crate::disk::StateDir;
 
 /// A disk that refuses is tried again after so long.
 const PAUSE: Duration = Duration::from_secs(1);
-/// A disk that does not answer is taken to refuse.
+/// A disk that does not answer for so long is told of.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How long the last of it is waited for when the agent ends.
 const LAST: Duration = Duration::from_secs(2);
@@ -59,14 +59,20 @@ async fn keep(disk: StateDir, mut to_keep: watch::Receiver<Numbered>, done: watc
         loop {
             let (number, saved) = to_keep.borrow_and_update().clone();
             let Some(saved) = saved else { break };
-            let error = match timeout(PATIENCE, disk.save(&saved)).await {
-                Ok(Ok(())) => {
-                    told = false;
-                    done.send_replace(number);
-                    break;
+            // Never two at once: what hangs keeps its thread, and would write when it wakes.
+            let saving = disk.save(&saved);
+            tokio::pin!(saving);
+            let outcome = match timeout(PATIENCE, &mut saving).await {
+                Ok(outcome) => outcome,
+                Err(_) => {
+                    tracing::warn!("Notices are not on disk: it does not answer.");
+                    saving.await
                 }
-                Ok(Err(error)) => error.to_string(),
-                Err(_) => "the disk does not answer".to_owned(),
+            };
+            let Err(error) = outcome else {
+                told = false;
+                done.send_replace(number);
+                break;
             };
             if !std::mem::replace(&mut told, true) {
                 tracing::warn!(%error, "Notices can't be kept on disk; retrying.");
@@ -91,7 +97,7 @@ mod tests {
     #[tokio::test]
     async fn the_newest_is_kept_before_the_end() {
         let folder = tempfile::tempdir().unwrap();
-        let disk = StateDir::open(folder.path()).await;
+        let disk = StateDir::at(folder.path());
         let (mut keeper, keeping) = Keeper::new(disk.clone());
         tokio::spawn(keeping);
         keeper.keep(saved("first"));
@@ -103,7 +109,7 @@ mod tests {
     #[tokio::test]
     async fn a_disk_that_hangs_holds_up_nobody_for_long() {
         let folder = tempfile::tempdir().unwrap();
-        let disk = StateDir::open(folder.path()).await;
+        let disk = StateDir::at(folder.path());
         // Who opens it to write waits for a reader.
         let pipe = folder.path().join(format!("{}.new", crate::disk::NOTICES));
         assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());

@@ -324,6 +324,12 @@ fn is_news(report: &Report) -> bool {
     !report.notices.is_empty() || report.drain.is_some()
 }
 
+/// Whether a report has something to act on that an earlier one had not: how a drain gets on is no news.
+fn adds_to(earlier: &Report, newest: &Report) -> bool {
+    let began = newest.drain.is_some() && earlier.drain.is_none() && earlier.notices.is_empty();
+    began || newest.notices.iter().any(|notice| !earlier.notices.contains(notice))
+}
+
 /// What a leader answers to a report. Where a newer one has something to act on, it must not take long.
 async fn unless_news<T>(
     asking: impl Future<Output = Result<T, String>>,
@@ -332,7 +338,7 @@ async fn unless_news<T>(
 ) -> Result<T, String> {
     let news = async {
         while reports.changed().await.is_ok() {
-            if reports.borrow().as_deref().is_some_and(is_news) {
+            if reports.borrow().as_deref().is_some_and(|newest| adds_to(told, newest)) {
                 return;
             }
         }

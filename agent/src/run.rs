@@ -69,9 +69,13 @@ pub(crate) async fn run_with(
     pulse: Pulse,
 ) -> Result<(), RunError> {
     drover_kubernetes::install_crypto_provider();
-    let disk = StateDir::open(&config.state_dir).await;
+    let disk = StateDir::at(&config.state_dir);
     let boot = disk::boot_id(&config.host_root).await;
-    let saved = tokio::time::timeout(DISK_PATIENCE, disk.load()).await.unwrap_or_else(|_| {
+    let opened = async {
+        disk.open().await;
+        disk.load().await
+    };
+    let saved = tokio::time::timeout(DISK_PATIENCE, opened).await.unwrap_or_else(|_| {
         tracing::warn!("Disk does not answer; the agent starts without what it kept.");
         None
     });

@@ -54,6 +54,9 @@ impl Authorities {
         let pem = tokio::fs::read(path).await.map_err(|error| failed(error.to_string()))?;
         let certificates =
             Certificate::from_pem_bundle(&pem).map_err(|error| failed(error.to_string()))?;
+        if certificates.is_empty() {
+            return Err(failed("it has no certificate".to_owned()));
+        }
         Ok(Self { path: path.to_owned(), pem, certificates })
     }
 }
@@ -153,8 +156,11 @@ mod tests {
             assert!(connecting.renew().await);
             assert!(!connecting.renew().await, "the same as before");
         }
-        std::fs::write(&path, "-----BEGIN CERTIFICATE-----\nbroken").unwrap();
-        assert!(!connecting.renew().await, "the old are kept");
+        for unusable in ["-----BEGIN CERTIFICATE-----\nbroken", ""] {
+            std::fs::write(&path, unusable).unwrap();
+            assert!(Authorities::read(&path).await.is_err(), "{unusable:?}");
+            assert!(!connecting.renew().await, "the old are kept");
+        }
         let Trust::File(kept) = &connecting.trust else { panic!() };
         assert_eq!(kept.certificates.len(), 1);
         connecting.client(0).unwrap();
