@@ -125,6 +125,9 @@ pub enum Change {
     StartDrain {
         /// The disruption.
         disruption: DisruptionId,
+        /// When its pods may be deleted, if that is counted from now.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        deadline: Option<Timestamp>,
     },
     /// A disruption whose drain has not begun is given up.
     CancelDisruption {

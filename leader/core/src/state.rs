@@ -136,7 +136,9 @@ impl State {
             Change::CommitDisruption { disruption, intents } => {
                 self.commit_disruption(index, at, disruption, intents)
             }
-            Change::StartDrain { disruption } => self.start_drain(at, disruption),
+            Change::StartDrain { disruption, deadline } => {
+                self.start_drain(at, disruption, *deadline)
+            }
             Change::CancelDisruption { disruption, reason } => {
                 self.cancel_disruption(index, at, disruption, reason)
             }

@@ -200,7 +200,7 @@ fn proposal_key(change: &Change) -> String {
         Change::TightenDisruption { claim, notice, deadline, .. } => {
             format!("tighten {claim} {notice:?} {deadline:?}")
         }
-        Change::StartDrain { disruption } => format!("drain {disruption}"),
+        Change::StartDrain { disruption, .. } => format!("drain {disruption}"),
         Change::CancelDisruption { disruption, .. } => format!("cancel {disruption}"),
         Change::RecordDrained { claim, .. } => format!("drained {claim}"),
         Change::CommitTermination { instance, .. } => format!("terminate {instance}"),

@@ -302,7 +302,8 @@ impl Control {
                 self.node_event(&node, "DisruptionTerminating", &note, false, now);
             }
         }
-        self.propose(Change::StartDrain { disruption: id.clone() }, now);
+        let deadline = state.disruptions.get(id).and_then(|record| record.deadline_from(now));
+        self.propose(Change::StartDrain { disruption: id.clone(), deadline }, now);
     }
 
     /// Gives a disruption up whose drain has not begun, and leaves its claims alone for a while.

@@ -235,7 +235,8 @@ impl Control {
             return !open;
         }
         if !open {
-            self.propose(Change::StartDrain { disruption: id.clone() }, now);
+            let deadline = record.deadline_from(now);
+            self.propose(Change::StartDrain { disruption: id.clone(), deadline }, now);
         }
         false
     }

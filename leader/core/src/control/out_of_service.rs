@@ -46,10 +46,12 @@ impl Control {
             && !state.is_hibernated(name);
         if gone || stopped || shown == Some(InstanceState::Terminated) {
             let waited_for = self.is_waited_for(node);
+            // What EC2 no longer lists is most likely gone; the taint is for what it shows.
+            let is_off = stopped || shown == Some(InstanceState::Terminated);
             // Before a Node is NotReady the taint frees nothing, and its deletion is as good.
             let since = record.gone_at.filter(|_| gone && waited_for && !node.is_ready());
             let holds = since.is_some_and(|at| now.duration_since(at) < HELD_FOR);
-            return OutOfService { taint: waited_for.then_some(true), holds };
+            return OutOfService { taint: (waited_for && is_off).then_some(true), holds };
         }
         let runs = matches!(shown, Some(InstanceState::Pending | InstanceState::Running));
         OutOfService { taint: runs.then_some(false), holds: false }

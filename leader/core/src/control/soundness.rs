@@ -1,4 +1,4 @@
-//! Shadow mode of the independent check: each plan is judged before it is acted on, and one that breaks
+//! The independent check in the leader: each plan is judged before it is acted on, and one that breaks
 //! a rule is not.
 
 use std::collections::BTreeMap;
@@ -121,6 +121,7 @@ impl Control {
             Verdict::TooLarge => {
                 let checks = self.soundness.checks.entry(purpose).or_default();
                 checks.skipped = checks.skipped.saturating_add(1);
+                self.problems.remove(&purpose.subject());
                 return true;
             }
             Verdict::Judged(violations) => violations,

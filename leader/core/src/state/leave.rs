@@ -21,6 +21,17 @@ pub struct DisruptionRecord {
     pub draining_since: Option<Timestamp>,
 }
 
+impl DisruptionRecord {
+    /// The deadline if its drains begin now: a terminationGracePeriod does not run while replacements come up.
+    /// `None` if it stays what it is.
+    pub fn deadline_from(&self, now: Timestamp) -> Option<Timestamp> {
+        let deadline =
+            self.disruption.deadline.filter(|_| self.disruption.reason.is_voluntary())?;
+        let waited = now.duration_since(self.committed_at);
+        Some(deadline.checked_add(waited).unwrap_or(Timestamp::MAX))
+    }
+}
+
 /// A committed termination.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Termination {
@@ -128,7 +139,12 @@ impl State {
         )
     }
 
-    pub(super) fn start_drain(&mut self, at: Timestamp, id: &DisruptionId) -> Applied {
+    pub(super) fn start_drain(
+        &mut self,
+        at: Timestamp,
+        id: &DisruptionId,
+        deadline: Option<Timestamp>,
+    ) -> Applied {
         let Some(record) = self.disruptions.get_mut(id) else {
             return Applied::rejected(format!("disruption {id} is unknown"));
         };
@@ -136,12 +152,8 @@ impl State {
             return Applied::Unchanged;
         }
         record.draining_since = Some(at);
-        // A terminationGracePeriod counts from the drain: until now replacements came up.
-        let waited = at.duration_since(record.committed_at);
-        if record.disruption.reason.is_voluntary()
-            && let Some(deadline) = &mut record.disruption.deadline
-        {
-            *deadline = deadline.checked_add(waited).unwrap_or(Timestamp::MAX);
+        if deadline.is_some() {
+            record.disruption.deadline = deadline;
         }
         for name in &record.disruption.claims {
             if let Some(claim) = self.claims.get_mut(name) {

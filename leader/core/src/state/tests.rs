@@ -131,7 +131,7 @@ fn life_of_a_claim() -> Vec<Change> {
         Change::RecordRegistered { claim: claim(), node: "node-1".into() },
         Change::RecordInitialized { claim: claim() },
         disruption("d1", "general-a", DisruptionReason::Emptiness),
-        Change::StartDrain { disruption: "d1".into() },
+        Change::StartDrain { disruption: "d1".into(), deadline: None },
         Change::RecordDrained { claim: claim(), by: "test".to_owned() },
         Change::CommitTermination {
             instance: "i-1".into(),

@@ -48,7 +48,7 @@ fn a_claim_that_has_less_time_goes_on_alone_and_others_keep_theirs() {
             },
             tighten(100),
             both,
-            Change::StartDrain { disruption: "d1".into() },
+            Change::StartDrain { disruption: "d1".into(), deadline: None },
             tighten(100),
             tighten(200),
             tighten(60),
@@ -94,7 +94,7 @@ fn any_leaving() -> impl Strategy<Value = Change> {
     prop_oneof![
         (id(), any_claim(), prop::sample::select(vec![Emptiness, Interruption, Liveness]))
             .prop_map(|(id, claim, reason)| disruption(id, claim.as_str(), reason)),
-        id().prop_map(|id| Change::StartDrain { disruption: id.into() }),
+        id().prop_map(|id| Change::StartDrain { disruption: id.into(), deadline: None }),
         id().prop_map(|id| Change::CancelDisruption {
             disruption: id.into(),
             reason: String::new()
