@@ -24,6 +24,7 @@ use super::rules::{KeyIndex, Variant, note_uses};
 use super::running::{repelling_shapes, running_terms};
 use super::steps::Steps;
 use super::topology::{Part, Topology, terms_of};
+use super::zones::Counts;
 use super::{PlanInput, PlannerSettings};
 use crate::view::View;
 
@@ -47,6 +48,8 @@ pub(super) struct Board<'a> {
     pub hosts: OpenHosts,
     /// Shapes among the pods looked at.
     pub shapes: usize,
+    /// Nodes by zone, once zones were dealt to some.
+    pub dealt: Option<Counts>,
     /// The most a launch may cost, where it replaces nodes.
     pub ceiling: Option<Ceiling>,
 }
@@ -126,6 +129,7 @@ impl<'a> Board<'a> {
             steps: Steps::default(),
             hosts: OpenHosts::default(),
             shapes: pending.groups.len(),
+            dealt: None,
             ceiling: None,
         };
         board.learn_terms(view, &pending);

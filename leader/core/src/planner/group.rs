@@ -10,7 +10,7 @@ use fixedbitset::FixedBitSet;
 
 use super::attach::AttachLimits;
 use super::dimension::{Amounts, CPU, MEMORY};
-use super::rules::{Alternatives, Variant, variants_within};
+use super::rules::{Alternatives, Variant, variants};
 use super::selectors::Preferences;
 use super::topology::Part;
 use super::volume::volume_rules;
@@ -158,8 +158,7 @@ pub(super) fn collect(input: &PlanInput<'_>, limits: &AttachLimits, soft_taints:
         let most = preferences.of(&shape, pods.len());
         let mut requests = shape.requests.clone();
         requests.add(&attached);
-        match variants_within(&shape, &volumes, input.settings.preference_policy, soft_taints, most)
-        {
+        match variants(&shape, &volumes, input.settings.preference_policy, soft_taints, most) {
             Ok(variants) => {
                 pending.groups.push(PendingGroup { shape, requests, variants, pods });
             }

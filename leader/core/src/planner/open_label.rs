@@ -14,7 +14,7 @@ use super::matching::fulfils;
 
 /// Most combinations of open labels that are looked at for one pool: a template each, with all the types
 /// that the pool admits.
-const MOST_COMBINATIONS: usize = 256;
+const MOST_COMBINATIONS: usize = 128;
 
 /// Label keys that pods select nodes by.
 pub(super) type LabelUses = BTreeMap<String, LabelUse>;

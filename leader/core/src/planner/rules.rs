@@ -161,24 +161,11 @@ pub(super) struct Variant {
 /// The steps of relaxation of a shape, strictest first. The order is Karpenter's: preferred pod
 /// affinity, preferred pod anti-affinity, preferred node affinity (each heaviest first, of equal weight the
 /// one listed first, and of the last only the heaviest is a rule at a time), soft spread in the order
-/// listed, taints that only prefer.
+/// listed, taints that only prefer. Of each sort of preferences `most` are looked at, the heaviest.
 ///
 /// # Errors
 /// A reason, if the shape asks for something that no planned node can promise.
 pub(super) fn variants(
-    shape: &PodShape,
-    volumes: &[Alternatives],
-    policy: PreferencePolicy,
-    soft_taints: bool,
-) -> Result<Vec<Variant>, String> {
-    variants_within(shape, volumes, policy, soft_taints, usize::MAX)
-}
-
-/// The same, of each sort of preferences only the heaviest, at `most` so many.
-///
-/// # Errors
-/// As those of [`variants`].
-pub(super) fn variants_within(
     shape: &PodShape,
     volumes: &[Alternatives],
     policy: PreferencePolicy,

@@ -265,6 +265,19 @@ impl Tracked {
         }
     }
 
+    /// Whether the pods that run are as a term would have them whose pods match it (`itself`). Of others it
+    /// is not known where they are.
+    pub(super) fn is_kept_now(&self, itself: bool) -> bool {
+        let most = self.matching.values().copied().max().unwrap_or(0);
+        match &self.term.kind {
+            TermKind::Spread { max_skew, min_domains, .. } => {
+                most.saturating_sub(self.least(*min_domains)) <= *max_skew
+            }
+            TermKind::Affinity => most > 0,
+            TermKind::AntiAffinity | TermKind::PreferredAntiAffinity => itself && most <= 1,
+        }
+    }
+
     /// The emptiest domain's count. A new host can always be made, so there it is zero.
     pub(super) fn least(&self, min_domains: Option<i64>) -> i64 {
         let domains = i64::try_from(self.universe.len()).unwrap_or(i64::MAX);

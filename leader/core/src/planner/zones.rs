@@ -12,16 +12,19 @@ use drover_common::labels;
 use super::Launch;
 use super::board::Board;
 
-/// How many nodes of a pool there are by zone.
-type Counts = BTreeMap<NodePoolName, BTreeMap<String, usize>>;
+/// How many nodes of a pool there are by zone, with those that were dealt.
+pub(super) type Counts = BTreeMap<NodePoolName, BTreeMap<String, usize>>;
 
 impl Board<'_> {
     /// Puts one of the zones that cost the least first in each launch.
-    pub(super) fn deal_zones(&self, launches: &mut [Launch]) {
+    pub(super) fn deal_zones(&mut self, launches: &mut [Launch]) {
         if !launches.iter().any(has_choice) {
             return;
         }
-        let mut counts = self.nodes_by_zone();
+        let mut counts = match self.dealt.take() {
+            Some(counts) => counts,
+            None => self.nodes_by_zone(),
+        };
         for launch in launches {
             let zones = counts.entry(launch.nodepool.clone()).or_default();
             if has_choice(launch) {
@@ -31,6 +34,7 @@ impl Board<'_> {
                 *zones.entry(first.zone.to_string()).or_default() += 1;
             }
         }
+        self.dealt = Some(counts);
     }
 
     fn nodes_by_zone(&self) -> Counts {

@@ -12,6 +12,7 @@ use crate::planner::attach::AttachLimits;
 use crate::planner::board::Board;
 use crate::planner::group::PendingGroup;
 use crate::planner::rules::{Alternatives, variants};
+use crate::planner::selectors::Preferences;
 use crate::planner::volume::volume_rules;
 use crate::view::ShapeId;
 
@@ -27,6 +28,7 @@ pub(super) struct Kinds {
     by_shape: BTreeMap<ShapeId, usize>,
     firsts: Vec<ObjectKey>,
     group_of: Vec<usize>,
+    preferences: Preferences,
     pub unmovable: BTreeSet<NodeName>,
 }
 
@@ -73,7 +75,8 @@ impl Kinds {
             Some(kind) => kind,
             None => {
                 let policy = input.plan.settings.preference_policy;
-                let steps = variants(shape, &volumes, policy, false)?;
+                let most = self.preferences.of(shape, 1);
+                let steps = variants(shape, &volumes, policy, false, most)?;
                 let mut requests = shape.requests.clone();
                 requests.add(&attached);
                 self.groups.push(PendingGroup {

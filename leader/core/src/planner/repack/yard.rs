@@ -17,7 +17,8 @@ use crate::planner::attach::AttachLimits;
 use crate::planner::board::Board;
 use crate::planner::group::{Group, collect};
 use crate::planner::reserved::Slots;
-use crate::planner::topology::{TermKind, Topology, Tracked};
+use crate::planner::topology::Topology;
+use crate::planner::zones::Counts;
 use crate::planner::{PlacementTarget, PlanInput};
 use crate::view::{HostPort, View};
 
@@ -67,6 +68,8 @@ pub(super) struct Limits<'a> {
     pub pools: Vec<(Vec<Option<i64>>, Option<i64>)>,
     /// What room reservations have.
     pub slots: Slots<'a>,
+    /// Zones that nodes were dealt to.
+    pub dealt: Option<Counts>,
 }
 
 /// One repack.
@@ -187,28 +190,49 @@ impl<'a> Yard<'a> {
         self.alone = self.board.topology.clone();
     }
 
-    /// Preferences are rules for pods that are moved, as they were when their nodes were bought: what one
-    /// buys the other would take down again. Only those that nothing meets are dropped.
+    /// Preferences that are met now are rules for pods that are moved, as they were when their nodes were
+    /// bought: what one buys the other would take down again. What is not met holds nobody where he is.
     fn keep_preferences(&mut self, view: &View) {
-        for group in 0..self.board.groups.len() {
-            let steps = self.board.groups.get(group).map_or(0, |entry| entry.variants.len());
-            for step in 0..steps {
+        let mut places: Vec<Vec<usize>> = vec![Vec::new(); self.board.groups.len()];
+        for (place, lot) in self.lots.iter().enumerate() {
+            for (group, _) in &lot.contents {
+                if let Some(places) = places.get_mut(*group) {
+                    places.push(place);
+                }
+            }
+        }
+        for (group, places) in places.iter().enumerate() {
+            let entry = self.board.groups.get(group);
+            let Some(last) = entry.and_then(|entry| entry.variants.len().checked_sub(1)) else {
+                continue;
+            };
+            // What is left at the last step is no preference.
+            self.board.enter_step(view, group, last);
+            let entry = self.board.groups.get(group);
+            let hard = entry.map(|entry| entry.part.own.clone()).unwrap_or_default();
+            for step in 0..last {
                 self.board.enter_step(view, group, step);
-                if self.can_be_met(group) {
+                if self.is_met(group, places, &hard) {
                     break;
                 }
+                self.board.enter_step(view, group, last);
             }
         }
     }
 
-    /// Whether there are types for a group's rules, and pods for it to join.
-    fn can_be_met(&self, group: usize) -> bool {
+    /// Whether a group's pods are where its rules want them; those of its terms that are `hard` are not asked.
+    fn is_met(&self, group: usize, places: &[usize], hard: &[usize]) -> bool {
         let board = &self.board;
         let Some(entry) = board.groups.get(group) else { return false };
-        let mut own = entry.part.own.iter().filter_map(|term| board.topology.terms.get(*term));
-        let company = |tracked: &Tracked| tracked.matching.values().any(|count| *count > 0);
-        !entry.offers.is_clear()
-            && own.all(|tracked| tracked.term.kind != TermKind::Affinity || company(tracked))
+        let Some(variant) = entry.variant() else { return false };
+        let admitted = |place: &usize| {
+            board.existing.get(*place).is_some_and(|place| place.admits(&variant.rules))
+        };
+        let mut soft = entry.part.own.iter().filter(|term| !hard.contains(term));
+        soft.all(|term| {
+            let itself = entry.part.matched.contains(term);
+            board.topology.terms.get(*term).is_some_and(|tracked| tracked.is_kept_now(itself))
+        }) && places.iter().all(admitted)
     }
 
     fn sort_places(&mut self) {
@@ -274,6 +298,7 @@ impl<'a> Yard<'a> {
         Limits {
             pools: pools.map(|pool| (pool.left.clone(), pool.nodes_left)).collect(),
             slots: self.board.market.slots.clone(),
+            dealt: self.board.dealt.clone(),
         }
     }
 
@@ -283,6 +308,7 @@ impl<'a> Yard<'a> {
             pool.nodes_left = nodes_left;
         }
         self.board.market.slots = limits.slots;
+        self.board.dealt = limits.dealt;
     }
 
     /// Whether labels and taints of a place let a group in.

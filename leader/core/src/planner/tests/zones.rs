@@ -48,12 +48,16 @@ fn on_demand_nodes_are_dealt_to_zones_that_cost_the_same() {
 }
 
 #[test]
-fn of_spot_the_cheapest_comes_first() {
+fn spot_is_not_dealt() {
     let mut world = three_zones("spot");
     world.pods("web", 9, json!({"cpu": "1500m"}), json!({}));
-    let plan = world.plan();
-    for launch in &plan.launches {
-        let prices: Vec<_> = launch.offerings.iter().map(|one| one.price_micro).collect();
-        assert!(prices.is_sorted(), "{prices:?}");
+    // The same price everywhere: EC2 goes by capacity, and is not told where to begin.
+    let catalog = world.catalogs.get_mut("default").unwrap();
+    for offering in catalog.instance_types.iter_mut().flat_map(|kind| &mut kind.offerings) {
+        offering.price = Some(10_000);
     }
+    let plan = world.plan();
+    assert!(plan.launches.len() > 1);
+    let first = &plan.launches[0].offerings;
+    assert!(plan.launches.iter().all(|launch| launch.offerings == *first));
 }

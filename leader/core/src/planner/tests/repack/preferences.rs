@@ -53,3 +53,24 @@ fn preferences_that_nothing_meets_hold_no_node() {
     assert!(nodes_left(&apart(&moon)) < 3);
     assert!(nodes_left(&apart(&affinity("podAffinity", "nobody", ZONE))) < 3);
 }
+
+#[test]
+fn preferences_that_are_not_met_now_hold_no_node() {
+    let soft = json!({"spec": {"topologySpreadConstraints": [{"maxSkew": 1, "topologyKey": ZONE,
+        "whenUnsatisfiable": "ScheduleAnyway",
+        "labelSelector": {"matchLabels": {"app": "web"}}}]}});
+    // More pods than zones, each of which would rather be alone in its zone; and zones that are uneven.
+    for (said, zones) in [
+        (affinity("podAntiAffinity", "web", ZONE), ["us-east-1a", "us-east-1a", "us-east-1b"]),
+        (soft, ["us-east-1a", "us-east-1a", "us-east-1a"]),
+    ] {
+        let mut cluster = Cluster::new(json!({}));
+        for (number, zone) in zones.into_iter().enumerate() {
+            let name = format!("n{number}");
+            cluster.node(&name, "t4g.medium", zone, CapacityType::OnDemand);
+            let requests = json!({"cpu": "300m", "memory": "500Mi"});
+            cluster.running(&format!("web-{number}"), "web", &name, requests, said.clone());
+        }
+        assert!(nodes_left(&cluster) < 3, "{said}");
+    }
+}
