@@ -3,7 +3,7 @@
 use drover_common::call::{
     Call, Kind, KubernetesCall, KubernetesFailure, KubernetesFailureKind, Outcome, Target,
 };
-use drover_common::cluster::{ClusterEvent, ClusterObject, ObjectKey};
+use drover_common::cluster::{ClusterEvent, ClusterObject};
 use drover_common::ec2::{Ec2Answer, Ec2FailureKind};
 use drover_common::id::NodeClaimName;
 use jiff::Timestamp;
@@ -105,7 +105,8 @@ impl Control {
         }
     }
 
-    /// What a write returned is the newest state of the object, ahead of the watch.
+    /// What a write returned may be ahead of the watch. It may be behind it, too: another write of the same
+    /// object was watched before this one's answer came, and nothing would be watched any more that tells.
     fn learn(&mut self, call: &KubernetesCall, object: &Value, now: Timestamp) {
         let (KubernetesCall::Create { target, .. } | KubernetesCall::MergePatch { target, .. }) =
             call
@@ -128,9 +129,11 @@ impl Control {
         if going && finalizers == 0 {
             return;
         }
-        if matches!(call, KubernetesCall::MergePatch { .. })
-            && self.known_uid(target).as_deref() != text("/metadata/uid")
-        {
+        let known = self.known(target);
+        let same = known.as_ref().map(|(uid, _)| uid.as_str()) == text("/metadata/uid");
+        let version = text("/metadata/resourceVersion").unwrap_or_default();
+        let patched = matches!(call, KubernetesCall::MergePatch { .. });
+        if (patched && !same) || known.is_some_and(|(_, known)| is_older(version, &known)) {
             return;
         }
         if let Ok(object) = ClusterObject::from_json(target.kind, object.clone()) {
@@ -140,32 +143,39 @@ impl Control {
         }
     }
 
-    fn known_uid(&self, target: &Target) -> Option<String> {
+    /// UID and version of an object as it is known.
+    fn known(&self, target: &Target) -> Option<(String, String)> {
         let name = target.name.as_str();
+        let both = |uid: Option<&String>, version: Option<&String>| {
+            Some((uid?.clone(), version.cloned().unwrap_or_default()))
+        };
         match target.kind {
-            Kind::CapacityBuffer => {
-                let namespace = target.namespace.clone().unwrap_or_default();
-                let key = ObjectKey::new(namespace, name);
-                self.view.buffers().get(&key).and_then(|buffer| buffer.metadata.uid.clone())
+            Kind::Node => {
+                let node = &self.view.nodes().get(&name.into())?.metadata;
+                Some((node.uid.clone(), node.resource_version.clone()))
             }
-            Kind::Node => self.view.nodes().get(&name.into()).map(|o| o.metadata.uid.clone()),
-            Kind::NodeClaim => self
-                .view
-                .claims()
-                .get(&NodeClaimName::from(name))
-                .and_then(|claim| claim.metadata.uid.clone()),
+            Kind::NodeClaim => {
+                let claim = &self.view.claims().get(&NodeClaimName::from(name))?.metadata;
+                both(claim.uid.as_ref(), claim.resource_version.as_ref())
+            }
             Kind::NodePool => {
-                self.view.pools().get(&name.into()).and_then(|pool| pool.metadata.uid.clone())
-            }
-            Kind::NodeOverlay => {
-                self.view.overlays().get(name).and_then(|overlay| overlay.metadata.uid.clone())
+                let pool = &self.view.pools().get(&name.into())?.metadata;
+                both(pool.uid.as_ref(), pool.resource_version.as_ref())
             }
             Kind::Ec2NodeClass => {
-                self.view.classes().get(name).and_then(|class| class.metadata.uid.clone())
+                let class = &self.view.classes().get(name)?.metadata;
+                both(class.uid.as_ref(), class.resource_version.as_ref())
             }
             _ => None,
         }
     }
+}
+
+/// Whether a version comes before another. They are numbers, and grow with each write (KEP-5504: Kubernetes makes a
+/// promise of it); of others nothing is said.
+fn is_older(version: &str, known: &str) -> bool {
+    let number = |text: &str| text.parse::<u64>().ok();
+    number(version).zip(number(known)).is_some_and(|(version, known)| version < known)
 }
 
 fn outcome_is_ok(outcome: &Outcome) -> bool {

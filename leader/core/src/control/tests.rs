@@ -1,6 +1,7 @@
 //! Scenarios: the brain in a small world, on virtual time.
 
 mod agents;
+mod answers;
 mod batching;
 mod buffers;
 mod by_hand;
