@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
-use drover_common::call::{Call, Kind, KubernetesCall, KubernetesFailureKind, Outcome};
+use drover_common::call::{
+    Call, Kind, KubernetesCall, KubernetesFailure, KubernetesFailureKind, Outcome,
+};
 use drover_common::ec2::{Ec2Call, Ec2Failure, Ec2FailureKind};
 use drover_ec2::Ec2;
 use drover_kubernetes::Client;
@@ -55,18 +57,15 @@ impl Caller {
         }
     }
 
-    /// Makes the call when it is its turn, unless `still_wanted` says no by then.
-    pub(super) async fn execute(
-        &self,
-        call: &Call,
-        still_wanted: impl Fn() -> bool,
-    ) -> Option<Outcome> {
+    /// Makes the call when it is its turn, unless `still_wanted` says no by then: then it has failed, and
+    /// nothing was done. Whoever decided waits for an answer in any case.
+    pub(super) async fn execute(&self, call: &Call, still_wanted: impl Fn() -> bool) -> Outcome {
         let slots = match call {
             Call::Kubernetes(call) if tells(call) => &self.event_slots,
             Call::Kubernetes(_) => &self.kubernetes_slots,
             Call::Ec2(_) => &self.ec2_slots,
         };
-        let _slot = slots.acquire().await.ok()?;
+        let Ok(_slot) = slots.acquire().await else { return not_made(call) };
         if let Call::Kubernetes(call) = call {
             if tells(call) {
                 self.event_rate.turn().await;
@@ -74,7 +73,7 @@ impl Caller {
             self.rate.turn().await;
         }
         if !still_wanted() {
-            return None;
+            return not_made(call);
         }
         let begun = Instant::now();
         let outcome = match call {
@@ -84,7 +83,7 @@ impl Caller {
             Call::Ec2(call) => Outcome::Ec2(self.execute_ec2(call).await),
         };
         self.count(call, &outcome, begun.elapsed());
-        Some(outcome)
+        outcome
     }
 
     async fn execute_ec2(
@@ -133,6 +132,23 @@ impl Caller {
             }
             _ => None,
         }
+    }
+}
+
+/// The answer to a call that was not made: kinds that are tried again, and of which nothing was done.
+fn not_made(call: &Call) -> Outcome {
+    let message = "not made: the replica did not lead when it was its turn".to_owned();
+    match call {
+        Call::Kubernetes(_) => Outcome::Kubernetes(Err(KubernetesFailure {
+            kind: KubernetesFailureKind::TooManyRequests,
+            message,
+            retry_after_seconds: None,
+        })),
+        Call::Ec2(_) => Outcome::Ec2(Err(Ec2Failure {
+            kind: Ec2FailureKind::Throttled,
+            code: "NotLeading".to_owned(),
+            message,
+        })),
     }
 }
 

@@ -84,9 +84,9 @@ impl Hands {
         let feedback = self.feedback.clone();
         self.spawn(async move {
             let leads = || leadership.borrow().term() == Some(term);
-            if let Some(outcome) = caller.execute(&call, leads).await {
-                let _ = feedback.send(Feedback::Answer { term, key, outcome });
-            }
+            let outcome = caller.execute(&call, leads).await;
+            // The brain ends before this only when the replica stops.
+            let _ = feedback.send(Feedback::Answer { term, key, outcome });
         });
     }
 
