@@ -49,7 +49,8 @@ impl Control {
             // What EC2 no longer lists is most likely gone; the taint is for what it shows.
             let is_off = stopped || shown == Some(InstanceState::Terminated);
             // Before a Node is NotReady the taint frees nothing, and its deletion is as good.
-            let since = record.gone_at.filter(|_| gone && waited_for && !node.is_ready());
+            let frees = is_off && waited_for && !node.is_ready();
+            let since = record.gone_at.filter(|_| gone && frees);
             let holds = since.is_some_and(|at| now.duration_since(at) < HELD_FOR);
             return OutOfService { taint: (waited_for && is_off).then_some(true), holds };
         }

@@ -76,6 +76,32 @@ fn a_machine_that_is_merely_silent_is_not() {
 }
 
 #[test]
+fn a_machine_that_ec2_lists_no_more_is_not() {
+    let (mut rig, instance) = stuck();
+    // That EC2 lists nothing at all would not be believed.
+    rig.world.add_pods("others", 2, 800);
+    rig.run(10);
+    let name = node_of(&rig, &instance).unwrap()["metadata"]["name"].as_str().unwrap().to_owned();
+    let silent = json!({"status": {"conditions": [{"type": "Ready", "status": "Unknown"}]}});
+    rig.world.change(Kind::Node, "", &name, &silent);
+    // Somebody else keeps the Node, so that one sees how it is left.
+    let kept =
+        json!({"metadata": {"finalizers": [labels::TERMINATION_FINALIZER, "example.com/kept"]}});
+    rig.world.change(Kind::Node, "", &name, &kept);
+    rig.world.instances.remove(&instance);
+    for _ in 0..900 {
+        rig.run(1);
+        if stage(&rig, &instance) == Stage::Gone {
+            break;
+        }
+    }
+    rig.run(30);
+    let finalizers = &node_of(&rig, &instance).unwrap()["metadata"]["finalizers"];
+    assert_eq!(*finalizers, json!(["example.com/kept"]), "it is not held for what no taint frees");
+    assert_eq!(shown(&rig, &instance), (vec![], false));
+}
+
+#[test]
 fn a_hibernated_machine_keeps_its_pods() {
     let (mut rig, instance) = stuck();
     let report = rig.report(&instance, Some(NoticeKind::SpotHibernate));
