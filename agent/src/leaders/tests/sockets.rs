@@ -20,6 +20,8 @@ enum Manner {
     EndlessRefusal,
     /// It takes what it is told, and says nothing.
     Silent,
+    /// It answers after so long as a commit may take on a bad day.
+    Slow,
 }
 
 type Asked = Arc<Mutex<Vec<usize>>>;
@@ -39,6 +41,10 @@ fn serve(listener: TcpListener, number: usize, manner: Manner, asked: &Asked) {
             Manner::Endless => endless().into_response(),
             Manner::EndlessRefusal => (StatusCode::BAD_GATEWAY, endless()).into_response(),
             Manner::Silent => std::future::pending().await,
+            Manner::Slow => {
+                tokio::time::sleep(NEWS_PATIENCE + Duration::from_millis(400)).await;
+                "{\"committed\":true,\"directives\":[]}".into_response()
+            }
         }
     };
     let router = Router::new().fallback(answer);
@@ -185,4 +191,22 @@ async fn what_comes_while_a_leader_is_asked_is_told_next() {
     };
     assert!(tokio::time::timeout(Duration::from_secs(5), last).await.expect("the newest is told"));
     assert!(!asked.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn how_a_drain_gets_on_does_not_cut_the_notice_short() {
+    let (leaders, asked, _token) = leaders(&[Manner::Slow, Manner::Slow]).await;
+    let (report, reports) = watch::channel(None);
+    let (inputs, mut received) = mpsc::channel(1);
+    tokio::spawn(leaders.send_reports(reports, inputs));
+    report.send_replace(Some(self::report()));
+    for sequence in 8..16 {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        let next = Report { sequence, ..self::report().as_ref().clone() };
+        report.send_replace(Some(Arc::new(next)));
+    }
+    let answered = tokio::time::timeout(Duration::from_secs(10), received.recv()).await;
+    assert!(matches!(answered, Ok(Some(Input::Answered(7, _)))), "{answered:?}");
+    assert_eq!(asked.lock().unwrap()[0], 0);
+    assert!(asked.lock().unwrap().iter().all(|leader| *leader == 0), "the first one answered");
 }
