@@ -30,7 +30,7 @@ impl Pending {
             let few = own.is_empty() && matched <= FEW_MATCHES;
             if !few && matches.saturating_add(matched) > MOST_MATCHES {
                 let reason = "it was not looked at: pods that wait have more selectors that match \
-                              each other than a plan looks at; it is planned at the next look";
+                              each other than a plan looks at; it is left to the next look";
                 let pods = group.pods.into_iter();
                 self.refused.extend(pods.map(|pod| (pod, reason.to_owned())));
                 continue;

@@ -70,7 +70,7 @@ impl Board<'_> {
         self.steps.unreached.contains(&group).then(|| {
             format!(
                 "it was not looked at: pods whose places depend on each other took all of the {} \
-                 steps that a plan has; it is planned at the next look",
+                 steps that a plan has; it is left to the next look",
                 self.settings.max_exact_steps
             )
         })

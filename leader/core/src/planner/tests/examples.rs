@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use drover_common::instance_type::{CapacityType, Offering};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::world::{World, all_types};
 use crate::planner::UnavailableOffering;
@@ -62,16 +62,8 @@ fn three_workloads_together() {
 
 #[test]
 fn a_gpu_on_demand() {
-    let mut world = World::new();
-    world.pool(
-        "gpu",
-        json!([
-            {"key": "karpenter.sh/capacity-type", "operator": "In", "values": ["on-demand"]},
-            {"key": "karpenter.k8s.aws/instance-family", "operator": "In",
-             "values": ["p3dn", "p4d", "g4dn", "g5"]},
-        ]),
-        json!({"template": {"spec": {"taints": [{"key": "nvidia.com/gpu", "effect": "NoSchedule"}]}}}),
-    );
+    let taint = json!([{"key": "nvidia.com/gpu", "effect": "NoSchedule"}]);
+    let mut world = gpu_pool(json!({"template": {"spec": {"taints": taint}}}));
     world.pods(
         "train",
         1,
@@ -128,7 +120,8 @@ fn candidates(world: &mut World) -> Vec<BTreeSet<String>> {
     }
 }
 
-fn gpu_pool() -> World {
+/// On-demand nodes of the four families.
+fn gpu_pool(extra: Value) -> World {
     let mut world = World::new();
     world.pool(
         "gpu",
@@ -137,7 +130,7 @@ fn gpu_pool() -> World {
             {"key": "karpenter.k8s.aws/instance-family", "operator": "In",
              "values": ["p3dn", "p4d", "g4dn", "g5"]},
         ]),
-        json!({}),
+        extra,
     );
     world
 }
@@ -145,7 +138,7 @@ fn gpu_pool() -> World {
 #[test]
 fn every_gpu_family_is_among_the_candidates_of_one_pod() {
     let all: BTreeSet<String> = ["p3dn", "p4d", "g4dn", "g5"].map(str::to_owned).into();
-    let mut world = gpu_pool();
+    let mut world = gpu_pool(json!({}));
     world.pods("train", 1, json!({"cpu": "1", "nvidia.com/gpu": "1"}), json!({}));
     let rounds = candidates(&mut world);
     let found: BTreeSet<String> = rounds.iter().flatten().cloned().collect();
@@ -153,7 +146,7 @@ fn every_gpu_family_is_among_the_candidates_of_one_pod() {
     let first: BTreeSet<String> = ["g4dn", "g5"].map(str::to_owned).into();
     assert_eq!(rounds[0], first, "the cheapest come first");
     // Of a pod that needs a large node, one launch lists all four.
-    let mut world = gpu_pool();
+    let mut world = gpu_pool(json!({}));
     world.pods("train", 1, json!({"cpu": "1", "nvidia.com/gpu": "8"}), json!({}));
     assert_eq!(candidates(&mut world)[0], all);
 }
