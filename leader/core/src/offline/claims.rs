@@ -8,7 +8,7 @@ use drover_common::crd::{Condition, NodeClaim, NodeClaimStatus, parse_resources}
 use drover_common::id::{NodeClaimName, NodeName, NodePoolName};
 use drover_common::instance_type::InstanceType;
 use drover_common::labels;
-use drover_common::requirement::Requirements;
+use drover_common::requirement::{Requirements, ValueSet};
 use drover_common::resources::{ResourceName, Resources};
 
 use crate::nodeclass::catalog::NodeClassCatalog;
@@ -130,11 +130,37 @@ fn in_flight_node(
         node: None,
         nodepool,
         labels: own,
-        requirements: Requirements::from_requirements(&claim.spec.requirements).unwrap_or_default(),
+        requirements: what_may_come(claim, &types),
         taints: claim.spec.taints.clone(),
         allocatable,
         pods: Vec::new(),
     })
+}
+
+/// A claim's requirements with the types, zones and capacity types that are left of the catalogue: what a
+/// claim does not speak of is open all the same.
+fn what_may_come(claim: &NodeClaim, types: &[&InstanceType]) -> Requirements {
+    let stated = &claim.spec.requirements;
+    let mut all = Requirements::from_requirements(stated).unwrap_or_default();
+    if types.is_empty() {
+        return all;
+    }
+    let may_be = |key: &str, value: &str| all.get(key).is_none_or(|set| set.contains(value));
+    let offers = types.iter().flat_map(|kind| &kind.offerings).filter(|offer| {
+        may_be(labels::ZONE, &offer.zone)
+            && may_be(labels::CAPACITY_TYPE, offer.capacity_type.as_str())
+    });
+    let (zones, capacity_types): (BTreeSet<_>, BTreeSet<_>) =
+        offers.map(|offer| (offer.zone.clone(), offer.capacity_type.as_str())).unzip();
+    all.insert(
+        labels::INSTANCE_TYPE,
+        ValueSet::one_of(types.iter().map(|kind| kind.name.as_str())),
+    );
+    if !zones.is_empty() {
+        all.insert(labels::ZONE, ValueSet::one_of(zones));
+        all.insert(labels::CAPACITY_TYPE, ValueSet::one_of(capacity_types));
+    }
+    all
 }
 
 /// What is sure to be there whatever the type turns out to be.

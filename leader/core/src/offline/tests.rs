@@ -241,6 +241,38 @@ fn claims_without_a_node_take_pods() {
 }
 
 #[test]
+fn zones_that_claims_do_not_speak_of_are_open() {
+    let claim = json!({"apiVersion": "karpenter.sh/v1", "kind": "NodeClaim",
+        "metadata": {"name": "new", "labels": {"karpenter.sh/nodepool": "default"}},
+        "spec": {"requirements": [], "nodeClassRef":
+            {"group": "karpenter.k8s.aws", "kind": "EC2NodeClass", "name": "default"}}});
+    let zone = "topology.kubernetes.io/zone";
+    let not_b = json!({"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution":
+        {"nodeSelectorTerms": [{"matchExpressions":
+            [{"key": zone, "operator": "NotIn", "values": ["us-east-1b"]}]}]}}});
+    let api = |key: &str| {
+        json!({"requiredDuringSchedulingIgnoredDuringExecution":
+            [{"labelSelector": {"matchLabels": {"app": "api"}}, "topologyKey": key}]})
+    };
+    let near = json!({"podAffinity": api(zone), "podAntiAffinity": api("kubernetes.io/hostname")});
+    let labelled = |name: &str| with(pod(name, "1"), "/metadata/labels", json!({"app": "api"}));
+    let cluster = cluster(&[
+        pool("default"),
+        claim,
+        with(pod("not-b", "1"), "/spec/affinity", not_b),
+        labelled("free"),
+        with(labelled("near-0"), "/spec/affinity", near.clone()),
+        with(labelled("near-1"), "/spec/affinity", near),
+        pod("any", "1"),
+    ]);
+    let answer = answer(&cluster);
+    assert_eq!(answer.summary.unschedulable, 0);
+    let on_claim: Vec<&str> =
+        answer.placements.iter().flat_map(|p| &p.pods).map(String::as_str).collect();
+    assert_eq!(on_claim, ["default/any"], "the others' zones matter");
+}
+
+#[test]
 fn classes_narrow_the_catalogue_and_missing_ones_are_named() {
     let class = json!({"apiVersion": "karpenter.k8s.aws/v1", "kind": "EC2NodeClass",
         "metadata": {"name": "default"},

@@ -34,6 +34,11 @@ impl Place {
         values.next().is_none().then_some(first)
     }
 
+    /// Whether it has such a label, decided or not.
+    fn has(&self, key: &str) -> bool {
+        self.labels.contains_key(labels::stable_name(key))
+    }
+
     /// Whether it may be in one domain with another.
     fn may_share(&self, other: &Place, key: &str) -> bool {
         let key = labels::stable_name(key);
@@ -245,7 +250,8 @@ fn check_affinity(input: &PlanInput<'_>, picture: &Picture<'_>, violations: &mut
 
 /// Lets new pods arrive in any order in which each finds its mates: pods that match all its terms,
 /// one in each term's domain; or nobody anywhere, if it is of that kind itself. Who can't arrive is
-/// misplaced.
+/// misplaced. Source: kube-scheduler counts pods by the labels of their nodes, so that one on a node with
+/// none of the terms' labels is nobody's mate (`satisfyPodAffinity`).
 fn lonely<'p, 'v>(input: &PlanInput<'_>, picture: &'p Picture<'v>) -> Vec<&'p Located<'v>> {
     let needy = |located: &Located<'_>| located.new && !affinity_of(located.pod).is_empty();
     let mut there: Vec<&Located<'_>> = picture.pods.iter().filter(|pod| !needy(pod)).collect();
@@ -278,6 +284,7 @@ fn finds_mates(
         .iter()
         .filter(|other| is_mate(other.pod))
         .filter_map(|other| picture.place(other))
+        .filter(|place| terms.iter().any(|term| place.has(&term.topology_key)))
         .collect();
     let labelled = terms.iter().all(|term| own.domain(&term.topology_key).is_some());
     let found = terms.iter().all(|term| {

@@ -103,3 +103,20 @@ fn namespaces_are_the_pods_own_or_chosen_by_name_or_label() {
     world.pods("all", 1, request(), with(json!({"namespaceSelector": {}})));
     insta::assert_snapshot!(world.story());
 }
+
+#[test]
+fn pods_on_nodes_without_the_label_are_nobodys_company() {
+    let mut world = World::small();
+    world.pool("default", json!([]), json!({}));
+    let room = json!({"cpu": "1", "memory": "4Gi", "pods": "10"});
+    let node = json!({"metadata": {"name": "bare"}, "status": {"allocatable": room, "capacity": room,
+        "conditions": [{"type": "Ready", "status": "True"}]}});
+    world.object(drover_common::call::Kind::Node, node);
+    world.running("web-a", "web", "bare", json!({"cpu": "900m"}));
+    world.pods("web", 2, request(), near(&json!([to("web", ZONE)])));
+    let plan = world.plan();
+    assert_eq!(plan.unschedulable, []);
+    let zones: std::collections::BTreeSet<_> =
+        plan.launches.iter().flat_map(|l| &l.zones).collect();
+    assert_eq!(zones.len(), 1, "they are the first of their kind that count");
+}
