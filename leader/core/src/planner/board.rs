@@ -62,7 +62,8 @@ impl<'a> Board<'a> {
         let problems = std::mem::take(&mut pending.problems);
         let mut board = Self::for_stock(input, pending, &limits, Stock::Pods);
         board.market.problems.extend(problems);
-        board.steps = Steps::of(input.settings.max_exact_steps);
+        let turn = u64::try_from(input.now.as_second()).unwrap_or(0);
+        board.steps = Steps::of(input.settings.max_exact_steps, turn);
         board
     }
 

@@ -24,6 +24,7 @@ impl Board<'_> {
         }
         let first_bin = self.bins.len();
         self.scope = self.undominated(&waiting);
+        let waiting = self.in_turn(waiting);
         let mut first_look = true;
         loop {
             let mut placed = false;

@@ -10,6 +10,8 @@ use super::dimension::Amounts;
 #[derive(Clone, Debug)]
 pub(super) struct Steps {
     left: u64,
+    /// Differs from look to look.
+    turn: u64,
     /// Groups with pods that nobody looked for a place for.
     pub unreached: BTreeSet<usize>,
 }
@@ -17,13 +19,13 @@ pub(super) struct Steps {
 impl Default for Steps {
     /// Without a bound.
     fn default() -> Self {
-        Self::of(u64::MAX)
+        Self::of(u64::MAX, 0)
     }
 }
 
 impl Steps {
-    pub(super) fn of(left: u64) -> Self {
-        Self { left, unreached: BTreeSet::new() }
+    pub(super) fn of(left: u64, turn: u64) -> Self {
+        Self { left, turn, unreached: BTreeSet::new() }
     }
 
     pub(super) fn take(&mut self, steps: u64) {
@@ -56,6 +58,27 @@ impl Board<'_> {
         let dimensions = self.groups.get(group).map_or(0, |group| Amounts::len(&group.request));
         let sets = self.market.offers.len() / 64;
         (offers * (1 + dimensions / 4) / 4 + sets) as u64 + 4 * self.steps_of_a_look(group)
+    }
+
+    /// The order in which groups are looked at. Where steps may not suffice for all, each look begins
+    /// elsewhere among groups of one priority: those that find no place must not use up the steps of
+    /// the same others each time.
+    pub(super) fn in_turn(&self, mut groups: Vec<usize>) -> Vec<usize> {
+        let offers = self.scope.count_ones(..);
+        let fruitless = |group: &usize| {
+            self.steps_of_a_look(*group) * (self.existing.len() + self.bins.len()) as u64
+                + self.steps_of_narrowing(*group, offers)
+        };
+        if groups.iter().map(fruitless).fold(0, u64::saturating_add) <= self.steps.left {
+            return groups;
+        }
+        // Fibonacci hashing: neighbouring turns begin far from each other.
+        let start = self.steps.turn.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32;
+        for equals in groups.chunk_by_mut(|a, b| self.priority(*a) == self.priority(*b)) {
+            let length = equals.len();
+            equals.rotate_left(usize::try_from(start).unwrap_or(0) % length);
+        }
+        groups
     }
 
     /// Notes that there were no steps for the rest of a group.

@@ -74,6 +74,26 @@ fn pods_that_the_steps_do_not_reach_wait_for_the_next_look_and_the_rest_is_plann
 }
 
 #[test]
+fn pods_that_find_no_place_do_not_use_up_the_steps_of_the_same_others_each_time() {
+    let mut world = world();
+    let zone = "topology.kubernetes.io/zone";
+    distinct(&mut world, 60, |_| {
+        affinity("podAffinity", zone, &json!({"matchLabels": {"app": "nobody"}}))
+    });
+    let near = affinity("podAffinity", zone, &json!({"matchLabels": {"app": "last"}}));
+    world.pods("last", 1, json!({"cpu": "50m"}), near);
+    world.settings.max_exact_steps = 1_000;
+    let looks: Vec<usize> = (0..40)
+        .map(|_| {
+            world.now += std::time::Duration::from_secs(10);
+            planned(&world.plan())
+        })
+        .collect();
+    assert!(looks.contains(&0), "the steps suffice for all: {looks:?}");
+    assert!(looks.contains(&1), "it never has its turn: {looks:?}");
+}
+
+#[test]
 fn a_pod_that_was_looked_at_keeps_its_own_reason() {
     let mut world = world();
     world.settings.max_exact_steps = 0;

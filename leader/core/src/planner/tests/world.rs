@@ -47,6 +47,7 @@ pub(crate) struct World {
     pub reserved: BTreeMap<String, u32>,
     pub usage: BTreeMap<NodePoolName, Resources>,
     pub settings: PlannerSettings,
+    pub now: Timestamp,
     /// What was put in, as people read it.
     pub told: Vec<String>,
 }
@@ -69,6 +70,7 @@ impl World {
             reserved: BTreeMap::new(),
             usage: BTreeMap::new(),
             settings: PlannerSettings::default(),
+            now: "2026-01-01T00:00:00Z".parse().unwrap(),
             told: Vec::new(),
         }
     }
@@ -265,7 +267,7 @@ impl World {
             reserved: &self.reserved,
             pool_usage: &self.usage,
             settings: &self.settings,
-            now: "2026-01-01T00:00:00Z".parse().unwrap(),
+            now: self.now,
         }
     }
 
