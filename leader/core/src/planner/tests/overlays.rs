@@ -84,3 +84,21 @@ fn what_is_wrong_with_overlays_is_told() {
         .collect();
     insta::assert_snapshot!(text.join("\n"));
 }
+
+#[test]
+fn an_overlay_with_a_fault_has_no_effect_at_all() {
+    let plan = |capacity: Option<Value>| {
+        let mut world = World::small();
+        on_demand(&mut world);
+        world.pods("web", 3, json!({"cpu": "1"}), json!({}));
+        if let Some(capacity) = capacity {
+            let spec = json!({"requirements": [], "price": "0.5", "capacity": capacity});
+            overlay(&mut world, "faulty", spec);
+        }
+        world.plan()
+    };
+    let without = plan(None);
+    assert_eq!(plan(Some(json!({"example.com/slot": "Exists"}))).launches, without.launches);
+    assert_eq!(plan(Some(json!({"memory": "1Gi"}))).launches, without.launches);
+    assert_ne!(plan(Some(json!({"example.com/slot": "1"}))).launches, without.launches);
+}
