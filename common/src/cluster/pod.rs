@@ -275,6 +275,12 @@ pub struct PodStatus {
     pub container_statuses: Vec<ContainerStatus>,
     /// The same of init containers; sidecars can be resized, too.
     pub init_container_statuses: Vec<ContainerStatus>,
+    /// Allocated requests of the pod as a whole, where its spec has any (KEP-5419).
+    #[serde(skip_serializing_if = "Resources::is_empty")]
+    pub allocated_resources: Resources,
+    /// Actual resources of the pod as a whole.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resources: Option<ResourceRequirements>,
 }
 
 /// A container's status.

@@ -9,7 +9,8 @@ impl Pod {
     /// Containers add up; an init container needs its own room beside the sidecars started before
     /// it (Kubernetes KEP-753), and the larger of the two counts. Pod-level resources replace that
     /// (KEP-2837), overhead comes on top. While a container is being resized in place, the largest
-    /// of its spec, its allocated and its actual resources counts (KEP-1287).
+    /// of its spec, its allocated and its actual resources counts (KEP-1287), and so for the pod as a
+    /// whole (KEP-5419).
     pub fn requests(&self) -> Resources {
         let infeasible = self.status.conditions.iter().any(|condition| {
             condition.kind == "PodResizePending" && condition.reason == "Infeasible"
@@ -35,10 +36,26 @@ impl Pod {
         let mut requests = running.maximum(&starting);
         if let Some(pod_level) = &self.spec.resources {
             replace_by_pod_level(&mut requests, pod_level);
+            self.keep_pod_level_resize(&mut requests, pod_level, infeasible);
         }
         requests.add(&self.spec.overhead);
         requests.set(ResourceName::Pods, 1);
         requests
+    }
+
+    /// What the pod as a whole holds while it is resized. Other names than its spec's are containers' own.
+    fn keep_pod_level_resize(
+        &self,
+        requests: &mut Resources,
+        pod_level: &ResourceRequirements,
+        resize_infeasible: bool,
+    ) {
+        let actual = self.status.resources.as_ref().map(|actual| actual.requests.clone());
+        let held = self.status.allocated_resources.maximum(&actual.unwrap_or_default());
+        for (name, amount) in held.iter().filter(|(name, _)| pod_level.requests.contains(name)) {
+            let wanted = if resize_infeasible { 0 } else { requests.get(name) };
+            requests.set(name.clone(), amount.max(wanted));
+        }
     }
 
     fn container_requests(&self, container: &Container, resize_infeasible: bool) -> Resources {
@@ -127,6 +144,21 @@ mod tests {
                 "{init}"
             );
         }
+    }
+
+    #[test]
+    fn a_resize_of_the_pod_as_a_whole_counts_while_it_lasts() {
+        let pod = |conditions: Value| {
+            json!({"spec": {"containers": [container("a", "1")], "resources": {"requests": {"cpu": "2"}}},
+                "status": {"conditions": conditions, "allocatedResources": {"cpu": "1500m", "memory": "1Gi"},
+                    "resources": {"requests": {"cpu": "1"}}}})
+        };
+        assert_eq!(requests(pod(json!([]))), json!({"cpu": "2", "pods": "1"}));
+        let never = json!([{"type": "PodResizePending", "reason": "Infeasible"}]);
+        assert_eq!(requests(pod(never))["cpu"], "1500m");
+        let mut shrinking = pod(json!([]));
+        shrinking["spec"]["resources"]["requests"]["cpu"] = json!("1");
+        assert_eq!(requests(shrinking)["cpu"], "1500m");
     }
 
     #[test]

@@ -35,12 +35,24 @@ pub(super) fn requests(pod: &Pod) -> Resources {
             }
         }
         for (name, amount) in whole.requests.iter() {
-            most.set(name.clone(), amount);
+            most.set(name.clone(), whole_request(pod, name, amount, stuck));
         }
     }
     most.add(&pod.spec.overhead);
     most.set(ResourceName::Pods, 1);
     most
+}
+
+/// One resource of the pod as a whole: what is held during a resize counts, too.
+fn whole_request(pod: &Pod, name: &ResourceName, asked: i64, stuck: bool) -> i64 {
+    let actual = pod.status.resources.as_ref().map(|actual| &actual.requests);
+    let held = [Some(&pod.status.allocated_resources), actual];
+    let held = held.into_iter().flatten().filter(|held| held.contains(name));
+    match held.map(|held| held.get(name)).max() {
+        Some(held) if stuck => held,
+        Some(held) => asked.max(held),
+        None => asked,
+    }
 }
 
 /// Whether an init container runs beside the others for good.

@@ -47,7 +47,13 @@ fn every_kind_of_request_counts() {
                 "resources": {"requests": {"cpu": "3"}}}]}),
         ),
         (
-            "storage and huge pages",
+            "a resize of the pod as a whole under way",
+            json!({"resources": {"requests": {"cpu": "2", "memory": "5Gi"}}}),
+            json!({"allocatedResources": {"cpu": "3"},
+                "resources": {"requests": {"cpu": "2500m", "memory": "6Gi"}}}),
+        ),
+        (
+            "storage",
             json!({"containers": [{"name": "main", "resources": {"requests":
                 {"cpu": "1", "ephemeral-storage": "4Gi"}}}]}),
             json!({}),
@@ -68,6 +74,20 @@ fn extended_resources_choose_the_type_and_what_nobody_has_is_told() {
     world.pods("pages", 1, json!({"cpu": "1", "hugepages-2Mi": "64Mi"}), json!({}));
     world.pods("disk", 1, json!({"cpu": "1", "ephemeral-storage": "500Gi"}), json!({}));
     insta::assert_snapshot!(world.story());
+}
+
+#[test]
+fn huge_pages_are_room_on_nodes_that_have_them() {
+    let mut world = World::small();
+    world.pool("default", json!([]), json!({}));
+    let room = json!({"cpu": "4", "memory": "8Gi", "pods": "10", "hugepages-2Mi": "100Mi"});
+    let node = json!({"metadata": {"name": "paged"}, "status": {"allocatable": room,
+        "capacity": room, "conditions": [{"type": "Ready", "status": "True"}]}});
+    world.object(drover_common::call::Kind::Node, node);
+    world.pods("pages", 2, json!({"cpu": "1", "hugepages-2Mi": "64Mi"}), json!({}));
+    let plan = world.plan();
+    assert_eq!((plan.report.on_existing, plan.report.on_new), (1, 0), "{plan:?}");
+    assert_eq!(plan.unschedulable.len(), 1);
 }
 
 #[test]
