@@ -123,6 +123,20 @@ const AWS_WELL_KNOWN: [&str; 28] = [
     "placement-group-partition",
 ];
 
+/// Whether users may not name `key` among a NodePool's template labels and requirements: the domains that
+/// Karpenter keeps for itself, but for the labels that it documents there. The CRDs' CEL rules say the same.
+pub fn is_restricted(key: &str) -> bool {
+    let domain = key.split('/').next().unwrap_or_default();
+    if domain.ends_with("karpenter.sh") {
+        return key != CAPACITY_TYPE;
+    }
+    if domain.ends_with("karpenter.k8s.aws") {
+        let name = key.strip_prefix(AWS_PREFIX);
+        return key != NODECLASS && !name.is_some_and(|name| AWS_WELL_KNOWN.contains(&name));
+    }
+    key == HOSTNAME
+}
+
 /// Whether `key` is a label that instance types, offerings or NodePools define by themselves, so
 /// that a pod may ask for it though its NodePool does not name it.
 pub fn is_well_known(key: &str) -> bool {

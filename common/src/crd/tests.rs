@@ -262,11 +262,12 @@ fn errors_name_field_and_reason() {
                 "consolidateAfter": "soon",
                 "budgets": [{"nodes": "10%"}, {"nodes": "200%", "schedule": "nightly", "duration": "1h"}],
             },
-            "template": {"spec": {
+            "template": {"metadata": {"labels": {"my.karpenter.k8s.aws/rack": "r", "rack": "r"}}, "spec": {
                 "taints": [{"key": "a", "effect": "NoSchedule"}],
                 "startupTaints": [{"key": "a", "effect": "NoSchedule"}],
                 "requirements": [
                     {"key": "karpenter.sh/nodepool", "operator": "Exists"},
+                    {"key": "karpenter.sh/initialized", "operator": "Exists"},
                     {"key": "karpenter.sh/capacity-type", "operator": "In", "values": ["cheap"]},
                     {"key": "karpenter.k8s.aws/instance-cpu", "operator": "Gt", "values": ["-1"]},
                 ],
@@ -279,6 +280,32 @@ fn errors_name_field_and_reason() {
     .unwrap();
     let errors: Vec<String> = validate_node_pool(&pool).iter().map(FieldError::to_string).collect();
     insta::assert_snapshot!(errors.join("\n"));
+}
+
+/// The same keys as the CEL rules of the CRD.
+#[test]
+fn keys_of_karpenters_own_domains_are_restricted() {
+    for (key, restricted) in [
+        ("karpenter.sh/capacity-type", false),
+        ("karpenter.sh/nodepool", true),
+        ("karpenter.sh", true),
+        ("a.karpenter.sh/x", true),
+        ("karpenter.sh.example.com/x", false),
+        ("example.com/karpenter.sh", false),
+        ("karpenter.k8s.aws/ec2nodeclass", false),
+        ("karpenter.k8s.aws/instance-family", false),
+        ("karpenter.k8s.aws/rack", true),
+        ("a.karpenter.k8s.aws/instance-family", true),
+        ("kubernetes.io/hostname", true),
+        ("kubernetes.io/arch", false),
+        ("team", false),
+    ] {
+        assert_eq!(crate::labels::is_restricted(key), restricted, "{key}");
+    }
+    let of_schema = serde_json::to_string(&NodePool::crd()).unwrap();
+    let known = of_schema.split('\'').filter(|text| text.starts_with("karpenter.k8s.aws/"));
+    let known: std::collections::BTreeSet<&str> = known.collect();
+    assert!(known.len() > 25 && !known.iter().any(|key| crate::labels::is_restricted(key)));
 }
 
 #[test]

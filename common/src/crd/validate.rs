@@ -40,6 +40,10 @@ pub fn validate_node_pool(pool: &NodePool) -> Vec<FieldError> {
     let mut errors = Vec::new();
     let template = &pool.spec.template.spec;
     taints(&template.taints, &template.startup_taints, &mut errors);
+    for key in pool.spec.template.metadata.labels.keys().filter(|key| labels::is_restricted(key)) {
+        let field = format!("spec.template.metadata.labels[{key}]");
+        errors.push(FieldError::new(field, format!("the label {key} is restricted")));
+    }
     for (index, requirement) in template.requirements.iter().enumerate() {
         let field = format!("spec.template.spec.requirements[{index}]");
         pool_requirement(&field, requirement, &mut errors);
@@ -87,6 +91,9 @@ fn taints(taints: &[Taint], startup_taints: &[Taint], errors: &mut Vec<FieldErro
 fn pool_requirement(field: &str, requirement: &Requirement, errors: &mut Vec<FieldError>) {
     if requirement.key == labels::NODEPOOL {
         errors.push(FieldError::new(format!("{field}.key"), "a pool can't require its own label"));
+    } else if labels::is_restricted(&requirement.key) {
+        let reason = format!("the label {} is restricted", requirement.key);
+        errors.push(FieldError::new(format!("{field}.key"), reason));
     }
     let values = || format!("{field}.values");
     match requirement.operator {
