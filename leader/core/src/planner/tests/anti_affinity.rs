@@ -81,3 +81,41 @@ fn pods_of_another_rollout_are_told_apart_by_label_keys() {
     world.pods("web", 2, request(), rules);
     insta::assert_snapshot!(world.story());
 }
+
+#[test]
+fn what_runs_keeps_others_away_by_the_labels_of_their_namespaces() {
+    let mut world = World::small();
+    two_zones(&mut world);
+    let kind = drover_common::call::Kind::Namespace;
+    world.object(kind, json!({"metadata": {"name": "default", "labels": {"team": "shop"}}}));
+    world.object(kind, json!({"metadata": {"name": "other", "labels": {"team": "data"}}}));
+    world.node("n1", "m5.xlarge", "us-east-1a");
+    let rules = json!({"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [{
+        "labelSelector": {"matchLabels": {"app": "web"}}, "topologyKey": ZONE,
+        "namespaceSelector": {"matchLabels": {"team": "shop"}}}]}});
+    let mut hermit = json!({"metadata": {"name": "hermit", "namespace": "far"},
+        "spec": {"nodeName": "n1"}, "status": {"phase": "Running"}});
+    super::world::merge(&mut hermit, json!({"spec": {"affinity": rules}}));
+    world.object(drover_common::call::Kind::Pod, hermit);
+    world.pods("web", 1, request(), json!({}));
+    let elsewhere = json!({"metadata": {"namespace": "other", "labels": {"app": "web"}}});
+    world.pods("same", 1, request(), elsewhere);
+    insta::assert_snapshot!(world.story());
+}
+
+#[test]
+fn hosts_of_one_tenant_each_by_mismatching_label_keys() {
+    let mut world = World::small();
+    two_zones(&mut world);
+    world.node("n1", "m5.2xlarge", "us-east-1a");
+    let tenant = |name: &str| {
+        json!({"metadata": {"labels": {"tenant": name}}, "spec": {"affinity": {"podAntiAffinity": {
+            "requiredDuringSchedulingIgnoredDuringExecution": [{
+                "labelSelector": {"matchExpressions": [{"key": "tenant", "operator": "Exists"}]},
+                "mismatchLabelKeys": ["tenant"], "topologyKey": HOST}]}}}})
+    };
+    world.running_like("b-old", "b", "n1", request(), tenant("b"));
+    world.pods("a", 2, request(), tenant("a"));
+    world.pods("b", 2, request(), tenant("b"));
+    insta::assert_snapshot!(world.story());
+}

@@ -102,3 +102,35 @@ fn the_check_misses_types_on_spot() {
     let missed = format!("launch 0: lists 5 spot types and not {}, which would do, too", types[5]);
     assert_eq!(found.iter().map(ToString::to_string).collect::<Vec<_>>(), [missed]);
 }
+
+/// Two pools of three types: one has the cheapest type of all, the other is cheaper on the whole.
+#[test]
+fn spot_is_planned_at_the_price_of_a_rank() {
+    let pool_of = |rank: usize| {
+        let mut world = World::small();
+        let spot =
+            json!({"key": "karpenter.sh/capacity-type", "operator": "In", "values": ["spot"]});
+        let priced = [
+            ("lucky", [("c5.large", "0.040"), ("m5.large", "0.058"), ("r5.large", "0.058")]),
+            ("steady", [("m6g.large", "0.050"), ("c5.xlarge", "0.050"), ("m5.xlarge", "0.050")]),
+        ];
+        for (pool, types) in priced {
+            let names: Vec<&str> = types.iter().map(|(name, _)| *name).collect();
+            let of = |values: &[&str]| json!({"key": "node.kubernetes.io/instance-type", "operator": "In", "values": values});
+            world.pool(pool, json!([spot, of(&names)]), json!({}));
+            for (name, price) in types {
+                world.object(
+                    drover_common::call::Kind::NodeOverlay,
+                    json!({"metadata": {"name": name},
+                        "spec": {"requirements": [of(&[name])], "price": price}}),
+                );
+            }
+        }
+        world.settings.min_spot_types = 3;
+        world.settings.spot_price_rank = rank;
+        world.pods("web", 1, json!({"cpu": "1", "memory": "1Gi"}), json!({}));
+        let plan = world.plan();
+        plan.launches.iter().map(|launch| launch.nodepool.to_string()).collect::<Vec<_>>()
+    };
+    assert_eq!((pool_of(1), pool_of(3)), (vec!["lucky".to_owned()], vec!["steady".to_owned()]));
+}
