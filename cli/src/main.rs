@@ -14,6 +14,11 @@ use clap::Parser;
 
 use args::{Cli, Command};
 
+/// Plans make and drop many small values: those of a few pods beside thousands of nodes take half the time of
+/// the system's allocator.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,

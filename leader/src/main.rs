@@ -4,6 +4,11 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+/// Plans make and drop many small values: those of a few pods beside thousands of nodes take half the time of
+/// the system's allocator.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// One replica of Drover's leader group.
 #[derive(Debug, Parser)]
 #[command(version)]
