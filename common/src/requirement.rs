@@ -115,8 +115,14 @@ impl Requirement {
             Operator::NotIn => ValueSet::none_of(self.values.iter().cloned()),
             Operator::Exists => ValueSet::present(),
             Operator::DoesNotExist => ValueSet::absent(),
-            Operator::Gt => ValueSet::between(self.bound().map_err(error)?.checked_add(1), None),
-            Operator::Lt => ValueSet::between(None, self.bound().map_err(error)?.checked_sub(1)),
+            Operator::Gt => match self.bound().map_err(error)?.checked_add(1) {
+                Some(least) => ValueSet::between(Some(least), None),
+                None => ValueSet::one_of::<String>([]),
+            },
+            Operator::Lt => match self.bound().map_err(error)?.checked_sub(1) {
+                Some(most) => ValueSet::between(None, Some(most)),
+                None => ValueSet::one_of::<String>([]),
+            },
             Operator::Gte => ValueSet::between(Some(self.bound().map_err(error)?), None),
             Operator::Lte => ValueSet::between(None, Some(self.bound().map_err(error)?)),
         };

@@ -102,6 +102,15 @@ fn a_list_of_nothing_rules_nothing_out() {
 }
 
 #[test]
+fn nothing_is_beyond_the_largest_numbers() {
+    for (operator, bound) in [(Operator::Gt, i64::MAX), (Operator::Lt, i64::MIN)] {
+        let bound = bound.to_string();
+        let set = requirement(operator, &[&bound]).to_value_set().unwrap();
+        assert!(!set.contains(&bound) && !set.contains("0") && !set.may_be_absent());
+    }
+}
+
+#[test]
 fn broken_requirements_say_key_and_reason() {
     let min = |operator, values: &[&str], least| Requirement {
         min_values: Some(least),

@@ -11,11 +11,15 @@ pub(super) fn current_key(key: &str) -> &str {
     drover_common::labels::stable_name(key)
 }
 
-/// Whether a label value (`None`: absent) fulfils a requirement.
+/// Whether a label value (`None`: absent) fulfils a requirement. Nothing fulfils a comparison with other than
+/// one integer.
 pub(super) fn fulfils(requirement: &Requirement, value: Option<&str>) -> bool {
     let listed = |value: &str| requirement.values.iter().any(|wanted| wanted == value);
     let number = |compare: fn(&i64, &i64) -> bool| {
-        let bound = requirement.values.first().and_then(|text| text.parse::<i64>().ok());
+        let bound = match requirement.values.as_slice() {
+            [only] => only.parse::<i64>().ok(),
+            _ => None,
+        };
         let own = value.and_then(|text| text.parse::<i64>().ok());
         matches!((own, bound), (Some(own), Some(bound)) if compare(&own, &bound))
     };

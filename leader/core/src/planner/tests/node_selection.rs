@@ -71,3 +71,18 @@ fn what_names_one_node_is_refused() {
     world.pods("outside", 1, request, affinity(&json!([{"matchExpressions": [outside]}])));
     insta::assert_snapshot!(world.story());
 }
+
+#[test]
+fn a_comparison_with_other_than_one_integer_holds_nowhere() {
+    let mut world = World::small();
+    world.pool("default", json!([]), json!({}));
+    for (name, values) in [("two", &["64", "64"][..]), ("none", &[]), ("word", &["many"])] {
+        let cpu = expression("karpenter.k8s.aws/instance-cpu", "Lt", values);
+        world.pods(name, 1, json!({"cpu": "1"}), affinity(&json!([{"matchExpressions": [cpu]}])));
+    }
+    let cpu = expression("karpenter.k8s.aws/instance-cpu", "Lt", &["64"]);
+    world.pods("one", 1, json!({"cpu": "1"}), affinity(&json!([{"matchExpressions": [cpu]}])));
+    let plan = world.plan();
+    let left: Vec<&str> = plan.unschedulable.iter().map(|left| left.pod.name.as_str()).collect();
+    assert_eq!(left, ["none-0", "two-0", "word-0"]);
+}
