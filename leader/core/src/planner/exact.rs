@@ -161,9 +161,17 @@ impl Board<'_> {
     /// Places what it can of a group on existing nodes, pod by pod.
     pub(super) fn place_on_nodes(&mut self, group: usize) {
         let mut nodes = self.admitting_nodes(group);
-        while self.groups.get(group).is_some_and(|group| group.left() > 0)
-            && self.place_on_node(group, &mut nodes)
-        {}
+        loop {
+            // Each pod may let one have its place that was held for it, which an equal must not take.
+            if self.held.iter().any(|meant| meant.group == group) {
+                self.steps.take(self.held.len() as u64);
+                self.seat_held();
+            }
+            let is_left = self.groups.get(group).is_some_and(|group| group.left() > 0);
+            if !is_left || !self.place_on_node(group, &mut nodes) {
+                break;
+            }
+        }
     }
 
     /// Places what it can of a group without topology on existing nodes, in bulk.
