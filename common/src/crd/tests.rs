@@ -270,6 +270,8 @@ fn errors_name_field_and_reason() {
                     {"key": "karpenter.sh/initialized", "operator": "Exists"},
                     {"key": "karpenter.sh/capacity-type", "operator": "In", "values": ["cheap"]},
                     {"key": "karpenter.k8s.aws/instance-cpu", "operator": "Gt", "values": ["-1"]},
+                    {"key": "", "operator": "In", "values": ["spot"]},
+                    {"key": "team", "operator": "Exists", "minValues": 51},
                 ],
                 "nodeClassRef": {"group": "g", "kind": "k", "name": "n"},
                 "expireAfter": "1d",

@@ -46,7 +46,11 @@ pub fn validate_node_pool(pool: &NodePool) -> Vec<FieldError> {
     }
     for (index, requirement) in template.requirements.iter().enumerate() {
         let field = format!("spec.template.spec.requirements[{index}]");
+        let before = errors.len();
         pool_requirement(&field, requirement, &mut errors);
+        if let (true, Err(error)) = (before == errors.len(), requirement.to_value_set()) {
+            errors.push(FieldError::new(field, error.reason));
+        }
     }
     nillable_duration("spec.template.spec.expireAfter", &template.expire_after, &mut errors);
     if let Some(grace) = &template.termination_grace_period {
