@@ -15,10 +15,14 @@ use drover_agent_core::usage::{
     self, ContainerName, ContainerNames, GpuReading, History, KubeletFold, KubeletReading, Lines,
     PodNames, SavedHistory,
 };
-use drover_agent_core::{Agent, Answer, CallKey, Effect, Identity, Input, NoticePath, Saved, imds};
+use drover_agent_core::{
+    Agent, Answer, CallKey, Effect, Identity, Input, NoticePath, Saved, eks, imds,
+};
 use drover_common::call::{Kind, KubernetesCall};
 use drover_common::cluster::{ClusterEvent, ClusterObject, ObjectKey};
-use drover_common::protocol::{ContainerUsage, Directives, PodUsage, ReportAnswer, UsageDigest};
+use drover_common::protocol::{
+    ContainerUsage, Directives, NonceAnswer, PodUsage, ReportAnswer, UsageDigest,
+};
 use jiff::{SignedDuration, Timestamp};
 use proptest::prelude::*;
 use proptest::sample::Index;
@@ -174,6 +178,33 @@ proptest! {
     }
 
     #[test]
+    fn eks(body in inputs("eks")) {
+        // Both become parts of addresses, and lead nowhere else.
+        if let Ok(role) = eks::role(&body) {
+            prop_assert!(body.contains(role) && !role.contains(['/', '?', '#', '%', '\\', ' ']), "{role:?}");
+            prop_assert!(!matches!(role, "" | "." | ".."), "{role:?}");
+        }
+        let region = eks::region(&body);
+        if let Ok(region) = region {
+            prop_assert!(!region.is_empty() && !region.contains(['.', '/', '@', ':', '?', '#']), "{region:?}");
+        }
+        match eks::credentials(&body) {
+            Ok(credentials) => {
+                let token = eks::EksToken::sign("c", region.unwrap_or("eu-west-1"), &credentials, at(0));
+                // It goes into a header.
+                prop_assert!(token.text().bytes().all(|byte| byte.is_ascii_graphic()));
+                prop_assert!(!token.holds(credentials.expires), "it outlives what it was signed by");
+                let shown = format!("{credentials:?} {token:?}");
+                for secret in ["hidden/secret", "session+token", "k8s-aws"] {
+                    prop_assert!(!shown.contains(secret), "{shown}");
+                }
+            }
+            // It is logged.
+            Err(error) => prop_assert!(!error.to_string().contains("hidden/secret"), "{error}"),
+        }
+    }
+
+    #[test]
     fn kernel(text in inputs("kernel")) {
         let _numbers = (
             usage::cpu_usage(&text), usage::cpu_throttled(&text), usage::inactive_file(&text),
@@ -242,6 +273,10 @@ proptest! {
         }
         if let Ok(answer) = serde_json::from_str::<ReportAnswer>(&text) {
             agent(None).step(Input::Answered(1, answer), now);
+        }
+        if let Ok(answer) = serde_json::from_str::<NonceAnswer>(&text) {
+            let again = serde_json::to_string(&answer).unwrap();
+            prop_assert_eq!(serde_json::from_str::<NonceAnswer>(&again).unwrap(), answer);
         }
         if let Ok(saved) = serde_json::from_str::<Saved>(&text) {
             let own = saved.boot.as_str() == "b" && saved.instance.is_some();

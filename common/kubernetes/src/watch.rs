@@ -1,7 +1,7 @@
 //! One kind's list and watch, as a stream of slim [`ClusterEvent`]s that never ends by itself.
 
 #[cfg(test)]
-mod fuzz;
+pub(crate) mod fuzz;
 mod lines;
 mod page;
 #[cfg(test)]

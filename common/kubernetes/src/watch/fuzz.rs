@@ -29,8 +29,8 @@ const LINES: &str = concat!(
     r#"{"type":"DEL"#
 );
 
-/// Texts above with parts cut, repeated, replaced or put in, and noise.
-fn inputs() -> impl Strategy<Value = Vec<u8>> {
+/// These texts with parts cut, repeated, replaced or put in, and noise.
+pub(crate) fn inputs(known: Vec<&'static str>) -> impl Strategy<Value = Vec<u8>> {
     let parts = vec![
         "[", "]", "{", "}", "\"", "\n", "null", "1e999", "-1", ":", ",", "\\u0000", "\u{fffd}",
     ];
@@ -38,16 +38,17 @@ fn inputs() -> impl Strategy<Value = Vec<u8>> {
     let noise = || prop::collection::vec(any::<u8>(), 0..8);
     let put = prop_oneof![part, noise()];
     let change = (any::<Index>(), 0..40_usize, put, 1..20_usize);
-    let known = prop::sample::select(vec![PAGE, NODES, LINES]);
-    let changed = (known, prop::collection::vec(change, 0..6)).prop_map(|(text, changes)| {
-        let mut bytes = text.as_bytes().to_vec();
-        for (at, cut, put, times) in changes {
-            let from = at.index(bytes.len().max(1)).min(bytes.len());
-            let to = from.saturating_add(cut).min(bytes.len());
-            bytes.splice(from..to, put.repeat(times));
-        }
-        bytes
-    });
+    let changed = (prop::sample::select(known), prop::collection::vec(change, 0..6)).prop_map(
+        |(text, changes)| {
+            let mut bytes = text.as_bytes().to_vec();
+            for (at, cut, put, times) in changes {
+                let from = at.index(bytes.len().max(1)).min(bytes.len());
+                let to = from.saturating_add(cut).min(bytes.len());
+                bytes.splice(from..to, put.repeat(times));
+            }
+            bytes
+        },
+    );
     prop_oneof![9 => changed, 1 => prop::collection::vec(any::<u8>(), 0..300)]
 }
 
@@ -74,7 +75,7 @@ fn lines(bytes: &[u8], size: usize, longest: usize) -> (Vec<Vec<u8>>, bool) {
 
 proptest! {
     #[test]
-    fn pages(json in inputs(), values in 0..60_usize) {
+    fn pages(json in inputs(vec![PAGE, NODES, LINES]), values in 0..60_usize) {
         for kind in [Kind::Pod, Kind::Node] {
             let Ok(page) = Page::read(kind, &json) else { continue };
             // What is skipped may hold numbers and texts that are none.
@@ -90,7 +91,7 @@ proptest! {
     }
 
     #[test]
-    fn watch_lines(bytes in inputs(), size in 1..400_usize, longest in 20..400_usize) {
+    fn watch_lines(bytes in inputs(vec![PAGE, NODES, LINES]), size in 1..400_usize, longest in 20..400_usize) {
         let (read, _) = lines(&bytes, size, usize::MAX);
         let mut expected: Vec<&[u8]> = bytes.split(|byte| *byte == b'\n').collect();
         // The last one was cut off.
