@@ -5,6 +5,7 @@
 
 mod body;
 mod clock;
+mod cluster;
 mod config;
 mod disk;
 mod eks;

@@ -9,11 +9,11 @@ use std::time::Duration;
 
 use drover_agent_core::usage::{ContainerNames, PodNames};
 use drover_agent_core::{Agent, CallKey, Effect, Identity, Input, Moment};
-use drover_common::call::{Kind, KubernetesCall, KubernetesFailure, KubernetesFailureKind};
+use drover_common::call::{KubernetesCall, KubernetesFailure, KubernetesFailureKind};
 use drover_common::cluster::ClusterEvent;
 use drover_common::id::InstanceId;
 use drover_common::protocol::Report;
-use drover_kubernetes::{Client, EksIdentity, Limits};
+use drover_kubernetes::Client;
 use jiff::SignedDuration;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
@@ -25,12 +25,11 @@ use crate::config::Config;
 use crate::disk::{self, StateDir};
 use crate::imds::Imds;
 use crate::keep::Keeper;
-use crate::kubeconfig::Way;
 use crate::leaders::{Leaders, LeadersError};
 use crate::measure::{ContainersQuestion, PodNamesQuestion};
 use crate::power::{self, Power};
 use crate::pulse::Pulse;
-use crate::{eks, measure, poll};
+use crate::{cluster, eks, measure, poll};
 
 /// Between two looks at the state while something is under way, and while nothing is.
 const BUSY_TICK: Duration = Duration::from_millis(200);
@@ -129,7 +128,7 @@ pub(crate) async fn run_with(
         looks_every: power::LOOKS_EVERY,
     };
     tasks.spawn(power::follow(settings, inputs.clone(), asked));
-    tasks.spawn(follow_cluster(config, api_identity, client, events));
+    tasks.spawn(cluster::follow(config, api_identity, client, events));
     let mut shell = Shell {
         agent,
         stop_grace,
@@ -147,44 +146,6 @@ pub(crate) async fn run_with(
     shell.run(received, received_events, questions, shutdown).await;
     tracing::info!("Agent stopped.");
     Ok(())
-}
-
-/// Connects, for as long as it takes (a kubeconfig may appear only once the kubelet has joined),
-/// and watches the own Node and its pods.
-async fn follow_cluster(
-    config: Config,
-    identity: EksIdentity,
-    client: watch::Sender<Option<Client>>,
-    events: mpsc::Sender<ClusterEvent>,
-) {
-    let mut told = false;
-    let way = Way::of(&config);
-    let connected = loop {
-        let context = config.context.as_deref();
-        let kubeconfig = way.kubeconfig();
-        match drover_kubernetes::connect_as(kubeconfig.as_deref(), context, Some(&identity)).await {
-            Ok(connected) => break connected,
-            Err(error) => {
-                if !std::mem::replace(&mut told, true) {
-                    tracing::warn!(%error, "Kubernetes API can't be connected to; retrying.");
-                }
-                tokio::time::sleep(IDLE_TICK).await;
-            }
-        }
-    };
-    client.send_replace(Some(connected.clone()));
-    let node = format!("metadata.name={}", config.node);
-    let pods = format!("spec.nodeName={}", config.node);
-    let watch = |kind, fields| {
-        drover_kubernetes::watch(
-            connected.clone(),
-            kind,
-            Some(fields),
-            Limits::NODE,
-            events.clone(),
-        )
-    };
-    tokio::join!(watch(Kind::Node, node), watch(Kind::Pod, pods));
 }
 
 /// What measuring needs to know of pods.

@@ -12,6 +12,7 @@ mod kubelet;
 mod limits;
 mod path;
 mod review;
+mod sources;
 mod watch;
 
 pub use client::{ConnectError, connect, connect_as, install_crypto_provider};
@@ -24,4 +25,5 @@ pub use kube::Client;
 pub use kubelet::{KubeletError, KubeletTrust, connect_kubelet, read_kubelet};
 pub use limits::Limits;
 pub use review::{Identity, ReviewError, review_access, review_token};
-pub use watch::watch;
+pub use sources::Sources;
+pub use watch::{watch, watch_by};

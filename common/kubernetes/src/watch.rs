@@ -19,7 +19,7 @@ use kube::Client;
 use kube::client::Body;
 use serde::Deserialize;
 use serde_json::Value;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch as newest};
 
 use crate::execute::with_sources;
 use crate::limits::Limits;
@@ -57,9 +57,21 @@ pub async fn watch(
     limits: Limits,
     sender: mpsc::Sender<ClusterEvent>,
 ) {
+    let (_stays_the_same, clients) = newest::channel(client);
+    watch_by(clients, kind, fields, limits, sender).await;
+}
+
+/// As [`watch`], by whatever client there is: a newer one goes on at once where the one before it was.
+pub async fn watch_by(
+    clients: newest::Receiver<Client>,
+    kind: Kind,
+    fields: Option<String>,
+    limits: Limits,
+    sender: mpsc::Sender<ClusterEvent>,
+) {
     let closed = sender.clone();
     let mut watch = Watch {
-        client,
+        clients,
         kind,
         fields,
         limits,
@@ -94,7 +106,7 @@ enum Break {
 }
 
 struct Watch {
-    client: Client,
+    clients: newest::Receiver<Client>,
     kind: Kind,
     fields: Option<String>,
     limits: Limits,
@@ -225,6 +237,7 @@ impl Watch {
                 "watch=true&allowWatchBookmarks=true&timeoutSeconds={WATCH_SECONDS}&resourceVersion={}",
                 path::query_value(&version)
             );
+            self.clients.mark_unchanged();
             let opened = tokio::time::timeout(ANSWER_TIMEOUT, self.open(&query)).await;
             let body = match opened {
                 Ok(Ok(body)) => body,
@@ -254,7 +267,12 @@ impl Watch {
     /// Reads one connection to its end.
     async fn read(&mut self, mut lines: Lines, version: &mut String) -> Result<(), Break> {
         loop {
-            let line = match tokio::time::timeout(IDLE_TIMEOUT, lines.next()).await {
+            let line = tokio::select! {
+                line = tokio::time::timeout(IDLE_TIMEOUT, lines.next()) => line,
+                // Whoever has given out clients may give out no more.
+                Ok(()) = self.clients.changed() => return Ok(()),
+            };
+            let line = match line {
                 Ok(Ok(Some(line))) => line,
                 Ok(Ok(None)) | Err(_) => return Ok(()),
                 Ok(Err(LineError::BrokeOff(reason))) => return Err(Break::Failed(reason)),
@@ -297,8 +315,9 @@ impl Watch {
             .header(header::ACCEPT, "application/json")
             .body(Body::empty())
             .map_err(|error| Break::Failed(error.to_string()))?;
+        let client = self.clients.borrow().clone();
         let response =
-            self.client.send(request).await.map_err(|error| Break::Failed(with_sources(&error)))?;
+            client.send(request).await.map_err(|error| Break::Failed(with_sources(&error)))?;
         match response.status() {
             status if status.is_success() => Ok(response.into_body()),
             StatusCode::NOT_FOUND => Err(Break::Absent),

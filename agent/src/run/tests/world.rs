@@ -93,9 +93,14 @@ impl World {
             started: Instant::now(),
             folder: Arc::new(tempfile::tempdir().unwrap()),
         };
-        let router = Router::new().fallback(serve).with_state(world.clone());
+        let router = world.router();
         tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
         world
+    }
+
+    /// All that it answers.
+    pub(super) fn router(&self) -> Router {
+        Router::new().fallback(serve).with_state(self.clone())
     }
 
     pub(super) fn state(&self) -> MutexGuard<'_, State> {

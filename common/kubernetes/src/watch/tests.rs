@@ -66,21 +66,26 @@ async fn run(script: &Script, answers: Vec<Scripted>, count: usize) -> Vec<Strin
     run_within(Limits::NODE, script, answers, count).await
 }
 
-async fn run_within(
-    limits: Limits,
-    script: &Script,
-    answers: Vec<Scripted>,
-    count: usize,
-) -> Vec<String> {
+/// A server of the script, and a client for it.
+async fn client_of(script: &Script) -> Client {
     crate::install_crypto_provider();
-    script.answers.lock().unwrap().extend(answers);
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let router = Router::new().fallback(serve).with_state(script.clone());
     tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
     let mut config = Config::new(format!("http://{address}").parse().unwrap());
     config.default_retry = false;
-    let client = Client::try_from(config).unwrap();
+    Client::try_from(config).unwrap()
+}
+
+async fn run_within(
+    limits: Limits,
+    script: &Script,
+    answers: Vec<Scripted>,
+    count: usize,
+) -> Vec<String> {
+    script.answers.lock().unwrap().extend(answers);
+    let client = client_of(script).await;
     let (sender, mut receiver) = mpsc::channel(100);
     let task =
         tokio::spawn(watch(client, Kind::Pod, Some("spec.nodeName=n".into()), limits, sender));
@@ -125,6 +130,30 @@ async fn lists_pages_then_follows_from_the_last_version() {
     assert!(requests[1].contains("continue=t%2F1"), "{requests:?}");
     assert!(requests[2].contains("resourceVersion=5"), "{requests:?}");
     assert!(requests[3].contains("resourceVersion=7"), "{requests:?}");
+}
+
+#[tokio::test]
+async fn a_newer_client_goes_on_where_the_one_before_it_was() {
+    let (old, new) = (Script::default(), Script::default());
+    let known = [("ADDED", pod("b", "6"))];
+    old.answers.lock().unwrap().extend([list("5", &["a"]), events(&known, true)]);
+    new.answers.lock().unwrap().push_back(events(&[("DELETED", pod("a", "7"))], true));
+    let (newest, clients) = newest::channel(client_of(&old).await);
+    let (sender, mut receiver) = mpsc::channel(100);
+    tokio::spawn(watch_by(clients, Kind::Pod, None, Limits::NODE, sender));
+    let mut next = async || {
+        tokio::time::timeout(Duration::from_secs(20), receiver.recv()).await.unwrap().unwrap()
+    };
+    for _ in ["restarted", "+a", "synced", "+b"] {
+        next().await;
+    }
+    // The old watch stands yet, and says nothing.
+    newest.send_replace(client_of(&new).await);
+    let ClusterEvent::Deleted(_, key) = next().await else { panic!("something else") };
+    assert_eq!(key.name, "a");
+    let seen = new.seen.lock().unwrap().clone();
+    assert!(seen.len() == 1 && seen[0].contains("watch=true"), "{seen:?}");
+    assert!(seen[0].contains("resourceVersion=6"), "{seen:?}");
 }
 
 #[tokio::test]

@@ -1,0 +1,99 @@
+//! The way to the API server, and what is watched by it.
+
+use std::time::Duration;
+
+use drover_common::call::Kind;
+use drover_common::cluster::ClusterEvent;
+use drover_kubernetes::{Client, ConnectError, EksIdentity, Limits, Sources};
+use tokio::sync::{mpsc, watch};
+
+use crate::config::Config;
+use crate::kubeconfig::Way;
+
+/// Between two tries to connect.
+const PAUSE: Duration = Duration::from_secs(1);
+/// How often it's looked whether there are other certificates: old ones count for hours yet when they come.
+const LOOKS_EVERY: Duration = Duration::from_secs(10);
+
+/// Connects, for as long as it takes (a kubeconfig may appear only once the kubelet has joined), and watches
+/// the own Node and its pods. Connects anew when the kubeconfig or a file that it names is another: a kubelet's
+/// certificate is followed by its next while the agent runs.
+pub(crate) async fn follow(
+    config: Config,
+    identity: EksIdentity,
+    client: watch::Sender<Option<Client>>,
+    events: mpsc::Sender<ClusterEvent>,
+) {
+    let node = format!("metadata.name={}", config.node);
+    let pods = format!("spec.nodeName={}", config.node);
+    let access = Access { way: Way::of(&config), context: config.context, identity };
+    let (connected, sources) = access.connect_at_last().await;
+    client.send_replace(Some(connected.clone()));
+    let (newest, clients) = watch::channel(connected);
+    let watch = |kind, fields| {
+        let (clients, events) = (clients.clone(), events.clone());
+        drover_kubernetes::watch_by(clients, kind, Some(fields), Limits::NODE, events)
+    };
+    let give_out = |connected: Client| {
+        client.send_replace(Some(connected.clone()));
+        newest.send_replace(connected);
+    };
+    tokio::join!(watch(Kind::Node, node), watch(Kind::Pod, pods), access.renew(sources, give_out));
+}
+
+/// By what the agent is let in.
+struct Access {
+    way: Way,
+    context: Option<String>,
+    identity: EksIdentity,
+}
+
+impl Access {
+    async fn connect(&self) -> Result<(Client, Sources), ConnectError> {
+        let (kubeconfig, context) = (self.way.kubeconfig(), self.context.as_deref());
+        let kubeconfig = kubeconfig.as_deref();
+        // What changes in between is found changed.
+        let sources = Sources::read(kubeconfig, context).await;
+        let identity = Some(&self.identity);
+        Ok((drover_kubernetes::connect_as(kubeconfig, context, identity).await?, sources))
+    }
+
+    async fn connect_at_last(&self) -> (Client, Sources) {
+        let mut told = false;
+        loop {
+            match self.connect().await {
+                Ok(connected) => return connected,
+                Err(error) => {
+                    if !std::mem::replace(&mut told, true) {
+                        tracing::warn!(%error, "Kubernetes API can't be connected to; retrying.");
+                    }
+                    tokio::time::sleep(PAUSE).await;
+                }
+            }
+        }
+    }
+
+    /// Never returns.
+    async fn renew(&self, mut sources: Sources, give_out: impl Fn(Client)) {
+        let mut told = false;
+        loop {
+            tokio::time::sleep(LOOKS_EVERY).await;
+            if !sources.changed().await {
+                continue;
+            }
+            match self.connect().await {
+                Ok((connected, read)) => {
+                    (sources, told) = (read, false);
+                    give_out(connected);
+                    tracing::info!("Connected to the Kubernetes API by other certificates.");
+                }
+                // The old ones are kept. New ones may be half written, or their key not there yet.
+                Err(error) => {
+                    if !std::mem::replace(&mut told, true) {
+                        tracing::warn!(%error, "New certificates are unusable; retrying.");
+                    }
+                }
+            }
+        }
+    }
+}
