@@ -12,6 +12,7 @@ pub mod ec2;
 pub mod id;
 pub mod instance_type;
 pub mod labels;
+pub mod news;
 pub mod protocol;
 pub mod requirement;
 pub mod resources;

@@ -5,6 +5,7 @@ mod decide;
 #[cfg(test)]
 mod drains;
 mod left;
+mod news;
 mod own_node;
 #[cfg(test)]
 mod property;
@@ -33,6 +34,7 @@ use crate::notice::{Answer, NoticePath, Notices};
 use crate::retry::Retry;
 use crate::usage::{ContainerNames, PodNames, names_in};
 use left::LeftTold;
+use news::Teller;
 use usage_told::UsageTold;
 
 /// Who the agent is.
@@ -95,6 +97,8 @@ pub enum CallKey {
     ReadNode(u32),
     /// A call of the drain engine.
     Drain(DrainKey),
+    /// The creation of an event on the own Node.
+    Event(u32),
 }
 
 /// What the agent wants done.
@@ -175,6 +179,8 @@ pub enum Fact {
     },
     /// The machine could not be powered off; it's tried again.
     PowerOffFailed(String),
+    /// What no leader tells could not be told as an event.
+    EventFailed(KubernetesFailure),
 }
 
 /// The state of one agent.
@@ -212,6 +218,7 @@ pub struct Agent {
     read_node: Retry,
     drain: Option<DrainState>,
     left_told: Option<LeftTold>,
+    teller: Teller,
     drain_outcomes: Vec<(DrainKey, Result<(), KubernetesFailure>)>,
     usage: Option<UsageDigest>,
     usage_told: UsageTold,
@@ -272,6 +279,7 @@ impl Agent {
             read_node: Retry::default(),
             drain: None,
             left_told: None,
+            teller: Teller::default(),
             drain_outcomes: Vec::new(),
             usage: None,
             usage_told: UsageTold::default(),
@@ -361,6 +369,9 @@ impl Agent {
             Input::Directives(directives) => self.take_directives(directives, now),
             Input::Answered(sequence, answer) => {
                 self.usage_told.answered(sequence, answer.usage_unknown);
+                if answer.committed {
+                    self.teller.heard(sequence, self.sequence, self.reported_at);
+                }
                 if answer.committed && self.uncommitted_since.is_some_and(|since| since <= sequence)
                 {
                     self.uncommitted_since = None;

@@ -61,6 +61,10 @@ pub(super) fn tell(fact: &Fact) {
         Fact::PowerOffFailed(reason) => {
             tracing::error!(%reason, "Machine can't be powered off; retrying.");
         }
+        Fact::EventFailed(failure) => tracing::warn!(
+            %failure,
+            "Events on the own Node can't be made; no leader answers, so that this log alone tells."
+        ),
         Fact::DrainStopped => tracing::info!("Drain was stopped because its reason went."),
     }
 }

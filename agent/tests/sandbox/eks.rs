@@ -123,6 +123,16 @@ async fn an_agent_with_a_kubelets_kubeconfig_signs_for_itself() {
         cordoned.map(|node| node["metadata"]["name"].as_str().unwrap().to_owned()).collect()
     };
     until("its node is cordoned", 10, async || cordoned().await == [node.clone()]).await;
+    // There are no leaders, and a node may make events.
+    until("its notice is told", 20, async || {
+        let events = herd.list("/apis/events.k8s.io/v1/namespaces/default/events").await;
+        events.iter().any(|event| {
+            event["reason"] == "SpotInterrupted"
+                && event["regarding"]["name"] == node.as_str()
+                && event["reportingController"] == "drover-agent"
+        })
+    })
+    .await;
 
     // Another Node it may not touch: the token is that of its instance, whatever it is told.
     let token =

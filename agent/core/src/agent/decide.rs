@@ -32,6 +32,7 @@ impl Agent {
         self.decide_shutdown(now.wall);
         self.decide_power_off(now);
         self.decide_report(now);
+        self.decide_news(now);
     }
 
     /// The notices that ask for a cordon now, the strongest kind first.
@@ -226,8 +227,12 @@ impl Agent {
                 KubernetesFailureKind::Unreachable | KubernetesFailureKind::ServerError
             )
         };
-        self.hear_api(now, !outcome.as_ref().is_err_and(silent));
+        // Events may be kept elsewhere than all else, and are not what a machine is powered off for.
+        if !matches!(key, CallKey::Event(_)) {
+            self.hear_api(now, !outcome.as_ref().is_err_and(silent));
+        }
         match (key, outcome) {
+            (CallKey::Event(attempt), outcome) => self.take_told(attempt, outcome.err(), now),
             (CallKey::Drain(key), outcome) => {
                 if self.drain.is_some() {
                     self.drain_outcomes.push((key, outcome.map(|_object| ())));

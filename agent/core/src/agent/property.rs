@@ -161,6 +161,13 @@ fn judge(effects: &[Effect], grounds: &Grounds, now: Timestamp) {
             (CallKey::Undo(_), _) => panic!("no Node in this world bears a mark of the agent's"),
             // A read does nothing.
             (CallKey::ReadNode(_), _) => {}
+            (CallKey::Event(_), call) => {
+                let KubernetesCall::Create { target, .. } = call else { panic!("{call:?}") };
+                assert_eq!(
+                    (target.kind, target.namespace.as_deref()),
+                    (Kind::Event, Some("default"))
+                );
+            }
             (CallKey::Drain(_), call) => {
                 let disrupted = grounds.node.as_ref().is_some_and(|node| {
                     node["metadata"]["annotations"][labels::DISRUPTION] == "d-1"

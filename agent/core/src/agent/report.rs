@@ -53,6 +53,7 @@ impl Agent {
         }
         self.reported = present;
         self.reported_at = Some(now.steady);
+        self.teller.reported(report.sequence, now);
         self.effects.push(Effect::Report(Box::new(report)));
     }
 

@@ -9,12 +9,12 @@ use drover_common::drain::{
     DrainCall, DrainInput, DrainKey, DrainState, Purpose, last_moment, step,
 };
 use drover_common::id::{NodeClaimName, NodeName};
+use drover_common::news::Progress;
 use drover_common::protocol::{DrainPhase, DrainReport};
 use jiff::Timestamp;
 
 use super::Control;
 use super::calls::CallKey;
-use super::drain_news::Progress;
 use crate::command::Disruption;
 use crate::state::{Stage, State};
 

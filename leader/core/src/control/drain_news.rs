@@ -7,19 +7,14 @@ use drover_common::cluster::ObjectKey;
 use drover_common::drain;
 use drover_common::id::{NodeName, NodePoolName};
 use drover_common::labels;
-use drover_common::protocol::{DrainPhase, DrainReport, Notice, NoticeKind, Report};
+use drover_common::news::{News, Progress, Stage, lateness};
+use drover_common::protocol::{DrainReport, Notice, NoticeKind, Report};
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
 use super::Control;
 use crate::state::{ClaimRecord, State};
 
-/// A drain that is not done after so long has pods that will not go.
-const BLOCKED_AFTER: SignedDuration = SignedDuration::from_secs(10);
-/// How soon it is told again that a drain does not go on, whoever is left by then.
-const REPEAT_AFTER: SignedDuration = SignedDuration::from_mins(2);
-/// Pods that one event names.
-const MOST_NAMED: usize = 5;
 /// When a notice's time ran out so long ago, an earlier leader has told of it.
 const RAN_OUT_LATELY: SignedDuration = SignedDuration::from_mins(1);
 
@@ -61,14 +56,6 @@ impl Times {
     }
 }
 
-/// What is remembered of one drain.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Progress {
-    drain: Option<DrainReport>,
-    since: Option<Timestamp>,
-    told_blocked: Option<Timestamp>,
-}
-
 /// What is remembered of one agent's word.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Told {
@@ -88,9 +75,7 @@ impl Control {
         let Some(mut told) = self.agents.told.remove(&report.node) else {
             // What was before the first word was told to another leader.
             let cordoned_for = cordoned_for(report);
-            let drain = report.drain.clone();
-            let since = drain.is_some().then_some(now);
-            let progress = Progress { drain, since, told_blocked: None };
+            let progress = Progress::found(report.drain.clone(), now);
             let told = Told { progress, cordoned_for };
             self.agents.told.insert(report.node.clone(), told);
             return;
@@ -109,30 +94,19 @@ impl Control {
         drain: Option<&DrainReport>,
         now: Timestamp,
     ) {
-        let mut since = None;
         if let Some(drain) = drain {
-            self.count_pods(drain, told.drain.as_ref());
-            let before = told.drain.as_ref().filter(|before| before.disruption == drain.disruption);
-            since = before.and(told.since).or(Some(now));
-            let was = before.map(|before| before.phase);
-            match drain.phase {
-                DrainPhase::Drained if was != Some(DrainPhase::Drained) => {
-                    self.tell_drained(node, drain, now);
-                }
-                DrainPhase::Draining
-                    if since.is_some_and(|at| now.duration_since(at) >= BLOCKED_AFTER)
-                        && told
-                            .told_blocked
-                            .is_none_or(|at| now.duration_since(at) >= REPEAT_AFTER) =>
-                {
-                    if self.tell_blocked(node, drain, now) {
-                        told.told_blocked = Some(now);
-                    }
-                }
-                DrainPhase::Draining | DrainPhase::Drained => {}
-            }
+            self.count_pods(drain, told.drain());
         }
-        (told.drain, told.since) = (drain.cloned(), since);
+        match told.take(drain, now).zip(drain) {
+            Some((Stage::Drained, drain)) => self.tell_drained(node, drain, now),
+            Some((Stage::Lasting, drain)) => {
+                let is_blocked = self.tell_blocked(node, drain, now);
+                if is_blocked {
+                    told.told_blocked(now);
+                }
+            }
+            None => {}
+        }
     }
 
     fn count_cordon(&mut self, report: &Report, told: &mut Told) {
@@ -173,37 +147,23 @@ impl Control {
             let pool = NodePoolName::from(pool.as_str());
             *self.agents.counts.drained.entry(pool).or_default() += 1;
         }
-        let DrainReport { evicted, forced, clipped, .. } = drain;
-        let note = format!(
-            "Drained: {evicted} pods evicted, {forced} deleted past a budget, {clipped} with less than their grace"
-        );
-        self.node_event(node, "Drained", &note, *forced > 0, now);
+        self.tell_news(node, &News::of_drained(drain), now);
     }
 
-    /// Pods that do not go, if there are any. Those that are on their way out already are waited for, and
-    /// no news.
+    /// Pods that do not go, if there are any.
     fn tell_blocked(&mut self, node: &NodeName, drain: &DrainReport, now: Timestamp) -> bool {
         let stays = |pod: &str| {
             let (namespace, name) = pod.split_once('/').unwrap_or_default();
             let key = ObjectKey::new(namespace, name);
             self.view.pod(&key).is_some_and(|pod| !pod.is_terminating())
         };
-        let staying: Vec<String> = drain
-            .remaining
-            .iter()
-            .filter(|(pod, _)| stays(pod))
-            .map(|(pod, reason)| format!("{pod} ({reason})"))
-            .collect();
-        if staying.is_empty() {
-            return false;
-        }
-        let named = first_of(&staying);
-        let note = format!(
-            "Failed to drain node, {} pods are waiting to be evicted: {named}",
-            staying.len()
-        );
-        self.node_event(node, "FailedDraining", &note, true, now);
+        let Some(news) = News::of_blocked(drain, stays) else { return false };
+        self.tell_news(node, &news, now);
         true
+    }
+
+    fn tell_news(&mut self, node: &NodeName, news: &News, now: Timestamp) {
+        self.node_event(node, news.reason, &news.note, news.warning, now);
     }
 
     /// Counts the pods that are still there when the time of a notice has run out, or when EC2 has
@@ -243,9 +203,7 @@ impl Control {
         }
         let counts = &mut self.agents.counts;
         counts.left = counts.left.saturating_add(u64::try_from(left.len()).unwrap_or(0));
-        let (count, named) = (left.len(), first_of(&left));
-        let note = format!("The time of its notice ran out with {count} pods left: {named}");
-        self.node_event(&node, "FailedDraining", &note, true, now);
+        self.tell_news(&node, &News::of_left(&left), now);
         true
     }
 
@@ -256,44 +214,10 @@ impl Control {
         if self.agents.noticed.insert(key, notice.issued_at) == Some(notice.issued_at) {
             return;
         }
-        let (reason, words) = words_of(notice.kind);
-        let mut note = words.to_owned();
-        if let Some(issued_at) = notice.issued_at {
-            let late = notice.detected_at.duration_since(issued_at).max(SignedDuration::ZERO);
+        if let Some(late) = lateness(notice) {
             self.agents.counts.detection.add(late);
-            note = format!("{words}, read {:.1} s after it was issued", late.as_secs_f64());
         }
-        self.node_event(node, reason, &note, true, now);
-    }
-}
-
-/// The first names of a list.
-fn first_of(names: &[String]) -> String {
-    let more = if names.len() > MOST_NAMED { ", …" } else { "" };
-    format!("{}{more}", names.iter().take(MOST_NAMED).cloned().collect::<Vec<_>>().join(", "))
-}
-
-/// What is told of a notice on its Node. The reasons are Karpenter's where it knows the kind.
-fn words_of(kind: NoticeKind) -> (&'static str, &'static str) {
-    match kind {
-        NoticeKind::SpotTerminate | NoticeKind::SpotStop | NoticeKind::SpotHibernate => {
-            ("SpotInterrupted", "Spot interruption warning was triggered")
-        }
-        NoticeKind::Rebalance => {
-            ("SpotRebalanceRecommendation", "Spot rebalance recommendation was triggered")
-        }
-        NoticeKind::ReservationReclaim => (
-            "CapacityReservationInterrupted",
-            "Capacity reservation interruption warning was triggered",
-        ),
-        NoticeKind::Maintenance => ("InstanceUnhealthy", "Scheduled maintenance was announced"),
-        NoticeKind::AutoScaling => {
-            ("InstanceTerminating", "The Auto Scaling group terminates the instance")
-        }
-        NoticeKind::Shutdown => ("InstanceStopping", "The operating system shuts down"),
-        NoticeKind::Problem => {
-            ("InstanceUnhealthy", "The Node bears a condition that says it is broken")
-        }
+        self.tell_news(node, &News::of_notice(notice), now);
     }
 }
 

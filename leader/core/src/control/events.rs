@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use drover_common::call::{Call, Kind, KubernetesCall, Target};
+use drover_common::call::{Call, Kind};
 use drover_common::cluster::ObjectKey;
 use drover_common::id::{NodeClaimName, NodeName};
+use drover_common::news::Telling;
 use jiff::{SignedDuration, Timestamp};
-use serde_json::json;
 
 use super::Control;
 use super::calls::CallKey;
@@ -17,18 +17,13 @@ const REPEAT_AFTER: SignedDuration = SignedDuration::from_mins(2);
 /// Most events made in one such span: a storm of them helps nobody.
 const MOST: usize = 500;
 
+/// Who tells. Which replica leads is nothing that people have to know.
+const WHO: &str = "drover";
+
 /// Events made lately.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Recorder {
     made: BTreeMap<String, Timestamp>,
-}
-
-/// What an event is about.
-struct Regarding<'a> {
-    kind: Kind,
-    namespace: &'a str,
-    name: &'a str,
-    uid: &'a str,
 }
 
 impl Control {
@@ -41,11 +36,13 @@ impl Control {
         now: Timestamp,
     ) {
         let Some(object) = self.view.nodes().get(node).cloned() else { return };
-        let regarding = Regarding {
+        let regarding = Telling {
             kind: Kind::Node,
             namespace: "",
             name: node.as_str(),
             uid: &object.metadata.uid,
+            controller: WHO,
+            instance: WHO,
         };
         self.event(&regarding, reason, note, warning, now);
     }
@@ -59,11 +56,13 @@ impl Control {
         now: Timestamp,
     ) {
         let Some(object) = self.view.claims().get(claim).cloned() else { return };
-        let regarding = Regarding {
+        let regarding = Telling {
             kind: Kind::NodeClaim,
             namespace: "",
             name: claim.as_str(),
             uid: object.metadata.uid.as_deref().unwrap_or_default(),
+            controller: WHO,
+            instance: WHO,
         };
         self.event(&regarding, reason, note, warning, now);
     }
@@ -77,18 +76,20 @@ impl Control {
         now: Timestamp,
     ) {
         let Some(object) = self.view.pod(pod).cloned() else { return };
-        let regarding = Regarding {
+        let regarding = Telling {
             kind: Kind::Pod,
             namespace: &pod.namespace,
             name: &pod.name,
             uid: &object.metadata.uid,
+            controller: WHO,
+            instance: WHO,
         };
         self.event(&regarding, reason, note, warning, now);
     }
 
     fn event(
         &mut self,
-        regarding: &Regarding<'_>,
+        regarding: &Telling<'_>,
         reason: &str,
         note: &str,
         warning: bool,
@@ -105,33 +106,7 @@ impl Control {
             return;
         }
         recent.insert(identity, now);
-        let namespace =
-            if regarding.namespace.is_empty() { "default" } else { regarding.namespace };
-        // Kubernetes allows 1 kB.
-        let note: String = note.chars().take(1_000).collect();
-        let event = json!({
-            "apiVersion": Kind::Event.api_version(),
-            "kind": "Event",
-            "metadata": {"name": name, "namespace": namespace},
-            "eventTime": now.strftime("%Y-%m-%dT%H:%M:%S%.6fZ").to_string(),
-            "reportingController": "drover",
-            "reportingInstance": "drover",
-            "action": reason,
-            "reason": reason,
-            "type": if warning { "Warning" } else { "Normal" },
-            "note": note,
-            "regarding": {
-                "apiVersion": regarding.kind.api_version(),
-                "kind": regarding.kind.endpoint().kind,
-                "namespace": regarding.namespace,
-                "name": regarding.name,
-                "uid": regarding.uid,
-            },
-        });
-        let call = KubernetesCall::Create {
-            target: Target::namespaced(Kind::Event, namespace, name.clone()),
-            object: event,
-        };
+        let call = regarding.event(&name, reason, note, warning, now);
         self.calls.call(CallKey::Event(name), Call::Kubernetes(call), now);
     }
 }

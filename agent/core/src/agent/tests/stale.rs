@@ -39,7 +39,7 @@ fn evicted(
                     leave.push(tick / 5);
                     Ok(Value::Null)
                 }
-                CallKey::Cordon(_) | CallKey::Undo(_) => Err(failure()),
+                CallKey::Cordon(_) | CallKey::Undo(_) | CallKey::Event(_) => Err(failure()),
             };
             pending.extend(calls(&agent.step(Input::Outcome(key, outcome), now)));
         }

@@ -1,0 +1,230 @@
+//! What nobody else tells people: while no leader hears the agent, it makes the events on its Node that a leader
+//! would make of its reports.
+//!
+//! That comes last. It waits until an API server that was silent answers again, there is one such call at a time,
+//! and one that fails is not tried for long.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use drover_common::call::{Kind, KubernetesCall, KubernetesFailure, KubernetesFailureKind};
+use drover_common::cluster::ObjectKey;
+use drover_common::drain::{self, DrainState};
+use drover_common::news::{News, Progress, Stage, Telling};
+use drover_common::protocol::{DrainReport, Notice, NoticeKind};
+use jiff::{SignedDuration, Timestamp};
+use sha2::{Digest, Sha256};
+
+use super::{Agent, CallKey, Effect, Fact};
+use crate::moment::Moment;
+use crate::retry::Retry;
+
+/// A leader answers in less; it may also be another's turn meanwhile.
+const PATIENCE: SignedDuration = SignedDuration::from_secs(5);
+/// Between two events, and before one is tried again.
+const PACE: SignedDuration = SignedDuration::from_millis(100);
+const PAUSE: SignedDuration = SignedDuration::from_secs(10);
+/// How often one is tried.
+const MOST_TRIES: u32 = 3;
+/// The span in which an event is not repeated, and the most that are made in one.
+const REPEAT_AFTER: SignedDuration = SignedDuration::from_mins(2);
+const MOST_LATELY: usize = 32;
+/// What waits to be told. A node has some notices and one drain at a time.
+const MOST_WAITING: usize = 16;
+/// When a notice's time ran out so long ago, an earlier agent has told of it.
+const RAN_OUT_LATELY: SignedDuration = SignedDuration::from_mins(1);
+
+/// One thing that a leader may or may not tell.
+#[derive(Clone, Debug)]
+struct Waiting {
+    news: News,
+    at: Timestamp,
+    /// The first report that bears it.
+    sequence: u64,
+    tries: u32,
+}
+
+/// What was told, and what waits for it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Teller {
+    /// The first report that no leader took, and when it was sent, on the steady clock.
+    unheard: Option<(u64, SignedDuration)>,
+    /// The last that one took.
+    heard: u64,
+    /// When the notices of each kind were issued that were found to be in force.
+    notices: BTreeMap<NoticeKind, Option<Timestamp>>,
+    drain: Progress,
+    /// The end of a notice's time that pods were left at.
+    ran_out: Option<Timestamp>,
+    waiting: VecDeque<Waiting>,
+    /// What is being told.
+    under_way: Option<Waiting>,
+    call: Retry,
+    /// Notes of late, and when they were new, on the steady clock.
+    lately: VecDeque<(String, SignedDuration)>,
+    /// Whether it was said that events can't be made.
+    told_failure: bool,
+}
+
+impl Teller {
+    /// A report goes out.
+    pub(super) fn reported(&mut self, sequence: u64, now: Moment) {
+        self.unheard.get_or_insert((sequence, now.steady));
+    }
+
+    /// A leader has a report, and what it says of notices is in the log: from here on telling is its part.
+    pub(super) fn heard(&mut self, sequence: u64, newest: u64, newest_at: Option<SignedDuration>) {
+        if self.unheard.is_some_and(|(first, _)| first <= sequence) {
+            let next = sequence.saturating_add(1);
+            self.unheard = newest_at.filter(|_| newest > sequence).map(|at| (next, at));
+        }
+        self.heard = self.heard.max(sequence);
+        self.waiting.retain(|waiting| waiting.sequence > sequence);
+    }
+
+    fn is_alone(&self, now: Moment) -> bool {
+        self.unheard.is_some_and(|(_, at)| now.is_past(at, PATIENCE))
+    }
+
+    /// `at` is what it's known by: what is found again by a restarted agent has the same.
+    fn push(&mut self, news: News, at: Timestamp, sequence: u64, now: Moment) {
+        self.lately.retain(|(_, at)| !now.is_past(*at, REPEAT_AFTER));
+        let is_known = self.lately.iter().any(|(note, _)| *note == news.note);
+        let is_full = self.waiting.len() >= MOST_WAITING || self.lately.len() >= MOST_LATELY;
+        if !is_known && !is_full {
+            self.lately.push_back((news.note.clone(), now.steady));
+            self.waiting.push_back(Waiting { news, at, sequence, tries: 0 });
+        }
+    }
+
+    /// Notices that began, or are of another issue.
+    fn take_notices(&mut self, notices: &[Notice], sequence: u64, now: Moment) {
+        self.notices.retain(|kind, _| notices.iter().any(|notice| notice.kind == *kind));
+        for notice in notices {
+            let known = self.notices.insert(notice.kind, notice.issued_at);
+            if known != Some(notice.issued_at) {
+                self.push(News::of_notice(notice), notice.detected_at, sequence, now);
+            }
+        }
+    }
+}
+
+impl Agent {
+    /// Finds what is new, which the report of now bears, and tells it if no leader will.
+    pub(super) fn decide_news(&mut self, now: Moment) {
+        let sequence = self.sequence;
+        self.teller.take_notices(&self.notices.list(), sequence, now);
+        self.take_progress(sequence, now);
+        self.take_left(sequence, now);
+        if self.teller.is_alone(now) {
+            self.tell_news(now);
+        }
+    }
+
+    fn take_progress(&mut self, sequence: u64, now: Moment) {
+        let report = self.drain.as_ref().map(DrainState::report);
+        match self.teller.drain.take(report.as_ref(), now.wall).zip(report) {
+            Some((Stage::Drained, report)) => {
+                self.teller.push(News::of_drained(&report), now.wall, sequence, now);
+            }
+            Some((Stage::Lasting, report)) => {
+                if let Some(news) = self.blocked(&report) {
+                    self.teller.drain.told_blocked(now.wall);
+                    // How long a drain takes is no reason to report: any later report will do.
+                    self.teller.push(news, now.wall, sequence.saturating_add(1), now);
+                }
+            }
+            None => {}
+        }
+    }
+
+    fn blocked(&self, report: &DrainReport) -> Option<News> {
+        let stays = |pod: &str| {
+            let (namespace, name) = pod.split_once('/').unwrap_or_default();
+            let pod = self.pods.get(&ObjectKey::new(namespace, name));
+            pod.is_some_and(|pod| !pod.is_terminating())
+        };
+        News::of_blocked(report, stays)
+    }
+
+    /// Pods that are still there when the time of a notice has run out.
+    fn take_left(&mut self, sequence: u64, now: Moment) {
+        let notices = self.notices.list();
+        let ends = notices.iter().filter(|notice| notice.kind.passes_budgets());
+        let ends = ends.filter_map(|notice| notice.deadline);
+        let over =
+            ends.filter(|end| now.wall >= *end && now.wall.duration_since(*end) < RAN_OUT_LATELY);
+        let Some(end) = over.max().filter(|end| self.teller.ran_out != Some(*end)) else { return };
+        let left = self.pods.iter().filter(|(_, pod)| drain::stays(pod).is_none());
+        let left: Vec<String> = left.map(|(key, _)| key.to_string()).collect();
+        if !left.is_empty() {
+            self.teller.ran_out = Some(end);
+            self.teller.push(News::of_left(&left), end, sequence.saturating_add(1), now);
+        }
+    }
+
+    fn tell_news(&mut self, now: Moment) {
+        let waits = self.cut_off_since.is_some() || self.node_suspect;
+        if self.teller.waiting.is_empty() || waits || !self.owns_node() {
+            return;
+        }
+        let Some(uid) = self.node.as_ref().map(|node| node.metadata.uid.clone()) else { return };
+        let Some(attempt) = self.teller.call.start(now) else { return };
+        let Some(mut waiting) = self.teller.waiting.pop_front() else { return };
+        waiting.tries = waiting.tries.saturating_add(1);
+        let call = event(&waiting, self.identity.node.as_str(), &uid);
+        self.teller.under_way = Some(waiting);
+        self.effects.push(Effect::Call(CallKey::Event(attempt), call));
+    }
+
+    /// An event was made, or not.
+    pub(super) fn take_told(
+        &mut self,
+        attempt: u32,
+        failure: Option<KubernetesFailure>,
+        now: Moment,
+    ) {
+        let Some(told) = self.teller.under_way.take() else { return };
+        // Made by an earlier try, or by this node's agent before it was restarted.
+        let failure = failure.filter(|it| it.kind != KubernetesFailureKind::AlreadyExists);
+        let Some(failure) = failure else {
+            self.teller.told_failure = false;
+            return self.teller.call.succeed(attempt, PACE, now);
+        };
+        self.teller.call.succeed(attempt, PAUSE, now);
+        let is_final = matches!(
+            failure.kind,
+            KubernetesFailureKind::Forbidden | KubernetesFailureKind::Invalid
+        );
+        if told.sequence <= self.teller.heard {
+            return;
+        }
+        if !is_final && told.tries < MOST_TRIES {
+            self.teller.waiting.push_front(told);
+        } else if !std::mem::replace(&mut self.teller.told_failure, true) {
+            self.tell(Fact::EventFailed(failure));
+        }
+    }
+}
+
+/// The call that tells it. Its name is the same whenever the same is told, so that it's told once.
+fn event(waiting: &Waiting, node: &str, uid: &str) -> KubernetesCall {
+    let Waiting { news, at, .. } = waiting;
+    let telling = Telling {
+        kind: Kind::Node,
+        namespace: "",
+        name: node,
+        uid,
+        controller: "drover-agent",
+        instance: node,
+    };
+    let mut hasher = Sha256::new();
+    for part in [uid, news.reason, &news.note, &at.as_millisecond().to_string()] {
+        hasher.update(part.len().to_be_bytes());
+        hasher.update(part);
+    }
+    let hash: String = hasher.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+    // Names have 253 characters at most.
+    let start: String = node.chars().take(200).collect();
+    let start = start.trim_end_matches(['.', '-']);
+    telling.event(&format!("{start}.{hash}"), news.reason, &news.note, news.warning, *at)
+}
