@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod units;
+
 use std::fs::{File, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
@@ -33,6 +35,8 @@ fn forks() -> MutexGuard<'static, ()> {
 struct State {
     /// What the metadata service says who this is; the usual one, if `None`.
     instance: Option<&'static str>,
+    /// Whether the metadata service takes questions and answers none.
+    imds_hangs: bool,
     notice: Option<String>,
     cordons: u32,
     evicted: u32,
@@ -100,6 +104,11 @@ impl World {
     /// it from the machine that it runs on: tests may run as root.
     fn start(&self, more: &[(&str, &str)]) -> Process {
         let _alone = forks();
+        Process(self.command(more).spawn().unwrap())
+    }
+
+    /// Only one who holds [`FORKS`] may ask for it.
+    fn command(&self, more: &[(&str, &str)]) -> Command {
         let kubeconfig = json!({
             "apiVersion": "v1", "kind": "Config", "current-context": "c",
             "clusters": [{"name": "c", "cluster": {"server": self.url}}],
@@ -129,7 +138,7 @@ impl World {
         if std::fs::metadata("/proc/self").unwrap().uid() == 0 {
             command.gid(NOBODY).uid(NOBODY);
         }
-        Process(command.spawn().unwrap())
+        command
     }
 }
 
@@ -267,6 +276,10 @@ async fn serve(Extracted(world): Extracted<World>, request: Request) -> Response
     let (parts, _body) = request.into_parts();
     let path = parts.uri.path();
     let hostile = world.state.lock().unwrap().endless;
+    let hangs = world.state.lock().unwrap().imds_hangs;
+    if hangs && path.starts_with("/imds/") {
+        return std::future::pending().await;
+    }
     match (path.starts_with("/imds/"), path.starts_with("/agent/"), hostile) {
         (true, _, _) => world.imds(path),
         (_, true, Some(kind)) => world.hostile(kind, false),
