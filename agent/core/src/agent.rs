@@ -31,7 +31,7 @@ use serde_json::Value;
 
 use crate::moment::Moment;
 use crate::notice::{Answer, NoticePath, Notices};
-use crate::retry::Retry;
+use crate::retry::{Retry, Spread};
 use crate::usage::{ContainerNames, PodNames, names_in};
 use left::LeftTold;
 use news::Teller;
@@ -213,6 +213,7 @@ pub struct Agent {
     directives: BTreeMap<DisruptionId, SignedDuration>,
     /// The disruption that the Node, read fresh, was found to bear.
     verified: Option<DisruptionId>,
+    spread: Spread,
     cordon: Retry,
     undo: Retry,
     read_node: Retry,
@@ -274,6 +275,7 @@ impl Agent {
             unlisted: None,
             directives: BTreeMap::new(),
             verified: None,
+            spread: Spread::of(&[identity.node.as_str(), identity.boot.as_str()]),
             cordon: Retry::default(),
             undo: Retry::default(),
             read_node: Retry::default(),

@@ -46,7 +46,7 @@ impl Agent {
             // The machine goes down, or should: a bus that lies is asked again after a while.
             Ok(()) => self.power_off.succeed(attempt, DEFAULT_GRACE, now),
             Err(reason) => {
-                self.power_off.fail(attempt, now);
+                self.power_off.fail(attempt, self.spread, now);
                 self.tell(Fact::PowerOffFailed(reason));
             }
         }

@@ -16,6 +16,11 @@ use crate::node::{self, CordonMark};
 /// came before the marks it speaks of.
 const READ_PACE: SignedDuration = SignedDuration::from_secs(1);
 
+/// A cordon that somebody takes back again and again is put back after so long at most, and so long where the
+/// machine is about to go.
+const LONGEST_UNCORDONED: SignedDuration = SignedDuration::from_mins(1);
+const LONGEST_IN_HASTE: SignedDuration = SignedDuration::from_secs(5);
+
 /// Kept between a pod's last moment and the shutdown's: the machine is still there then.
 const SHUTDOWN_RESERVE: SignedDuration = SignedDuration::from_secs(1);
 
@@ -240,11 +245,13 @@ impl Agent {
             }
             (CallKey::Cordon(attempt), Ok(object)) => {
                 self.take_node_object(object, now);
-                // Should the answer not show it, the next try comes a little later.
-                self.cordon.succeed(attempt, SignedDuration::from_millis(500), now);
+                // Should the answer not show it, or somebody take it back, the next try comes a little later.
+                let hurries = self.due(now.wall).iter().any(|notice| notice.kind.passes_budgets());
+                let longest = if hurries { LONGEST_IN_HASTE } else { LONGEST_UNCORDONED };
+                self.cordon.succeed_for_a_while(attempt, longest, now);
             }
             (CallKey::Cordon(attempt), Err(failure)) => {
-                self.cordon.fail(attempt, now);
+                self.cordon.fail(attempt, self.spread, now);
                 self.take_patch_failure(failure);
             }
             (CallKey::Undo(attempt), Ok(object)) => {
@@ -253,7 +260,7 @@ impl Agent {
                 self.tell(Fact::Uncordoned);
             }
             (CallKey::Undo(attempt), Err(failure)) => {
-                self.undo.fail(attempt, now);
+                self.undo.fail(attempt, self.spread, now);
                 self.take_patch_failure(failure);
             }
             (CallKey::ReadNode(attempt), Ok(object)) => {
@@ -265,7 +272,7 @@ impl Agent {
                 }
             }
             (CallKey::ReadNode(attempt), Err(failure)) => {
-                self.read_node.fail(attempt, now);
+                self.read_node.fail(attempt, self.spread, now);
                 self.take_read_failure(failure);
             }
         }
