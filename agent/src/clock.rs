@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use drover_agent_core::Moment;
 use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
 
 /// What both clocks show.
 #[derive(Clone, Copy, Debug)]
@@ -18,6 +19,13 @@ impl Reading {
     }
 }
 
+/// What the clock showed at a time since the machine's boot, for a later process of the same boot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct KeptClock {
+    wall: Timestamp,
+    uptime_milliseconds: i64,
+}
+
 /// Tells the time. A steady clock runs from the start on and is never set. Beside it the wall clock's
 /// time, carried on by the steady one: that it was set shows only once nothing counts down.
 #[derive(Clone, Copy, Debug)]
@@ -25,11 +33,39 @@ pub(crate) struct Clock {
     started: Instant,
     /// The last reading whose wall time was taken over.
     taken: Reading,
+    /// Since the machine's boot, at the start.
+    uptime: Option<SignedDuration>,
 }
 
 impl Clock {
     pub(crate) fn new(reading: Reading) -> Self {
-        Self { started: reading.steady, taken: reading }
+        Self { started: reading.steady, taken: reading, uptime: None }
+    }
+
+    /// Goes on from what an earlier process of this boot kept: that the wall clock was set in between shows no
+    /// sooner than it would have to that one.
+    pub(crate) fn resume(
+        mut self,
+        uptime: Option<SignedDuration>,
+        kept: Option<KeptClock>,
+    ) -> Self {
+        self.uptime = uptime;
+        if let (Some(uptime), Some(kept)) = (uptime, kept) {
+            let passed =
+                uptime.saturating_sub(SignedDuration::from_millis(kept.uptime_milliseconds));
+            let carried = kept.wall.checked_add(passed);
+            if let Some(wall) = carried.ok().filter(|_| !passed.is_negative()) {
+                self.taken.wall = wall;
+            }
+        }
+        self
+    }
+
+    /// What it shows, to be kept; `None` where it's not known how long the machine has been up.
+    pub(crate) fn kept(&self, now: Instant) -> Option<KeptClock> {
+        let uptime = self.uptime?.saturating_add(between(self.started, now));
+        let uptime_milliseconds = i64::try_from(uptime.as_millis()).ok()?;
+        Some(KeptClock { wall: self.wall(now), uptime_milliseconds })
     }
 
     /// The moment of a reading. Its wall time is taken over unless something counts down.
@@ -101,6 +137,29 @@ mod tests {
             assert_eq!(clock.moment(reading(start, 7, set), true), moment(7, 0));
             assert_eq!(clock.moment(reading(start, 600, set), true), moment(600, 0));
             assert_eq!(clock.moment(reading(start, 601, set), false), moment(601, set));
+        }
+    }
+
+    #[test]
+    fn a_step_between_two_processes_of_a_boot_waits_as_well() {
+        for set in [-3_600, 3_600] {
+            let start = Instant::now();
+            let uptime = |seconds| Some(SignedDuration::from_secs(seconds));
+            let mut first = Clock::new(reading(start, 0, 0)).resume(uptime(500), None);
+            first.moment(reading(start, 10, 0), true);
+            let kept = first.kept(start + Duration::from_secs(10));
+            assert!(kept.is_some());
+            let next = reading(start, 30, set);
+            let mut second = Clock::new(next).resume(uptime(530), kept);
+            let wall = |clock: &mut Clock, counts| clock.moment(next, counts).wall;
+            assert_eq!(wall(&mut second, true), moment(30, 0).wall);
+            assert_eq!(wall(&mut second, false), moment(30, set).wall);
+            // What was kept by a machine that was up for longer is another boot's.
+            let mut other = Clock::new(next).resume(uptime(20), kept);
+            assert_eq!(wall(&mut other, true), moment(30, set).wall);
+            let mut unknown = Clock::new(next).resume(None, kept);
+            assert_eq!(wall(&mut unknown, true), moment(30, set).wall);
+            assert_eq!(unknown.kept(start), None);
         }
     }
 

@@ -3,11 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use drover_agent_core::Saved;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
-use crate::disk::StateDir;
+use crate::disk::{Kept, StateDir};
 
 /// A disk that refuses is tried again after so long.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -24,7 +23,7 @@ pub(crate) struct Keeper {
 }
 
 /// What is to be kept, numbered from 1.
-type Numbered = (u64, Option<Arc<Saved>>);
+type Numbered = (u64, Option<Arc<Kept>>);
 
 impl Keeper {
     /// A keeper, and the task that does what it is told.
@@ -35,7 +34,7 @@ impl Keeper {
     }
 
     /// Keeps this in place of what was kept before.
-    pub(crate) fn keep(&self, saved: Saved) {
+    pub(crate) fn keep(&self, saved: Kept) {
         self.newest.send_modify(|(number, newest)| {
             *number += 1;
             *newest = Some(Arc::new(saved));
@@ -90,8 +89,8 @@ mod tests {
 
     use super::*;
 
-    fn saved(boot: &str) -> Saved {
-        Saved { boot: boot.into(), ..Saved::default() }
+    fn saved(boot: &str) -> Kept {
+        Saved { boot: boot.into(), ..Saved::default() }.into()
     }
 
     #[tokio::test]
@@ -103,7 +102,7 @@ mod tests {
         keeper.keep(saved("first"));
         keeper.keep(saved("second"));
         keeper.finish().await;
-        assert_eq!(disk.load().await.unwrap().boot.as_str(), "second");
+        assert_eq!(disk.load().await.unwrap().saved.boot.as_str(), "second");
     }
 
     #[tokio::test]

@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::{Clock, Reading};
 use crate::config::Config;
-use crate::disk::{self, StateDir};
+use crate::disk::{self, Kept, StateDir};
 use crate::imds::Imds;
 use crate::keep::Keeper;
 use crate::leaders::{Leaders, LeadersError};
@@ -74,10 +74,14 @@ pub(crate) async fn run_with(
         disk.open().await;
         disk.load().await
     };
-    let saved = tokio::time::timeout(DISK_PATIENCE, opened).await.unwrap_or_else(|_| {
+    let kept = tokio::time::timeout(DISK_PATIENCE, opened).await.unwrap_or_else(|_| {
         tracing::warn!("Disk does not answer; the agent starts without what it kept.");
         None
     });
+    let uptime = disk::uptime(&config.host_root).await;
+    let kept_clock = kept.as_ref().filter(|kept| kept.saved.boot == boot);
+    let clock = Clock::new(Reading::now()).resume(uptime, kept_clock.and_then(|kept| kept.clock));
+    let saved = kept.map(|kept| kept.saved);
     let identity = Identity { node: config.node.clone(), boot };
     let report_interval =
         SignedDuration::try_from(config.report_interval).unwrap_or(SignedDuration::MAX);
@@ -134,7 +138,7 @@ pub(crate) async fn run_with(
         stop_grace,
         power,
         pulse,
-        clock: Clock::new(Reading::now()),
+        clock,
         keeper,
         clients,
         inputs,
@@ -242,7 +246,10 @@ impl Shell {
                 Effect::Report(report) => {
                     self.report.send_replace(Some(Arc::from(report)));
                 }
-                Effect::Save(saved) => self.keeper.keep(saved),
+                Effect::Save(saved) => {
+                    let clock = self.clock.kept(std::time::Instant::now());
+                    self.keeper.keep(Kept { saved, clock });
+                }
                 Effect::PowerOff(attempt) => self.power_off(attempt),
                 // Where the agent itself is being stopped the loop sees that nothing is left to stay for.
                 Effect::AllowShutdown => self.power.allow_shutdown(),

@@ -94,6 +94,36 @@ async fn a_restarted_agent_acts_on_the_kept_notice_while_imds_is_silent() {
 }
 
 #[tokio::test]
+async fn a_clock_that_is_set_while_the_agent_restarts_takes_no_time_from_pods() {
+    let world = World::new(&["web-0"]).await;
+    world.state().budget_blocks = true;
+    let agent = world.start_agent("").await;
+    world.announce("terminate", 110);
+    world.until("the pod may not go", |state| state.refused > 0).await;
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    agent.stop().await;
+    // So it had been kept by a clock of an hour ago.
+    let path = world.folder().join("notices.json");
+    let mut kept: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    for pointer in ["/notices/0/deadline", "/notices/0/detected_at", "/clock/wall"] {
+        let time = kept.pointer_mut(pointer).unwrap();
+        let earlier: jiff::Timestamp = time.as_str().unwrap().parse().unwrap();
+        *time = json!((earlier - jiff::SignedDuration::from_hours(1)).to_string());
+    }
+    // The machine of this world is never up for longer than at its start.
+    kept["clock"]["uptime_milliseconds"] = json!(500_000);
+    std::fs::write(&path, kept.to_string()).unwrap();
+    world.state().imds_down = true;
+    world.state().refused = 0;
+    let agent = world.start_agent("").await;
+    world.until("the pod may still not go", |state| state.refused > 0).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(world.state().deleted, Vec::<String>::new(), "there is time yet");
+    agent.stop().await;
+}
+
+#[tokio::test]
 async fn a_cordon_is_taken_back_when_the_notice_is_gone() {
     let world = World::new(&[]).await;
     let agent = world.start_agent("").await;

@@ -26,6 +26,8 @@ pub(super) struct State {
     /// A budget that lets nobody go, and how often it was asked.
     pub(super) budget_blocks: bool,
     pub(super) refused: u32,
+    /// Pods that were deleted past a budget.
+    pub(super) deleted: Vec<String>,
     pub(super) watches: u32,
     pub(super) api_down: bool,
     pub(super) imds_down: bool,
@@ -79,6 +81,7 @@ impl World {
             evicted: Vec::new(),
             budget_blocks: false,
             refused: 0,
+            deleted: Vec::new(),
             watches: 0,
             api_down: false,
             imds_down: false,
@@ -262,6 +265,10 @@ impl World {
                 let name = path.rsplit('/').nth(1).unwrap_or_default();
                 self.evict(name)
             }
+            ("DELETE", name) => {
+                self.state().deleted.push(name.to_owned());
+                StatusCode::NOT_FOUND.into_response()
+            }
             _ => StatusCode::NOT_FOUND.into_response(),
         }
     }
@@ -327,6 +334,7 @@ async fn serve(Extracted(world): Extracted<World>, request: Request) -> Response
 fn write_host(host: &Path) {
     for (file, text) in [
         ("proc/sys/kernel/random/boot_id", "boot-1\n"),
+        ("proc/uptime", "500.00 1000.00\n"),
         ("proc/stat", "cpu  100 0 0 0 0 0 0 0 0 0\n"),
         ("proc/meminfo", "MemTotal: 100 kB\nMemAvailable: 40 kB\n"),
     ] {
