@@ -20,6 +20,7 @@ use kube::client::Body;
 use serde::Deserialize;
 use serde_json::Value;
 use tokio::sync::{mpsc, watch as newest};
+use tokio::time::Instant;
 
 use crate::execute::with_sources;
 use crate::limits::Limits;
@@ -32,6 +33,10 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 /// A watch that is silent for so long is opened again: API servers send a bookmark each minute,
 /// so that only a dead connection or a very quiet kind is silent, and reopening is cheap.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(90);
+/// The same while what it tells is needed now: a connection that died without a word looks like a quiet one.
+const URGENT_IDLE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a watch may take to open then. A dead connection that was kept for the next request is found so.
+const URGENT_ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// After this the server ends a watch in good order; it's opened again where it ended.
 const WATCH_SECONDS: u32 = 290;
 const FIRST_DELAY: Duration = Duration::from_millis(200);
@@ -58,12 +63,15 @@ pub async fn watch(
     sender: mpsc::Sender<ClusterEvent>,
 ) {
     let (_stays_the_same, clients) = newest::channel(client);
-    watch_by(clients, kind, fields, limits, sender).await;
+    let (_stays_calm, urgent) = newest::channel(false);
+    watch_by(clients, urgent, kind, fields, limits, sender).await;
 }
 
-/// As [`watch`], by whatever client there is: a newer one goes on at once where the one before it was.
+/// As [`watch`], by whatever client there is: a newer one goes on at once where the one before it was. While it's
+/// `urgent` a silent watch is opened again after ten seconds, so that one which has died is found out.
 pub async fn watch_by(
     clients: newest::Receiver<Client>,
+    urgent: newest::Receiver<bool>,
     kind: Kind,
     fields: Option<String>,
     limits: Limits,
@@ -72,6 +80,7 @@ pub async fn watch_by(
     let closed = sender.clone();
     let mut watch = Watch {
         clients,
+        urgent,
         kind,
         fields,
         limits,
@@ -107,6 +116,7 @@ enum Break {
 
 struct Watch {
     clients: newest::Receiver<Client>,
+    urgent: newest::Receiver<bool>,
     kind: Kind,
     fields: Option<String>,
     limits: Limits,
@@ -238,7 +248,9 @@ impl Watch {
                 path::query_value(&version)
             );
             self.clients.mark_unchanged();
-            let opened = tokio::time::timeout(ANSWER_TIMEOUT, self.open(&query)).await;
+            let patience = self.either(URGENT_ANSWER_TIMEOUT, ANSWER_TIMEOUT);
+            let opened = tokio::time::timeout(patience, self.open(&query)).await;
+            let opened_at = Instant::now();
             let body = match opened {
                 Ok(Ok(body)) => body,
                 Ok(Err(problem)) => return problem,
@@ -257,7 +269,8 @@ impl Watch {
                 Err(problem) => return problem,
             }
             // A server that accepts watches and drops them at once must not be hammered.
-            silent_ends = if version == before { silent_ends.saturating_add(1) } else { 0 };
+            let lasted = version != before || opened_at.elapsed() >= URGENT_IDLE_TIMEOUT;
+            silent_ends = if lasted { 0 } else { silent_ends.saturating_add(1) };
             if silent_ends > 1 {
                 tokio::time::sleep(delay(silent_ends)).await;
             }
@@ -268,15 +281,16 @@ impl Watch {
     async fn read(&mut self, mut lines: Lines, version: &mut String) -> Result<(), Break> {
         loop {
             let line = tokio::select! {
-                line = tokio::time::timeout(IDLE_TIMEOUT, lines.next()) => line,
+                line = lines.next() => Some(line),
+                () = idle_for_long(&mut self.urgent) => None,
                 // Whoever has given out clients may give out no more.
-                Ok(()) = self.clients.changed() => return Ok(()),
+                Ok(()) = self.clients.changed() => None,
             };
             let line = match line {
-                Ok(Ok(Some(line))) => line,
-                Ok(Ok(None)) | Err(_) => return Ok(()),
-                Ok(Err(LineError::BrokeOff(reason))) => return Err(Break::Failed(reason)),
-                Ok(Err(LineError::TooLong)) => {
+                Some(Ok(Some(line))) => line,
+                Some(Ok(None)) | None => return Ok(()),
+                Some(Err(LineError::BrokeOff(reason))) => return Err(Break::Failed(reason)),
+                Some(Err(LineError::TooLong)) => {
                     return Err(Break::Spoilt("a watch line is longer than any object".to_owned()));
                 }
             };
@@ -303,6 +317,10 @@ impl Watch {
                 *version = seen;
             }
         }
+    }
+
+    fn either<T>(&self, urgent: T, calm: T) -> T {
+        if *self.urgent.borrow() { urgent } else { calm }
     }
 
     async fn open(&self, query: &str) -> Result<Body, Break> {
@@ -374,6 +392,18 @@ impl Watch {
     async fn emit(&self, event: ClusterEvent) {
         // A dropped receiver ends the whole watch at its next await.
         let _closed = self.sender.send(event).await;
+    }
+}
+
+/// Ends when a watch that has been silent from now on is to be opened again.
+async fn idle_for_long(urgent: &mut newest::Receiver<bool>) {
+    let since = Instant::now();
+    loop {
+        let limit = if *urgent.borrow_and_update() { URGENT_IDLE_TIMEOUT } else { IDLE_TIMEOUT };
+        tokio::select! {
+            () = tokio::time::sleep_until(since + limit) => return,
+            Ok(()) = urgent.changed() => {}
+        }
     }
 }
 
