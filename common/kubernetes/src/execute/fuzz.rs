@@ -3,6 +3,8 @@
 //!
 //! A long run: `PROPTEST_CASES=1000000 cargo test -p drover-kubernetes fuzz`.
 
+use std::sync::LazyLock;
+
 use drover_common::call::{Kind, Target};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use proptest::prelude::*;
@@ -19,6 +21,14 @@ const SEVERAL: &str = r#"{"kind":"Status","status":"Failure","reason":"InternalE
 const EXISTS: &str = r#"{"kind":"Status","status":"Failure","reason":"AlreadyExists","code":409}"#;
 const SUCCESS: &str = r#"{"kind":"Status","status":"Success","metadata":{}}"#;
 const POD: &str = r#"{"kind":"Pod","metadata":{"name":"a","namespace":"d","uid":"u"},"spec":{}}"#;
+const AT_ONCE: &str = r#"{"kind":"Status","status":"Failure","reason":"TooManyRequests","code":429,
+    "details":{"retryAfterSeconds":0}}"#;
+/// A refusal with a message as a broken API server's.
+static LONG: LazyLock<String> = LazyLock::new(|| {
+    EXISTS
+        .replace("AlreadyExists", "é")
+        .replace("\"code\"", &format!("\"message\":\"{}\",\"code\"", "no, ".repeat(2_000)))
+});
 const PAGE: &str = "<html><body><h1>502 Bad Gateway</h1></body></html>";
 
 fn evict() -> KubernetesCall {
@@ -38,9 +48,13 @@ fn classify(status: u16, bytes: &[u8], pause: Option<&[u8]>) -> Result<Value, Ku
 proptest! {
     #[test]
     fn answers(
-        bytes in inputs(vec![BUDGET, SEVERAL, EXISTS, SUCCESS, POD, PAGE]),
+        bytes in inputs(vec![BUDGET, SEVERAL, EXISTS, SUCCESS, AT_ONCE, LONG.as_str(), POD, PAGE]),
         status in prop::sample::select(vec![200_u16, 201, 400, 401, 403, 404, 409, 410, 422, 429, 500, 503]),
-        pause in prop::option::of(prop::collection::vec(any::<u8>(), 0..8)),
+        pause in prop::option::of(prop_oneof![
+            Just(b"0".to_vec()),
+            Just(b"7".to_vec()),
+            prop::collection::vec(any::<u8>(), 0..8),
+        ]),
     ) {
         let json = serde_json::from_slice::<Value>(&bytes).ok();
         let answer = classify(status, &bytes, pause.as_deref());
