@@ -32,6 +32,7 @@ mod drain_news;
 mod events;
 mod garbage;
 mod gather;
+mod grace_period;
 mod intent;
 mod launch;
 mod lease;

@@ -11,6 +11,7 @@ use drover_common::labels;
 use jiff::Timestamp;
 
 use super::Control;
+use super::grace_period::is_tainted;
 use super::leave::Verdict;
 use super::soundness::{PlanPurpose, judged};
 use crate::command::{Change, DisruptionReason};
@@ -190,9 +191,7 @@ impl Control {
         }
         let tainted = record.disruption.claims.iter().all(|name| {
             let node = state.claims.get(name).and_then(|claim| self.node_of(claim));
-            node.is_none_or(|node| {
-                node.spec.taints.iter().any(|taint| taint.key == labels::DISRUPTED_TAINT)
-            })
+            node.is_none_or(|node| is_tainted(&node))
         });
         let settled = now.duration_since(record.committed_at) >= self.settings.taint_settles;
         if tainted && settled { Verdict::Go } else { Verdict::Wait }
@@ -302,7 +301,8 @@ impl Control {
                 self.node_event(&node, "DisruptionTerminating", &note, false, now);
             }
         }
-        let deadline = state.disruptions.get(id).and_then(|record| record.deadline_from(now));
+        let record = state.disruptions.get(id);
+        let deadline = record.and_then(|record| self.deadline_at_start(state, record, now));
         self.propose(Change::StartDrain { disruption: id.clone(), deadline }, now);
     }
 

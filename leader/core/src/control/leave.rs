@@ -234,8 +234,8 @@ impl Control {
         if record.disruption.reason == DisruptionReason::Consolidation {
             return !open;
         }
-        if !open {
-            let deadline = record.deadline_from(now);
+        if !open && self.is_announced(state, record, now) {
+            let deadline = self.deadline_at_start(state, record, now);
             self.propose(Change::StartDrain { disruption: id.clone(), deadline }, now);
         }
         false
@@ -431,7 +431,7 @@ impl Control {
 }
 
 /// The last moment for a claim's pods, by the first notice that passes budgets.
-fn loss_of(state: &State, name: &NodeClaimName, now: Timestamp) -> Option<Timestamp> {
+pub(super) fn loss_of(state: &State, name: &NodeClaimName, now: Timestamp) -> Option<Timestamp> {
     let passing = state.hard_notices(name, now).map(|record| &record.notice);
     let passing = passing.filter(|notice| notice.kind.passes_budgets());
     passing.filter_map(|notice| notice.deadline).min().map(drain::last_moment)

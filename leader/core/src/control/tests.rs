@@ -7,6 +7,7 @@ mod buffers;
 mod by_hand;
 mod consolidating;
 mod doubt;
+mod grace_periods;
 mod interrupting;
 mod judging;
 mod launching;

@@ -59,6 +59,8 @@ pub(super) struct World {
     pub(super) instance_reads: usize,
     /// Whether a budget refuses every eviction.
     pub(super) holds_pods: bool,
+    /// Whether the API server takes no change of a Node.
+    pub(super) refuses_nodes: bool,
     /// Whether no pod can be deleted.
     pub(super) refuses_deletions: bool,
     /// Pods that were made to leave, in order.
@@ -293,6 +295,11 @@ impl World {
                 Err(failure(KubernetesFailureKind::Invalid))
             }
             KubernetesCall::Create { target, object } => self.create(&name(target), object.clone()),
+            KubernetesCall::MergePatch { target, .. }
+                if target.kind == Kind::Node && self.refuses_nodes =>
+            {
+                Err(failure(KubernetesFailureKind::ServerError))
+            }
             KubernetesCall::MergePatch { target, status, patch } => {
                 self.patch(&name(target), *status, patch)
             }
