@@ -6,6 +6,8 @@
 //! Safety is checked all along. Then the storm ends, and everything must come to rest.
 
 pub mod agenda;
+mod agents;
+pub mod drains;
 pub mod fenced_log;
 pub mod node_agent;
 pub mod oracle;
@@ -16,9 +18,8 @@ mod workload;
 use std::collections::BTreeMap;
 
 use drover_common::call::{Call, KubernetesFailure, KubernetesFailureKind, Outcome};
-use drover_common::ec2::{Ec2Failure, Ec2FailureKind, InstanceState};
-use drover_common::id::{InstanceId, NodeName};
-use drover_common::protocol::{Directive, Report, ReportAnswer};
+use drover_common::ec2::{Ec2Failure, Ec2FailureKind};
+use drover_common::protocol::Report;
 use drover_core::command::Command;
 use drover_core::control::{CallKey, Effect, Input, Settings};
 use drover_core::nodeclass::ClusterSettings;
@@ -27,6 +28,7 @@ use drover_sandbox::world::{World, WorldOptions};
 use jiff::{SignedDuration, Timestamp};
 
 use agenda::Agenda;
+use drains::{DrainCounts, DrainOracle};
 use fenced_log::FencedLog;
 use node_agent::NodeAgent;
 use oracle::Oracle;
@@ -62,6 +64,7 @@ enum Event {
     Restart { replica: usize },
     Election,
     Interruption,
+    Deletion,
     Shrink,
 }
 
@@ -77,6 +80,7 @@ pub struct Simulation {
     lives: u64,
     agents: BTreeMap<String, NodeAgent>,
     oracle: Oracle,
+    drains: DrainOracle,
     trace: u64,
 }
 
@@ -91,6 +95,8 @@ pub struct Verdict {
     pub committed: usize,
     /// Consolidations whose drain began.
     pub consolidated: usize,
+    /// What drains did.
+    pub drains: DrainCounts,
     /// Instances ever launched.
     pub launched: u64,
     /// A hash over everything committed: equal for equal seeds.
@@ -117,9 +123,10 @@ impl Simulation {
             lives: 0,
             agents: BTreeMap::new(),
             oracle: Oracle::default(),
+            drains: DrainOracle::default(),
             trace: 0xCBF2_9CE4_8422_2325,
         };
-        workload::apply(&mut simulation.world, start);
+        workload::apply(&mut simulation.world, seed, start);
         for replica in 0..REPLICAS {
             simulation.replicas.push(None);
             simulation.restart(replica);
@@ -152,7 +159,9 @@ impl Simulation {
                 continue;
             }
             let second = now.duration_since(start).as_secs();
-            let found = self.oracle.safety(&self.world, self.log.entries());
+            let mut found = self.oracle.safety(&self.world);
+            self.drains.watch(&self.world);
+            found.extend(self.drains.broken().iter().cloned());
             broken.extend(found.into_iter().map(|rule| format!("after {second} s: {rule}")));
             if now < storm_ends || !self.unfinished().is_empty() {
                 restless = restless.max(now);
@@ -166,6 +175,7 @@ impl Simulation {
             unfinished,
             committed: self.log.entries().len(),
             consolidated: self.oracle.consolidated(),
+            drains: self.drains.counts(),
             launched: self.world.cloud.audit().launches,
             trace: self.trace,
         }
@@ -182,10 +192,12 @@ impl Simulation {
             let at = self.dice.millis(1_000, millis);
             self.agenda.after(at, Event::Crash);
         }
-        for _ in 0..2 {
+        for _ in 0..3 {
             let at = self.dice.millis(millis / 2, millis);
             self.agenda.after(at, Event::Interruption);
         }
+        let at = self.dice.millis(millis / 2, millis);
+        self.agenda.after(at, Event::Deletion);
         // What is left after this fits on fewer nodes, while leaders still crash.
         let at = self.dice.millis(millis / 4, millis / 2);
         self.agenda.after(at, Event::Shrink);
@@ -221,6 +233,7 @@ impl Simulation {
             Event::Restart { replica } => self.restart(replica),
             Event::Election => self.elect(),
             Event::Interruption => self.interrupt(),
+            Event::Deletion => self.delete_claim(),
             Event::Shrink => workload::shrink(&mut self.world, self.agenda.now()),
         }
     }
@@ -268,6 +281,7 @@ impl Simulation {
         let outcome = if refused { Err(command) } else { self.log.propose(replica, term, command) };
         match outcome {
             Ok(()) => {
+                self.oracle.read(self.log.entries());
                 for byte in text.bytes() {
                     self.trace = (self.trace ^ u64::from(byte)).wrapping_mul(0x0100_0000_01B3);
                 }
@@ -284,13 +298,24 @@ impl Simulation {
         let now = self.agenda.now();
         let (delay, outcome) = match fate {
             Fate::RequestLost => (patience, silence(call)),
-            Fate::Delivered => (self.dice.millis(1, 60), self.world.apply(call, now)),
+            Fate::Delivered => (self.dice.millis(1, 60), self.apply(call, now)),
             Fate::AnswerLost => {
-                self.world.apply(call, now);
+                self.apply(call, now);
                 (patience, silence(call))
             }
         };
         (delay, Box::new(outcome))
+    }
+
+    /// Has the world do what a call asks for, under the eyes of the oracle.
+    fn apply(&mut self, call: &Call, now: Timestamp) -> Outcome {
+        let asked = self.drains.ask(&self.world, self.oracle.drains(), call, now);
+        let outcome = self.world.apply(call, now);
+        self.drains.see(&self.world, call, now);
+        if let Some(asked) = asked {
+            self.drains.done(&self.world, asked);
+        }
+        outcome
     }
 
     fn request(&mut self, replica: usize, life: u64, key: CallKey, call: &Call) {
@@ -378,94 +403,12 @@ impl Simulation {
         }
     }
 
-    /// Agents of new instances start, those of dead ones stop, and all look around.
-    fn wake_agents(&mut self) {
-        let now = self.agenda.now();
-        let running: Vec<_> = self
-            .world
-            .cloud
-            .instances()
-            .filter(|instance| instance.state == InstanceState::Running)
-            .cloned()
-            .collect();
-        self.agents.retain(|id, _| running.iter().any(|instance| instance.id.0 == *id));
-        for instance in running {
-            let id = instance.id.to_string();
-            let agent =
-                self.agents.entry(id.clone()).or_insert_with(|| NodeAgent::start(&instance, now));
-            let mut effects = agent.observe(&self.world, &instance, now);
-            let node = NodeName::from(agent.node());
-            if let Some(directives) = self.directives(&node, &instance.id)
-                && let Some(agent) = self.agents.get_mut(&id)
-            {
-                effects.extend(agent.direct(directives, now));
-            }
-            self.agent_effects(&id, effects);
-        }
-    }
-
-    /// What the leader's long poll would say, if there is a leader and the answer arrives.
-    fn directives(&mut self, node: &NodeName, instance: &InstanceId) -> Option<Vec<Directive>> {
-        if self.dice.chance(self.weather.report_lost) {
-            return None;
-        }
-        let (replica, _) = self.leader()?;
-        let brain = self.replicas.get(replica)?.as_ref()?;
-        Some(brain.control().directives(brain.state(), node, Some(instance)))
-    }
-
-    fn agent_effects(&mut self, instance: &str, effects: Vec<node_agent::Wish>) {
-        for effect in effects {
-            let delay = self.dice.millis(1, 30);
-            let event = match effect {
-                node_agent::Wish::Call(key, call) => Event::AgentRequest {
-                    instance: instance.to_owned(),
-                    key,
-                    call: Box::new(Call::Kubernetes(call)),
-                },
-                node_agent::Wish::Report(report) => Event::Report { report },
-                node_agent::Wish::Save(_)
-                | node_agent::Wish::PowerOff(_)
-                | node_agent::Wish::AllowShutdown
-                | node_agent::Wish::Tell(_) => continue,
-            };
-            self.agenda.after(delay, event);
-        }
-    }
-
-    fn agent_request(&mut self, instance: String, key: node_agent::Key, call: &Call) {
-        let (delay, outcome) = self.carry(call, AGENT_TIMEOUT);
-        self.agenda.after(delay, Event::AgentAnswer { instance, key, outcome });
-    }
-
-    fn agent_answer(&mut self, instance: &str, key: node_agent::Key, outcome: Outcome) {
-        let now = self.agenda.now();
-        let Outcome::Kubernetes(outcome) = outcome else { return };
-        let Some(agent) = self.agents.get_mut(instance) else { return };
-        let effects = agent.outcome(key, outcome, now);
-        self.agent_effects(instance, effects);
-    }
-
-    fn deliver_report(&mut self, report: Box<Report>) {
-        if self.dice.chance(self.weather.report_lost) {
-            return;
-        }
-        let Some((replica, life)) = self.leader() else { return };
-        let instance = report.instance.clone();
-        let (node, sequence) = (report.node.clone(), report.sequence);
-        let notices = !report.notices.is_empty();
-        self.input(replica, life, Input::Report(report));
-        // The shell answers a notice after its commit, which here takes at most a few messages: the
-        // agent repeats the report until then.
-        let now = self.agenda.now();
-        let Some(instance) = instance else { return };
-        let Some(Some(brain)) = self.replicas.get(replica) else { return };
-        let committed = !notices || brain.state().notices.contains_key(&instance);
-        let directives = brain.control().directives(brain.state(), &node, Some(&instance));
-        let answer = ReportAnswer { committed, directives, ..ReportAnswer::default() };
-        if let Some(agent) = self.agents.get_mut(instance.as_str()) {
-            let effects = agent.answered(sequence, answer, now);
-            self.agent_effects(&instance.0, effects);
+    /// A user deletes one of the NodeClaims whose nodes are up.
+    fn delete_claim(&mut self) {
+        let claims = workload::claims_of_nodes(&self.world);
+        let draw = usize::try_from(self.dice.below(claims.len() as u64)).unwrap_or(0);
+        if let Some(claim) = claims.get(draw) {
+            workload::delete_claim(&mut self.world, claim, self.agenda.now());
         }
     }
 }

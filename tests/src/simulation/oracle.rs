@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use drover_core::command::Command;
 use drover_sandbox::world::World;
 use drover_sandbox::world::resource::Resource;
+use jiff::Timestamp;
 use serde_json::Value;
 
 const PODS: Resource = Resource::new("", "pods");
@@ -19,8 +20,18 @@ pub struct Oracle {
 }
 
 impl Oracle {
+    /// Reads what was committed since the last look.
+    pub fn read(&mut self, log: &[Command]) {
+        self.committed.read(log);
+    }
+
+    /// When the log began the drains of NodeClaims, by name.
+    pub fn drains(&self) -> &BTreeMap<String, Timestamp> {
+        &self.committed.drains
+    }
+
     /// Broken safety rules at this moment, in words.
-    pub fn safety(&mut self, world: &World, log: &[Command]) -> Vec<String> {
+    pub fn safety(&mut self, world: &World) -> Vec<String> {
         let mut broken = Vec::new();
         let audit = world.cloud.audit();
         if !audit.launched_twice.is_empty() {
@@ -33,7 +44,6 @@ impl Oracle {
             broken
                 .push(format!("claims with two instances: {:?}", audit.claims_with_two_instances));
         }
-        self.committed.read(log);
         broken.extend(self.committed.broken.iter().cloned());
         let committed = &self.committed;
         for instance in world.cloud.instances() {
@@ -115,6 +125,9 @@ struct Committed {
     initialized: BTreeSet<String>,
     /// The replacements of each consolidation that was committed.
     replacements: BTreeMap<String, BTreeSet<String>>,
+    /// The claims of each disruption, and when the drains of claims began.
+    disrupted: BTreeMap<String, Vec<String>>,
+    drains: BTreeMap<String, Timestamp>,
     consolidated: usize,
     broken: Vec<String>,
 }
@@ -132,17 +145,24 @@ impl Committed {
                     let ids = intents.into_iter().flatten();
                     self.intents
                         .extend(ids.filter_map(|i| Some(i.get("id")?.as_str()?.to_owned())));
+                    let id = text("/change/disruption/id").unwrap_or_default();
+                    let listed = entry.pointer("/change/disruption/claims");
+                    let claims = listed.and_then(Value::as_array).into_iter().flatten();
+                    let claims = claims.filter_map(|n| n.as_str().map(str::to_owned)).collect();
+                    self.disrupted.insert(id.clone(), claims);
                     if text("/change/disruption/reason").as_deref() == Some("Consolidation") {
                         let listed = entry.pointer("/change/disruption/replacements");
                         let names = listed.and_then(Value::as_array).into_iter().flatten();
                         let names = names.filter_map(|n| n.as_str().map(str::to_owned)).collect();
-                        let id = text("/change/disruption/id").unwrap_or_default();
                         self.replacements.insert(id, names);
                     }
                 }
                 Some("record-initialized") => self.initialized.extend(text("/change/claim")),
                 Some("start-drain") => {
                     let id = text("/change/disruption").unwrap_or_default();
+                    for claim in self.disrupted.remove(&id).unwrap_or_default() {
+                        self.drains.entry(claim).or_insert(command.at);
+                    }
                     let Some(wanted) = self.replacements.remove(&id) else { continue };
                     self.consolidated += 1;
                     if !wanted.is_subset(&self.initialized) {
