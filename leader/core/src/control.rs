@@ -52,6 +52,7 @@ mod soundness;
 mod static_pool;
 mod status;
 mod templates;
+mod times;
 mod volumes;
 
 #[cfg(test)]
@@ -70,11 +71,12 @@ use crate::view::View;
 
 pub use calls::CallKey;
 pub use consolidate::ConsolidationCounts;
-pub use drain_news::{DrainCounts, Times};
+pub use drain_news::DrainCounts;
 pub use queue::QueueCounts;
 pub use settings::{LeaseSettings, Settings};
 pub use soundness::{PlanChecks, PlanPurpose};
 pub use status::{NodeSummary, Status};
+pub use times::{TIME_BOUNDS, Times};
 
 /// What happened.
 #[derive(Clone, Debug)]

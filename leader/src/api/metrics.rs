@@ -7,7 +7,7 @@ use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use drover_common::ec2::QueueEventKind;
-use drover_core::control::Status;
+use drover_core::control::{Status, Times};
 use drover_raft::{GroupStatus, Role};
 
 use super::status::dollars;
@@ -63,6 +63,18 @@ impl Page {
     fn counter(&mut self, name: &str, help: &str, value: impl Display) {
         self.head(name, "counter", help);
         self.line(name, &[], value);
+    }
+
+    /// Its name says that it is of seconds.
+    fn histogram(&mut self, name: &str, help: &str, times: &Times) {
+        self.head(name, "histogram", help);
+        let bucket = format!("{name}_bucket");
+        for (bound, count) in times.within() {
+            self.line(&bucket, &[("le", &(bound as f64 / 1e3).to_string())], count);
+        }
+        self.line(&bucket, &[("le", "+Inf")], times.count);
+        self.line(&format!("{name}_sum"), &[], times.milliseconds as f64 / 1e3);
+        self.line(&format!("{name}_count"), &[], times.count);
     }
 }
 
@@ -163,9 +175,7 @@ fn write_told(page: &mut Page, status: &Status) {
         ("drover_notice_lead_seconds", "Time that notices gave.", told.lead),
         ("drover_notice_cordon_seconds", "Time from a notice to its cordon.", told.cordon),
     ] {
-        page.head(name, "summary", help);
-        page.line(&format!("{name}_sum"), &[], times.milliseconds as f64 / 1e3);
-        page.line(&format!("{name}_count"), &[], times.count);
+        page.histogram(name, help, &times);
     }
 }
 
@@ -183,9 +193,7 @@ fn write_queue(page: &mut Page, status: &Status) {
         counts.deleted,
     );
     let delay = "karpenter_interruption_message_queue_duration_seconds";
-    page.head(delay, "summary", "Time that messages took from EventBridge to here.");
-    page.line(&format!("{delay}_sum"), &[], counts.delays.milliseconds as f64 / 1e3);
-    page.line(&format!("{delay}_count"), &[], counts.delays.count);
+    page.histogram(delay, "Time that messages took from EventBridge to here.", &counts.delays);
 }
 
 fn write_consolidation(page: &mut Page, status: &Status) {
@@ -311,5 +319,22 @@ mod tests {
         page.line("b", &[("x", "1"), ("y", "q\"\\")], 0.5);
         let expected = "# HELP a Help.\n# TYPE a gauge\na 1\nb{x=\"1\",y=\"q\\\"\\\\\"} 0.5\n";
         assert_eq!(page.text, expected);
+    }
+
+    #[test]
+    fn histograms_count_from_the_lowest_bound_up() {
+        let mut page = Page::default();
+        let mut times = Times { count: 4, milliseconds: 90_230_500, ..Times::default() };
+        // One within 50 ms, two within 100 s, one longer than any bound.
+        (times.buckets[0], times.buckets[12]) = (1, 2);
+        page.histogram("h_seconds", "Help.", &times);
+        let lines: Vec<&str> = page.text.lines().collect();
+        assert_eq!(lines[..2], ["# HELP h_seconds Help.", "# TYPE h_seconds histogram"]);
+        assert_eq!(lines[2], "h_seconds_bucket{le=\"0.05\"} 1");
+        assert_eq!(lines[13], "h_seconds_bucket{le=\"90\"} 1");
+        assert_eq!(lines[14], "h_seconds_bucket{le=\"100\"} 3");
+        let last = ["h_seconds_bucket{le=\"86400\"} 3", "h_seconds_bucket{le=\"+Inf\"} 4"];
+        assert_eq!(lines[21..23], last);
+        assert_eq!(lines[23..], ["h_seconds_sum 90230.5", "h_seconds_count 4"]);
     }
 }

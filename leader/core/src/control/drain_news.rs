@@ -13,6 +13,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
 use super::Control;
+use super::times::Times;
 use crate::state::{ClaimRecord, State};
 
 /// When a notice's time ran out so long ago, an earlier leader has told of it.
@@ -37,23 +38,6 @@ pub struct DrainCounts {
     pub lead: Times,
     /// The times from those notices to the cordons.
     pub cordon: Times,
-}
-
-/// How often something took a time, and how long all in all.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Times {
-    /// How often.
-    pub count: u64,
-    /// The sum.
-    pub milliseconds: u64,
-}
-
-impl Times {
-    pub(super) fn add(&mut self, took: SignedDuration) {
-        let milliseconds = u64::try_from(took.as_millis()).unwrap_or(0);
-        self.count = self.count.saturating_add(1);
-        self.milliseconds = self.milliseconds.saturating_add(milliseconds);
-    }
 }
 
 /// What is remembered of one agent's word.

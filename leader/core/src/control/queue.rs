@@ -19,8 +19,8 @@ use serde::Serialize;
 
 use super::Control;
 use super::calls::CallKey;
-use super::drain_news::Times;
 use super::object::after;
+use super::times::Times;
 use crate::command::{Change, NoticeSource};
 use crate::state::State;
 

@@ -121,8 +121,8 @@ fn drains_and_cordons_are_counted_once_each() {
     let told = rig.control.status(&rig.state, rig.world.now).told;
     assert_eq!((told.evicted, told.forced, told.clipped), (2, 0, 0));
     assert_eq!(told.drained.values().collect::<Vec<_>>(), [&1]);
-    let times = |milliseconds| Times { count: 1, milliseconds };
-    assert_eq!((told.cordon, told.lead), (times(250), times(120_000)));
+    let once = |times: Times| (times.count, times.milliseconds);
+    assert_eq!((once(told.cordon), once(told.lead)), ((1, 250), (1, 120_000)));
     // A recommendation made long ago cordons nothing.
     report.notices[0].kind = NoticeKind::Rebalance;
     tell(&mut rig, &mut report, 2, DrainPhase::Drained, &[]);

@@ -79,7 +79,7 @@ fn how_late_a_notice_was_read_is_counted_where_its_source_says_when_it_was_issue
     report.sequence += 1;
     rig.step(Input::Report(Box::new(report)));
     let told = rig.control.status(&rig.state, rig.world.now).told;
-    assert_eq!(told.detection, Times { count: 1, milliseconds: 2_500 });
+    assert_eq!((told.detection.count, told.detection.milliseconds), (1, 2_500));
     let notes = events(&rig, "SpotRebalanceRecommendation");
     assert!(notes[0].ends_with("read 2.5 s after it was issued"), "{notes:?}");
 }
