@@ -191,8 +191,8 @@ impl Telling<'_> {
     }
 }
 
-/// The first names of a list.
-fn first_of(names: &[String]) -> String {
+/// The first names of a list, with an ellipsis where there are more.
+pub fn first_of(names: &[String]) -> String {
     let more = if names.len() > MOST_NAMED { ", …" } else { "" };
     format!("{}{more}", names.iter().take(MOST_NAMED).cloned().collect::<Vec<_>>().join(", "))
 }

@@ -45,6 +45,10 @@ pub struct Report {
     /// When the cordon for them was seen to stand.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cordoned_at: Option<Timestamp>,
+    /// Since when IMDS has told nothing of spot notices, by the agent's clock: it would know of none. `None` while it is
+    /// heard, and from agents that do not tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub imds_silent_since: Option<Timestamp>,
     /// Measured use; `None` means unknown, never idle.
     pub usage: Option<UsageDigest>,
     /// The report that the pods of `usage` are news since, one of this agent's that was answered: other
@@ -359,4 +363,23 @@ pub struct Directive {
     /// What the Node's [`crate::labels::DISRUPTION_DEADLINE`] says or is about to. It wakes a poll when it
     /// changes; what counts is the Node's.
     pub deadline: Option<Timestamp>,
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_only_newer_agents_tell_is_not_missed() {
+        let told = json!({"version": 1, "node": "n", "instance": "i-1", "boot": "b", "sequence": 1,
+            "sent_at": "2026-01-01T00:00:00Z", "notices": [], "usage": null, "drain": null});
+        let report: Report = serde_json::from_value(told.clone()).unwrap();
+        assert_eq!(report.imds_silent_since, None);
+        assert_eq!(serde_json::to_value(&report).unwrap(), told, "nor told where it says nothing");
+        let blind = Report { imds_silent_since: Some(report.sent_at), ..report };
+        let read: Report = serde_json::from_value(serde_json::to_value(&blind).unwrap()).unwrap();
+        assert_eq!(read, blind);
+    }
 }

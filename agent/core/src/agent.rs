@@ -4,6 +4,7 @@ mod cut_off;
 mod decide;
 #[cfg(test)]
 mod drains;
+mod hearing;
 mod left;
 mod news;
 mod own_node;
@@ -33,6 +34,7 @@ use crate::moment::Moment;
 use crate::notice::{Answer, NoticePath, Notices};
 use crate::retry::{Retry, Spread};
 use crate::usage::{ContainerNames, PodNames, names_in};
+use hearing::Hearing;
 use left::LeftTold;
 use news::Teller;
 use usage_told::UsageTold;
@@ -132,6 +134,13 @@ pub enum Fact {
         /// Why.
         reason: String,
     },
+    /// IMDS has told nothing of spot notices for long: none would be known of.
+    Blind {
+        /// When it told of them last, or when the agent began.
+        since: Timestamp,
+    },
+    /// It does again.
+    Sees,
     /// The own Node belongs to another instance: nothing is done to it.
     ForeignNode {
         /// Its providerID.
@@ -191,6 +200,7 @@ pub struct Agent {
     saved: Saved,
     notices: Notices,
     unreadable: BTreeMap<NoticePath, String>,
+    hearing: Hearing,
     node: Option<Node>,
     node_fresh: bool,
     /// When it was read last, on the steady clock.
@@ -228,7 +238,7 @@ pub struct Agent {
     sequence: u64,
     /// On the steady clock.
     reported_at: Option<SignedDuration>,
-    reported: (Vec<Notice>, Option<DrainReport>),
+    reported: (Vec<Notice>, Option<DrainReport>, Option<Timestamp>),
     /// The sequence number of the first report that bore the notices in force, if not committed.
     uncommitted_since: Option<u64>,
     report_interval: SignedDuration,
@@ -259,6 +269,7 @@ impl Agent {
             saved: kept,
             notices,
             unreadable: BTreeMap::new(),
+            hearing: Hearing::default(),
             node: None,
             node_fresh: false,
             node_read_at: None,
@@ -288,7 +299,7 @@ impl Agent {
             told_use: false,
             sequence: 0,
             reported_at: None,
-            reported: (Vec::new(), None),
+            reported: (Vec::new(), None, None),
             uncommitted_since: None,
             report_interval,
             cordon_on_problem: false,

@@ -14,6 +14,11 @@ pub(super) fn tell(fact: &Fact) {
         Fact::UnreadableNotice { path, reason } => {
             tracing::warn!(path = path.path(), %reason, "Notice is unreadable.");
         }
+        Fact::Blind { since } => tracing::warn!(
+            %since,
+            "Instance metadata service tells nothing of spot notices; none would be known of."
+        ),
+        Fact::Sees => tracing::info!("Instance metadata service tells of spot notices again."),
         Fact::ForeignNode { provider_id } => tracing::error!(
             %provider_id,
             "Node belongs to another instance; nothing is done to it."

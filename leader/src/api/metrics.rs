@@ -127,6 +127,11 @@ fn write_cluster(page: &mut Page, status: &Status) {
     );
     page.gauge("drover_agents_live", "Agents heard of lately.", status.agents);
     page.gauge(
+        "drover_agents_blind",
+        "Agents heard of lately that IMDS tells nothing, so that they would know of no notice.",
+        status.agents_blind,
+    );
+    page.gauge(
         "drover_cost_per_hour_dollars",
         "Sum of the prices of all instances.",
         dollars(status.hourly_price_micro),

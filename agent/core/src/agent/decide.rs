@@ -28,6 +28,7 @@ impl Agent {
     pub(super) fn decide(&mut self, now: Moment) {
         self.forget_directives(now);
         self.watch_conditions(now);
+        self.watch_hearing(now);
         self.decide_save();
         self.decide_read(now);
         self.decide_cordon(now);

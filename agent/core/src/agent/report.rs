@@ -26,6 +26,7 @@ impl Agent {
             sent_at: now,
             notices: self.notices.list(),
             cordoned_at: self.cordoned_at,
+            imds_silent_since: self.hearing.silent_since(),
             usage,
             usage_since,
             usage_gone,
@@ -36,9 +37,15 @@ impl Agent {
     /// Reports when something changed, when a notice isn't committed yet, and now and then; also as soon
     /// as use is known, for until then the leaders go by what was before the agent started.
     pub(super) fn decide_report(&mut self, now: Moment) {
-        let present = (self.notices.list(), self.drain.as_ref().map(DrainState::report));
+        let present = (
+            self.notices.list(),
+            self.drain.as_ref().map(DrainState::report),
+            self.hearing.silent_since(),
+        );
         let notices_changed = present.0 != self.reported.0;
-        let changed = notices_changed || significant(&present.1) != significant(&self.reported.1);
+        let changed = notices_changed
+            || significant(&present.1) != significant(&self.reported.1)
+            || present.2 != self.reported.2;
         let pause =
             if self.uncommitted_since.is_some() { REPEAT_REPORT } else { self.report_interval };
         let due = self.reported_at.is_none_or(|at| now.is_past(at, pause));

@@ -40,6 +40,9 @@ impl Agent {
         match self.notices.observe(path, answer, &instance, &self.identity.boot, now) {
             Ok(changed) => {
                 self.unreadable.remove(&path);
+                if path == NoticePath::SpotAction {
+                    self.hearing.hear(now);
+                }
                 if changed {
                     self.tell_notices();
                 }

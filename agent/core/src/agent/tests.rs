@@ -1,4 +1,5 @@
 mod clock;
+mod hearing;
 mod news;
 mod own_node;
 mod signals;

@@ -104,6 +104,7 @@ fn report() -> Arc<Report> {
         sent_at: jiff::Timestamp::UNIX_EPOCH,
         notices: vec![notice],
         cordoned_at: None,
+        imds_silent_since: None,
         usage: None,
         usage_since: None,
         usage_gone: Vec::new(),

@@ -139,6 +139,7 @@ impl SimulatedAgent {
             sent_at: Timestamp::now(),
             notices: Vec::new(),
             cordoned_at: None,
+            imds_silent_since: None,
             usage: Some(UsageDigest {
                 interval_seconds: 10,
                 cpu_milli_mean: 1_000 + sequence % 500,

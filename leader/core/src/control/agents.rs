@@ -54,6 +54,7 @@ struct Agent {
     pods_of: Option<u64>,
     fresh_usage: bool,
     drain: Option<DrainReport>,
+    imds_silent_since: Option<Timestamp>,
 }
 
 impl Agents {
@@ -75,6 +76,23 @@ impl Agents {
     /// How many agents reported lately.
     pub(super) fn live(&self, now: Timestamp, silence: SignedDuration) -> usize {
         self.by_node.values().filter(|agent| now.duration_since(agent.seen_at) < silence).count()
+    }
+
+    /// Since when IMDS tells a node's agent nothing, by its last word.
+    pub(super) fn imds_silent_since(&self, node: &NodeName) -> Option<Timestamp> {
+        self.by_node.get(node)?.imds_silent_since
+    }
+
+    /// The nodes of agents that reported lately and would know of no notice.
+    pub(super) fn blind(
+        &self,
+        now: Timestamp,
+        silence: SignedDuration,
+    ) -> impl Iterator<Item = &NodeName> {
+        let blind = self.by_node.iter().filter(move |(_, agent)| {
+            agent.imds_silent_since.is_some() && now.duration_since(agent.seen_at) < silence
+        });
+        blind.map(|(node, _)| node)
     }
 
     /// Drops agents that have been silent for long and whose nodes are gone: nodes come and go.
@@ -150,6 +168,7 @@ impl Agents {
             pods_of,
             fresh_usage: report.usage.is_some(),
             drain: report.drain.clone(),
+            imds_silent_since: report.imds_silent_since,
         };
         self.by_node.insert(report.node.clone(), agent);
         Some(drain_changed)

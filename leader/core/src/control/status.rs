@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use drover_common::id::{InstanceId, NodeClaimName, NodeName, NodePoolName};
+use drover_common::news::first_of;
 use drover_common::protocol::{DrainReport, NoticeKind, UsageDigest};
 use jiff::Timestamp;
 use serde::Serialize;
@@ -12,6 +13,9 @@ use super::{ConsolidationCounts, Control, PlanChecks, PlanPurpose, QueueCounts};
 use crate::planner::{LeftAlone, PlanReport, RepackReport};
 use crate::state::{Stage, State};
 use crate::view::ViewCounts;
+
+/// What is told of blind agents under [`Status::problems`].
+const BLIND: &str = "what IMDS tells agents";
 
 /// The leader at a glance (`/v1/status`).
 #[derive(Clone, Debug, Serialize)]
@@ -42,6 +46,8 @@ pub struct Status {
     pub hourly_price_micro: u64,
     /// Agents heard of lately.
     pub agents: usize,
+    /// Those of them that IMDS tells nothing, so that they would know of no notice; which ones, `problems` says.
+    pub agents_blind: usize,
     /// What was told of notices and drains since this replica began to lead.
     pub told: DrainCounts,
     /// What the interruption queue told.
@@ -101,6 +107,8 @@ pub struct NodeSummary {
     pub leaving: Option<String>,
     /// When its agent last reported.
     pub agent_seen: Option<Timestamp>,
+    /// Since when IMDS tells its agent nothing, if it does not.
+    pub imds_silent_since: Option<Timestamp>,
     /// How its drain goes, by its agent or in its place: the pods that are left, and why.
     pub drain: Option<DrainReport>,
     /// Measured use (without pods), where known.
@@ -115,6 +123,17 @@ impl Control {
             *claims.entry(claim.stage).or_insert(0_usize) += 1;
         }
         let running = |stage: Stage| stage >= Stage::Launched && stage < Stage::Gone;
+        let blind: Vec<String> = self
+            .agents
+            .blind(now, self.settings.agent_silence)
+            .map(|node| node.to_string())
+            .collect();
+        let mut problems = self.problems.clone();
+        if !blind.is_empty() {
+            let words =
+                format!("IMDS tells the agents of these Nodes nothing: {}", first_of(&blind));
+            problems.insert(BLIND.to_owned(), words);
+        }
         Status {
             leading_term: self.term(),
             lease: self.lease.describe(self.settings.lease.as_ref(), now),
@@ -133,6 +152,7 @@ impl Control {
                 .filter(|claim| running(claim.stage))
                 .fold(0, |sum, claim| sum.saturating_add(claim.hourly_price_micro)),
             agents: self.agents.live(now, self.settings.agent_silence),
+            agents_blind: blind.len(),
             told: self.drain_counts().clone(),
             queue: self.queue.counts().clone(),
             draining_pods: self
@@ -148,7 +168,7 @@ impl Control {
             unschedulable: self.provisioning.unschedulable(),
             bindings_followed: self.provisioning.bindings.counts().0,
             bindings_diverged: self.provisioning.bindings.counts().1,
-            problems: self.problems.clone(),
+            problems,
             applied: state.applied,
         }
     }
@@ -177,6 +197,7 @@ impl Control {
                     notices: notices.map(|n| n.keys().copied().collect()).unwrap_or_default(),
                     leaving: state.reason_of(name).map(|reason| reason.as_str().to_owned()),
                     agent_seen: node.and_then(|node| self.agents.seen_at(node)),
+                    imds_silent_since: node.and_then(|node| self.agents.imds_silent_since(node)),
                     drain: self.drains.report(name).or_else(|| self.agents.drain(node?).cloned()),
                     usage: node.and_then(|node| {
                         self.agents

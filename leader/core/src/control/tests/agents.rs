@@ -53,6 +53,37 @@ fn that_an_agent_is_well_is_no_reason_to_look_at_everything() {
 }
 
 #[test]
+fn an_agent_that_hears_nothing_of_imds_is_told_of() {
+    let mut rig = Rig::new();
+    rig.world.add_pods("web", 2, 800);
+    rig.run(10);
+    let instance = rig.world.running_instances()[0].instance.clone();
+    let mut report = rig.report(&instance, None);
+    let blind = |rig: &Rig| {
+        let status = rig.control.status(&rig.state, rig.world.now);
+        let since = rig.control.nodes(&rig.state)[0].imds_silent_since;
+        (status.agents_blind, status.problems.get("what IMDS tells agents").cloned(), since)
+    };
+    rig.step(Input::Report(Box::new(report.clone())));
+    assert_eq!(blind(&rig), (0, None, None), "an older agent says nothing of it");
+    let since = Some(report.sent_at - SignedDuration::from_secs(20));
+    report.sequence += 1;
+    report.imds_silent_since = since;
+    rig.step(Input::Report(Box::new(report.clone())));
+    let words = format!("IMDS tells the agents of these Nodes nothing: {}", report.node);
+    assert_eq!(blind(&rig), (1, Some(words), since));
+    let mut well = report.clone();
+    well.sequence += 1;
+    well.imds_silent_since = None;
+    rig.step(Input::Report(Box::new(well)));
+    assert_eq!(blind(&rig), (0, None, None));
+    report.sequence += 2;
+    rig.step(Input::Report(Box::new(report)));
+    rig.run(60);
+    assert_eq!(blind(&rig), (0, None, since), "who is silent is no more counted");
+}
+
+#[test]
 fn that_an_agent_is_heard_for_the_first_time_is_no_reason_either() {
     let mut rig = Rig::new();
     rig.world.add_pods("web", 2, 800);

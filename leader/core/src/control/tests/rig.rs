@@ -202,6 +202,7 @@ impl Rig {
             sent_at: now,
             notices: kind.map(notice).into_iter().collect(),
             cordoned_at: None,
+            imds_silent_since: None,
             usage: None,
             usage_since: None,
             usage_gone: Vec::new(),
