@@ -181,7 +181,7 @@ pub enum Fact {
     },
     /// A drain ended because its reason went.
     DrainStopped,
-    /// The API server can't be reached and only the pods' grace is left.
+    /// The API server can't be reached, or refuses whatever is asked of pods, and only their grace is left.
     CutOff {
         /// Whether the machine can be powered off. If not, its pods end when it does.
         can_power_off: bool,
@@ -248,6 +248,8 @@ pub struct Agent {
     cordoned_at: Option<Timestamp>,
     /// Since when, on the steady clock, no call of the API server was answered.
     cut_off_since: Option<SignedDuration>,
+    /// Since when, on the steady clock, it has refused whatever was asked of pods.
+    refused_since: Option<SignedDuration>,
     told_cut_off: bool,
     power_off_grace: Option<SignedDuration>,
     power_off: Retry,
@@ -306,6 +308,7 @@ impl Agent {
             problem_since: None,
             cordoned_at: None,
             cut_off_since: None,
+            refused_since: None,
             told_cut_off: false,
             power_off_grace: None,
             power_off: Retry::default(),

@@ -58,10 +58,10 @@ pub(super) fn tell(fact: &Fact) {
         ),
         Fact::PodsLeft { pods, unnamed } => tell_left(pods, *unnamed),
         Fact::CutOff { can_power_off: true } => tracing::error!(
-            "API server is out of reach and only the pods' grace is left; powering off."
+            "API server is out of reach or refuses everything, and only the pods' grace is left; powering off."
         ),
         Fact::CutOff { can_power_off: false } => tracing::error!(
-            "API server is out of reach and only the pods' grace is left; the machine can't be powered off from here, so its pods end with it."
+            "API server is out of reach or refuses everything, and only the pods' grace is left; the machine can't be powered off from here, so its pods end with it."
         ),
         Fact::PowerOffFailed(reason) => {
             tracing::error!(%reason, "Machine can't be powered off; retrying.");

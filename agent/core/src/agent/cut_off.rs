@@ -1,11 +1,15 @@
 //! The last resort: a spot loss while the API server is out of reach.
 //!
 //! Nobody else can end the pods then. Powering the machine off makes the kubelet stop them in good
-//! order (its graceful shutdown), so that they see SIGTERM before the machine is taken.
+//! order (its graceful shutdown), so that they see SIGTERM before the machine is taken. An API server that refuses each
+//! and every eviction and deletion (401, 403, 429 without a budget) is no better than one that is gone; once it took
+//! one, a shutdown would cut that pod's grace short, and what it refuses is another matter.
 
-use drover_common::drain;
+use drover_common::call::{KubernetesFailure, KubernetesFailureKind};
+use drover_common::drain::{self, DrainState};
 use drover_common::protocol::NoticeKind;
 use jiff::{SignedDuration, Timestamp};
+use serde_json::Value;
 
 use super::{Agent, Effect, Fact};
 use crate::moment::Moment;
@@ -16,6 +20,11 @@ const CUT_OFF_AFTER: SignedDuration = SignedDuration::from_secs(5);
 const DEFAULT_GRACE: SignedDuration = SignedDuration::from_secs(30);
 /// Even pods without any grace need a moment to be stopped.
 const SHORTEST_GRACE: SignedDuration = SignedDuration::from_secs(3);
+
+/// Whether the API server did not answer. A load balancer without a server behind it answers with 5xx for it.
+pub(super) fn is_silent(failure: &KubernetesFailure) -> bool {
+    matches!(failure.kind, KubernetesFailureKind::Unreachable | KubernetesFailureKind::ServerError)
+}
 
 impl Agent {
     /// The API server answered something, or a call of it was not answered.
@@ -36,6 +45,31 @@ impl Agent {
         self.cut_off_since.is_some_and(|at| now.is_past(at, CUT_OFF_AFTER))
     }
 
+    /// What came of asking a pod to go.
+    pub(super) fn hear_of_pod(&mut self, now: Moment, outcome: &Result<Value, KubernetesFailure>) {
+        let refuses_us = |failure: &KubernetesFailure| {
+            matches!(
+                failure.kind,
+                KubernetesFailureKind::Forbidden | KubernetesFailureKind::TooManyRequests
+            )
+        };
+        match outcome {
+            Err(failure) if refuses_us(failure) => {
+                self.refused_since.get_or_insert(now.steady);
+            }
+            // Silence says nothing of whether it would.
+            Err(failure) if is_silent(failure) => {}
+            Ok(_) | Err(_) => self.refused_since = None,
+        }
+    }
+
+    /// Whether nothing else than refusals was heard for a while, and never a yes.
+    fn is_refused(&self, now: Moment) -> bool {
+        let asked = self.drain.as_ref().map(DrainState::report);
+        self.refused_since.is_some_and(|at| now.is_past(at, CUT_OFF_AFTER))
+            && asked.is_some_and(|report| report.evicted == 0 && report.forced == 0)
+    }
+
     pub(super) fn take_powered_off(
         &mut self,
         attempt: u32,
@@ -53,7 +87,10 @@ impl Agent {
     }
 
     pub(super) fn decide_power_off(&mut self, now: Moment) {
-        if !self.is_cut_off(now) || !self.owns_node() {
+        if self.drain.is_none() {
+            self.refused_since = None;
+        }
+        if !(self.is_cut_off(now) || self.is_refused(now)) || !self.owns_node() {
             return;
         }
         let Some(deadline) = self.loss() else { return };

@@ -8,6 +8,7 @@ use drover_common::protocol::{DrainPhase, DrainReport, Notice, NoticeKind};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
+use super::cut_off::is_silent;
 use super::{Agent, CallKey, Effect, Fact};
 use crate::moment::Moment;
 use crate::node::{self, CordonMark};
@@ -226,20 +227,14 @@ impl Agent {
         outcome: Result<Value, KubernetesFailure>,
         now: Moment,
     ) {
-        // A load balancer without a server behind it answers with 5xx for it.
-        let silent = |failure: &KubernetesFailure| {
-            matches!(
-                failure.kind,
-                KubernetesFailureKind::Unreachable | KubernetesFailureKind::ServerError
-            )
-        };
         // Events may be kept elsewhere than all else, and are not what a machine is powered off for.
         if !matches!(key, CallKey::Event(_)) {
-            self.hear_api(now, !outcome.as_ref().is_err_and(silent));
+            self.hear_api(now, !outcome.as_ref().is_err_and(is_silent));
         }
         match (key, outcome) {
             (CallKey::Event(attempt), outcome) => self.take_told(attempt, outcome.err(), now),
             (CallKey::Drain(key), outcome) => {
+                self.hear_of_pod(now, &outcome);
                 if self.drain.is_some() {
                     self.drain_outcomes.push((key, outcome.map(|_object| ())));
                 }

@@ -180,12 +180,24 @@ fn a_restarted_agent_undoes_nothing_before_imds_was_heard() {
 
 /// An agent whose every call goes unanswered from a notice on; returns when it powers off.
 fn cut_off(agent: &mut Agent, action: &str) -> Option<i64> {
+    cut_off_by(agent, action, |_, _| Err(failure()))
+}
+
+/// The same with what the API server answers to each call, which is the n-th.
+fn cut_off_by(
+    agent: &mut Agent,
+    action: &str,
+    answer: impl Fn(&CallKey, usize) -> Result<Value, KubernetesFailure>,
+) -> Option<i64> {
+    let mut calls_made = 0;
     let mut pending = calls(&agent.step(spot(action, 110_000), at(0)));
     for tick in 1..=440 {
         let now = at(tick * 250);
         let mut effects = agent.step(Input::Tick, now);
         for (key, _) in std::mem::take(&mut pending) {
-            effects.extend(agent.step(Input::Outcome(key, Err(failure())), now));
+            let answer = answer(&key, calls_made);
+            calls_made += 1;
+            effects.extend(agent.step(Input::Outcome(key, answer), now));
         }
         if effects.iter().any(|effect| matches!(effect, Effect::PowerOff(_))) {
             return Some(tick * 250);
@@ -217,6 +229,47 @@ fn a_cut_off_agent_powers_off_when_only_the_grace_is_left() {
     let mut asleep = settled();
     asleep.step(Input::PowerOff(kubelet), at(0));
     assert_eq!(cut_off(&mut asleep, "hibernate"), None);
+}
+
+fn refusal(kind: KubernetesFailureKind) -> Result<Value, KubernetesFailure> {
+    Err(KubernetesFailure { kind, message: "no".into(), retry_after_seconds: None })
+}
+
+#[test]
+fn an_api_server_that_refuses_everything_is_no_better_than_none() {
+    let on = |agent: &mut Agent| {
+        agent.step(Input::PowerOff(Some(SignedDuration::from_secs(60))), at(0));
+    };
+    for kind in [KubernetesFailureKind::Forbidden, KubernetesFailureKind::TooManyRequests] {
+        let mut agent = settled();
+        on(&mut agent);
+        let off = cut_off_by(&mut agent, "terminate", |_, _| refusal(kind)).unwrap();
+        assert!((75_000..=76_000).contains(&off), "{kind:?}: {off}");
+        // A cordon that stands makes no difference to the pods.
+        let mut agent = settled();
+        on(&mut agent);
+        let off = cut_off_by(&mut agent, "terminate", |key, _| match key {
+            CallKey::Drain(_) => refusal(kind),
+            _ => Ok(node(json!({"spec": {"unschedulable": true}}))),
+        });
+        assert!(off.is_some(), "{kind:?}");
+    }
+    let mut asleep = settled();
+    on(&mut asleep);
+    let forbidden = |_: &CallKey, _| refusal(KubernetesFailureKind::Forbidden);
+    assert_eq!(cut_off_by(&mut asleep, "hibernate", forbidden), None);
+}
+
+#[test]
+fn one_pod_that_may_go_keeps_the_machine_on() {
+    let mut agent = settled();
+    agent.step(pod("db"), at(0));
+    agent.step(Input::PowerOff(Some(SignedDuration::from_secs(60))), at(0));
+    let off = cut_off_by(&mut agent, "terminate", |key, _| match key {
+        CallKey::Drain(key) if key.uid == "u-db" => Ok(json!({})),
+        _ => refusal(KubernetesFailureKind::Forbidden),
+    });
+    assert_eq!(off, None, "its grace would be cut short");
 }
 
 #[test]
