@@ -1,4 +1,5 @@
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::sync::{Arc, Mutex};
 
 use axum::Router;
@@ -49,9 +50,17 @@ async fn serve(
 
 /// Polls for so long, every 200 ms.
 async fn poll_for(time: Duration, manners: &[(&'static str, &'static str)]) -> Fake {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    poll_at(listener, time, manners).await
+}
+
+async fn poll_at(
+    listener: tokio::net::TcpListener,
+    time: Duration,
+    manners: &[(&'static str, &'static str)],
+) -> Fake {
     drover_kubernetes::install_crypto_provider();
     let fake = Fake { manners: Arc::new(manners.iter().copied().collect()), ..Fake::default() };
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let router = Router::new().fallback(serve).with_state(fake.clone());
     let service = router.into_make_service_with_connect_info::<std::net::SocketAddr>();
@@ -67,6 +76,20 @@ async fn poll_for(time: Duration, manners: &[(&'static str, &'static str)]) -> F
 fn longest_gap(times: &[Instant]) -> Duration {
     let gaps = times.windows(2).map(|pair| pair[1].duration_since(pair[0]));
     gaps.max().expect("was asked twice")
+}
+
+/// As on instances whose metadata service has an IPv6 endpoint.
+#[tokio::test]
+async fn a_service_is_polled_over_ipv6() {
+    let Ok(listener) = tokio::net::TcpListener::bind("[::1]:0").await else {
+        writeln!(std::io::stderr(), "SKIPPED: this machine has no IPv6").unwrap();
+        return;
+    };
+    let fake = poll_at(listener, Duration::from_secs(2), &[]).await;
+    assert!(fake.times(SPOT).len() >= 5, "{:?}", fake.times(SPOT));
+    assert_eq!(fake.times("instance-id").len(), 1);
+    let connections = fake.connections.lock().unwrap();
+    assert!(!connections.is_empty() && connections.iter().all(|peer| peer.is_ipv6()));
 }
 
 #[tokio::test]

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
+use axum::http::header::CONTENT_LENGTH;
 use axum::response::Response;
+use futures::StreamExt;
 
 use crate::shared::SharedWorld;
 use crate::world::faults::{Face, FaultEffect};
@@ -24,6 +26,10 @@ pub enum Disturbance {
     DelayAnswer(Duration),
     /// The request is done, but a broken connection is all the client gets.
     LoseAnswer,
+    /// The request is done, but half of the answer's body is missing.
+    CutBody,
+    /// The request is done and answered, but the body takes so long to come.
+    SlowBody(Duration),
 }
 
 /// Lets a fault strike this operation. Waits for a delay; never returns from a hang (the client's
@@ -41,6 +47,10 @@ pub async fn disturb(world: &SharedWorld, face: Face, operation: &str) -> Option
             Some(Disturbance::DelayAnswer(Duration::from_millis(milliseconds)))
         }
         FaultEffect::LostAnswer => Some(Disturbance::LoseAnswer),
+        FaultEffect::CutBody => Some(Disturbance::CutBody),
+        FaultEffect::SlowBody { milliseconds } => {
+            Some(Disturbance::SlowBody(Duration::from_millis(milliseconds)))
+        }
         FaultEffect::Hang => std::future::pending().await,
     }
 }
@@ -53,8 +63,33 @@ pub async fn settle(disturbance: Option<Disturbance>, answer: Response) -> Respo
             answer
         }
         Some(Disturbance::LoseAnswer) => lost_answer(),
+        Some(Disturbance::CutBody) => with_body(answer, |body| cut(&body)).await,
+        Some(Disturbance::SlowBody(time)) => with_body(answer, |body| slow(&body, time)).await,
         Some(Disturbance::Refuse { .. }) | None => answer,
     }
+}
+
+/// The answer with another body in place of its own.
+async fn with_body(answer: Response, change: impl FnOnce(Bytes) -> Body) -> Response {
+    let (mut head, body) = answer.into_parts();
+    let Ok(body) = axum::body::to_bytes(body, usize::MAX).await else { return lost_answer() };
+    head.headers.remove(CONTENT_LENGTH);
+    Response::from_parts(head, change(body))
+}
+
+fn cut(body: &Bytes) -> Body {
+    Body::from(body.slice(..body.len() / 2))
+}
+
+fn slow(body: &Bytes, time: Duration) -> Body {
+    const BITS: u8 = 8;
+    let size = body.len().div_ceil(BITS.into()).max(1);
+    let bits: Vec<Bytes> = body.chunks(size).map(Bytes::copy_from_slice).collect();
+    let bits = futures::stream::iter(bits).then(move |bit| async move {
+        tokio::time::sleep(time / u32::from(BITS)).await;
+        Ok::<_, std::io::Error>(bit)
+    });
+    Body::from_stream(bits)
 }
 
 /// An answer that breaks off before its first byte, as a connection does that is cut.

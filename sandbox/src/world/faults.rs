@@ -1,4 +1,4 @@
-//! What goes wrong on purpose: errors, delays, lost answers and hangs, per face and operation.
+//! What goes wrong on purpose: errors, delays, answers that are lost, cut off or slow, and hangs, per face and operation.
 
 use serde::{Deserialize, Serialize};
 
@@ -80,6 +80,14 @@ pub enum FaultEffect {
     },
     /// It is done, but the answer is lost: the connection closes.
     LostAnswer,
+    /// It is done, but the answer's body ends in its middle, and looks as if it were whole. (A watch's has no middle:
+    /// nothing of it comes.)
+    CutBody,
+    /// It is done and the answer begins at once, but its body comes bit by bit. (A watch's does not come.)
+    SlowBody {
+        /// Until the body is there.
+        milliseconds: u64,
+    },
     /// It is not done, and no answer ever comes.
     Hang,
 }

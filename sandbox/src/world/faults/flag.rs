@@ -16,7 +16,7 @@ pub enum FaultError {
     Face(String),
     /// There is no such effect.
     #[error(
-        "effect {0:?}: expected error[=STATUS], delay=TIME, delay-answer=TIME, lost-answer or hang"
+        "effect {0:?}: expected error[=STATUS], delay=TIME, delay-answer=TIME, lost-answer, cut-body, slow-body=TIME or hang"
     )]
     Effect(String),
     /// An error has an HTTP status that says no error.
@@ -70,6 +70,8 @@ fn read_effect(face: Face, text: &str) -> Result<FaultEffect, FaultError> {
             Ok(FaultEffect::DelayAnswer { milliseconds: read_time(time)? })
         }
         ("lost-answer", None) => Ok(FaultEffect::LostAnswer),
+        ("cut-body", None) => Ok(FaultEffect::CutBody),
+        ("slow-body", Some(time)) => Ok(FaultEffect::SlowBody { milliseconds: read_time(time)? }),
         ("hang", None) => Ok(FaultEffect::Hang),
         _ => Err(FaultError::Effect(text.to_owned())),
     }
@@ -150,6 +152,8 @@ mod tests {
                 ("delay=1.5s", FaultEffect::Delay { milliseconds: 1500 }),
                 ("delay-answer=250ms", FaultEffect::DelayAnswer { milliseconds: 250 }),
                 ("lost-answer", FaultEffect::LostAnswer),
+                ("cut-body", FaultEffect::CutBody),
+                ("slow-body=3s", FaultEffect::SlowBody { milliseconds: 3_000 }),
                 ("hang", FaultEffect::Hang),
             ] {
                 let fault = read(&format!("{}:{text}", face.as_str()));
