@@ -39,31 +39,79 @@ impl Board<'_> {
         let cheapest = self.market.offers.get(bin.cheapest)?.clone();
         let template_index = self.market.kinds.get(cheapest.kind)?.template;
         // A launch is of one reservation, whose room was counted.
-        let options = match cheapest.reservation {
-            Some(_) => vec![Choice { kind: cheapest.kind, offers: vec![bin.cheapest] }],
-            None => self.options(bin, template_index, cheapest.capacity_type),
+        let (options, short) = match cheapest.reservation {
+            Some(_) => {
+                let only = vec![Choice { kind: cheapest.kind, offers: vec![bin.cheapest] }];
+                let listed =
+                    self.affordable(bin, self.within_slack(bin, only), CapacityType::Reserved);
+                (listed, false)
+            }
+            None => self.listed(bin, template_index, cheapest.capacity_type)?,
         };
-        let options = self.within_slack(bin, options);
-        let options = self.affordable(bin, options, cheapest.capacity_type);
+        self.take_slack(bin, &options);
         let mut offers: Vec<usize> =
             options.iter().flat_map(|option| option.offers.iter().copied()).collect();
         offers.sort_by_key(|offer| self.market.rank(*offer));
-        let pool = self.market.pools.get(bin.pool)?;
-        let listed: FixedBitSet = offers.iter().copied().collect();
-        // A launch is of one capacity type, whatever else its pool could have had. What is reserved
-        // is there: it needs nothing to fall back on.
-        let short = cheapest.reservation.is_none()
-            && self.all_missing_values(pool, &listed).any(|(key, ..)| key != labels::CAPACITY_TYPE);
-        if short && self.settings.min_values_policy == MinValuesPolicy::Strict {
-            return None;
-        }
         let kinds = options.iter().map(|option| option.kind).collect();
         (!offers.is_empty()).then_some(Chosen { kinds, offers, short })
     }
 
-    /// Types that hold the bin in every zone that the cheapest type is offered in, so that any type
-    /// in any zone listed is right. By price.
-    fn options(&self, bin: &Bin, template: usize, capacity_type: CapacityType) -> Vec<Choice> {
+    /// The types of a launch in as many of its zones as go together with the pool's `minValues`: pods may
+    /// forbid types in one zone that they allow in another. Whether they have too few values all the
+    /// same; `None` if they must not.
+    fn listed(
+        &self,
+        bin: &Bin,
+        template: usize,
+        capacity_type: CapacityType,
+    ) -> Option<(Vec<Choice>, bool)> {
+        let pool = self.market.pools.get(bin.pool)?;
+        let strict = self.settings.min_values_policy == MinValuesPolicy::Strict;
+        let all = self.zones_of(bin, capacity_type);
+        let list = |zones: &BTreeSet<&str>| {
+            let options = self.options(bin, template, capacity_type, zones);
+            let options = self.affordable(bin, self.within_slack(bin, options), capacity_type);
+            let listed = options.iter().flat_map(|option| option.offers.iter().copied()).collect();
+            // A launch is of one capacity type, whatever else its pool could have had. What is reserved
+            // is there: it needs nothing to fall back on.
+            let short = self
+                .all_missing_values(pool, &listed)
+                .any(|(key, ..)| key != labels::CAPACITY_TYPE);
+            (options, short)
+        };
+        let (options, short) = list(&all);
+        if !short || !strict {
+            return Some((options, short));
+        }
+        let without = all.iter().map(|zone| {
+            all.iter().copied().filter(|other| other != zone).collect::<BTreeSet<&str>>()
+        });
+        let alone = all.iter().map(|zone| BTreeSet::from([*zone]));
+        without.chain(alone).map(|zones| list(&zones)).find(|(_, short)| !short)
+    }
+
+    /// The zones that the bin's cheapest type is offered in.
+    fn zones_of(&self, bin: &Bin, capacity_type: CapacityType) -> BTreeSet<&str> {
+        let offers = self.market.kind_of(bin.cheapest).map(|kind| kind.offers.clone());
+        offers
+            .into_iter()
+            .flatten()
+            .filter(|offer| bin.offers.contains(*offer))
+            .filter_map(|offer| self.market.offers.get(offer))
+            .filter(|offer| offer.capacity_type == capacity_type)
+            .map(|offer| offer.zone)
+            .collect()
+    }
+
+    /// Types that hold the bin in every one of some zones that they are offered in, so that any type in any
+    /// zone listed is right. By price.
+    fn options(
+        &self,
+        bin: &Bin,
+        template: usize,
+        capacity_type: CapacityType,
+        zones: &BTreeSet<&str>,
+    ) -> Vec<Choice> {
         let Some(range) = self.market.templates.get(template).map(|t| t.offers.clone()) else {
             return Vec::new();
         };
@@ -85,13 +133,6 @@ impl Board<'_> {
             let entry = self.market.offers.get(*offer);
             range.contains(offer) && entry.is_some_and(|e| e.capacity_type == capacity_type)
         };
-        let base = self.market.kind_of(bin.cheapest).map(|kind| kind.offers.clone());
-        let zones: BTreeSet<&str> = base
-            .into_iter()
-            .flatten()
-            .filter(|offer| billed(offer) && bin.offers.contains(*offer))
-            .filter_map(zone)
-            .collect();
         let in_zones = |offer: &usize| zone(*offer).is_some_and(|zone| zones.contains(zone));
         let mut options: Vec<Choice> = Vec::new();
         let mut seen = FixedBitSet::with_capacity(self.market.kinds.len());
@@ -152,20 +193,26 @@ impl Board<'_> {
         }
     }
 
-    /// Keeps types that the pool's limits still allow in place of the one already counted, and
-    /// counts the largest that is kept.
-    fn within_slack(&mut self, bin: &Bin, mut options: Vec<Choice>) -> Vec<Choice> {
-        let Some(base) = self.market.kind_of(bin.cheapest).map(|kind| kind.capacity.clone()) else {
-            return options;
-        };
-        let Some(pool) = self.market.pools.get_mut(bin.pool) else { return options };
-        let kinds = &self.market.kinds;
+    /// Keeps types that the pool's limits still allow in place of the one already counted.
+    fn within_slack(&self, bin: &Bin, mut options: Vec<Choice>) -> Vec<Choice> {
+        let base = self.market.kind_of(bin.cheapest).map(|kind| &kind.capacity);
+        let Some((base, pool)) = base.zip(self.market.pools.get(bin.pool)) else { return options };
         options.retain(|option| {
-            let Some(kind) = kinds.get(option.kind) else { return false };
-            pool.left.iter().zip(kind.capacity.iter().zip(&base)).all(|(left, (own, base))| {
+            let Some(kind) = self.market.kinds.get(option.kind) else { return false };
+            pool.left.iter().zip(kind.capacity.iter().zip(base)).all(|(left, (own, base))| {
                 left.is_none_or(|left| *own <= base.saturating_add(left.max(0)))
             })
         });
+        options
+    }
+
+    /// Counts the largest of the types against the pool's limits, in place of the one already counted.
+    fn take_slack(&mut self, bin: &Bin, options: &[Choice]) {
+        let Some(base) = self.market.kind_of(bin.cheapest).map(|kind| kind.capacity.clone()) else {
+            return;
+        };
+        let Some(pool) = self.market.pools.get_mut(bin.pool) else { return };
+        let kinds = &self.market.kinds;
         for (index, left) in pool.left.iter_mut().enumerate() {
             let Some(left) = left else { continue };
             let amount = |capacity: &[i64]| capacity.get(index).copied().unwrap_or(0);
@@ -177,7 +224,6 @@ impl Board<'_> {
                 .unwrap_or(0);
             *left = left.saturating_sub((largest - amount(&base)).max(0));
         }
-        options
     }
 
     /// Cuts the types at a price ceiling and at the most a launch may list, but not below what

@@ -49,3 +49,28 @@ fn with_best_effort_as_many_as_there_are_will_do() {
     assert_eq!(wanted.min_values.unwrap() as usize, families.len());
     insta::assert_snapshot!(world.story());
 }
+
+/// In the third zone pods allow too few families: the launch leaves it out.
+#[test]
+fn zones_in_which_pods_allow_too_few_types_are_left_out() {
+    let mut world = World::small();
+    let zone = "topology.kubernetes.io/zone";
+    let family = "karpenter.k8s.aws/instance-family";
+    world.pool(
+        "default",
+        json!([
+            {"key": zone, "operator": "In", "values": ["us-east-1a", "us-east-1b", "us-east-1c"]},
+            {"key": family, "operator": "Exists", "minValues": 3}]),
+        json!({}),
+    );
+    let terms = json!([
+        {"matchExpressions": [{"key": zone, "operator": "NotIn", "values": ["us-east-1b"]},
+            {"key": "karpenter.k8s.aws/instance-cpu", "operator": "Gt", "values": ["3"]}]},
+        {"matchExpressions": [{"key": family, "operator": "In", "values": ["r5", "m6g"]}]}]);
+    let affinity = json!({"spec": {"affinity": {"nodeAffinity": {
+        "requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}}}}});
+    world.pods("web", 1, json!({"cpu": "50m", "memory": "64Mi"}), affinity);
+    let plan = world.plan();
+    assert_eq!(plan.unschedulable, []);
+    assert_eq!(plan.launches[0].zones, ["us-east-1a", "us-east-1c"]);
+}
