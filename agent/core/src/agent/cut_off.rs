@@ -2,11 +2,12 @@
 //!
 //! Nobody else can end the pods then. Powering the machine off makes the kubelet stop them in good
 //! order (its graceful shutdown), so that they see SIGTERM before the machine is taken. An API server that refuses each
-//! and every eviction and deletion (401, 403, 429 without a budget) is no better than one that is gone; once it took
-//! one, a shutdown would cut that pod's grace short, and what it refuses is another matter.
+//! and every eviction and deletion (401, 403, 429 without a budget) is no better than one that is gone; while a pod
+//! ends, whoever asked it to, a shutdown would cut its grace short.
 
 use drover_common::call::{KubernetesFailure, KubernetesFailureKind};
-use drover_common::drain::{self, DrainState};
+use drover_common::cluster::Pod;
+use drover_common::drain;
 use drover_common::protocol::NoticeKind;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
@@ -63,11 +64,16 @@ impl Agent {
         }
     }
 
-    /// Whether nothing else than refusals was heard for a while, and never a yes.
+    /// Whether nothing else than refusals was heard for a while, and no pod has a grace that runs.
     fn is_refused(&self, now: Moment) -> bool {
-        let asked = self.drain.as_ref().map(DrainState::report);
+        let drain = self.drain.as_ref();
+        let ends = |pod: &Pod| match pod.metadata.deletion_timestamp {
+            // One that was to have ended by then is stuck, and owed nothing.
+            Some(end) => now.wall < end,
+            None => drain.is_some_and(|drain| drain.has_accepted(&pod.metadata.uid)),
+        };
         self.refused_since.is_some_and(|at| now.is_past(at, CUT_OFF_AFTER))
-            && asked.is_some_and(|report| report.evicted == 0 && report.forced == 0)
+            && !self.pods.values().any(|pod| drain::stays(pod).is_none() && ends(pod))
     }
 
     pub(super) fn take_powered_off(

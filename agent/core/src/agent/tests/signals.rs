@@ -272,6 +272,46 @@ fn one_pod_that_may_go_keeps_the_machine_on() {
     assert_eq!(off, None, "its grace would be cut short");
 }
 
+/// A pod that somebody else has asked to end by then.
+fn ending(name: &str, end: i64) -> Input {
+    let metadata = json!({"name": name, "namespace": "d", "uid": format!("u-{name}"),
+        "deletionTimestamp": at(end).to_string()});
+    applied(Kind::Pod, json!({"metadata": metadata, "spec": {"nodeName": "n"}}))
+}
+
+#[test]
+fn a_grace_that_runs_keeps_the_machine_on_whoever_granted_it_and_one_that_ran_does_not() {
+    let forbidden = |_: &CallKey, _| refusal(KubernetesFailureKind::Forbidden);
+    // When the grace of another pod ends, and from when on the machine may be powered off.
+    for (end, off) in [(600_000, None), (90_000, Some(90_000)), (-60_000, Some(75_000))] {
+        let mut agent = settled();
+        agent.step(ending("db", end), at(0));
+        agent.step(Input::PowerOff(Some(SignedDuration::from_secs(60))), at(0));
+        let at_off = cut_off_by(&mut agent, "terminate", forbidden);
+        let expected = off.map(|off| off..=off + 1_000);
+        assert_eq!(expected.is_some(), at_off.is_some(), "{end}: {at_off:?}");
+        assert!(expected.zip(at_off).is_none_or(|(range, at)| range.contains(&at)), "{at_off:?}");
+    }
+    // A pod that was let go and is gone is no reason either.
+    let mut agent = settled();
+    agent.step(pod("db"), at(0));
+    agent.step(Input::PowerOff(Some(SignedDuration::from_secs(60))), at(0));
+    let gone = Input::Cluster(ClusterEvent::Deleted(Kind::Pod, ObjectKey::new("d", "db")));
+    let (mut pending, mut off) = (calls(&agent.step(spot("terminate", 110_000), at(0))), false);
+    for tick in 1..=400 {
+        let input = if tick == 40 { gone.clone() } else { Input::Tick };
+        let mut effects = agent.step(input, at(tick * 250));
+        for (key, _) in std::mem::take(&mut pending) {
+            let lets_go = matches!(&key, CallKey::Drain(key) if key.uid == "u-db");
+            let outcome = if lets_go { Ok(json!({})) } else { forbidden(&key, 0) };
+            effects.extend(agent.step(Input::Outcome(key, outcome), at(tick * 250)));
+        }
+        off |= effects.iter().any(|effect| matches!(effect, Effect::PowerOff(_)));
+        pending = calls(&effects);
+    }
+    assert!(off);
+}
+
 #[test]
 fn an_api_server_that_is_back_is_asked_at_once() {
     let mut agent = settled();
