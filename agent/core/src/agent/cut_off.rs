@@ -36,7 +36,6 @@ impl Agent {
                 drain.try_unanswered_again();
             }
             self.cut_off_since = None;
-            self.told_cut_off = false;
         } else {
             self.cut_off_since.get_or_insert(now.steady);
         }
@@ -96,7 +95,11 @@ impl Agent {
         if self.drain.is_none() {
             self.refused_since = None;
         }
-        if !(self.is_cut_off(now) || self.is_refused(now)) || !self.owns_node() {
+        if !self.is_cut_off(now) && !self.is_refused(now) {
+            self.told_cut_off = false;
+            return;
+        }
+        if !self.owns_node() {
             return;
         }
         let Some(deadline) = self.loss() else { return };

@@ -272,6 +272,27 @@ fn one_pod_that_may_go_keeps_the_machine_on() {
     assert_eq!(off, None, "its grace would be cut short");
 }
 
+#[test]
+fn that_everything_is_refused_is_told_once() {
+    for kind in [KubernetesFailureKind::Forbidden, KubernetesFailureKind::TooManyRequests] {
+        let mut agent = settled();
+        let (mut pending, mut answers, mut told) = (Vec::new(), 0, 0);
+        let mut effects = agent.step(spot("terminate", 110_000), at(0));
+        for tick in 1..=420 {
+            for (key, _) in std::mem::take(&mut pending) {
+                answers += usize::from(tick > 320);
+                effects.extend(agent.step(Input::Outcome(key, refusal(kind)), at(tick * 250)));
+            }
+            let is_it = |effect: &&Effect| matches!(effect, Effect::Tell(Fact::CutOff { .. }));
+            told += effects.iter().filter(is_it).count();
+            pending = calls(&effects);
+            effects = agent.step(Input::Tick, at(tick * 250));
+        }
+        assert!(answers > 2, "{kind:?}: {answers} answers while it was known");
+        assert_eq!(told, 1, "{kind:?}");
+    }
+}
+
 /// A pod that somebody else has asked to end by then.
 fn ending(name: &str, end: i64) -> Input {
     let metadata = json!({"name": name, "namespace": "d", "uid": format!("u-{name}"),
