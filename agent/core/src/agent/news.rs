@@ -40,7 +40,16 @@ struct Waiting {
     at: Timestamp,
     /// The first report that bears it.
     sequence: u64,
+    /// When that was sent, on the steady clock.
+    sent_at: Option<SignedDuration>,
     tries: u32,
+}
+
+impl Waiting {
+    /// Whether a leader has had the time to take it.
+    fn is_due(&self, now: Moment) -> bool {
+        self.sent_at.is_some_and(|at| now.is_past(at, PATIENCE))
+    }
 }
 
 /// What was told, and what waits for it.
@@ -48,6 +57,8 @@ struct Waiting {
 pub(super) struct Teller {
     /// The first report that no leader took, and when it was sent, on the steady clock.
     unheard: Option<(u64, SignedDuration)>,
+    /// The last that was sent.
+    sent: u64,
     /// The last that one took.
     heard: u64,
     /// When the notices of each kind were issued that were found to be in force.
@@ -69,6 +80,10 @@ impl Teller {
     /// A report goes out.
     pub(super) fn reported(&mut self, sequence: u64, now: Moment) {
         self.unheard.get_or_insert((sequence, now.steady));
+        self.sent = sequence;
+        for waiting in self.waiting.iter_mut().filter(|waiting| waiting.sequence <= sequence) {
+            waiting.sent_at.get_or_insert(now.steady);
+        }
     }
 
     /// A leader has a report, and what it says of notices is in the log: from here on telling is its part.
@@ -81,8 +96,11 @@ impl Teller {
         self.waiting.retain(|waiting| waiting.sequence > sequence);
     }
 
-    fn is_alone(&self, now: Moment) -> bool {
+    /// Whether something is to be reported so that leaders may take it: it came after the last report, and that they
+    /// took no report for long says that there may be none.
+    pub(super) fn awaits_report(&self, now: Moment) -> bool {
         self.unheard.is_some_and(|(_, at)| now.is_past(at, PATIENCE))
+            && self.waiting.iter().any(|waiting| waiting.sent_at.is_none())
     }
 
     /// `at` is what it's known by: what is found again by a restarted agent has the same.
@@ -92,7 +110,8 @@ impl Teller {
         let is_full = self.waiting.len() >= MOST_WAITING || self.lately.len() >= MOST_LATELY;
         if !is_known && !is_full {
             self.lately.push_back((news.note.clone(), now.steady));
-            self.waiting.push_back(Waiting { news, at, sequence, tries: 0 });
+            let sent_at = (sequence <= self.sent).then_some(now.steady);
+            self.waiting.push_back(Waiting { news, at, sequence, sent_at, tries: 0 });
         }
     }
 
@@ -115,9 +134,7 @@ impl Agent {
         self.teller.take_notices(&self.notices.list(), sequence, now);
         self.take_progress(sequence, now);
         self.take_left(sequence, now);
-        if self.teller.is_alone(now) {
-            self.tell_news(now);
-        }
+        self.tell_news(now);
     }
 
     fn take_progress(&mut self, sequence: u64, now: Moment) {
@@ -164,12 +181,11 @@ impl Agent {
 
     fn tell_news(&mut self, now: Moment) {
         let waits = self.cut_off_since.is_some() || self.node_suspect;
-        if self.teller.waiting.is_empty() || waits || !self.owns_node() {
-            return;
-        }
+        let due = self.teller.waiting.iter().position(|waiting| waiting.is_due(now));
+        let Some(due) = due.filter(|_| !waits && self.owns_node()) else { return };
         let Some(uid) = self.node.as_ref().map(|node| node.metadata.uid.clone()) else { return };
         let Some(attempt) = self.teller.call.start(now) else { return };
-        let Some(mut waiting) = self.teller.waiting.pop_front() else { return };
+        let Some(mut waiting) = self.teller.waiting.remove(due) else { return };
         waiting.tries = waiting.tries.saturating_add(1);
         let call = event(&waiting, self.identity.node.as_str(), &uid);
         self.teller.under_way = Some(waiting);

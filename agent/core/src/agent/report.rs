@@ -35,7 +35,8 @@ impl Agent {
     }
 
     /// Reports when something changed, when a notice isn't committed yet, and now and then; also as soon
-    /// as use is known, for until then the leaders go by what was before the agent started.
+    /// as use is known, for until then the leaders go by what was before the agent started, and before it tells
+    /// what leaders would tell, if there are any.
     pub(super) fn decide_report(&mut self, now: Moment) {
         let present = (
             self.notices.list(),
@@ -50,7 +51,7 @@ impl Agent {
             if self.uncommitted_since.is_some() { REPEAT_REPORT } else { self.report_interval };
         let due = self.reported_at.is_none_or(|at| now.is_past(at, pause));
         let first_use = self.usage.is_some() && !self.told_use;
-        if !changed && !due && !first_use {
+        if !changed && !due && !first_use && !self.teller.awaits_report(now) {
             return;
         }
         let report = self.report(now.wall);

@@ -149,6 +149,56 @@ fn leaders_that_come_late_find_it_told_and_nothing_is_told_twice() {
     assert_eq!(scene.told(), [NOTICE]);
 }
 
+/// A scene in which the last report was lost six seconds ago, and there is a leader again since.
+fn after_a_lost_report() -> Scene {
+    let mut scene = Scene::new();
+    scene.leader = Some(true);
+    scene.run(30);
+    scene.leader = None;
+    let sequence = scene.agent.sequence;
+    while scene.agent.sequence == sequence {
+        scene.now += 250;
+        scene.step(Input::Tick);
+    }
+    scene.leader = Some(true);
+    scene.run(6);
+    assert_eq!(scene.agent.sequence, sequence + 1);
+    scene
+}
+
+#[test]
+fn a_report_that_was_lost_before_says_nothing_of_who_hears_the_next() {
+    let mut scene = after_a_lost_report();
+    scene.evictions = Err(KubernetesFailureKind::DisruptionBudget);
+    scene.step(spot("terminate", 60_000 + scene.now));
+    scene.run(80);
+    assert_eq!(scene.told(), Vec::<&str>::new());
+    // Nor is anything told sooner than a leader may take it.
+    let mut scene = after_a_lost_report();
+    scene.leader = None;
+    scene.step(spot("terminate", 60_000 + scene.now));
+    scene.run(4);
+    assert_eq!(scene.told(), Vec::<&str>::new());
+    scene.run(2);
+    assert_eq!(scene.told(), [NOTICE]);
+}
+
+#[test]
+fn what_is_found_between_two_reports_is_reported_at_once_where_nobody_may_hear() {
+    let mut scene = Scene::new();
+    scene.leader = Some(true);
+    scene.evictions = Err(KubernetesFailureKind::DisruptionBudget);
+    scene.step(spot("terminate", 60_000));
+    scene.run(50);
+    scene.leader = None;
+    scene.agent.report_interval = SignedDuration::from_mins(5);
+    scene.step(pod("db"));
+    scene.run(14);
+    assert_eq!(scene.told(), Vec::<&str>::new(), "a leader may take it yet");
+    scene.run(2);
+    assert_eq!(scene.told(), ["The time of its notice ran out with 2 pods left: d/db, d/web"]);
+}
+
 #[test]
 fn what_was_told_before_a_restart_has_the_same_name_after_it() {
     let mut scene = Scene::new();
