@@ -46,7 +46,8 @@ impl Control {
             || node.is_none_or(|node| is_tainted(&node))
     }
 
-    /// What the entry that begins a disruption's drains says of their deadline; `None` if it stays what it is.
+    /// What the entry that begins a disruption's drains says of their deadline; `None` if it stays what it is. By that
+    /// entry none gets more time than a notice leaves it.
     pub(super) fn deadline_at_start(
         &self,
         state: &State,
@@ -54,14 +55,30 @@ impl Control {
         now: Timestamp,
     ) -> Option<Timestamp> {
         let disruption = &record.disruption;
-        if disruption.reason.is_voluntary() {
-            return record.deadline_from(now);
-        }
-        let counts = disruption.claims.iter().any(|name| self.has_period(name));
-        let fresh = counts
-            .then(|| self.drain_deadline(state, &disruption.claims, disruption.reason, now))
-            .flatten();
-        fresh.filter(|_| disruption.deadline != fresh)
+        let claims = &disruption.claims;
+        let fresh = if disruption.reason.is_voluntary() {
+            record.deadline_from(now)
+        } else if claims.iter().any(|name| self.has_period(name)) {
+            self.drain_deadline(state, claims, disruption.reason, now)
+        } else {
+            None
+        };
+        let loss = claims.iter().filter_map(|name| loss_of(state, name, now)).min();
+        let noticed = loss.into_iter().chain(loss.and_then(|_| self.noticed_deadline(record)));
+        let deadline = fresh.into_iter().chain(noticed).min();
+        deadline.filter(|_| disruption.deadline != deadline)
+    }
+
+    /// The deadline that a disruption has already, if a notice set it: it is before the end of each
+    /// terminationGracePeriod, counted from the disruption's beginning.
+    fn noticed_deadline(&self, record: &DisruptionRecord) -> Option<Timestamp> {
+        let begun = record.committed_at;
+        let mut ends = record.disruption.claims.iter().filter_map(|name| {
+            let claim = self.view.claims().get(name)?;
+            let from = object::deleted_at(claim).filter(|at| *at < begun).unwrap_or(begun);
+            Some(object::after(from, claim.spec.drain_deadline()?))
+        });
+        record.disruption.deadline.filter(|own| ends.all(|end| *own < end))
     }
 }
 

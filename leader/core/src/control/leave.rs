@@ -180,24 +180,7 @@ impl Control {
         record: &ClaimRecord,
         now: Timestamp,
     ) {
-        let disruption = record.disruption.as_ref().and_then(|id| state.disruptions.get(id));
-        let (Some(record), Some(notice)) = (disruption, state.hard_notice(name, now)) else {
-            return;
-        };
-        let (kind, explanation) = (notice.notice.kind, notice.describe());
-        let deadline = loss_of(state, name, now);
-        let own = &record.disruption;
-        if !kind.passes_budgets() || own.tightened(kind, deadline, &explanation) == *own {
-            return;
-        }
-        let claims = [name.to_string(), own.id.to_string(), kind.name().to_owned()];
-        let change = Change::TightenDisruption {
-            claim: name.clone(),
-            disruption: DisruptionId::from(format!("d-{}", short_hash(&claims, 10))),
-            notice: kind,
-            deadline,
-            explanation: explanation.clone(),
-        };
+        let Some((change, explanation)) = tightening(state, name, record, now) else { return };
         if self.propose(change, now) {
             let note = format!("Disrupting NodeClaim: Interruption ({explanation})");
             self.claim_event(name, "TerminatingOnInterruption", &note, true, now);
@@ -234,7 +217,13 @@ impl Control {
         if record.disruption.reason == DisruptionReason::Consolidation {
             return !open;
         }
-        if !open && self.is_announced(state, record, now) {
+        // What tightens it comes first, too: the entry that begins the drain says by when, and would give back what a
+        // notice took.
+        let tightens = record.disruption.claims.iter().any(|name| {
+            let claim = state.claims.get(name);
+            claim.is_some_and(|claim| tightening(state, name, claim, now).is_some())
+        });
+        if !open && !tightens && self.is_announced(state, record, now) {
             let deadline = self.deadline_at_start(state, record, now);
             self.propose(Change::StartDrain { disruption: id.clone(), deadline }, now);
         }
@@ -428,6 +417,33 @@ impl Control {
             self.patch_claim(name, CallKey::PatchClaim(name.clone()), false, patch, now);
         }
     }
+}
+
+/// What leaves a claim no more time than its notices do, and why; `None` if its disruption has no more. It is due
+/// until the log has it.
+fn tightening(
+    state: &State,
+    name: &NodeClaimName,
+    record: &ClaimRecord,
+    now: Timestamp,
+) -> Option<(Change, String)> {
+    let id = record.disruption.as_ref()?;
+    let own = &state.disruptions.get(id)?.disruption;
+    let notice = state.hard_notice(name, now)?;
+    let (kind, explanation) = (notice.notice.kind, notice.describe());
+    let deadline = loss_of(state, name, now);
+    if !kind.passes_budgets() || own.tightened(kind, deadline, &explanation) == *own {
+        return None;
+    }
+    let claims = [name.to_string(), id.to_string(), kind.name().to_owned()];
+    let change = Change::TightenDisruption {
+        claim: name.clone(),
+        disruption: DisruptionId::from(format!("d-{}", short_hash(&claims, 10))),
+        notice: kind,
+        deadline,
+        explanation: explanation.clone(),
+    };
+    Some((change, explanation))
 }
 
 /// The last moment for a claim's pods, by the first notice that passes budgets.

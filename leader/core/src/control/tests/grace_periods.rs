@@ -7,6 +7,7 @@ use serde_json::json;
 
 use super::super::*;
 use super::rig::*;
+use crate::command::Change;
 
 /// A node whose claim has a terminationGracePeriod of 30 s, and whose Node takes no change.
 fn unchangeable() -> Rig {
@@ -96,4 +97,80 @@ fn without_a_termination_grace_period_nothing_is_waited_for() {
     let (seconds, _) = seconds_to_drain(&mut rig);
     assert!(seconds < 5, "{seconds} s");
     assert_eq!(deadline(&rig), None);
+}
+
+/// A drain of half an hour that is yet to begin, because nobody can see it, and then EC2 takes the machine in two
+/// minutes. That is in the log, and nothing was decided since. Also by when the pods have to be gone.
+fn noticed_before_its_drain() -> (Rig, Timestamp) {
+    let mut rig = unchangeable();
+    rig.world.set_termination_grace("30m");
+    expire(&mut rig);
+    rig.run(20);
+    assert_eq!(rig.state.disruptions.values().next().unwrap().draining_since, None);
+    let doomed = rig.world.running_instances()[0].instance.clone();
+    let loss = rig.world.now + SignedDuration::from_secs(115);
+    let report = rig.report(&doomed, Some(NoticeKind::SpotTerminate));
+    rig.step(Input::Report(Box::new(report)));
+    assert_eq!(rig.state.notices.len(), 1);
+    (rig, loss)
+}
+
+#[test]
+fn the_entry_that_begins_a_drain_gives_no_time_back_that_a_notice_took() {
+    let (mut rig, loss) = noticed_before_its_drain();
+    let mut begun = 0;
+    for _ in 0..10 {
+        rig.run(1);
+        let record = rig.state.disruptions.values().next().unwrap();
+        if record.draining_since.is_some() {
+            assert_eq!(record.disruption.deadline, Some(loss));
+            begun += 1;
+        }
+    }
+    assert!(begun >= 8, "it begins at once");
+}
+
+/// What is proposed now of disruptions; the log takes nothing of it.
+fn proposed(rig: &mut Rig) -> Vec<Change> {
+    let effects = rig.control.step(&rig.state, Input::Tick, rig.world.now);
+    let changes = effects.into_iter().filter_map(|effect| match effect {
+        Effect::Propose(command) => Some(command.change),
+        Effect::Call { .. } => None,
+    });
+    let is_theirs = |change: &Change| {
+        matches!(change, Change::StartDrain { .. } | Change::TightenDisruption { .. })
+    };
+    changes.filter(is_theirs).collect()
+}
+
+#[test]
+fn no_drain_begins_while_what_tightens_it_is_on_its_way_to_the_log() {
+    let (mut rig, loss) = noticed_before_its_drain();
+    let mut tightens = Vec::new();
+    for _ in 0..12 {
+        rig.world.now += SignedDuration::from_millis(250);
+        tightens.extend(proposed(&mut rig));
+    }
+    let [tighten @ Change::TightenDisruption { .. }] = tightens.as_slice() else {
+        panic!("{tightens:?}");
+    };
+    rig.apply(&Command { at: rig.world.now, change: tighten.clone() });
+    assert_eq!(deadline(&rig), Some(loss));
+    let begins = proposed(&mut rig);
+    assert!(matches!(begins.as_slice(), [Change::StartDrain { deadline: None, .. }]), "{begins:?}");
+}
+
+#[test]
+fn a_notice_that_is_put_off_before_the_drain_begins_gives_no_time_back() {
+    let (mut rig, loss) = noticed_before_its_drain();
+    let tighten = proposed(&mut rig);
+    rig.apply(&Command { at: rig.world.now, change: tighten[0].clone() });
+    let doomed = rig.world.running_instances()[0].instance.clone();
+    rig.world.now += SignedDuration::from_secs(30);
+    let report = rig.report(&doomed, Some(NoticeKind::SpotTerminate));
+    for notice in rig.state.notices.values_mut().flat_map(|kinds| kinds.values_mut()) {
+        notice.notice.deadline = report.notices[0].deadline;
+    }
+    seconds_to_drain(&mut rig);
+    assert_eq!(deadline(&rig), Some(loss));
 }
