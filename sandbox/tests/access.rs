@@ -5,6 +5,8 @@
 
 use std::path::Path;
 
+use drover_common::call::{Kind, KubernetesCall};
+use drover_common::news::Telling;
 use drover_sandbox::{Options, Sandbox};
 use serde_json::{Value, json};
 
@@ -56,6 +58,10 @@ impl Client {
             let (api, plural) = match object["kind"].as_str().unwrap() {
                 "Namespace" => ("/api/v1", "namespaces"),
                 "ServiceAccount" => ("/api/v1/namespaces/drover-system", "serviceaccounts"),
+                "Role" => ("/apis/rbac.authorization.k8s.io/v1/namespaces/default", "roles"),
+                "RoleBinding" => {
+                    ("/apis/rbac.authorization.k8s.io/v1/namespaces/default", "rolebindings")
+                }
                 "ClusterRole" => ("/apis/rbac.authorization.k8s.io/v1", "clusterroles"),
                 "ClusterRoleBinding" => {
                     ("/apis/rbac.authorization.k8s.io/v1", "clusterrolebindings")
@@ -157,6 +163,51 @@ async fn an_agent_touches_its_own_node_and_the_pods_on_it() {
     let user = &review["status"]["user"];
     assert_eq!(user["username"], "system:serviceaccount:drover-system:drover-agent");
     assert_eq!(user["extra"]["authentication.kubernetes.io/node-name"], json!(["one"]));
+    client.sandbox.shutdown().await;
+}
+
+/// As an agent on node `one` makes it.
+fn event(name: &str) -> Value {
+    let telling = Telling {
+        kind: Kind::Node,
+        namespace: "",
+        name: "one",
+        uid: "u",
+        controller: "drover-agent",
+        instance: "one",
+    };
+    let at = "2026-01-01T00:00:00Z".parse().unwrap();
+    match telling.event(name, "Drained", "Drained: 1 pods evicted", false, at) {
+        KubernetesCall::Create { object, .. } => object,
+        other => panic!("{other:?}"),
+    }
+}
+
+const EVENTS: &str = "/apis/events.k8s.io/v1/namespaces/default/events";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_policy_of_either_api_of_events_sees_them_as_that_shows_them() {
+    let client = Client::start().await;
+    let api = "/apis/admissionregistration.k8s.io/v1";
+    for (group, member) in [("", "object.message"), ("events.k8s.io", "object.note")] {
+        let name = format!("of-{member}").to_lowercase();
+        let policy = json!({"metadata": {"name": name}, "spec": {
+            "matchConstraints": {"resourceRules": [{"apiGroups": [group], "apiVersions": ["v1"],
+                "operations": ["CREATE"], "resources": ["events"]}]},
+            "validations": [{"expression": format!("{member} != '{member}'"), "reason": "Forbidden"}]}});
+        client.create(&format!("{api}/validatingadmissionpolicies"), policy).await;
+        let binding = json!({"metadata": {"name": name},
+            "spec": {"policyName": name, "validationActions": ["Deny"]}});
+        client.create(&format!("{api}/validatingadmissionpolicybindings"), binding).await;
+    }
+    for (note, expected) in [("object.message", 403), ("object.note", 403), ("other", 201)] {
+        let mut event = event(note);
+        event["note"] = json!(note);
+        let (code, answer) = client.send(ADMINISTRATOR, "POST", EVENTS, &event).await;
+        assert_eq!(code, expected, "{note}: {answer}");
+        let message = answer["message"].as_str().unwrap_or_default();
+        assert!(expected == 201 || message.contains(&format!("of-{note}")), "{message}");
+    }
     client.sandbox.shutdown().await;
 }
 

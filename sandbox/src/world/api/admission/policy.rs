@@ -10,11 +10,13 @@ use cel::{Context, Program};
 use serde_json::{Value, json};
 
 use crate::world::access::User;
+use crate::world::api::events;
 use crate::world::api::expression::{ENVIRONMENT, map_of, value_of};
 use crate::world::failure::{ApiFailure, ApiResult, Cause};
 use crate::world::object;
 use crate::world::resource::{
-    Definition, NAMESPACES, VALIDATING_ADMISSION_POLICIES, VALIDATING_ADMISSION_POLICY_BINDINGS,
+    Definition, EVENTS, NAMESPACES, NEW_EVENTS, VALIDATING_ADMISSION_POLICIES,
+    VALIDATING_ADMISSION_POLICY_BINDINGS,
 };
 use crate::world::store::Store;
 use crate::world::store::selector::Selector;
@@ -63,6 +65,38 @@ impl Request<'_> {
     }
 }
 
+/// What is judged, as the other API that shows it has it.
+struct Equivalent {
+    definition: Arc<Definition>,
+    object: Option<Value>,
+    old: Option<Value>,
+}
+
+impl Equivalent {
+    /// Events alone have two. Which of them was asked is not known here: policies match by either, core/v1 first, as
+    /// if none had `matchPolicy: Exact`.
+    fn of(store: &Store, request: &Request<'_>) -> Option<Self> {
+        if request.definition.resource != EVENTS {
+            return None;
+        }
+        let shown = |value: Option<&Value>| value.cloned().map(events::from_core);
+        Some(Self {
+            definition: Arc::clone(store.registry().get(&NEW_EVENTS)?),
+            object: shown(request.object),
+            old: shown(request.old),
+        })
+    }
+
+    fn request<'a>(&'a self, original: &Request<'a>) -> Request<'a> {
+        Request {
+            definition: &self.definition,
+            object: self.object.as_ref(),
+            old: self.old.as_ref(),
+            ..*original
+        }
+    }
+}
+
 /// Why a policy denies.
 struct Denial {
     message: String,
@@ -74,6 +108,7 @@ struct Denial {
 /// # Errors
 /// 403 or 422, as the policy's validation says.
 pub(super) fn check(store: &Store, request: &Request<'_>) -> ApiResult<()> {
+    let other = Equivalent::of(store, request);
     for (key, binding) in store.iter(&VALIDATING_ADMISSION_POLICY_BINDINGS) {
         let denies =
             object::list(binding, "/spec/validationActions").iter().any(|action| action == "Deny");
@@ -83,15 +118,19 @@ pub(super) fn check(store: &Store, request: &Request<'_>) -> ApiResult<()> {
         else {
             continue;
         };
-        let applies = matches(store, policy.pointer("/spec/matchConstraints"), request)
-            && binding
-                .pointer("/spec/matchResources")
-                .is_none_or(|also| matches(store, Some(also), request));
-        if !applies {
+        let constraints = policy.pointer("/spec/matchConstraints");
+        let applies = |request: &Request<'_>| {
+            matches(store, constraints, request)
+                && binding
+                    .pointer("/spec/matchResources")
+                    .is_none_or(|also| matches(store, Some(also), request))
+        };
+        let other = other.as_ref().map(|other| other.request(request));
+        let Some(request) = [Some(*request), other].into_iter().flatten().find(applies) else {
             continue;
-        }
-        if let Err(denial) = judge(store, policy, request) {
-            return Err(refuse(request, policy_name, &key.name, &denial));
+        };
+        if let Err(denial) = judge(store, policy, &request) {
+            return Err(refuse(&request, policy_name, &key.name, &denial));
         }
     }
     Ok(())
