@@ -212,6 +212,46 @@ async fn a_policy_of_either_api_of_events_sees_them_as_that_shows_them() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_agent_tells_of_its_own_node_in_its_own_name() {
+    let client = Client::start().await;
+    for file in ["00-namespace.yaml", "10-agent-rbac.yaml", "11-agent-admission.yaml"] {
+        client.install(file).await;
+    }
+    for node in ["one", "two"] {
+        client.node(node).await;
+    }
+    client.pod("agent-1", "one", "drover-agent").await;
+    let token = client.token("agent-1", None).await;
+    let (code, made) = client.send(&token, "POST", EVENTS, &event("one.0")).await;
+    assert_eq!(code, 201, "{made}");
+    for (index, (pointer, value)) in [
+        ("/regarding/name", json!("two")),
+        ("/regarding/kind", json!("Pod")),
+        ("/reportingController", json!("drover")),
+        ("/reportingController", Value::Null),
+        ("/regarding", Value::Null),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let mut event = event(&format!("other.{index}"));
+        match value {
+            Value::Null => drop(event.as_object_mut().unwrap().remove(&pointer[1..])),
+            _ => *event.pointer_mut(pointer).unwrap() = value.clone(),
+        }
+        let (code, refused) = client.send(&token, "POST", EVENTS, &event).await;
+        assert_eq!(code, 403, "{pointer} {value}: {refused}");
+        let message = refused["message"].as_str().unwrap();
+        assert!(message.contains("an agent on one may not make event other."), "{message}");
+    }
+    // Others are not concerned.
+    let mut of_two = event("two.0");
+    of_two["regarding"]["name"] = json!("two");
+    client.create(EVENTS, of_two).await;
+    client.sandbox.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_token_without_a_node_patches_no_node() {
     let client = Client::start().await;
     for file in ["00-namespace.yaml", "10-agent-rbac.yaml", "11-agent-admission.yaml"] {
@@ -225,6 +265,8 @@ async fn a_token_without_a_node_patches_no_node() {
     let (code, refused) = client.send(token, "PATCH", "/api/v1/nodes/one", &cordon).await;
     assert_eq!(code, 403);
     assert!(refused["message"].as_str().unwrap().contains("does not name a node"), "{refused}");
+    let (code, refused) = client.send(token, "POST", EVENTS, &event("one.0")).await;
+    assert_eq!(code, 403, "{refused}");
     client.sandbox.shutdown().await;
 }
 
