@@ -225,6 +225,8 @@ pub struct Agent {
     verified: Option<DisruptionId>,
     spread: Spread,
     cordon: Retry,
+    /// What the cordon is made for: a notice's kind, deadline and boot.
+    cordon_for: Option<(NoticeKind, Option<Timestamp>, BootId)>,
     undo: Retry,
     read_node: Retry,
     drain: Option<DrainState>,
@@ -290,6 +292,7 @@ impl Agent {
             verified: None,
             spread: Spread::of(&[identity.node.as_str(), identity.boot.as_str()]),
             cordon: Retry::default(),
+            cordon_for: None,
             undo: Retry::default(),
             read_node: Retry::default(),
             drain: None,

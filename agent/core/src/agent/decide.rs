@@ -113,6 +113,7 @@ impl Agent {
         }
         match self.due(now.wall).into_iter().next() {
             Some(notice) => {
+                self.begin_cordon(&notice);
                 if self.node.as_ref().is_some_and(|node| node::is_cordoned_for(node, &notice)) {
                     if !std::mem::replace(&mut self.told_cordoned, true) {
                         self.cordoned_at = Some(now.wall);
@@ -144,6 +145,15 @@ impl Agent {
                 }
             }
             None => {}
+        }
+    }
+
+    /// What was fought over for one notice keeps no other waiting.
+    fn begin_cordon(&mut self, notice: &Notice) {
+        let asked = (notice.kind, notice.deadline, notice.boot.clone());
+        if self.cordon_for.as_ref() != Some(&asked) {
+            self.cordon.reset();
+            self.cordon_for = Some(asked);
         }
     }
 
@@ -242,7 +252,10 @@ impl Agent {
             (CallKey::Cordon(attempt), Ok(object)) => {
                 self.take_node_object(object, now);
                 // Should the answer not show it, or somebody take it back, the next try comes a little later.
-                let hurries = self.due(now.wall).iter().any(|notice| notice.kind.passes_budgets());
+                let hurries = self.due(now.wall).iter().any(|notice| {
+                    notice.kind.passes_budgets()
+                        || matches!(notice.kind, NoticeKind::AutoScaling | NoticeKind::Shutdown)
+                });
                 let longest = if hurries { LONGEST_IN_HASTE } else { LONGEST_UNCORDONED };
                 self.cordon.succeed_for_a_while(attempt, longest, now);
             }

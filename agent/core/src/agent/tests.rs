@@ -1,4 +1,5 @@
 mod clock;
+mod cordon;
 mod hearing;
 mod news;
 mod own_node;
@@ -165,39 +166,6 @@ fn an_answered_patch_ends_the_trying_and_a_lost_cordon_starts_it_again() {
     assert!(cordon_patch(&agent.step(Input::Tick, at(5_000))).is_none());
     let effects = agent.step(applied(Kind::Node, node(json!({}))), at(6_000));
     assert!(cordon_patch(&effects).is_some(), "someone uncordoned a dying node");
-}
-
-#[test]
-fn a_cordon_that_others_take_back_is_put_back_more_and_more_rarely() {
-    for (notice, expected) in [
-        (Input::Notice(NoticePath::AutoScaling, Answer::Body("Terminated".into())), 12..=20),
-        (spot("terminate", 3_000_000), 110..=130),
-    ] {
-        let mut agent = settled();
-        let mut inputs = vec![notice];
-        let (mut patches, mut last) = (0, 0);
-        for tick in 0..2_400 {
-            let now = tick * 250;
-            for input in std::mem::take(&mut inputs).into_iter().chain([Input::Tick]) {
-                if let Some((key, patch)) = cordon_patch(&agent.step(input, at(now))) {
-                    (patches, last) = (patches + 1, now);
-                    let mut cordoned = node(json!({}));
-                    merge(&mut cordoned, patch);
-                    agent.step(Input::Outcome(key, Ok(cordoned)), at(now));
-                    inputs.push(applied(Kind::Node, node(json!({}))));
-                }
-            }
-        }
-        assert!(expected.contains(&patches), "{patches} in ten minutes");
-        // One that stood for long is put back at once.
-        let effects = agent.step(Input::Tick, at(last + 70_000));
-        let (key, patch) = cordon_patch(&effects).unwrap();
-        let mut cordoned = node(json!({}));
-        merge(&mut cordoned, patch);
-        agent.step(Input::Outcome(key, Ok(cordoned)), at(last + 70_000));
-        let effects = agent.step(applied(Kind::Node, node(json!({}))), at(last + 3_600_000));
-        assert!(cordon_patch(&effects).is_some());
-    }
 }
 
 #[test]

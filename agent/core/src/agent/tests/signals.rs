@@ -70,8 +70,8 @@ fn signals_of_one_end_are_one_drain_and_only_those_that_may_pass_budgets_say_whe
     );
 }
 
-/// Maintenance of so long ago, in milliseconds, that is still under way.
-fn maintenance(start: i64) -> Input {
+/// Maintenance that begins then, in milliseconds.
+pub(super) fn maintenance(start: i64) -> Input {
     let start = at(start).strftime("%d %b %Y %H:%M:%S GMT").to_string();
     let event = json!([{"NotBefore": start, "Code": "system-reboot", "EventId": "instance-event-1",
         "State": "active"}]);
