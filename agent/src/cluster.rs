@@ -52,12 +52,14 @@ struct Access {
 
 impl Access {
     async fn connect(&self) -> Result<(Client, Sources), ConnectError> {
-        let (kubeconfig, context) = (self.way.kubeconfig(), self.context.as_deref());
-        let kubeconfig = kubeconfig.as_deref();
+        let (chosen, context) = (self.way.kubeconfig(), self.context.as_deref());
+        let kubeconfig = chosen.as_deref();
         // What changes in between is found changed.
         let sources = Sources::read(kubeconfig, context).await;
         let identity = Some(&self.identity);
-        Ok((drover_kubernetes::connect_as(kubeconfig, context, identity).await?, sources))
+        let client = drover_kubernetes::connect_as(kubeconfig, context, identity).await?;
+        self.way.keep(chosen);
+        Ok((client, sources))
     }
 
     async fn connect_at_last(&self) -> (Client, Sources) {
@@ -96,6 +98,51 @@ impl Access {
                     }
                 }
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use drover_kubernetes::{EksCluster, SignEksToken, TokenFuture};
+
+    use super::*;
+    use crate::kubeconfig::tests::{PLUGIN, kubelets};
+
+    #[derive(Debug)]
+    struct NoRole;
+
+    impl SignEksToken for NoRole {
+        fn token<'a>(&'a self, _cluster: &'a EksCluster) -> TokenFuture<'a> {
+            Box::pin(async { Err("no role".to_owned()) })
+        }
+    }
+
+    #[tokio::test]
+    async fn a_kubeconfig_that_is_half_written_makes_the_agent_nobody_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = kubelets(folder.path(), PLUGIN);
+        let identity = EksIdentity { signer: Arc::new(NoRole), cluster: None };
+        let access = Access { way: Way::auto(&path), context: None, identity };
+        let (_, sources) = access.connect().await.unwrap();
+        let (given, mut newer) = mpsc::unbounded_channel();
+        let renewing = access.renew(sources, |client| given.send(client).unwrap());
+        let story = async {
+            std::fs::write(&path, "apiVersion: v1\nclus").unwrap();
+            let waits = LOOKS_EVERY + Duration::from_secs(2);
+            let early = tokio::time::timeout(waits, newer.recv()).await;
+            assert!(early.is_err(), "by what, if not by the environment?");
+            let failed = access.connect().await.err().unwrap();
+            assert!(matches!(failed, ConnectError::Kubeconfig { .. }), "{failed}");
+            kubelets(folder.path(), &PLUGIN.replace("one", "two"));
+            let renewed = tokio::time::timeout(waits, newer.recv()).await;
+            assert!(renewed.is_ok(), "the finished file was not noticed");
+        };
+        tokio::select! {
+            () = renewing => {}
+            () = story => {}
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Which kubeconfig leads to the API server, and so whom the agent is to it.
 
 use std::path::PathBuf;
+use std::sync::OnceLock;
 
 use crate::config::{Config, IdentityChoice};
 
@@ -15,6 +16,8 @@ pub(crate) struct Way {
     is_named: bool,
     choice: IdentityChoice,
     of_kubelet: PathBuf,
+    /// What was connected by first.
+    kept: OnceLock<Option<PathBuf>>,
 }
 
 impl Way {
@@ -25,6 +28,7 @@ impl Way {
             is_named: config.kubeconfig.is_some() || config.context.is_some() || environment,
             choice: config.identity,
             of_kubelet: PathBuf::from(OF_KUBELET),
+            kept: OnceLock::new(),
         }
     }
 
@@ -36,12 +40,28 @@ impl Way {
             is_named: true,
             choice: IdentityChoice::Auto,
             of_kubelet: PathBuf::from(OF_KUBELET),
+            kept: OnceLock::new(),
+        }
+    }
+
+    /// What an agent takes that was told nothing, where this is the kubelet's.
+    #[cfg(test)]
+    pub(crate) fn auto(of_kubelet: &std::path::Path) -> Self {
+        Self {
+            named: None,
+            is_named: false,
+            of_kubelet: of_kubelet.to_owned(),
+            ..Self::by(of_kubelet)
         }
     }
 
     /// The file to be read; `None` for what the environment has: KUBECONFIG, `~/.kube/config` or the pod's service
-    /// account. It is asked before each try to connect, because a kubelet's kubeconfig may appear late.
+    /// account. It is asked before each try to connect, because a kubelet's kubeconfig may appear late, and stays what
+    /// it was once that was [kept](Self::keep).
     pub(crate) fn kubeconfig(&self) -> Option<PathBuf> {
+        if let Some(kept) = self.kept.get() {
+            return kept.clone();
+        }
         if self.is_named {
             return self.named.clone();
         }
@@ -52,19 +72,25 @@ impl Way {
         };
         is_node.then(|| self.of_kubelet.clone())
     }
+
+    /// This one can be connected by. The first that could is kept: a file that is half written at some later look would
+    /// make the agent somebody else.
+    pub(crate) fn keep(&self, kubeconfig: Option<PathBuf>) {
+        self.kept.get_or_init(|| kubeconfig);
+    }
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::path::Path;
 
     use super::*;
 
     fn way(choice: IdentityChoice, of_kubelet: &Path) -> Way {
-        Way { named: None, is_named: false, choice, of_kubelet: of_kubelet.to_owned() }
+        Way { choice, ..Way::auto(of_kubelet) }
     }
 
-    fn kubelets(folder: &Path, user: &str) -> PathBuf {
+    pub(crate) fn kubelets(folder: &Path, user: &str) -> PathBuf {
         let path = folder.join("kubeconfig");
         let text = format!(
             r#"{{"apiVersion":"v1","kind":"Config","current-context":"kubelet",
@@ -76,7 +102,7 @@ mod tests {
         path
     }
 
-    const PLUGIN: &str = r#"{"exec":{"apiVersion":"client.authentication.k8s.io/v1beta1",
+    pub(crate) const PLUGIN: &str = r#"{"exec":{"apiVersion":"client.authentication.k8s.io/v1beta1",
         "command":"/usr/bin/aws-iam-authenticator","args":["token","-i","one"]}}"#;
 
     #[test]
@@ -105,5 +131,19 @@ mod tests {
         }
         std::fs::write(&missing, "not: [YAML").unwrap();
         assert_eq!(way(IdentityChoice::Auto, &missing).kubeconfig(), None);
+    }
+
+    #[test]
+    fn the_first_that_was_connected_by_is_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = kubelets(folder.path(), PLUGIN);
+        let late = way(IdentityChoice::Auto, &path);
+        late.keep(late.kubeconfig());
+        std::fs::write(&path, "apiVersion: v1\nclus").unwrap();
+        assert_eq!(late.kubeconfig().as_ref(), Some(&path), "half written");
+        let early = way(IdentityChoice::Auto, &path);
+        early.keep(early.kubeconfig());
+        kubelets(folder.path(), PLUGIN);
+        assert_eq!(early.kubeconfig(), None, "whom the agent was first");
     }
 }

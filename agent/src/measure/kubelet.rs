@@ -84,14 +84,16 @@ impl KubeletSettings {
         let kubeconfig = self.way.kubeconfig();
         let identity = self.identity.as_ref();
         let trust = &self.trust;
-        Ok(drover_kubernetes::connect_kubelet(
+        let client = drover_kubernetes::connect_kubelet(
             kubeconfig.as_deref(),
             context,
             &url,
             trust,
             identity,
         )
-        .await?)
+        .await?;
+        self.way.keep(kubeconfig);
+        Ok(client)
     }
 
     async fn address(&self) -> Result<Uri, String> {
