@@ -4,6 +4,7 @@
 pub(crate) mod fuzz;
 mod lines;
 mod page;
+mod patience;
 #[cfg(test)]
 mod tests;
 
@@ -27,16 +28,13 @@ use crate::limits::Limits;
 use crate::{limits, path};
 use lines::{LineError, Lines};
 use page::{Item, Page};
+use patience::in_time;
 
-/// How long one page, or the headers of a watch, may take.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 /// A watch that is silent for so long is opened again: API servers send a bookmark each minute,
 /// so that only a dead connection or a very quiet kind is silent, and reopening is cheap.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(90);
 /// The same while what it tells is needed now: a connection that died without a word looks like a quiet one.
 const URGENT_IDLE_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a watch may take to open then. A dead connection that was kept for the next request is found so.
-const URGENT_ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// After this the server ends a watch in good order; it's opened again where it ended.
 const WATCH_SECONDS: u32 = 290;
 const FIRST_DELAY: Duration = Duration::from_millis(200);
@@ -68,7 +66,8 @@ pub async fn watch(
 }
 
 /// As [`watch`], by whatever client there is: a newer one goes on at once where the one before it was. While it's
-/// `urgent` a silent watch is opened again after ten seconds, so that one which has died is found out.
+/// `urgent` a silent watch is opened again after ten seconds, so that one which has died is found out. Lists and watches
+/// that are not answered are asked for again sooner, too.
 pub async fn watch_by(
     clients: newest::Receiver<Client>,
     urgent: newest::Receiver<bool>,
@@ -88,6 +87,7 @@ pub async fn watch_by(
         sender,
         synced: false,
         failures: 0,
+        unanswered: 0,
         setbacks: 0,
         told: false,
         unreadable: BTreeMap::new(),
@@ -127,6 +127,8 @@ struct Watch {
     synced: bool,
     /// Lists that failed, and watches that did not open, since the last that did.
     failures: u32,
+    /// Pages in a row that took too long.
+    unanswered: u32,
     /// Watches in a row that a line ended, or that expired, before they got on.
     setbacks: u32,
     /// Whether it was told that the watch is broken.
@@ -212,7 +214,7 @@ impl Watch {
         }
     }
 
-    async fn page_once(&self, token: &str) -> Result<Page, Break> {
+    async fn page_once(&mut self, token: &str) -> Result<Page, Break> {
         let Limits { page, values, .. } = self.limits;
         let query = format!("limit={}&continue={}", self.objects, path::query_value(token));
         let read = async {
@@ -234,9 +236,9 @@ impl Watch {
             Page::read(self.kind, &bytes)
                 .map_err(|error| Break::Failed(format!("the list is unreadable: {error}")))
         };
-        tokio::time::timeout(ANSWER_TIMEOUT, read)
-            .await
-            .unwrap_or_else(|_elapsed| Err(Break::Failed("the list took too long".to_owned())))
+        let answer = in_time(self.urgent.clone(), self.unanswered, read).await;
+        self.unanswered = if answer.is_some() { 0 } else { self.unanswered.saturating_add(1) };
+        answer.unwrap_or_else(|| Err(Break::Failed("the list took too long".to_owned())))
     }
 
     /// Follows changes from `version` on, over as many connections as it takes.
@@ -248,13 +250,12 @@ impl Watch {
                 path::query_value(&version)
             );
             self.clients.mark_unchanged();
-            let patience = self.either(URGENT_ANSWER_TIMEOUT, ANSWER_TIMEOUT);
-            let opened = tokio::time::timeout(patience, self.open(&query)).await;
+            let opened = in_time(self.urgent.clone(), 0, self.open(&query)).await;
             let opened_at = Instant::now();
             let body = match opened {
-                Ok(Ok(body)) => body,
-                Ok(Err(problem)) => return problem,
-                Err(_elapsed) => return Break::Failed("the watch did not open".to_owned()),
+                Some(Ok(body)) => body,
+                Some(Err(problem)) => return problem,
+                None => return Break::Failed("the watch did not open".to_owned()),
             };
             self.failures = 0;
             if self.setbacks == 0 {
@@ -317,10 +318,6 @@ impl Watch {
                 *version = seen;
             }
         }
-    }
-
-    fn either<T>(&self, urgent: T, calm: T) -> T {
-        if *self.urgent.borrow() { urgent } else { calm }
     }
 
     async fn open(&self, query: &str) -> Result<Body, Break> {

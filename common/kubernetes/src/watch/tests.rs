@@ -11,12 +11,17 @@ use serde_json::json;
 
 use super::*;
 
+mod urgent;
+
 /// One answer: its status, and its body; a body that stays open never ends.
 struct Scripted {
     status: u16,
     body: String,
     stays_open: bool,
 }
+
+/// The status of what is never answered.
+const NEVER: u16 = 0;
 
 #[derive(Clone, Default)]
 struct Script {
@@ -30,9 +35,12 @@ async fn serve(State(script): State<Script>, request: Request) -> Response {
     let Some(answer) = next else {
         return StatusCode::SERVICE_UNAVAILABLE.into_response();
     };
-    let status = StatusCode::from_u16(answer.status).unwrap();
+    let status = StatusCode::from_u16(answer.status).unwrap_or_default();
     if !answer.stays_open {
         return (status, answer.body).into_response();
+    }
+    if answer.status == NEVER {
+        std::future::pending::<()>().await;
     }
     let first = futures::stream::iter([Ok::<_, std::io::Error>(answer.body)]);
     let open = futures::StreamExt::chain(first, futures::stream::pending());
@@ -61,6 +69,10 @@ fn status(status: u16) -> Scripted {
     Scripted { status, body: String::new(), stays_open: false }
 }
 
+fn never() -> Scripted {
+    Scripted { status: NEVER, body: String::new(), stays_open: true }
+}
+
 /// Runs a pod watch against the script and returns the first `count` events, in short.
 async fn run(script: &Script, answers: Vec<Scripted>, count: usize) -> Vec<String> {
     run_within(Limits::NODE, script, answers, count).await
@@ -76,6 +88,17 @@ async fn client_of(script: &Script) -> Client {
     let mut config = Config::new(format!("http://{address}").parse().unwrap());
     config.default_retry = false;
     Client::try_from(config).unwrap()
+}
+
+fn in_short(event: ClusterEvent) -> String {
+    match event {
+        ClusterEvent::Applied(ClusterObject::Pod(pod)) => format!("+{}", pod.metadata.name),
+        ClusterEvent::Applied(other) => format!("{other:?}"),
+        ClusterEvent::Deleted(_, key) => format!("-{}", key.name),
+        ClusterEvent::Restarted(_) => "restarted".into(),
+        ClusterEvent::Synced(_) => "synced".into(),
+        ClusterEvent::Stale(_) => "stale".into(),
+    }
 }
 
 async fn run_within(
@@ -95,14 +118,7 @@ async fn run_within(
             .await
             .unwrap_or_else(|_| panic!("too few events: {short:?}"))
             .unwrap();
-        short.push(match event {
-            ClusterEvent::Applied(ClusterObject::Pod(pod)) => format!("+{}", pod.metadata.name),
-            ClusterEvent::Applied(other) => format!("{other:?}"),
-            ClusterEvent::Deleted(_, key) => format!("-{}", key.name),
-            ClusterEvent::Restarted(_) => "restarted".into(),
-            ClusterEvent::Synced(_) => "synced".into(),
-            ClusterEvent::Stale(_) => "stale".into(),
-        });
+        short.push(in_short(event));
     }
     drop(receiver);
     tokio::time::timeout(Duration::from_secs(5), task)
