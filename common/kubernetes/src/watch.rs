@@ -39,6 +39,8 @@ const URGENT_IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 const WATCH_SECONDS: u32 = 290;
 const FIRST_DELAY: Duration = Duration::from_millis(200);
 const LONGEST_DELAY: Duration = Duration::from_secs(5);
+/// So often in a row a watch may fail to open in time before there is a new list.
+const MOST_UNOPENED: u32 = 3;
 /// The most of a reason that is logged: it may quote what was sent.
 const LONGEST_REASON: usize = 300;
 /// Unreadable objects that are remembered as logged.
@@ -243,21 +245,27 @@ impl Watch {
 
     /// Follows changes from `version` on, over as many connections as it takes.
     async fn follow(&mut self, mut version: String) -> Break {
-        let mut silent_ends = 0_u32;
+        let (mut silent_ends, mut unopened) = (0_u32, 0_u32);
         loop {
             let query = format!(
                 "watch=true&allowWatchBookmarks=true&timeoutSeconds={WATCH_SECONDS}&resourceVersion={}",
                 path::query_value(&version)
             );
             self.clients.mark_unchanged();
-            let opened = in_time(self.urgent.clone(), 0, self.open(&query)).await;
+            let opened = in_time(self.urgent.clone(), unopened, self.open(&query)).await;
             let opened_at = Instant::now();
             let body = match opened {
                 Some(Ok(body)) => body,
                 Some(Err(problem)) => return problem,
+                // What was known is known yet, and a list would ask the same server for more.
+                None if self.is_urgent() && unopened.saturating_add(1) < MOST_UNOPENED => {
+                    unopened = unopened.saturating_add(1);
+                    tokio::time::sleep(delay(unopened)).await;
+                    continue;
+                }
                 None => return Break::Failed("the watch did not open".to_owned()),
             };
-            self.failures = 0;
+            (self.failures, unopened) = (0, 0);
             if self.setbacks == 0 {
                 self.tell_works();
             }
@@ -318,6 +326,10 @@ impl Watch {
                 *version = seen;
             }
         }
+    }
+
+    fn is_urgent(&self) -> bool {
+        *self.urgent.borrow()
     }
 
     async fn open(&self, query: &str) -> Result<Body, Break> {

@@ -4,6 +4,7 @@ use super::*;
 
 /// A watch of pods against a script.
 struct Watched {
+    script: Script,
     urgent: newest::Sender<bool>,
     events: mpsc::Receiver<ClusterEvent>,
     began: Instant,
@@ -18,7 +19,7 @@ impl Watched {
         let (sender, events) = mpsc::channel(100);
         let watch = watch_by(clients, urgently, Kind::Pod, None, Limits::NODE, sender);
         tokio::spawn(watch);
-        Self { urgent, events, began: Instant::now() }
+        Self { script, urgent, events, began: Instant::now() }
     }
 
     async fn next(&mut self, count: usize) -> Vec<String> {
@@ -30,10 +31,39 @@ impl Watched {
         short
     }
 
+    fn seen(&self) -> Vec<String> {
+        self.script.seen.lock().unwrap().clone()
+    }
+
     fn took(&self, range: std::ops::Range<u64>) {
         let took = self.began.elapsed();
         assert!(range.contains(&took.as_secs()), "{took:?}");
     }
+}
+
+#[tokio::test]
+async fn a_watch_that_does_not_open_in_time_is_opened_again_where_it_was() {
+    let answers = vec![
+        list("5", &["a"]),
+        never(),
+        events(&[("ADDED", pod("b", "6"))], false),
+        never(),
+        never(),
+        never(),
+        list("7", &[]),
+        events(&[], true),
+    ];
+    let mut watched = Watched::start(true, answers).await;
+    assert_eq!(watched.next(4).await, ["restarted", "+a", "synced", "+b"]);
+    watched.took(5..8);
+    watched.began = Instant::now();
+    // Each has more time than the one before it.
+    assert_eq!(watched.next(3).await, ["stale", "restarted", "synced"]);
+    watched.took(30..35);
+    let seen = watched.seen();
+    let version = |version: &str| format!("resourceVersion={version}");
+    assert!(seen[1..3].iter().all(|uri| uri.contains(&version("5"))), "{seen:?}");
+    assert!(seen[3..6].iter().all(|uri| uri.contains(&version("6"))), "{seen:?}");
 }
 
 #[tokio::test]
@@ -46,10 +76,14 @@ async fn a_list_that_is_not_answered_is_asked_for_again_soon() {
 
 #[tokio::test]
 async fn what_is_waited_for_calmly_is_waited_for_no_longer_once_it_is_urgent() {
-    let answers = vec![never(), list("5", &[]), events(&[("ADDED", pod("b", "6"))], true)];
-    let mut watched = Watched::start(false, answers).await;
-    tokio::time::sleep(Duration::from_secs(6)).await;
-    watched.urgent.send_replace(true);
-    assert_eq!(watched.next(3).await, ["restarted", "synced", "+b"]);
-    watched.took(6..9);
+    for answers in [
+        vec![never(), list("5", &[]), events(&[("ADDED", pod("b", "6"))], true)],
+        vec![list("5", &[]), never(), events(&[("ADDED", pod("b", "6"))], true)],
+    ] {
+        let mut watched = Watched::start(false, answers).await;
+        tokio::time::sleep(Duration::from_secs(6)).await;
+        watched.urgent.send_replace(true);
+        assert_eq!(watched.next(3).await, ["restarted", "synced", "+b"]);
+        watched.took(6..9);
+    }
 }
