@@ -17,13 +17,13 @@ const LOOKS_EVERY: Duration = Duration::from_secs(10);
 
 /// Connects, for as long as it takes (a kubeconfig may appear only once the kubelet has joined), and watches
 /// the own Node and its pods. Connects anew when the kubeconfig or a file that it names is another: a kubelet's
-/// certificate is followed by its next while the agent runs. While the agent is `busy` no watch is believed to be
+/// certificate is followed by its next while the agent runs. While it is `urgent` no watch is believed to be
 /// alive for long that says nothing.
 pub(crate) async fn follow(
     config: Config,
     identity: EksIdentity,
     client: watch::Sender<Option<Client>>,
-    busy: watch::Receiver<bool>,
+    urgent: watch::Receiver<bool>,
     events: mpsc::Sender<ClusterEvent>,
 ) {
     let node = format!("metadata.name={}", config.node);
@@ -33,8 +33,8 @@ pub(crate) async fn follow(
     client.send_replace(Some(connected.clone()));
     let (newest, clients) = watch::channel(connected);
     let watch = |kind, fields| {
-        let (clients, busy, events) = (clients.clone(), busy.clone(), events.clone());
-        drover_kubernetes::watch_by(clients, busy, kind, Some(fields), Limits::NODE, events)
+        let (clients, urgent, events) = (clients.clone(), urgent.clone(), events.clone());
+        drover_kubernetes::watch_by(clients, urgent, kind, Some(fields), Limits::NODE, events)
     };
     let give_out = |connected: Client| {
         client.send_replace(Some(connected.clone()));

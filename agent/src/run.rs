@@ -94,7 +94,7 @@ pub(crate) async fn run_with(
     let (instance, instances) = watch::channel(None);
     let (client, clients) = watch::channel(None);
     let (gpus, has_gpus) = watch::channel(false);
-    let (busy, is_busy) = watch::channel(false);
+    let (urgent, is_urgent) = watch::channel(false);
     let leaders = Leaders::new(&config, clients.clone()).await?;
     let mut tasks = JoinSet::new();
     tasks.spawn(poll::poll(imds, config.imds_interval, pulse.clone(), inputs.clone()));
@@ -133,7 +133,7 @@ pub(crate) async fn run_with(
         looks_every: power::LOOKS_EVERY,
     };
     tasks.spawn(power::follow(settings, inputs.clone(), asked));
-    tasks.spawn(cluster::follow(config, api_identity, client, is_busy, events));
+    tasks.spawn(cluster::follow(config, api_identity, client, is_urgent, events));
     let mut shell = Shell {
         agent,
         stop_grace,
@@ -146,7 +146,7 @@ pub(crate) async fn run_with(
         report,
         instance,
         gpus,
-        busy,
+        urgent,
         tasks,
     };
     shell.run(received, received_events, questions, shutdown).await;
@@ -173,8 +173,8 @@ struct Shell {
     instance: watch::Sender<Option<InstanceId>>,
     /// Whether the Node has any.
     gpus: watch::Sender<bool>,
-    /// Whether something is under way.
-    busy: watch::Sender<bool>,
+    /// Whether what the watches tell is needed at once.
+    urgent: watch::Sender<bool>,
     /// Dropped with the shell, which ends them all.
     tasks: JoinSet<()>,
 }
@@ -244,8 +244,8 @@ impl Shell {
             let has = self.agent.has_gpus();
             std::mem::replace(known, has) != has
         });
-        self.busy.send_if_modified(|known| {
-            let is = self.agent.is_busy();
+        self.urgent.send_if_modified(|known| {
+            let is = self.agent.is_urgent(now.wall);
             std::mem::replace(known, is) != is
         });
         for effect in effects {

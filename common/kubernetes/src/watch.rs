@@ -9,7 +9,6 @@ mod patience;
 mod tests;
 
 use std::collections::BTreeMap;
-use std::hash::{BuildHasher, Hasher};
 use std::time::Duration;
 
 use drover_common::call::Kind;
@@ -28,19 +27,16 @@ use crate::limits::Limits;
 use crate::{limits, path};
 use lines::{LineError, Lines};
 use page::{Item, Page};
-use patience::in_time;
+use patience::{idle_for_long, in_time, random, short_watch};
 
-/// A watch that is silent for so long is opened again: API servers send a bookmark each minute,
-/// so that only a dead connection or a very quiet kind is silent, and reopening is cheap.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(90);
-/// The same while what it tells is needed now: a connection that died without a word looks like a quiet one.
-const URGENT_IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 /// After this the server ends a watch in good order; it's opened again where it ended.
-const WATCH_SECONDS: u32 = 290;
-const FIRST_DELAY: Duration = Duration::from_millis(200);
-const LONGEST_DELAY: Duration = Duration::from_secs(5);
+const WATCH_LASTS: Duration = Duration::from_secs(290);
+/// A watch that ends sooner, and told nothing, did not get on.
+const LASTED: Duration = Duration::from_secs(5);
 /// So often in a row a watch may fail to open in time before there is a new list.
 const MOST_UNOPENED: u32 = 3;
+const FIRST_DELAY: Duration = Duration::from_millis(200);
+const LONGEST_DELAY: Duration = Duration::from_secs(5);
 /// The most of a reason that is logged: it may quote what was sent.
 const LONGEST_REASON: usize = 300;
 /// Unreadable objects that are remembered as logged.
@@ -68,8 +64,8 @@ pub async fn watch(
 }
 
 /// As [`watch`], by whatever client there is: a newer one goes on at once where the one before it was. While it's
-/// `urgent` a silent watch is opened again after ten seconds, so that one which has died is found out. Lists and watches
-/// that are not answered are asked for again sooner, too.
+/// `urgent` watches are short, and one that goes on in silence for longer is opened again: it has died. Lists and
+/// watches that are not answered are asked for again sooner, too.
 pub async fn watch_by(
     clients: newest::Receiver<Client>,
     urgent: newest::Receiver<bool>,
@@ -247,8 +243,10 @@ impl Watch {
     async fn follow(&mut self, mut version: String) -> Break {
         let (mut silent_ends, mut unopened) = (0_u32, 0_u32);
         loop {
+            let lasts = if self.is_urgent() { short_watch() } else { WATCH_LASTS };
             let query = format!(
-                "watch=true&allowWatchBookmarks=true&timeoutSeconds={WATCH_SECONDS}&resourceVersion={}",
+                "watch=true&allowWatchBookmarks=true&timeoutSeconds={}&resourceVersion={}",
+                lasts.as_secs(),
                 path::query_value(&version)
             );
             self.clients.mark_unchanged();
@@ -270,7 +268,7 @@ impl Watch {
                 self.tell_works();
             }
             let before = version.clone();
-            match self.read(Lines::new(body, self.limits.line), &mut version).await {
+            match self.read(Lines::new(body, self.limits.line), lasts, &mut version).await {
                 Ok(()) => self.get_on(),
                 Err(Break::Failed(reason)) => {
                     tracing::debug!(kind = ?self.kind, %reason, "Watch broke off; resuming.");
@@ -278,7 +276,7 @@ impl Watch {
                 Err(problem) => return problem,
             }
             // A server that accepts watches and drops them at once must not be hammered.
-            let lasted = version != before || opened_at.elapsed() >= URGENT_IDLE_TIMEOUT;
+            let lasted = version != before || opened_at.elapsed() >= LASTED;
             silent_ends = if lasted { 0 } else { silent_ends.saturating_add(1) };
             if silent_ends > 1 {
                 tokio::time::sleep(delay(silent_ends)).await;
@@ -286,12 +284,17 @@ impl Watch {
         }
     }
 
-    /// Reads one connection to its end.
-    async fn read(&mut self, mut lines: Lines, version: &mut String) -> Result<(), Break> {
+    /// Reads one connection, which the server ends after so long, to its end.
+    async fn read(
+        &mut self,
+        mut lines: Lines,
+        lasts: Duration,
+        version: &mut String,
+    ) -> Result<(), Break> {
         loop {
             let line = tokio::select! {
                 line = lines.next() => Some(line),
-                () = idle_for_long(&mut self.urgent) => None,
+                () = idle_for_long(&mut self.urgent, lasts) => None,
                 // Whoever has given out clients may give out no more.
                 Ok(()) = self.clients.changed() => None,
             };
@@ -314,7 +317,7 @@ impl Watch {
             match line.r#type.as_str() {
                 "ADDED" | "MODIFIED" => self.apply(Item::new(self.kind, line.object)).await,
                 "DELETED" => self.delete(&line.object).await,
-                // They come each minute, and say that all before them was told.
+                // They come each minute and before a watch's end, and say that all before them was told.
                 "BOOKMARK" => self.get_on(),
                 "ERROR" if line.object.get("code").and_then(Value::as_u64) == Some(410) => {
                     return Err(Break::Expired);
@@ -404,23 +407,10 @@ impl Watch {
     }
 }
 
-/// Ends when a watch that has been silent from now on is to be opened again.
-async fn idle_for_long(urgent: &mut newest::Receiver<bool>) {
-    let since = Instant::now();
-    loop {
-        let limit = if *urgent.borrow_and_update() { URGENT_IDLE_TIMEOUT } else { IDLE_TIMEOUT };
-        tokio::select! {
-            () = tokio::time::sleep_until(since + limit) => return,
-            Ok(()) = urgent.changed() => {}
-        }
-    }
-}
-
 /// Exponential, with jitter of half its length so that many nodes don't come back in step.
 fn delay(failures: u32) -> Duration {
     let full = FIRST_DELAY.saturating_mul(1_u32 << failures.min(8)).min(LONGEST_DELAY);
-    let random = std::collections::hash_map::RandomState::new().build_hasher().finish();
-    let permille = u32::try_from(random % 500).unwrap_or(0).saturating_add(500);
+    let permille = u32::try_from(random(500)).unwrap_or(0).saturating_add(500);
     full.saturating_mul(permille) / 1000
 }
 

@@ -22,6 +22,9 @@ const READ_PACE: SignedDuration = SignedDuration::from_secs(1);
 const LONGEST_UNCORDONED: SignedDuration = SignedDuration::from_mins(1);
 const LONGEST_IN_HASTE: SignedDuration = SignedDuration::from_secs(5);
 
+/// What happens to pods so long before a drain's time, and after it, has to be seen at once.
+const CLOSE: SignedDuration = SignedDuration::from_mins(5);
+
 /// Kept between a pod's last moment and the shutdown's: the machine is still there then.
 const SHUTDOWN_RESERVE: SignedDuration = SignedDuration::from_secs(1);
 
@@ -94,10 +97,23 @@ impl Agent {
     /// Whether an interruption's drain is under way that still has time: worth staying for, though
     /// the agent was asked to stop.
     pub fn has_drain_to_finish(&self, now: Timestamp) -> bool {
-        let unfinished =
-            self.drain.as_ref().is_some_and(|drain| drain.report().phase != DrainPhase::Drained);
+        let unfinished = self.drain.is_some() && !self.is_drained();
         unfinished
             && self.interruption(now).and_then(|purpose| purpose.end).is_some_and(|end| now < end)
+    }
+
+    fn is_drained(&self) -> bool {
+        self.drain.as_ref().is_some_and(|drain| drain.report().phase == DrainPhase::Drained)
+    }
+
+    /// Whether what the watches tell is needed at once: a drain is under way, or to begin, whose time is close. What a
+    /// budget holds may take weeks without one.
+    pub fn is_urgent(&self, now: Timestamp) -> bool {
+        let interruption = self.interruption(now).and_then(|purpose| purpose.end);
+        let borne = self.node.as_ref().zip(self.verified.clone());
+        let disruption = borne.and_then(|(node, id)| node::purpose_of(node, id).end);
+        let is_close = |end: Timestamp| now.duration_since(end).abs() <= CLOSE;
+        !self.is_drained() && interruption.into_iter().chain(disruption).any(is_close)
     }
 
     /// Holds a shutdown until the pods are gone or their time is over.

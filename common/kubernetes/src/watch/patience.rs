@@ -1,5 +1,6 @@
 //! How long a watch waits for what does not come.
 
+use std::hash::{BuildHasher, Hasher};
 use std::time::Duration;
 
 use tokio::sync::watch as newest;
@@ -10,6 +11,23 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long the first may take while what it tells is needed now. A dead connection that was kept for the next request
 /// is found so. Each further one may take so much more, up to the same: the server may just be slow.
 const URGENT_ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+/// A watch that is silent for so long is opened again: API servers send a bookmark each minute,
+/// so that only a dead connection or a very quiet kind is silent, and reopening is cheap.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(90);
+/// How long a watch lasts while what it tells is needed now, and how much more some last: many may be opened at once.
+/// API servers send a bookmark two seconds before a watch's end, so that the next begins at what is newest; one that
+/// still goes on after its end is dead.
+const SHORT_WATCH: Duration = Duration::from_secs(8);
+const SHORT_WATCH_SPREAD: Duration = Duration::from_secs(5);
+/// How much later than its end a watch ends that is alive.
+const LATENESS: Duration = Duration::from_secs(3);
+/// Within so long watches are opened again that were silent for long when they became urgent: on many nodes at once.
+const REOPENED_WITHIN: Duration = Duration::from_secs(2);
+
+/// How long a watch is to last that is opened while it's urgent, in whole seconds.
+pub(super) fn short_watch() -> Duration {
+    Duration::from_secs(spread(SHORT_WATCH, SHORT_WATCH_SPREAD).as_secs())
+}
 
 /// What comes of an answer, unless it comes too late. `tries` before it came too late already. That it becomes urgent
 /// counts at once.
@@ -36,13 +54,64 @@ fn patience(urgent: bool, tries: u32) -> Duration {
     if urgent { hurried.min(ANSWER_TIMEOUT) } else { ANSWER_TIMEOUT }
 }
 
+/// Ends when a watch that `lasts` so long, and has been silent from now on, is to be opened again.
+pub(super) async fn idle_for_long(urgent: &mut newest::Receiver<bool>, lasts: Duration) {
+    let since = Instant::now();
+    loop {
+        let is_urgent = *urgent.borrow_and_update();
+        let at = since + silence(is_urgent, lasts);
+        let missed = is_urgent && at <= Instant::now();
+        let at = if missed { Instant::now() + spread(Duration::ZERO, REOPENED_WITHIN) } else { at };
+        tokio::select! {
+            () = tokio::time::sleep_until(at) => return,
+            Ok(()) = urgent.changed() => {}
+        }
+    }
+}
+
+/// How long a watch that is alive may be silent.
+fn silence(urgent: bool, lasts: Duration) -> Duration {
+    let lasts = if urgent { lasts.min(short_watch()) } else { lasts };
+    lasts.saturating_add(LATENESS).min(IDLE_TIMEOUT)
+}
+
+/// So much, and any part of `more`, short of all.
+fn spread(least: Duration, more: Duration) -> Duration {
+    let most = u64::try_from(more.as_millis()).unwrap_or(u64::MAX);
+    least.saturating_add(Duration::from_millis(random(most)))
+}
+
+/// Less than `bound`, another each time; zero, if that is zero.
+pub(super) fn random(bound: u64) -> u64 {
+    std::collections::hash_map::RandomState::new()
+        .build_hasher()
+        .finish()
+        .checked_rem(bound)
+        .unwrap_or(0)
+}
+
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
+
+    #[test]
+    fn watches_that_are_opened_at_once_do_not_end_at_once() {
+        let all: BTreeSet<u64> = (0..500).map(|_| short_watch().as_secs()).collect();
+        assert_eq!(all, (8..=12).collect());
+    }
 
     #[test]
     fn each_try_has_more_time_up_to_what_there_is_without_haste() {
         let seconds = |urgent| [0, 1, 2, 9].map(|tries| patience(urgent, tries).as_secs());
         assert_eq!((seconds(true), seconds(false)), ([5, 10, 15, 30], [30; 4]));
+    }
+
+    #[test]
+    fn a_watch_has_died_that_goes_on_after_its_end() {
+        let seconds = |urgent, lasts| silence(urgent, Duration::from_secs(lasts)).as_secs();
+        assert_eq!((seconds(false, 290), seconds(false, 9), seconds(true, 8)), (90, 12, 11));
+        assert!((11..=15).contains(&seconds(true, 290)));
     }
 }

@@ -174,34 +174,6 @@ async fn a_newer_client_goes_on_where_the_one_before_it_was() {
 }
 
 #[tokio::test]
-async fn a_watch_that_died_silently_is_found_out_while_it_is_urgent() {
-    let script = Script::default();
-    // Neither the first watch nor the second ever says anything more; then the server is gone.
-    let known = [("ADDED", pod("b", "6"))];
-    let answers = [list("5", &["a"]), events(&known, true), events(&[], true), status(503)];
-    script.answers.lock().unwrap().extend(answers);
-    let (_same, clients) = newest::channel(client_of(&script).await);
-    let (urgent, urgently) = newest::channel(false);
-    let (sender, mut receiver) = mpsc::channel(100);
-    tokio::spawn(watch_by(clients, urgently, Kind::Pod, None, Limits::NODE, sender));
-    for _ in ["restarted", "+a", "synced", "+b"] {
-        receiver.recv().await.unwrap();
-    }
-    let seen = || script.seen.lock().unwrap().len();
-    tokio::time::sleep(URGENT_IDLE_TIMEOUT + Duration::from_secs(1)).await;
-    assert_eq!(seen(), 2, "there is time yet");
-    let began = Instant::now();
-    urgent.send_replace(true);
-    let stale = receiver.recv().await.unwrap();
-    assert!(matches!(stale, ClusterEvent::Stale(Kind::Pod)), "{stale:?}");
-    // The first had been silent for long enough already.
-    let took = began.elapsed();
-    let longest = URGENT_IDLE_TIMEOUT + Duration::from_secs(3);
-    assert!((URGENT_IDLE_TIMEOUT..longest).contains(&took), "{took:?}");
-    assert!(script.seen.lock().unwrap()[2].contains("resourceVersion=6"));
-}
-
-#[tokio::test]
 async fn an_expired_version_leads_to_a_new_list_without_stale() {
     let script = Script::default();
     let gone = json!({"kind": "Status", "code": 410, "message": "too old"});

@@ -372,3 +372,39 @@ fn an_agent_that_reaches_the_api_server_never_powers_off() {
         pending = calls(&effects);
     }
 }
+
+#[test]
+fn watches_are_urgent_while_a_drain_is_under_way_whose_time_is_close() {
+    let mut agent = settled();
+    assert!(!agent.is_urgent(at(0)));
+    agent.step(spot("terminate", 110_000), at(0));
+    assert!(agent.is_urgent(at(0)));
+    let deleted = ObjectKey::new("d", "web");
+    agent.step(Input::Cluster(ClusterEvent::Deleted(Kind::Pod, deleted)), at(2_000));
+    for second in 3..10 {
+        agent.step(Input::Tick, at(second * 1_000));
+    }
+    assert!(!agent.is_urgent(at(10_000)), "nothing is left to wait for");
+
+    let mut blind = agent_of_nothing();
+    blind.step(Input::Instance("i-1".into()), at(0));
+    blind.step(spot("terminate", 110_000), at(0));
+    assert!(blind.is_urgent(at(0)), "the Node and its pods have yet to be seen");
+
+    // A budget may hold this for weeks.
+    let mut agent = settled();
+    agent.step(answer(NoticePath::AutoScaling, "Terminated"), at(0));
+    assert!(agent.is_busy() && !agent.is_urgent(at(0)));
+    let mut agent = settled();
+    agent.step(maintenance(1_200_000), at(0));
+    assert!(agent.is_busy());
+    let urgent = [0, 890_000, 900_000, 1_400_000, 1_600_000].map(|now| agent.is_urgent(at(now)));
+    assert_eq!(urgent, [false, false, true, true, false]);
+
+    let ends = |end: i64| json!({labels::DISRUPTION_DEADLINE: at(end).to_string()});
+    for (marks, urgent) in [(json!({}), false), (ends(3_600_000), false), (ends(200_000), true)] {
+        let (agent, _) = directed(None, marks.clone());
+        assert!(agent.is_busy());
+        assert_eq!(agent.is_urgent(at(10)), urgent, "{marks}");
+    }
+}

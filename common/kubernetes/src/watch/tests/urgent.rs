@@ -35,10 +35,50 @@ impl Watched {
         self.script.seen.lock().unwrap().clone()
     }
 
+    /// How long the watch of this number was to last, in seconds.
+    fn asked_to_last(&self, number: usize) -> u64 {
+        let seen = self.seen();
+        let after = seen[number].split("timeoutSeconds=").nth(1).unwrap();
+        after.split('&').next().unwrap().parse().unwrap()
+    }
+
     fn took(&self, range: std::ops::Range<u64>) {
         let took = self.began.elapsed();
         assert!(range.contains(&took.as_secs()), "{took:?}");
     }
+}
+
+#[tokio::test]
+async fn a_watch_that_died_silently_is_found_out() {
+    // Neither the first watch nor the second ever says anything more; then the server is gone.
+    let known = [("ADDED", pod("b", "6"))];
+    let answers = vec![list("5", &["a"]), events(&known, true), events(&[], true), status(503)];
+    let mut watched = Watched::start(false, answers).await;
+    assert_eq!(watched.next(4).await, ["restarted", "+a", "synced", "+b"]);
+    tokio::time::sleep(Duration::from_secs(16)).await;
+    assert_eq!(watched.seen().len(), 2, "there is time yet");
+    assert_eq!(watched.asked_to_last(1), 290);
+    watched.urgent.send_replace(true);
+    watched.began = Instant::now();
+    // The first has been silent for too long already; the second is, three seconds after its end.
+    assert_eq!(watched.next(1).await, ["stale"]);
+    let lasts = watched.asked_to_last(2);
+    assert!((8..=12).contains(&lasts), "{lasts} s");
+    watched.took(lasts + 3..lasts + 8);
+    assert!(watched.seen()[2].contains("resourceVersion=6"));
+}
+
+#[tokio::test]
+async fn a_watch_is_short_and_the_next_begins_at_its_last_bookmark() {
+    let answers = vec![
+        list("5", &[]),
+        events(&[("BOOKMARK", pod("", "90"))], false),
+        events(&[("ADDED", pod("b", "91"))], true),
+    ];
+    let mut watched = Watched::start(true, answers).await;
+    assert_eq!(watched.next(3).await, ["restarted", "synced", "+b"]);
+    assert!(watched.seen()[2].contains("resourceVersion=90"), "{:?}", watched.seen());
+    assert!((1..=2).all(|number| (8..=12).contains(&watched.asked_to_last(number))));
 }
 
 #[tokio::test]
