@@ -69,9 +69,10 @@ pub(super) async fn idle_for_long(urgent: &mut newest::Receiver<bool>, lasts: Du
     }
 }
 
-/// How long a watch that is alive may be silent.
+/// How long a watch that is alive may be silent. One that was opened before it became urgent has no end of its own
+/// that is near: it gets the time of the longest that does.
 fn silence(urgent: bool, lasts: Duration) -> Duration {
-    let lasts = if urgent { lasts.min(short_watch()) } else { lasts };
+    let lasts = if urgent { lasts.min(SHORT_WATCH + SHORT_WATCH_SPREAD) } else { lasts };
     lasts.saturating_add(LATENESS).min(IDLE_TIMEOUT)
 }
 
