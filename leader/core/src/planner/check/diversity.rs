@@ -2,10 +2,11 @@
 //!
 //! As with sizes, only where no further rule may have kept a type away.
 
+use drover_common::cluster::Pod;
 use drover_common::instance_type::{CapacityType, InstanceType, Offering};
 
 use super::listing::{catalog_of, is_exotic, is_small, takes, types_of};
-use super::{Violation, violation};
+use super::{Violation, pod_of, violation, volume};
 use crate::planner::{Launch, PlanInput};
 
 /// Finds a type that a plain launch with too few of them should list.
@@ -31,7 +32,11 @@ pub(super) fn check(
                 && (is_small(input, kind) || !is_small(input, other))
         })
     };
-    let fits = |kind: &InstanceType| takes(input, number, launch, kind, &launch.pods);
+    let pods: Vec<&Pod> = launch.pods.iter().filter_map(|key| pod_of(input, key)).collect();
+    let fits = |kind: &InstanceType| {
+        takes(input, number, launch, kind, &launch.pods)
+            && !volume::may_be_too_many(input, &kind.name, &pods)
+    };
     let mut missing: Vec<(u64, &InstanceType)> = catalog
         .iter()
         .filter(|kind| !is_listed(kind) && like_a_listed_one(kind))

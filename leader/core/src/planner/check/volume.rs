@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use drover_common::cluster::{CsiNode, NodeSelectorTerm, ObjectKey, Pod, StorageClass};
+use drover_common::id::NodeName;
 use drover_common::labels;
 use drover_common::requirement::Requirement;
 
@@ -129,5 +130,30 @@ pub(super) fn too_many(limits: &CsiNode, attached: &Attached) -> Option<String> 
         let count = attached.get(&driver.name)?.len();
         (count as i64 > i64::from(limit))
             .then(|| format!("{count} volumes of {}, which attaches {limit}", driver.name))
+    })
+}
+
+/// Whether pods may ask for more volumes than some node of this type attaches: what pods share is counted for each
+/// of them, so that a planner may have kept away from the type.
+pub(super) fn may_be_too_many(input: &PlanInput<'_>, instance_type: &str, pods: &[&Pod]) -> bool {
+    let mut asked: BTreeMap<String, i64> = BTreeMap::new();
+    for pod in pods {
+        let mut own = Attached::new();
+        attach(input, pod, &mut own);
+        for (driver, volumes) in own {
+            *asked.entry(driver).or_default() += volumes.len() as i64;
+        }
+    }
+    let is_of_type = |name: &NodeName| {
+        let labels = input.view.nodes().get(name).map(|node| &node.metadata.labels);
+        labels
+            .and_then(|labels| labels.get(labels::INSTANCE_TYPE))
+            .is_some_and(|t| t == instance_type)
+    };
+    let of_type = input.view.csi_nodes().iter().filter(|(name, _)| is_of_type(name));
+    of_type.flat_map(|(_, node)| &node.spec.drivers).any(|driver| {
+        let limit = driver.allocatable.as_ref().and_then(|allocatable| allocatable.count);
+        let asked = asked.get(&driver.name);
+        limit.zip(asked).is_some_and(|(limit, asked)| *asked > i64::from(limit))
     })
 }
