@@ -123,6 +123,14 @@ const AWS_WELL_KNOWN: [&str; 28] = [
     "placement-group-partition",
 ];
 
+/// Every label of Karpenter's AWS domain that users may name, in order.
+pub fn aws_labels() -> Vec<String> {
+    let defined = AWS_WELL_KNOWN.iter().map(|name| format!("{AWS_PREFIX}{name}"));
+    let mut all: Vec<String> = defined.chain([NODECLASS.to_owned()]).collect();
+    all.sort();
+    all
+}
+
 /// Whether users may not name `key` among a NodePool's template labels and requirements: the domains that
 /// Karpenter keeps for itself, but for the labels that it documents there. The CRDs' CEL rules say the same.
 pub fn is_restricted(key: &str) -> bool {
@@ -131,8 +139,7 @@ pub fn is_restricted(key: &str) -> bool {
         return key != CAPACITY_TYPE;
     }
     if domain.ends_with("karpenter.k8s.aws") {
-        let name = key.strip_prefix(AWS_PREFIX);
-        return key != NODECLASS && !name.is_some_and(|name| AWS_WELL_KNOWN.contains(&name));
+        return key != NODECLASS && !is_well_known(key);
     }
     key == HOSTNAME
 }

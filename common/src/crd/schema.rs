@@ -3,6 +3,8 @@
 use schemars::{Schema, SchemaGenerator, json_schema};
 use serde_json::{Map, Value, json};
 
+use crate::labels::aws_labels;
+
 /// Label keys: an optional DNS prefix and a name.
 pub(super) const LABEL_KEY_PATTERN: &str = r"^([a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*(\/))?([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]$";
 
@@ -28,11 +30,8 @@ pub(super) fn timestamp(_: &mut SchemaGenerator) -> Schema {
 /// Which keys of Karpenter's own domains users may name, as CEL over a key. The first list is for
 /// keys that are labels of a template or requirements of a pool.
 fn key_rules(subject: &str, core: &str) -> Vec<Value> {
-    let aws = AWS_LABELS
-        .iter()
-        .map(|name| format!("'karpenter.k8s.aws/{name}'"))
-        .collect::<Vec<_>>()
-        .join(", ");
+    let aws: Vec<String> = aws_labels().iter().map(|key| format!("'{key}'")).collect();
+    let aws = aws.join(", ");
     [
         (
             format!("{subject} in [{core}] || !{subject}.matches('^[^/]*karpenter\\\\.sh(/|$)')"),
@@ -53,39 +52,6 @@ fn key_rules(subject: &str, core: &str) -> Vec<Value> {
     .map(|(rule, message)| json!({"rule": rule, "message": message}))
     .collect()
 }
-
-/// The labels of AWS nodes that users may name (prefix `karpenter.k8s.aws/`).
-const AWS_LABELS: [&str; 29] = [
-    "capacity-reservation-id",
-    "capacity-reservation-interruptible",
-    "capacity-reservation-type",
-    "ec2nodeclass",
-    "instance-accelerator-count",
-    "instance-accelerator-manufacturer",
-    "instance-accelerator-name",
-    "instance-capability-flex",
-    "instance-category",
-    "instance-cpu",
-    "instance-cpu-manufacturer",
-    "instance-cpu-sustained-clock-speed-mhz",
-    "instance-ebs-bandwidth",
-    "instance-encryption-in-transit-supported",
-    "instance-family",
-    "instance-generation",
-    "instance-gpu-count",
-    "instance-gpu-manufacturer",
-    "instance-gpu-memory",
-    "instance-gpu-name",
-    "instance-hypervisor",
-    "instance-local-nvme",
-    "instance-memory",
-    "instance-network-bandwidth",
-    "instance-size",
-    "instance-tenancy",
-    "nitro-sandbox",
-    "placement-group-id",
-    "placement-group-partition",
-];
 
 /// The labels of a NodePool's template.
 pub(super) fn template_labels(_: &mut SchemaGenerator) -> Schema {
