@@ -214,15 +214,15 @@ impl Control {
             let intent = state.claims.get(name).and_then(|claim| claim.intent.as_ref());
             intent.is_some_and(|intent| state.intents.contains_key(intent))
         });
-        if record.disruption.reason == DisruptionReason::Consolidation {
-            return !open;
-        }
         // What tightens it comes first, too: the entry that begins the drain says by when, and would give back what a
-        // notice took.
+        // notice took, or give the time of a node that is lost to the others of a consolidation.
         let tightens = record.disruption.claims.iter().any(|name| {
             let claim = state.claims.get(name);
             claim.is_some_and(|claim| tightening(state, name, claim, now).is_some())
         });
+        if record.disruption.reason == DisruptionReason::Consolidation {
+            return !open && !tightens;
+        }
         if !open && !tightens && self.is_announced(state, record, now) {
             let deadline = self.deadline_at_start(state, record, now);
             self.propose(Change::StartDrain { disruption: id.clone(), deadline }, now);

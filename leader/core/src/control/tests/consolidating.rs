@@ -4,10 +4,12 @@ use std::collections::BTreeSet;
 
 use drover_common::call::Kind;
 use drover_common::id::NodeClaimName;
+use drover_common::protocol::NoticeKind;
 use jiff::SignedDuration;
 
+use super::super::*;
 use super::rig::*;
-use crate::command::DisruptionReason;
+use crate::command::{Change, DisruptionReason};
 use crate::state::Stage;
 
 /// Three nodes of which two hold half of what they could.
@@ -151,7 +153,30 @@ fn a_leader_that_ends_at_any_call_of_a_replacement_loses_no_pod() {
     }
 }
 
-/// What makes a decision void while its replacement comes up: a name, and what is done.
+/// What is left of it would drain by the end of that node, and pass budgets then.
+#[test]
+fn a_consolidation_does_not_begin_while_ec2_takes_one_of_its_nodes() {
+    let mut rig = sparse();
+    assert!(run_until(&mut rig, 180, consolidates));
+    rig.refuses_proposals = true;
+    rig.run(10);
+    let begins = |rig: &mut Rig| {
+        // Longer than what was proposed is waited for.
+        rig.world.now += SignedDuration::from_secs(6);
+        let proposed = rig.proposed(Input::Tick);
+        proposed.iter().any(|command| matches!(command.change, Change::StartDrain { .. }))
+    };
+    assert!(begins(&mut rig));
+    let claim = rig.state.disruptions.values().next().unwrap().disruption.claims[0].clone();
+    let doomed = rig.state.claims[&claim].instance.clone().unwrap().id;
+    let report = rig.report(&doomed, Some(NoticeKind::SpotTerminate));
+    let reported = rig.proposed(Input::Report(Box::new(report)));
+    let noticed = reported.iter().find(|c| matches!(c.change, Change::RecordNotice { .. }));
+    rig.apply(noticed.unwrap());
+    assert_eq!((rig.rejected.len(), rig.state.notices.len()), (0, 1));
+    assert!(!begins(&mut rig) && !begins(&mut rig));
+}
+
 #[test]
 fn what_does_not_hold_any_more_is_given_up_with_a_reason() {
     type Act = fn(&mut Rig);

@@ -132,11 +132,7 @@ fn the_entry_that_begins_a_drain_gives_no_time_back_that_a_notice_took() {
 
 /// What is proposed now of disruptions; the log takes nothing of it.
 fn proposed(rig: &mut Rig) -> Vec<Change> {
-    let effects = rig.control.step(&rig.state, Input::Tick, rig.world.now);
-    let changes = effects.into_iter().filter_map(|effect| match effect {
-        Effect::Propose(command) => Some(command.change),
-        Effect::Call { .. } => None,
-    });
+    let changes = rig.proposed(Input::Tick).into_iter().map(|command| command.change);
     let is_theirs = |change: &Change| {
         matches!(change, Change::StartDrain { .. } | Change::TightenDisruption { .. })
     };

@@ -123,6 +123,16 @@ impl Rig {
         }
     }
 
+    /// What a step proposes; the log takes nothing of it, and no call is made.
+    pub(super) fn proposed(&mut self, input: Input) -> Vec<Command> {
+        let effects = self.control.step(&self.state, input, self.world.now);
+        let commands = effects.into_iter().filter_map(|effect| match effect {
+            Effect::Propose(command) => Some(*command),
+            Effect::Call { .. } => None,
+        });
+        commands.collect()
+    }
+
     /// Carries a call out, or fails it after it was carried out.
     pub(super) fn execute(&mut self, call: &Call) -> Outcome {
         if matches!(call, Call::Ec2(Ec2Call::CreateFleet(_))) && self.sweep_before_fleet {
