@@ -117,6 +117,12 @@ fn in_flight_node(
 ) -> Option<InFlightNode> {
     let nodepool = pool_of_claim(claim)?;
     let types = possible_types(claim, catalogs);
+    let requirements = what_may_come(claim, &types);
+    let labelled = claim.metadata.labels.as_ref().is_some_and(|l| l.contains_key(labels::ZONE));
+    if !labelled && requirements.get(labels::ZONE).is_none() {
+        // Its class is not known, and it does not say where it may be: pods can't count on it.
+        return None;
+    }
     let stated = parse_resources(&status_of(claim).allocatable).unwrap_or_default();
     let allocatable = if stated.is_empty() { least(&types) } else { stated };
     let mut own = match types.as_slice() {
@@ -130,7 +136,7 @@ fn in_flight_node(
         node: None,
         nodepool,
         labels: own,
-        requirements: what_may_come(claim, &types),
+        requirements,
         taints: claim.spec.taints.clone(),
         allocatable,
         pods: Vec::new(),

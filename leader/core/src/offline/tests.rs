@@ -273,6 +273,28 @@ fn zones_that_claims_do_not_speak_of_are_open() {
 }
 
 #[test]
+fn a_claim_of_which_nothing_is_known_takes_no_pods() {
+    let claim = |name: &str, labels: Value| {
+        json!({"apiVersion": "karpenter.sh/v1", "kind": "NodeClaim",
+            "metadata": {"name": name, "labels": labels},
+            "spec": {"requirements": [], "nodeClassRef":
+                {"group": "karpenter.k8s.aws", "kind": "EC2NodeClass", "name": "gone"}},
+            "status": {"allocatable": {"cpu": "4", "memory": "14Gi", "pods": "58"}}})
+    };
+    let known =
+        json!({"karpenter.sh/nodepool": "default", "topology.kubernetes.io/zone": "us-east-1a"});
+    let cluster = cluster(&[
+        pool("default"),
+        claim("lost", json!({"karpenter.sh/nodepool": "default"})),
+        claim("placed", known),
+        pod("any", "1"),
+    ]);
+    let flying: Vec<&str> = cluster.in_flight.iter().map(|node| node.claim.as_str()).collect();
+    assert_eq!(flying, ["placed"]);
+    assert_eq!(answer(&cluster).placements[0].node_claim.as_deref(), Some("placed"));
+}
+
+#[test]
 fn classes_narrow_the_catalogue_and_missing_ones_are_named() {
     let class = json!({"apiVersion": "karpenter.k8s.aws/v1", "kind": "EC2NodeClass",
         "metadata": {"name": "default"},

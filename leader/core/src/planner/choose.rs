@@ -1,6 +1,7 @@
 //! What a planned node may become: types and zones, cheapest first, under a price ceiling and with the
 //! diversity that is asked for.
 
+use std::cmp::Reverse;
 use std::collections::BTreeSet;
 
 use drover_common::instance_type::CapacityType;
@@ -40,15 +41,17 @@ impl Board<'_> {
         let template_index = self.market.kinds.get(cheapest.kind)?.template;
         // A launch is of one reservation, whose room was counted.
         let (options, short) = match cheapest.reservation {
+            // What is reserved is there: it needs nothing to fall back on.
             Some(_) => {
                 let only = vec![Choice { kind: cheapest.kind, offers: vec![bin.cheapest] }];
-                let listed =
-                    self.affordable(bin, self.within_slack(bin, only), CapacityType::Reserved);
-                (listed, false)
+                (self.under_ceiling(only), false)
             }
-            None => self.listed(bin, template_index, cheapest.capacity_type)?,
+            None => {
+                let listed = self.listed(bin, template_index, cheapest.capacity_type)?;
+                self.take_slack(bin, &listed.0);
+                listed
+            }
         };
-        self.take_slack(bin, &options);
         let mut offers: Vec<usize> =
             options.iter().flat_map(|option| option.offers.iter().copied()).collect();
         offers.sort_by_key(|offer| self.market.rank(*offer));
@@ -72,22 +75,18 @@ impl Board<'_> {
             let options = self.options(bin, template, capacity_type, zones);
             let options = self.affordable(bin, self.within_slack(bin, options), capacity_type);
             let listed = options.iter().flat_map(|option| option.offers.iter().copied()).collect();
-            // A launch is of one capacity type, whatever else its pool could have had. What is reserved
-            // is there: it needs nothing to fall back on.
+            // A launch is of one capacity type, whatever else its pool could have had.
             let short = self
                 .all_missing_values(pool, &listed)
                 .any(|(key, ..)| key != labels::CAPACITY_TYPE);
             (options, short)
         };
         let (options, short) = list(&all);
-        if !short || !strict {
-            return Some((options, short));
+        if !short {
+            return Some((options, false));
         }
-        let without = all.iter().map(|zone| {
-            all.iter().copied().filter(|other| other != zone).collect::<BTreeSet<&str>>()
-        });
-        let alone = all.iter().map(|zone| BTreeSet::from([*zone]));
-        without.chain(alone).map(|zones| list(&zones)).find(|(_, short)| !short)
+        let fewer = fewer_zones(&all).map(|zones| list(&zones)).find(|(_, short)| !short);
+        fewer.or_else(|| (!strict).then_some((options, true)))
     }
 
     /// The zones that the bin's cheapest type is offered in.
@@ -317,6 +316,20 @@ impl Board<'_> {
         }
         brings
     }
+}
+
+/// Some of these zones but not all, more before fewer: each choice of the first eight, which no region has more of but
+/// for local ones.
+fn fewer_zones<'z>(all: &BTreeSet<&'z str>) -> impl Iterator<Item = BTreeSet<&'z str>> {
+    let first: Vec<&str> = all.iter().copied().take(8).collect();
+    let mut choices: Vec<u32> = (1..1 << first.len()).collect();
+    choices.sort_by_key(|choice| Reverse(choice.count_ones()));
+    let chosen = move |choice: u32| {
+        let zones = first.iter().enumerate().filter(|(at, _)| choice >> at & 1 == 1);
+        zones.map(|(_, zone)| *zone).collect()
+    };
+    let whole = all.len();
+    choices.into_iter().map(chosen).filter(move |zones: &BTreeSet<&str>| zones.len() < whole)
 }
 
 /// The most that a type may cost beside one of this price.

@@ -13,6 +13,10 @@ use super::dimension::{Amounts, Dimensions, add_times};
 use super::matching::{current_key, fulfils, repelling};
 use crate::view::{HostPort, PodShape, View};
 
+/// Labels of a node that its type does not tell.
+pub(super) const NOT_OF_TYPE: [&str; 4] =
+    [labels::ZONE, labels::CAPACITY_TYPE, labels::HOSTNAME, labels::ZONE_ID];
+
 /// A DaemonSet as the planner sees it.
 #[derive(Clone, Debug)]
 pub(super) struct Daemon {
@@ -101,9 +105,7 @@ pub(super) fn load_of(
             .or_else(|| instance_type.labels.get(key))
             .map(String::as_str)
     };
-    let unknown = |key: &str| {
-        matches!(key, labels::ZONE | labels::CAPACITY_TYPE | labels::HOSTNAME | labels::ZONE_ID)
-    };
+    let unknown = |key: &str| NOT_OF_TYPE.contains(&key);
     let mut taken = vec![0; dimensions.len()];
     let mut ports = Vec::new();
     for daemon in daemons.iter().filter(|daemon| daemon.runs_on(&label, taints, &unknown)) {

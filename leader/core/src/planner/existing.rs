@@ -154,17 +154,11 @@ impl<'a> ExistingNode<'a> {
         self.open.is_empty() && self.readings.is_empty()
     }
 
-    /// Whether its value of a key is not decided yet. Every node has a zone and a capacity type in the end,
-    /// also where nothing is known of what the claim may become.
+    /// Whether its value of a key is not decided yet.
     pub(super) fn is_open(&self, key: &str) -> bool {
-        let untold = || {
-            matches!(self.target, PlacementTarget::Claim(_))
-                && [labels::ZONE, labels::ZONE_ID, labels::CAPACITY_TYPE].contains(&key)
-        };
         !self.labels.contains_key(key)
             && (self.open.iter().any(|(open, _)| open == key)
-                || self.readings.iter().any(|reading| reading.contains_key(key))
-                || untold())
+                || self.readings.iter().any(|reading| reading.contains_key(key)))
     }
 
     /// Whether host ports allow one more.

@@ -8,7 +8,7 @@ use drover_common::requirement::Operator;
 use drover_common::resources::Resources;
 
 use super::attach::AttachLimits;
-use super::daemon::Daemon;
+use super::daemon::{Daemon, NOT_OF_TYPE};
 use super::dimension::{Amounts, Dimensions, add_times};
 use super::existing::{ExistingNode, NodeLabels, bound, runs_already};
 use super::{InFlightNode, PlacementTarget, PlanInput};
@@ -107,10 +107,8 @@ fn room_of(
             });
             node.labels.get(key).or(of_kind).map(String::as_str)
         };
-        // A type tells all labels but these.
-        let undecided = [labels::ZONE, labels::CAPACITY_TYPE, labels::HOSTNAME, labels::ZONE_ID];
         let unknown = |key: &str| {
-            !node.labels.contains_key(key) && (kind.is_none() || undecided.contains(&key))
+            !node.labels.contains_key(key) && (kind.is_none() || NOT_OF_TYPE.contains(&key))
         };
         for daemon in missing.iter().filter(|d| d.runs_on(&label, &node.taints, &unknown)) {
             let mut taken = vec![0; dimensions.len()];

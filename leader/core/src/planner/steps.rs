@@ -28,6 +28,12 @@ impl Steps {
         Self { left, turn, unreached: BTreeSet::new() }
     }
 
+    /// Which of so many this look begins with. By Fibonacci hashing neighbouring looks begin far from each other.
+    fn start_of(&self, length: usize) -> usize {
+        let part = self.turn.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32;
+        usize::try_from((part * length as u64) >> 32).unwrap_or(0)
+    }
+
     pub(super) fn take(&mut self, steps: u64) {
         // Without a bound there is nothing to count.
         if self.left != u64::MAX {
@@ -72,11 +78,8 @@ impl Board<'_> {
         if groups.iter().map(fruitless).fold(0, u64::saturating_add) <= self.steps.left {
             return groups;
         }
-        // Fibonacci hashing: neighbouring turns begin far from each other.
-        let start = self.steps.turn.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32;
         for equals in groups.chunk_by_mut(|a, b| self.priority(*a) == self.priority(*b)) {
-            let length = equals.len();
-            equals.rotate_left(usize::try_from(start).unwrap_or(0) % length);
+            equals.rotate_left(self.steps.start_of(equals.len()));
         }
         groups
     }

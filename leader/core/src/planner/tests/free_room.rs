@@ -237,6 +237,21 @@ fn pods_on_nodes_in_flight_count_whatever_type_those_become() {
     assert_eq!((counts, more.launches.len()), (vec![3, 3], 0));
 }
 
+/// Which zone a zone's id stands for is known of no node that is yet to come.
+#[test]
+fn pods_apart_by_a_label_that_is_not_known_keep_their_nodes_in_flight() {
+    let mut world = World::small();
+    world.pool("default", json!([]), json!({}));
+    let away = json!({"spec": {"affinity": {"podAntiAffinity": {
+        "requiredDuringSchedulingIgnoredDuringExecution": [{"labelSelector": {"matchLabels": {"app": "web"}},
+            "topologyKey": "topology.k8s.aws/zone-id"}]}}}});
+    world.pods("web", 2, request(), away);
+    let first = world.plan();
+    launch_all(&mut world, &first);
+    let second = world.plan();
+    assert!(!first.launches.is_empty() && second.launches.is_empty(), "{second:?}");
+}
+
 #[test]
 fn pods_whose_place_on_a_node_in_flight_is_gone_are_bought_another() {
     let mut world = World::small();

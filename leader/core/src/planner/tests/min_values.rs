@@ -50,27 +50,43 @@ fn with_best_effort_as_many_as_there_are_will_do() {
     insta::assert_snapshot!(world.story());
 }
 
-/// In the third zone pods allow too few families: the launch leaves it out.
+/// In some zones pods allow too few families: the launch leaves these out.
 #[test]
 fn zones_in_which_pods_allow_too_few_types_are_left_out() {
-    let mut world = World::small();
-    let zone = "topology.kubernetes.io/zone";
-    let family = "karpenter.k8s.aws/instance-family";
-    world.pool(
-        "default",
-        json!([
-            {"key": zone, "operator": "In", "values": ["us-east-1a", "us-east-1b", "us-east-1c"]},
-            {"key": family, "operator": "Exists", "minValues": 3}]),
-        json!({}),
-    );
-    let terms = json!([
-        {"matchExpressions": [{"key": zone, "operator": "NotIn", "values": ["us-east-1b"]},
-            {"key": "karpenter.k8s.aws/instance-cpu", "operator": "Gt", "values": ["3"]}]},
-        {"matchExpressions": [{"key": family, "operator": "In", "values": ["r5", "m6g"]}]}]);
-    let affinity = json!({"spec": {"affinity": {"nodeAffinity": {
-        "requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}}}}});
-    world.pods("web", 1, json!({"cpu": "50m", "memory": "64Mi"}), affinity);
-    let plan = world.plan();
-    assert_eq!(plan.unschedulable, []);
-    assert_eq!(plan.launches[0].zones, ["us-east-1a", "us-east-1c"]);
+    let plan = |out: &[&str], best_effort: bool| {
+        let mut world = World::small();
+        let zone = "topology.kubernetes.io/zone";
+        let family = "karpenter.k8s.aws/instance-family";
+        let all = ["us-east-1a", "us-east-1b", "us-east-1c", "us-east-1d"];
+        world.pool(
+            "default",
+            json!([{"key": zone, "operator": "In", "values": all, "minValues": 2},
+                {"key": family, "operator": "Exists", "minValues": 3}]),
+            json!({}),
+        );
+        if best_effort {
+            world.settings.min_values_policy = crate::planner::MinValuesPolicy::BestEffort;
+        }
+        let terms = json!([
+            {"matchExpressions": [{"key": zone, "operator": "NotIn", "values": out},
+                {"key": "karpenter.k8s.aws/instance-cpu", "operator": "Gt", "values": ["3"]}]},
+            {"matchExpressions": [{"key": family, "operator": "In", "values": ["r5", "m6g"]}]}]);
+        let affinity = json!({"spec": {"affinity": {"nodeAffinity": {
+            "requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}}}}});
+        world.pods("web", 1, json!({"cpu": "50m", "memory": "64Mi"}), affinity);
+        let plan = world.plan();
+        let launch = plan.launches.first();
+        launch.map(|launch| (launch.zones.join(" "), launch.min_values_relaxed))
+    };
+    let found = |zones: &str, relaxed| Some((zones.to_owned(), relaxed));
+    for best_effort in [false, true] {
+        let one = plan(&["us-east-1b"], best_effort);
+        assert_eq!(one, found("us-east-1a us-east-1c us-east-1d", false));
+        let two = plan(&["us-east-1b", "us-east-1c"], best_effort);
+        assert_eq!(two, found("us-east-1a us-east-1d", false));
+    }
+    let three = ["us-east-1b", "us-east-1c", "us-east-1d"];
+    assert_eq!(plan(&three, false), None, "one zone is not two");
+    let all = "us-east-1a us-east-1b us-east-1c us-east-1d";
+    assert_eq!(plan(&three, true), found(all, true));
 }

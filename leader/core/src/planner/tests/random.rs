@@ -379,8 +379,8 @@ fn holds(case: &Case) -> Result<(), TestCaseError> {
     Ok(())
 }
 
-/// The same cases each time: each is a whole cluster, and few are tried. Others, and more, on demand:
-/// `PROPTEST_CASES`, and `PROPTEST_RNG_SEED` for the same ones again.
+/// The same cases each time: each is a whole cluster, and few are tried. `PROPTEST_CASES` asks for more and other
+/// ones, `PROPTEST_RNG_SEED` for those of a seed: it overrides the one here.
 fn config() -> ProptestConfig {
     let mut config = ProptestConfig::default();
     if std::env::var_os("PROPTEST_CASES").is_none() {
