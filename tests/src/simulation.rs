@@ -7,6 +7,7 @@
 
 pub mod agenda;
 mod agents;
+mod books;
 pub mod drains;
 pub mod fenced_log;
 pub mod node_agent;

@@ -7,14 +7,11 @@ use drover_common::call::{Call, Kind, KubernetesCall, Target};
 use drover_sandbox::world::World;
 use drover_sandbox::world::cloud::SpotAction;
 use drover_sandbox::world::cluster::EndKind;
-use drover_sandbox::world::resource::Resource;
+use drover_sandbox::world::object::text;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
-const PODS: Resource = Resource::new("", "pods");
-const NODES: Resource = Resource::new("", "nodes");
-const NODECLAIMS: Resource = Resource::new("karpenter.sh", "nodeclaims");
-const BUDGETS: Resource = Resource::new("policy", "poddisruptionbudgets");
+use super::books::{BUDGETS, NODECLAIMS, NODES, PODS};
 
 /// Drains for a spot loss end so long before EC2's time.
 const RESERVE: SignedDuration = SignedDuration::from_secs(5);
@@ -208,10 +205,6 @@ impl DrainOracle {
     pub fn counts(&self) -> DrainCounts {
         self.counts
     }
-}
-
-fn text<'v>(value: &'v Value, pointer: &str) -> &'v str {
-    value.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
 }
 
 fn pod_of<'w>(world: &'w World, target: &Target) -> Option<&'w Value> {

@@ -5,12 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use drover_core::command::Command;
 use drover_sandbox::world::World;
-use drover_sandbox::world::resource::Resource;
 use jiff::Timestamp;
 use serde_json::Value;
 
-const PODS: Resource = Resource::new("", "pods");
-const NODECLAIMS: Resource = Resource::new("karpenter.sh", "nodeclaims");
+use super::books::{NODECLAIMS, PODS};
 
 /// Remembers which instances were alive, to see which go without a decision.
 #[derive(Debug, Default)]
@@ -148,7 +146,9 @@ impl Committed {
                     let id = text("/change/disruption/id").unwrap_or_default();
                     let listed = entry.pointer("/change/disruption/claims");
                     let claims = listed.and_then(Value::as_array).into_iter().flatten();
-                    let claims = claims.filter_map(|n| n.as_str().map(str::to_owned)).collect();
+                    let claims: Vec<String> =
+                        claims.filter_map(|n| n.as_str().map(str::to_owned)).collect();
+                    self.take_over(&claims);
                     self.disrupted.insert(id.clone(), claims);
                     if text("/change/disruption/reason").as_deref() == Some("Consolidation") {
                         let listed = entry.pointer("/change/disruption/replacements");
@@ -156,6 +156,10 @@ impl Committed {
                         let names = names.filter_map(|n| n.as_str().map(str::to_owned)).collect();
                         self.replacements.insert(id, names);
                     }
+                }
+                Some("tighten-disruption") => {
+                    let id = text("/change/disruption").unwrap_or_default();
+                    self.set_apart(&text("/change/claim").unwrap_or_default(), id);
                 }
                 Some("record-initialized") => self.initialized.extend(text("/change/claim")),
                 Some("start-drain") => {
@@ -177,5 +181,26 @@ impl Committed {
             }
         }
         self.entries = log.len();
+    }
+
+    /// What takes a claim out of a consolidation: that goes on without it.
+    fn take_over(&mut self, claims: &[String]) {
+        for (id, others) in &mut self.disrupted {
+            if self.replacements.contains_key(id) {
+                others.retain(|other| !claims.contains(other));
+            }
+        }
+    }
+
+    /// A claim that has less time than others of its disruption goes on alone.
+    fn set_apart(&mut self, claim: &str, id: String) {
+        let shared = self.disrupted.values_mut();
+        for claims in shared.filter(|claims| claims.len() > 1) {
+            if let Some(at) = claims.iter().position(|own| own == claim) {
+                let own = claims.remove(at);
+                self.disrupted.insert(id, vec![own]);
+                return;
+            }
+        }
     }
 }

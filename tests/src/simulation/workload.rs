@@ -2,11 +2,11 @@
 
 use drover_common::call::{Call, Kind, KubernetesCall, Outcome, Target};
 use drover_sandbox::world::World;
-use drover_sandbox::world::resource::Resource;
+use drover_sandbox::world::object::text;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-const NODECLAIMS: Resource = Resource::new("karpenter.sh", "nodeclaims");
+use super::books::NODECLAIMS;
 
 /// Creates the class, the pool and the workloads. Every other seed's nodes have a terminationGracePeriod.
 pub(super) fn apply(world: &mut World, seed: u64, now: Timestamp) {
@@ -83,9 +83,6 @@ struct Set {
 
 /// The NodeClaims whose nodes are up.
 pub(super) fn claims_of_nodes(world: &World) -> Vec<String> {
-    let text = |value: &Value, pointer: &str| {
-        value.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned()
-    };
     let claims = world.store.iter(&NODECLAIMS);
     let up = claims.filter(|(_, claim)| {
         !text(claim, "/status/nodeName").is_empty()
