@@ -24,6 +24,18 @@ impl Client {
         Self { sandbox, http: reqwest::Client::new() }
     }
 
+    /// The same with what agents may do, and two nodes.
+    async fn start_with_agents() -> Self {
+        let client = Self::start().await;
+        for file in ["00-namespace.yaml", "10-agent-rbac.yaml", "11-agent-admission.yaml"] {
+            client.install(file).await;
+        }
+        for node in ["one", "two"] {
+            client.node(node).await;
+        }
+        client
+    }
+
     /// Sends a request with a token; its status and body.
     async fn send(&self, token: &str, method: &str, path: &str, body: &Value) -> (u16, Value) {
         let url = format!("{}{path}", self.sandbox.endpoints().kubernetes);
@@ -122,13 +134,7 @@ async fn a_token_counts_if_it_was_issued_and_gives_what_roles_give() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_agent_touches_its_own_node_and_the_pods_on_it() {
-    let client = Client::start().await;
-    for file in ["00-namespace.yaml", "10-agent-rbac.yaml", "11-agent-admission.yaml"] {
-        client.install(file).await;
-    }
-    for node in ["one", "two"] {
-        client.node(node).await;
-    }
+    let client = Client::start_with_agents().await;
     client.pod("agent-1", "one", "drover-agent").await;
     client.pod("victim-1", "one", "default").await;
     client.pod("victim-2", "two", "default").await;
@@ -213,13 +219,7 @@ async fn a_policy_of_either_api_of_events_sees_them_as_that_shows_them() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_agent_tells_of_its_own_node_in_its_own_name() {
-    let client = Client::start().await;
-    for file in ["00-namespace.yaml", "10-agent-rbac.yaml", "11-agent-admission.yaml"] {
-        client.install(file).await;
-    }
-    for node in ["one", "two"] {
-        client.node(node).await;
-    }
+    let client = Client::start_with_agents().await;
     client.pod("agent-1", "one", "drover-agent").await;
     let token = client.token("agent-1", None).await;
     let (code, made) = client.send(&token, "POST", EVENTS, &event("one.0")).await;
@@ -253,11 +253,7 @@ async fn an_agent_tells_of_its_own_node_in_its_own_name() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_token_without_a_node_patches_no_node() {
-    let client = Client::start().await;
-    for file in ["00-namespace.yaml", "10-agent-rbac.yaml", "11-agent-admission.yaml"] {
-        client.install(file).await;
-    }
-    client.node("one").await;
+    let client = Client::start_with_agents().await;
     let path = "/api/v1/namespaces/drover-system/serviceaccounts/drover-agent/token";
     let made = client.create(path, json!({"spec": {}})).await;
     let token = made["status"]["token"].as_str().unwrap();
