@@ -19,11 +19,19 @@ impl Reading {
     }
 }
 
+/// The steady clock since the machine's boot, time asleep left out. It's the one that [`Instant`] reads, which does
+/// not say when that began.
+pub(crate) fn since_boot() -> SignedDuration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    let nanoseconds = i32::try_from(time.tv_nsec).unwrap_or(0);
+    SignedDuration::new(time.tv_sec, nanoseconds)
+}
+
 /// What the clock showed at a time since the machine's boot, for a later process of the same boot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct KeptClock {
     wall: Timestamp,
-    uptime_milliseconds: i64,
+    since_boot_milliseconds: i64,
 }
 
 /// Tells the time. A steady clock runs from the start on and is never set. Beside it the wall clock's
@@ -31,41 +39,36 @@ pub(crate) struct KeptClock {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Clock {
     started: Instant,
+    /// The steady clock since the machine's boot, at the start.
+    since_boot: SignedDuration,
     /// The last reading whose wall time was taken over.
     taken: Reading,
-    /// Since the machine's boot, at the start.
-    uptime: Option<SignedDuration>,
 }
 
 impl Clock {
     pub(crate) fn new(reading: Reading) -> Self {
-        Self { started: reading.steady, taken: reading, uptime: None }
+        Self { started: reading.steady, since_boot: SignedDuration::ZERO, taken: reading }
     }
 
     /// Goes on from what an earlier process of this boot kept: that the wall clock was set in between shows no
     /// sooner than it would have to that one.
-    pub(crate) fn resume(
-        mut self,
-        uptime: Option<SignedDuration>,
-        kept: Option<KeptClock>,
-    ) -> Self {
-        self.uptime = uptime;
-        if let (Some(uptime), Some(kept)) = (uptime, kept) {
-            let passed =
-                uptime.saturating_sub(SignedDuration::from_millis(kept.uptime_milliseconds));
-            let carried = kept.wall.checked_add(passed);
-            if let Some(wall) = carried.ok().filter(|_| !passed.is_negative()) {
-                self.taken.wall = wall;
-            }
+    pub(crate) fn resume(mut self, since_boot: SignedDuration, kept: Option<KeptClock>) -> Self {
+        self.since_boot = since_boot;
+        let Some(kept) = kept else { return self };
+        let then = SignedDuration::from_millis(kept.since_boot_milliseconds);
+        let passed = since_boot.saturating_sub(then);
+        let carried = kept.wall.checked_add(passed);
+        if let Some(wall) = carried.ok().filter(|_| !passed.is_negative()) {
+            self.taken.wall = wall;
         }
         self
     }
 
-    /// What it shows, to be kept; `None` where it's not known how long the machine has been up.
-    pub(crate) fn kept(&self, now: Instant) -> Option<KeptClock> {
-        let uptime = self.uptime?.saturating_add(between(self.started, now));
-        let uptime_milliseconds = i64::try_from(uptime.as_millis()).ok()?;
-        Some(KeptClock { wall: self.wall(now), uptime_milliseconds })
+    /// What it shows, to be kept.
+    pub(crate) fn kept(&self, now: Instant) -> KeptClock {
+        let since_boot = self.since_boot.saturating_add(between(self.started, now));
+        let since_boot_milliseconds = i64::try_from(since_boot.as_millis()).unwrap_or(i64::MAX);
+        KeptClock { wall: self.wall(now), since_boot_milliseconds }
     }
 
     /// The moment of a reading. Its wall time is taken over unless something counts down.
@@ -144,23 +147,31 @@ mod tests {
     fn a_step_between_two_processes_of_a_boot_waits_as_well() {
         for set in [-3_600, 3_600] {
             let start = Instant::now();
-            let uptime = |seconds| Some(SignedDuration::from_secs(seconds));
-            let mut first = Clock::new(reading(start, 0, 0)).resume(uptime(500), None);
+            let up = SignedDuration::from_secs;
+            let mut first = Clock::new(reading(start, 0, 0)).resume(up(500), None);
             first.moment(reading(start, 10, 0), true);
-            let kept = first.kept(start + Duration::from_secs(10));
-            assert!(kept.is_some());
+            let kept = Some(first.kept(start + Duration::from_secs(10)));
             let next = reading(start, 30, set);
-            let mut second = Clock::new(next).resume(uptime(530), kept);
-            let wall = |clock: &mut Clock, counts| clock.moment(next, counts).wall;
-            assert_eq!(wall(&mut second, true), moment(30, 0).wall);
-            assert_eq!(wall(&mut second, false), moment(30, set).wall);
+            let wall = |clock: Clock, counts| {
+                let mut clock = clock;
+                clock.moment(next, counts).wall
+            };
+            let second = Clock::new(next).resume(up(530), kept);
+            assert_eq!(wall(second, true), moment(30, 0).wall);
+            assert_eq!(wall(second, false), moment(30, set).wall);
             // What was kept by a machine that was up for longer is another boot's.
-            let mut other = Clock::new(next).resume(uptime(20), kept);
-            assert_eq!(wall(&mut other, true), moment(30, set).wall);
-            let mut unknown = Clock::new(next).resume(None, kept);
-            assert_eq!(wall(&mut unknown, true), moment(30, set).wall);
-            assert_eq!(unknown.kept(start), None);
+            assert_eq!(wall(Clock::new(next).resume(up(20), kept), true), moment(30, set).wall);
+            assert_eq!(wall(Clock::new(next).resume(up(530), None), true), moment(30, set).wall);
         }
+    }
+
+    /// It would not be, were one of the two to count time asleep or to begin elsewhere.
+    #[test]
+    fn an_instant_and_what_is_told_since_the_boot_are_of_one_clock() {
+        let (before, first) = (Instant::now(), since_boot());
+        std::thread::sleep(Duration::from_millis(50));
+        let (told, passed) = (since_boot().saturating_sub(first), between(before, Instant::now()));
+        assert!(first.is_positive() && told <= passed && told.as_millis() >= 50, "{told} {passed}");
     }
 
     #[test]

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use drover_common::call::Kind;
 use drover_common::cluster::ClusterEvent;
+use drover_common::id::NodeName;
 use drover_kubernetes::{Client, ConnectError, EksIdentity, Limits, Sources};
 use tokio::sync::{mpsc, watch};
 
-use crate::config::Config;
 use crate::kubeconfig::Way;
 
 /// Between two tries to connect.
@@ -20,15 +20,13 @@ const LOOKS_EVERY: Duration = Duration::from_secs(10);
 /// certificate is followed by its next while the agent runs. While it is `urgent` no watch is believed to be
 /// alive for long that says nothing.
 pub(crate) async fn follow(
-    config: Config,
-    identity: EksIdentity,
+    node: NodeName,
+    access: Access,
     client: watch::Sender<Option<Client>>,
     urgent: watch::Receiver<bool>,
     events: mpsc::Sender<ClusterEvent>,
 ) {
-    let node = format!("metadata.name={}", config.node);
-    let pods = format!("spec.nodeName={}", config.node);
-    let access = Access { way: Way::of(&config), context: config.context, identity };
+    let (own, pods) = (format!("metadata.name={node}"), format!("spec.nodeName={node}"));
     let (connected, sources) = access.connect_at_last().await;
     client.send_replace(Some(connected.clone()));
     let (newest, clients) = watch::channel(connected);
@@ -40,14 +38,26 @@ pub(crate) async fn follow(
         client.send_replace(Some(connected.clone()));
         newest.send_replace(connected);
     };
-    tokio::join!(watch(Kind::Node, node), watch(Kind::Pod, pods), access.renew(sources, give_out));
+    tokio::join!(watch(Kind::Node, own), watch(Kind::Pod, pods), access.renew(sources, give_out));
 }
 
 /// By what the agent is let in.
-struct Access {
-    way: Way,
-    context: Option<String>,
-    identity: EksIdentity,
+pub(crate) struct Access {
+    pub(crate) way: Way,
+    pub(crate) context: Option<String>,
+    pub(crate) identity: EksIdentity,
+}
+
+/// Why there is no new client.
+#[derive(Debug, thiserror::Error)]
+enum RenewError {
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// The environment led to a kubeconfig and would lead to the pod's service account, or the other way round.
+    #[error(
+        "it would be somebody else's connection: what the environment names is missing, unreadable or new"
+    )]
+    SomebodyElse,
 }
 
 impl Access {
@@ -77,6 +87,15 @@ impl Access {
         }
     }
 
+    async fn connect_again(&self, before: &Sources) -> Result<(Client, Sources), RenewError> {
+        let (client, sources) = self.connect().await?;
+        if sources.have_kubeconfig() == before.have_kubeconfig() {
+            Ok((client, sources))
+        } else {
+            Err(RenewError::SomebodyElse)
+        }
+    }
+
     /// Never returns.
     async fn renew(&self, mut sources: Sources, give_out: impl Fn(Client)) {
         let mut told = false;
@@ -85,7 +104,7 @@ impl Access {
             if !sources.changed().await {
                 continue;
             }
-            match self.connect().await {
+            match self.connect_again(&sources).await {
                 Ok((connected, read)) => {
                     (sources, told) = (read, false);
                     give_out(connected);

@@ -2,12 +2,10 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use drover_agent_core::Saved;
 use drover_agent_core::usage::SavedHistory;
 use drover_common::id::BootId;
-use jiff::SignedDuration;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -17,18 +15,12 @@ pub(crate) const NOTICES: &str = "notices.json";
 const HISTORY: &str = "usage.json";
 
 /// Notices as they are kept, and the clock that their times are told by.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Kept {
     #[serde(flatten)]
     pub(crate) saved: Saved,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) clock: Option<KeptClock>,
-}
-
-impl From<Saved> for Kept {
-    fn from(saved: Saved) -> Self {
-        Self { saved, clock: None }
-    }
 }
 
 /// The agent's own folder.
@@ -118,28 +110,9 @@ pub(crate) async fn boot_id(host_root: &Path) -> BootId {
         Ok(text) if !text.trim().is_empty() => BootId::from(text.trim()),
         _ => {
             tracing::warn!(path = %path.display(), "Boot id can't be read; kept notices are ignored.");
-            BootId::from(format!("unknown-{:016x}", random()))
+            BootId::from(format!("unknown-{:016x}", fastrand::u64(..)))
         }
     }
-}
-
-/// For how long the machine has been up, sleep included; `None` where the kernel does not say.
-pub(crate) async fn uptime(host_root: &Path) -> Option<SignedDuration> {
-    let text = tokio::fs::read_to_string(host_root.join("proc/uptime")).await.ok()?;
-    let seconds: f64 = text.split_whitespace().next()?.parse().ok()?;
-    SignedDuration::try_from_secs_f64(seconds).ok().filter(|uptime| !uptime.is_negative())
-}
-
-/// A number that differs between processes and calls.
-pub(crate) fn random() -> u64 {
-    use std::hash::{BuildHasher, Hasher};
-    std::collections::hash_map::RandomState::new().build_hasher().finish()
-}
-
-/// Between a half and the whole: those that pause for the same reason part.
-pub(crate) fn part_of(pause: Duration) -> Duration {
-    let permille = u32::try_from(random() % 500).unwrap_or(0).saturating_add(500);
-    pause.saturating_mul(permille) / 1000
 }
 
 #[cfg(test)]
@@ -153,7 +126,7 @@ mod tests {
         disk.open().await;
         assert_eq!(disk.load().await, None);
         let saved = Saved { instance: Some("i-1".into()), boot: "b".into(), notices: Vec::new() };
-        let saved = Kept::from(saved);
+        let saved = Kept { saved, clock: None };
         disk.save(&saved).await.unwrap();
         assert_eq!(disk.load().await, Some(saved));
         std::fs::write(folder.path().join("a/b").join(NOTICES), "{\"inst").unwrap();
@@ -168,7 +141,7 @@ mod tests {
         let disk = StateDir::at(&blocked.join("b"));
         disk.open().await;
         let saved = Saved { instance: Some("i-1".into()), boot: "b".into(), notices: Vec::new() };
-        let saved = Kept::from(saved);
+        let saved = Kept { saved, clock: None };
         assert!(disk.save(&saved).await.is_err());
         assert_eq!(disk.load().await, None);
         assert!(probe(&blocked.join("b")).await.is_err());
@@ -177,20 +150,6 @@ mod tests {
         assert_eq!(std::fs::read_dir(blocked.join("b")).unwrap().count(), 0, "nothing is left");
         disk.save(&saved).await.unwrap();
         assert_eq!(disk.load().await, Some(saved));
-    }
-
-    #[tokio::test]
-    async fn an_uptime_is_seconds_or_unknown() {
-        let folder = tempfile::tempdir().unwrap();
-        assert_eq!(uptime(folder.path()).await, None);
-        std::fs::create_dir(folder.path().join("proc")).unwrap();
-        for (text, milliseconds) in
-            [("350735.47 234388.90\n", Some(350_735_470)), ("", None), ("-1", None), ("NaN", None)]
-        {
-            std::fs::write(folder.path().join("proc/uptime"), text).unwrap();
-            let expected = milliseconds.map(SignedDuration::from_millis);
-            assert_eq!(uptime(folder.path()).await, expected, "{text:?}");
-        }
     }
 
     #[tokio::test]

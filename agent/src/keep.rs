@@ -90,7 +90,7 @@ mod tests {
     use super::*;
 
     fn saved(boot: &str) -> Kept {
-        Saved { boot: boot.into(), ..Saved::default() }.into()
+        Kept { saved: Saved { boot: boot.into(), ..Saved::default() }, clock: None }
     }
 
     #[tokio::test]

@@ -1,14 +1,14 @@
 //! Which kubeconfig leads to the API server, and so whom the agent is to it.
 
 use std::path::PathBuf;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use crate::config::{Config, IdentityChoice};
 
 /// Where EKS' images keep the kubelet's.
 const OF_KUBELET: &str = "/var/lib/kubelet/kubeconfig";
 
-/// What the operator said of it.
+/// What the operator said of it. What is kept is kept for all clones.
 #[derive(Clone, Debug)]
 pub(crate) struct Way {
     /// The file that was named, by flag or environment, or a context in one.
@@ -17,7 +17,7 @@ pub(crate) struct Way {
     choice: IdentityChoice,
     of_kubelet: PathBuf,
     /// What was connected by first.
-    kept: OnceLock<Option<PathBuf>>,
+    kept: Arc<OnceLock<Option<PathBuf>>>,
 }
 
 impl Way {
@@ -28,7 +28,7 @@ impl Way {
             is_named: config.kubeconfig.is_some() || config.context.is_some() || environment,
             choice: config.identity,
             of_kubelet: PathBuf::from(OF_KUBELET),
-            kept: OnceLock::new(),
+            kept: Arc::default(),
         }
     }
 
@@ -40,7 +40,7 @@ impl Way {
             is_named: true,
             choice: IdentityChoice::Auto,
             of_kubelet: PathBuf::from(OF_KUBELET),
-            kept: OnceLock::new(),
+            kept: Arc::default(),
         }
     }
 

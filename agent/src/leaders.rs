@@ -13,13 +13,13 @@ use std::time::Duration;
 use drover_agent_core::Input;
 use drover_common::id::{InstanceId, NodeName};
 use drover_common::protocol::{Directives, NonceAnswer, Report, ReportAnswer};
+use drover_kubernetes::part_of;
 use reqwest::{Client, RequestBuilder, Response, StatusCode};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use crate::body::{self, innermost};
 use crate::config::Config;
-use crate::disk::{part_of, random};
 use connecting::{Authorities, CertificatesError, Connecting};
 use proof::Proof;
 
@@ -88,8 +88,7 @@ impl Leaders {
         }
         let connecting = Connecting::of(config).await;
         // Agents spread over the replicas.
-        let turn = usize::try_from(random() >> 32).unwrap_or(0);
-        let count = u64::try_from(config.leaders.len()).unwrap_or(1);
+        let turn = fastrand::usize(..1 << 16);
         Ok(Some(Self {
             client: connecting.client(turn)?,
             connecting,
@@ -99,7 +98,7 @@ impl Leaders {
                 None => TokenSource::Proof(Arc::new(Proof::new(config.node.clone(), clients))),
             },
             turn,
-            current: usize::try_from(random() % count).unwrap_or(0),
+            current: fastrand::usize(..config.leaders.len()),
             failures: 0,
         }))
     }

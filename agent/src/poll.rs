@@ -7,12 +7,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use drover_agent_core::{Answer, Input, NoticePath, imds as bodies};
+use drover_kubernetes::part_of;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use crate::disk::part_of;
 use crate::imds::{Imds, ImdsError};
 use crate::pulse::Pulse;
 

@@ -20,11 +20,12 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::clock::{Clock, Reading};
+use crate::clock::{self, Clock, Reading};
 use crate::config::Config;
 use crate::disk::{self, Kept, StateDir};
 use crate::imds::Imds;
 use crate::keep::Keeper;
+use crate::kubeconfig::Way;
 use crate::leaders::{Leaders, LeadersError};
 use crate::measure::{ContainersQuestion, PodNamesQuestion};
 use crate::power::{self, Power};
@@ -78,9 +79,9 @@ pub(crate) async fn run_with(
         tracing::warn!("Disk does not answer; the agent starts without what it kept.");
         None
     });
-    let uptime = disk::uptime(&config.host_root).await;
     let kept_clock = kept.as_ref().filter(|kept| kept.saved.boot == boot);
-    let clock = Clock::new(Reading::now()).resume(uptime, kept_clock.and_then(|kept| kept.clock));
+    let kept_clock = kept_clock.and_then(|kept| kept.clock);
+    let clock = Clock::new(Reading::now()).resume(clock::since_boot(), kept_clock);
     let saved = kept.map(|kept| kept.saved);
     let identity = Identity { node: config.node.clone(), boot };
     let report_interval =
@@ -101,8 +102,13 @@ pub(crate) async fn run_with(
     let (pod_names, pods_asked) = PodNamesQuestion::channel();
     let (containers, containers_asked) = ContainersQuestion::channel();
     let questions = Questions { pods: pods_asked, containers: containers_asked };
-    let kubelet =
-        measure::KubeletSettings::of(&config, clients.clone(), Some(api_identity.clone()));
+    let way = Way::of(&config);
+    let kubelet = measure::KubeletSettings::of(
+        &config,
+        way.clone(),
+        clients.clone(),
+        Some(api_identity.clone()),
+    );
     let settings = measure::Settings {
         root: config.host_root.clone(),
         interval: config.sample_interval,
@@ -133,7 +139,8 @@ pub(crate) async fn run_with(
         looks_every: power::LOOKS_EVERY,
     };
     tasks.spawn(power::follow(settings, inputs.clone(), asked));
-    tasks.spawn(cluster::follow(config, api_identity, client, is_urgent, events));
+    let access = cluster::Access { way, context: config.context, identity: api_identity };
+    tasks.spawn(cluster::follow(config.node, access, client, is_urgent, events));
     let mut shell = Shell {
         agent,
         stop_grace,
@@ -256,7 +263,7 @@ impl Shell {
                 }
                 Effect::Save(saved) => {
                     let clock = self.clock.kept(std::time::Instant::now());
-                    self.keeper.keep(Kept { saved, clock });
+                    self.keeper.keep(Kept { saved, clock: Some(clock) });
                 }
                 Effect::PowerOff(attempt) => self.power_off(attempt),
                 // Where the agent itself is being stopped the loop sees that nothing is left to stay for.

@@ -5,6 +5,7 @@
 //! (`drover-agent`) talks to IMDS, the Kubernetes API, the leaders and the disk.
 
 mod agent;
+mod digest;
 pub mod eks;
 pub mod imds;
 mod moment;

@@ -1,8 +1,8 @@
 //! The pace of a call that is made until it succeeds.
 
 use jiff::SignedDuration;
-use sha2::{Digest, Sha256};
 
+use crate::digest::number_of;
 use crate::moment::Moment;
 
 const FIRST: SignedDuration = SignedDuration::from_millis(100);
@@ -18,12 +18,7 @@ pub(crate) struct Spread(u64);
 impl Spread {
     /// Of an agent, by what no other has.
     pub(crate) fn of(names: &[&str]) -> Self {
-        let mut hasher = Sha256::new();
-        for name in names {
-            hasher.update(name.len().to_be_bytes());
-            hasher.update(name);
-        }
-        Self(hasher.finalize().iter().take(8).fold(0, |all, byte| all << 8 | u64::from(*byte)))
+        Self(number_of(names))
     }
 
     /// Between half of a pause and all of it, another with each number.

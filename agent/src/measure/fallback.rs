@@ -106,6 +106,7 @@ mod tests {
     use drover_common::cluster::ObjectKey;
 
     use super::*;
+    use crate::kubeconfig::Way;
     use crate::{Args, Config};
 
     #[derive(Parser)]
@@ -128,7 +129,7 @@ mod tests {
                 let _nobody_asks = answer.send(PodNames::from_iter(pods));
             }
         });
-        let settings = KubeletSettings::of(&config, watch::channel(None).1, None);
+        let settings = KubeletSettings::of(&config, Way::of(&config), watch::channel(None).1, None);
         Fallback::new(config.usage_source, settings, pod_names)
     }
 

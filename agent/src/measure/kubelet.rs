@@ -60,11 +60,12 @@ enum AskError {
 impl KubeletSettings {
     pub(crate) fn of(
         config: &Config,
+        way: Way,
         clients: watch::Receiver<Option<Client>>,
         identity: Option<EksIdentity>,
     ) -> Self {
         Self {
-            way: Way::of(config),
+            way,
             context: config.context.clone(),
             identity,
             node: config.node.clone(),

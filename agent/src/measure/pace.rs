@@ -2,10 +2,9 @@
 
 use std::time::Duration;
 
+use drover_kubernetes::part_of;
 use tokio::sync::watch;
 use tokio::time::sleep;
-
-use crate::disk::part_of;
 
 const LONGEST_PAUSE: Duration = Duration::from_secs(300);
 /// Single failures are everyday life; so many in a row are told.

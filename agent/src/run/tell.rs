@@ -68,7 +68,7 @@ pub(super) fn tell(fact: &Fact) {
         }
         Fact::EventFailed(failure) => tracing::warn!(
             %failure,
-            "Events on the own Node can't be made; no leader answers, so that this log alone tells."
+            "Events on the own Node can't be made; no leader takes what is reported, so that this log alone tells."
         ),
         Fact::DrainStopped => tracing::info!("Drain was stopped because its reason went."),
     }

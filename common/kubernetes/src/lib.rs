@@ -8,6 +8,7 @@
 mod client;
 mod eks;
 mod execute;
+mod jitter;
 mod kubelet;
 mod limits;
 mod path;
@@ -20,6 +21,7 @@ pub use eks::{EksCluster, EksIdentity, SignEksToken, TokenFuture, is_of_eks};
 pub use execute::execute;
 /// An address.
 pub use http::Uri;
+pub use jitter::part_of;
 /// A handle to one API server; cheap to clone.
 pub use kube::Client;
 pub use kubelet::{KubeletError, KubeletTrust, connect_kubelet, read_kubelet};

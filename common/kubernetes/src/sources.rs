@@ -13,35 +13,36 @@ const LONGEST: u64 = 4 * 1024 * 1024;
 /// A kubeconfig, and the certificates and keys that it names, as they were when they were read. A client reads
 /// them when it is built and never again; tokens and what a service account is given it reads by itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Sources(BTreeMap<PathBuf, Option<u64>>);
+pub struct Sources {
+    files: BTreeMap<PathBuf, Option<u64>>,
+    has_kubeconfig: bool,
+}
 
 impl Sources {
     /// What [`connect`](crate::connect) reads for the same arguments. What can't be read is in it, too: it may
     /// appear.
     pub async fn read(kubeconfig: Option<&Path>, context: Option<&str>) -> Self {
         let files = kubeconfig.map_or_else(of_environment, |path| vec![path.to_owned()]);
-        let named: Vec<PathBuf> = match kubeconfig {
+        let read = match kubeconfig {
             Some(path) => Kubeconfig::read_from(path),
             None => Kubeconfig::read(),
-        }
-        .map(|config| named(&config, context))
-        .unwrap_or_default();
-        Self::of(files.into_iter().chain(named)).await
+        };
+        let has_kubeconfig = read.is_ok();
+        let named = read.map(|config| named(&config, context)).unwrap_or_default();
+        let files = digests(files.into_iter().chain(named)).await;
+        Self { files, has_kubeconfig }
     }
 
-    async fn of(files: impl Iterator<Item = PathBuf>) -> Self {
-        let mut read = BTreeMap::new();
-        for file in files {
-            let content = digest(&file).await;
-            read.insert(file, content);
-        }
-        Self(read)
+    /// Whether there is a kubeconfig that can be read. Where there is none a connection by the environment is the
+    /// pod's service account's.
+    pub fn have_kubeconfig(&self) -> bool {
+        self.has_kubeconfig
     }
 
     /// Whether the files are others by now. One that is missing is not: it's on its way from old to new.
     pub async fn changed(&self) -> bool {
-        let now = Self::of(self.0.keys().cloned()).await;
-        let mut pairs = self.0.iter().zip(now.0.values());
+        let now = digests(self.files.keys().cloned()).await;
+        let mut pairs = self.files.iter().zip(now.values());
         pairs.any(|((_, before), now)| now.is_some() && before != now)
     }
 }
@@ -75,6 +76,15 @@ fn named(config: &Kubeconfig, context: Option<&str>) -> Vec<PathBuf> {
     .flatten()
     .map(PathBuf::from)
     .collect()
+}
+
+async fn digests(files: impl Iterator<Item = PathBuf>) -> BTreeMap<PathBuf, Option<u64>> {
+    let mut read = BTreeMap::new();
+    for file in files {
+        let content = digest(&file).await;
+        read.insert(file, content);
+    }
+    read
 }
 
 /// What tells one content from another; there are keys among them, which are not kept.
@@ -129,8 +139,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("config");
         let sources = Sources::read(Some(&path), None).await;
-        assert!(!sources.changed().await);
+        assert!(!sources.changed().await && !sources.have_kubeconfig());
         std::fs::write(&path, "{}").unwrap();
         assert!(sources.changed().await);
+        assert!(Sources::read(Some(&path), None).await.have_kubeconfig());
     }
 }

@@ -23,17 +23,19 @@ use tokio::sync::{mpsc, watch as newest};
 use tokio::time::Instant;
 
 use crate::execute::with_sources;
+use crate::jitter::part_of;
 use crate::limits::Limits;
 use crate::{limits, path};
 use lines::{LineError, Lines};
 use page::{Item, Page};
-use patience::{idle_for_long, in_time, random, short_watch};
+use patience::{idle_for_long, in_time, short_watch};
 
 /// After this the server ends a watch in good order; it's opened again where it ended.
 const WATCH_LASTS: Duration = Duration::from_secs(290);
 /// A watch that ends sooner, and told nothing, did not get on.
 const LASTED: Duration = Duration::from_secs(5);
-/// So often in a row a watch may fail to open in time before there is a new list.
+/// So often in a row a watch may fail to open in time, while it's urgent, before there is a new list. Otherwise the first
+/// that does so took half a minute, and is the last.
 const MOST_UNOPENED: u32 = 3;
 const FIRST_DELAY: Duration = Duration::from_millis(200);
 const LONGEST_DELAY: Duration = Duration::from_secs(5);
@@ -409,9 +411,7 @@ impl Watch {
 
 /// Exponential, with jitter of half its length so that many nodes don't come back in step.
 fn delay(failures: u32) -> Duration {
-    let full = FIRST_DELAY.saturating_mul(1_u32 << failures.min(8)).min(LONGEST_DELAY);
-    let permille = u32::try_from(random(500)).unwrap_or(0).saturating_add(500);
-    full.saturating_mul(permille) / 1000
+    part_of(FIRST_DELAY.saturating_mul(1_u32 << failures.min(8)).min(LONGEST_DELAY))
 }
 
 fn text(value: &Value, pointer: &str) -> String {

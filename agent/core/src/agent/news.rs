@@ -12,9 +12,9 @@ use drover_common::drain::{self, DrainState};
 use drover_common::news::{News, Progress, Stage, Telling};
 use drover_common::protocol::{DrainReport, Notice, NoticeKind};
 use jiff::{SignedDuration, Timestamp};
-use sha2::{Digest, Sha256};
 
 use super::{Agent, CallKey, Effect, Fact};
+use crate::digest::number_of;
 use crate::moment::Moment;
 use crate::retry::Retry;
 
@@ -233,14 +233,9 @@ fn event(waiting: &Waiting, node: &str, uid: &str) -> KubernetesCall {
         controller: "drover-agent",
         instance: node,
     };
-    let mut hasher = Sha256::new();
-    for part in [uid, news.reason, &news.note, &at.as_millisecond().to_string()] {
-        hasher.update(part.len().to_be_bytes());
-        hasher.update(part);
-    }
-    let hash: String = hasher.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+    let number = number_of(&[uid, news.reason, &news.note, &at.as_millisecond().to_string()]);
     // Names have 253 characters at most.
     let start: String = node.chars().take(200).collect();
     let start = start.trim_end_matches(['.', '-']);
-    telling.event(&format!("{start}.{hash}"), news.reason, &news.note, news.warning, *at)
+    telling.event(&format!("{start}.{number:016x}"), news.reason, &news.note, news.warning, *at)
 }

@@ -1,10 +1,11 @@
 //! How long a watch waits for what does not come.
 
-use std::hash::{BuildHasher, Hasher};
 use std::time::Duration;
 
 use tokio::sync::watch as newest;
 use tokio::time::Instant;
+
+use crate::jitter::spread;
 
 /// How long one page, or the headers of a watch, may take.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
@@ -76,21 +77,6 @@ pub(super) async fn idle_for_long(urgent: &mut newest::Receiver<bool>, lasts: Du
 fn silence(urgent: bool, lasts: Duration) -> Duration {
     let lasts = if urgent { lasts.min(LONGEST_SHORT_WATCH) } else { lasts };
     lasts.saturating_add(LATENESS).min(IDLE_TIMEOUT)
-}
-
-/// So much, and any part of `more`, short of all.
-fn spread(least: Duration, more: Duration) -> Duration {
-    let most = u64::try_from(more.as_millis()).unwrap_or(u64::MAX);
-    least.saturating_add(Duration::from_millis(random(most)))
-}
-
-/// Less than `bound`, another each time; zero, if that is zero.
-pub(super) fn random(bound: u64) -> u64 {
-    std::collections::hash_map::RandomState::new()
-        .build_hasher()
-        .finish()
-        .checked_rem(bound)
-        .unwrap_or(0)
 }
 
 #[cfg(test)]

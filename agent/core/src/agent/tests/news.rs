@@ -134,7 +134,7 @@ fn a_leader_that_hears_tells_by_itself() {
 }
 
 #[test]
-fn leaders_that_come_late_find_it_told_and_nothing_is_told_twice() {
+fn what_was_told_is_not_told_again_when_leaders_come_and_go() {
     let mut scene = Scene::new();
     scene.leader = Some(true);
     scene.run(30);
