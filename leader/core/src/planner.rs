@@ -5,6 +5,7 @@
 //! other pod are packed in bulk by price; the rest goes pod by pod. Preferences are rules that are
 //! dropped one by one where they can't be met.
 
+mod admission;
 mod attach;
 mod bin;
 mod board;

@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use drover_common::instance_type::CapacityType;
 use fixedbitset::FixedBitSet;
 
+use super::admission::{Admission, Rooms, clipped, is_as_large, is_within, keep_within, meets};
 use super::board::Board;
 use super::choose::price_ceiling;
 use super::dimension::{Amounts, add_times};
@@ -20,63 +21,6 @@ use super::split::Piece;
 /// How much smaller than one type, in percent of its room, the others of its set may be.
 const SIZES: [i64; 3] = [100, 96, 85];
 
-/// Which items may go into which offers: a row of bits for each offer.
-struct Admission {
-    items: usize,
-    words: usize,
-    bits: Vec<usize>,
-}
-
-impl Admission {
-    fn new<'s>(offers: usize, items: usize, sets: impl Iterator<Item = &'s FixedBitSet>) -> Self {
-        let words = items.div_ceil(usize::BITS as usize).max(1);
-        let mut bits = vec![0; offers.saturating_mul(words)];
-        for (item, set) in sets.enumerate() {
-            let (word, bit) = (item / usize::BITS as usize, item % usize::BITS as usize);
-            for offer in set.ones() {
-                if let Some(slot) = bits.get_mut(offer * words + word) {
-                    *slot |= 1 << bit;
-                }
-            }
-        }
-        Self { items, words, bits }
-    }
-
-    fn row(&self, offer: usize) -> &[usize] {
-        let start = offer.saturating_mul(self.words);
-        self.bits.get(start..start + self.words).unwrap_or_default()
-    }
-
-    fn set(&self, row: &[usize]) -> FixedBitSet {
-        FixedBitSet::with_capacity_and_blocks(self.items, row.iter().copied())
-    }
-}
-
-fn is_within(inner: &[usize], outer: &[usize]) -> bool {
-    inner.iter().zip(outer).all(|(inner, outer)| inner & !outer == 0)
-}
-
-/// Drops what is not in a row.
-fn keep_within(set: &mut FixedBitSet, row: &[usize]) {
-    for (own, other) in set.as_mut_slice().iter_mut().zip(row) {
-        *own &= other;
-    }
-}
-
-fn meets(own: &[usize], other: &[usize]) -> bool {
-    own.iter().zip(other).any(|(own, other)| own & other != 0)
-}
-
-fn is_as_large(room: &[i64], other: &[i64]) -> bool {
-    room.iter().zip(other).all(|(own, other)| own >= other)
-}
-
-/// The same where more than `enough` is not asked for.
-fn is_as_large_up_to(enough: &[i64], room: &[i64], other: &[i64]) -> bool {
-    let each = room.iter().zip(other).zip(enough);
-    each.into_iter().all(|((own, other), enough)| own >= other || own >= enough)
-}
-
 /// Spot of one pool, zone and template.
 #[derive(Clone, Copy)]
 struct SpotMarket<'s> {
@@ -85,6 +29,7 @@ struct SpotMarket<'s> {
     admission: &'s Admission,
     pieces: &'s [Piece],
     enough: &'s [i64],
+    rooms: &'s Rooms,
 }
 
 impl Board<'_> {
@@ -93,17 +38,23 @@ impl Board<'_> {
         let sets = pieces.iter().map(|piece| &piece.offers);
         let admission = Admission::new(self.market.offers.len(), pieces.len(), sets);
         let enough = self.enough(pieces);
+        let rooms = Rooms::of(&self.market.kinds, &enough);
         let mut all = Vec::new();
         for number in tier {
             let Some(pool) = self.market.pools.get(*number) else { continue };
             for ((.., capacity_type), offers) in self.markets(pool, &admission) {
                 if capacity_type == CapacityType::Spot {
-                    let (admission, enough) = (&admission, enough.as_slice());
-                    let of =
-                        SpotMarket { pool: *number, offers: &offers, admission, pieces, enough };
+                    let of = SpotMarket {
+                        pool: *number,
+                        offers: &offers,
+                        admission: &admission,
+                        pieces,
+                        enough: &enough,
+                        rooms: &rooms,
+                    };
                     all.extend(self.spot_candidates(pool, &of));
                 } else {
-                    let kept = self.undominated_of(pool, &offers, &admission, &enough, 1);
+                    let kept = self.undominated_of(pool, &offers, &admission, &rooms, 1);
                     let counted = |offer: &&usize| self.market.slot_of(**offer).is_some();
                     let kept = kept.iter().filter(|offer| !counted(offer));
                     all.extend(kept.filter_map(|o| self.single(*number, *o, &admission)));
@@ -183,39 +134,43 @@ impl Board<'_> {
         })
     }
 
-    /// Of offers in the order of buying, those that fewer than `depth` types dominate, of which more than
-    /// `enough` room is no better. Those of reservations are all kept, and dominate none: they may be full.
+    /// Of offers in the order of buying, those that fewer than `depth` types dominate. Those of
+    /// reservations are all kept, and dominate none: they may be full.
     fn undominated_of(
         &self,
         pool: &Pool,
         offers: &[usize],
         admission: &Admission,
-        enough: &[i64],
+        rooms: &Rooms,
         depth: usize,
     ) -> Vec<usize> {
-        let mut kept: Vec<(usize, &NodeKind<'_>)> = Vec::new();
+        let mut all = Vec::new();
+        let mut dominating: Vec<(&[usize], &[i64], &NodeKind<'_>)> = Vec::new();
         for offer in offers {
-            let Some(kind) = self.market.kind_of(*offer) else { continue };
-            let row = admission.row(*offer);
-            let counted = self.market.slot_of(*offer).is_some();
-            let better = kept.iter().filter(|(other, other_kind)| {
-                !counted
-                    && is_as_large_up_to(enough, &other_kind.room, &kind.room)
+            let Some(entry) = self.market.offers.get(*offer) else { continue };
+            let Some(kind) = self.market.kinds.get(entry.kind) else { continue };
+            if self.market.slot_of(*offer).is_some() {
+                all.push(*offer);
+                continue;
+            }
+            let (row, room) = (admission.row(*offer), rooms.get(entry.kind));
+            let better = dominating.iter().filter(|(other_row, other_room, other_kind)| {
+                is_as_large(other_room, room)
                     && takes_no_more(&other_kind.capacity, &kind.capacity, pool)
-                    && is_within(row, admission.row(*other))
-                    && self.market.slot_of(*other).is_none()
+                    && is_within(row, other_row)
             });
             if better.take(depth).count() < depth {
-                kept.push((*offer, kind));
+                all.push(*offer);
+                dominating.push((row, room, kind));
             }
         }
-        kept.into_iter().map(|(offer, _)| offer).collect()
+        all
     }
 
     /// Sets of spot types in one zone. Items that no full set takes get what there is.
     fn spot_candidates(&self, pool: &Pool, of: &SpotMarket<'_>) -> Vec<Candidate> {
         let wanted = self.settings.min_spot_types.max(1);
-        let offers = self.undominated_of(pool, of.offers, of.admission, of.enough, wanted);
+        let offers = self.undominated_of(pool, of.offers, of.admission, of.rooms, wanted);
         let market = SpotMarket { offers: &offers, ..*of };
         let (mut full, mut short) = (Vec::new(), Vec::new());
         for offer in &offers {
@@ -255,7 +210,7 @@ impl Board<'_> {
         size: i64,
         all: bool,
     ) -> Option<(Candidate, usize)> {
-        let SpotMarket { pool, offers, admission, pieces, enough } = *of;
+        let SpotMarket { pool, offers, admission, pieces, enough, rooms } = *of;
         let own = self.market.kind_of(offer)?;
         let least: Amounts = own.room.iter().map(|room| room.saturating_mul(size) / 100).collect();
         let mut admits = admission.set(admission.row(offer));
@@ -271,10 +226,11 @@ impl Board<'_> {
             return None;
         }
         let row = admits.clone();
-        let mut set: Vec<(usize, &NodeKind<'_>)> = Vec::new();
+        let least = clipped(&least, enough);
+        let mut set: Vec<(usize, usize)> = Vec::with_capacity(self.settings.min_spot_types);
         for other in offers {
-            let kind = self.market.kind_of(*other)?;
-            if !is_as_large_up_to(enough, &kind.room, &least) {
+            let kind = self.market.offers.get(*other)?.kind;
+            if !is_as_large(rooms.get(kind), &least) {
                 continue;
             }
             let others = admission.row(*other);
@@ -295,13 +251,14 @@ impl Board<'_> {
         }
         let planned_at = set.len().min(self.settings.spot_price_rank.max(1)).checked_sub(1)?;
         let (first, kind) = set.first()?;
+        let kind = self.market.kinds.get(*kind)?;
         // What is dearer than the ceiling is listed for want of better, and seldom bought.
         let cost = |offer: usize| self.market.offers.get(offer).map(|offer| offer.cost());
         let cheapest = cost(*first)?;
         let price = cost(set.get(planned_at)?.0)?.min(price_ceiling(cheapest));
         // Limits are judged by the cheapest: types they have no room for are left off the list.
         let (mut room, capacity) = (kind.room.clone(), kind.capacity.clone());
-        for (_, kind) in &set {
+        for kind in set.iter().filter_map(|(_, kind)| self.market.kinds.get(*kind)) {
             for (room, other) in room.iter_mut().zip(&kind.room) {
                 *room = (*room).min(*other);
             }
@@ -314,10 +271,12 @@ impl Board<'_> {
     fn prune(&self, mut all: Vec<Candidate>, enough: &[i64]) -> Vec<Candidate> {
         all.sort_by_key(|candidate| (candidate.price, self.market.rank(candidate.offer)));
         let mut kept: Vec<Candidate> = Vec::new();
+        let mut rooms: Vec<Amounts> = Vec::new();
         for candidate in all {
-            let dominated = kept.iter().any(|better| {
+            let room = clipped(&candidate.room, enough);
+            let dominated = kept.iter().zip(&rooms).any(|(better, better_room)| {
                 better.pool == candidate.pool
-                    && is_as_large_up_to(enough, &better.room, &candidate.room)
+                    && is_as_large(better_room, &room)
                     && self.market.pools.get(candidate.pool).is_some_and(|pool| {
                         takes_no_more(&better.capacity, &candidate.capacity, pool)
                     })
@@ -325,6 +284,7 @@ impl Board<'_> {
             });
             if !dominated {
                 kept.push(candidate);
+                rooms.push(room);
             }
         }
         kept
@@ -339,6 +299,7 @@ impl Board<'_> {
         let mut scope = FixedBitSet::with_capacity(self.market.offers.len());
         // Others may come to these nodes later.
         let any = vec![i64::MAX; self.dimensions.len()];
+        let rooms = Rooms::of(&self.market.kinds, &any);
         let keys: std::collections::BTreeSet<String> =
             entries().flat_map(|group| self.topology.keys(&group.part)).collect();
         for pool in &self.market.pools {
@@ -353,7 +314,7 @@ impl Board<'_> {
                     domains.entry(domain).or_default().push(offer);
                 }
                 for offers in domains.values() {
-                    scope.extend(self.undominated_of(pool, offers, &admission, &any, 1));
+                    scope.extend(self.undominated_of(pool, offers, &admission, &rooms, 1));
                 }
             }
         }

@@ -17,10 +17,14 @@ use crate::planner::{Launch, round};
 /// So many nodes of batches are looked at in small clusters, and in larger ones each this many times (four
 /// groups of pods take as long as a node): a cluster where nothing pays is not looked at for long.
 const LOOKS: usize = 500;
-const LOOKS_EACH: usize = 3;
+const LOOKS_EACH: usize = 2;
+
+/// After so many batches that would be right only with others before them, those left are taken for such without
+/// a try: what their pods ask about each other is much the same.
+const MOST_DEPENDING: usize = 3;
 
 /// About how many batches are bought for, one by one.
-const MOST_LOTS: usize = 24;
+const MOST_LOTS: usize = 16;
 
 /// Why a batch is not made.
 enum Refusal {
@@ -87,6 +91,10 @@ impl Yard<'_> {
         let ranked: Vec<usize> = ranked.into_iter().map(|(_, place)| place).collect();
         let mut found = Found { batches, left, depending: Vec::new(), looks: LOOKS };
         for batch in self.batches_of(&ranked) {
+            if found.depending.len() >= MOST_DEPENDING && !self.is_free(&batch) {
+                found.depending.push(batch);
+                continue;
+            }
             found.looks = found.looks.saturating_add(batch.len() * LOOKS_EACH);
             self.replace(&batch, &mut found);
         }
