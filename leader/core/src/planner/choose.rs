@@ -55,7 +55,10 @@ impl Board<'_> {
         let mut offers: Vec<usize> =
             options.iter().flat_map(|option| option.offers.iter().copied()).collect();
         offers.sort_by_key(|offer| self.market.rank(*offer));
-        let kinds = options.iter().map(|option| option.kind).collect();
+        let listed = offers.iter().filter_map(|offer| Some(self.market.offers.get(*offer)?.kind));
+        let mut kinds: Vec<usize> = listed.collect();
+        kinds.sort_unstable();
+        kinds.dedup();
         (!offers.is_empty()).then_some(Chosen { kinds, offers, short })
     }
 
@@ -91,7 +94,7 @@ impl Board<'_> {
 
     /// The zones that the bin's cheapest type is offered in.
     fn zones_of(&self, bin: &Bin, capacity_type: CapacityType) -> BTreeSet<&str> {
-        let offers = self.market.kind_of(bin.cheapest).map(|kind| kind.offers.clone());
+        let offers = self.market.kind_of(bin.cheapest).map(|kind| kind.of_type.clone());
         offers
             .into_iter()
             .flatten()
@@ -134,31 +137,37 @@ impl Board<'_> {
         };
         let in_zones = |offer: &usize| zone(*offer).is_some_and(|zone| zones.contains(zone));
         let mut options: Vec<Choice> = Vec::new();
-        let mut seen = FixedBitSet::with_capacity(self.market.kinds.len());
+        let mut seen = FixedBitSet::with_capacity(self.market.offers.len());
         let enough = self.enough_options(bin, capacity_type);
         for offer in self.market.by_rank.iter().filter(|o| bin.offers.contains(**o)) {
             let Some(kind) = self.market.offers.get(*offer).map(|offer| offer.kind) else {
                 continue;
             };
-            if seen.contains(kind) || !billed(offer) || !in_zones(offer) {
+            let Some(of_type) = self.market.kinds.get(kind).map(|kind| kind.of_type.clone()) else {
+                continue;
+            };
+            if seen.contains(of_type.start) || !billed(offer) || !in_zones(offer) {
                 continue;
             }
             if enough(&options, *offer) {
                 break;
             }
-            seen.insert(kind);
-            let Some(kind_offers) = self.market.kinds.get(kind).map(|kind| kind.offers.clone())
-            else {
-                continue;
-            };
-            let mut offers: Vec<usize> = kind_offers.filter(|o| billed(o) && in_zones(o)).collect();
-            if offers.iter().all(|offer| admitted.contains(*offer)) {
+            seen.insert(of_type.start);
+            let mut offers: Vec<usize> = of_type.filter(|o| billed(o) && in_zones(o)).collect();
+            let holds = |offer: &usize| admitted.contains(*offer) && self.has_room(bin, *offer);
+            if offers.iter().all(holds) {
                 offers.retain(|offer| bin.offers.contains(*offer));
                 offers.sort_by_key(|offer| self.market.rank(*offer));
                 options.push(Choice { kind, offers });
             }
         }
         options
+    }
+
+    /// Whether a node of an offer has room for what the bin holds.
+    fn has_room(&self, bin: &Bin, offer: usize) -> bool {
+        let kind = self.market.kind_of(offer);
+        kind.is_some_and(|kind| bin.used.iter().zip(&kind.room).all(|(used, room)| used <= room))
     }
 
     /// Tells when no further type can make it onto the list: there are as many as a launch may have,

@@ -1,31 +1,31 @@
 //! What can be bought: NodePools with their open labels fixed, the node kinds they allow, and the
 //! offerings of those.
 
+mod kind;
 mod label;
 mod left;
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 use drover_common::crd::{NodePool, validate_node_pool};
 use drover_common::id::NodePoolName;
-use drover_common::instance_type::{CapacityType, InstanceType, Offering};
+use drover_common::instance_type::{CapacityType, InstanceType};
 use drover_common::labels;
 use drover_common::requirement::Requirement;
-use drover_common::resources::{ResourceName, Resources};
+use drover_common::resources::Resources;
 use drover_common::taint::Taint;
 use fixedbitset::FixedBitSet;
 use jiff::Timestamp;
 
 use super::PlanInput;
 use super::attach::AttachLimits;
-use super::daemon::{Daemon, load_of};
+use super::daemon::Daemon;
 use super::dimension::{Amounts, Dimensions};
-use super::matching::{current_key, fulfils};
 use super::open_label::{LabelUses, open_labels};
-use super::overlay::{Overlays, common};
-use super::reserved::{Held, Slots, on_demand_price};
+use super::overlay::Overlays;
+use super::reserved::{Held, Slots};
 use crate::view::HostPort;
 
 use label::reservation_label;
@@ -75,11 +75,14 @@ impl Pool {
     }
 }
 
-/// An instance type under a template: what a node of it has room for.
+/// An instance type under a template: what a node of it has room for. Where overlays add resources in some zones
+/// or under some capacity types alone, a type is several kinds.
 #[derive(Clone, Debug)]
 pub(super) struct NodeKind<'a> {
     pub template: usize,
     pub offers: Range<usize>,
+    /// The offers of the type, whatever their kind.
+    pub of_type: Range<usize>,
     pub instance_type: &'a InstanceType,
     /// What overlays add to the type's resources.
     pub added: Resources,
@@ -118,8 +121,8 @@ impl Offer<'_> {
     }
 }
 
-/// Everything that can be bought. Offers of a kind, kinds of a template and templates of a pool are
-/// contiguous.
+/// Everything that can be bought. Offers of a kind, kinds of a type, types of a template and templates of a
+/// pool are contiguous.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Market<'a> {
     pub pools: Vec<Pool>,
@@ -288,82 +291,6 @@ impl<'a> Market<'a> {
         Ok(())
     }
 
-    #[allow(clippy::too_many_arguments, reason = "one step of a pipeline, called once")]
-    fn add_kind(
-        &mut self,
-        input: &PlanInput<'a>,
-        dimensions: &Dimensions,
-        daemons: &[Daemon],
-        limits: &AttachLimits,
-        instance_type: &'a InstanceType,
-        requirements: &[Requirement],
-        determined: &BTreeSet<&str>,
-        taints: &[Taint],
-    ) {
-        let template = self.templates.len().saturating_sub(1);
-        let by_type = |requirement: &&Requirement| {
-            let key = current_key(&requirement.key);
-            determined.contains(key) && !is_offer_key(key)
-        };
-        let allowed = requirements
-            .iter()
-            .filter(by_type)
-            .all(|r| fulfils(r, type_label(instance_type, current_key(&r.key))));
-        if !allowed {
-            return;
-        }
-        let offer_allowed = |offering: &Offering| {
-            requirements.iter().all(|r| {
-                let key = current_key(&r.key);
-                !is_offer_key(key) || fulfils(r, offering_label(offering, key))
-            })
-        };
-        let kind = self.kinds.len();
-        let first = self.offers.len();
-        let mut added: Option<Resources> = None;
-        let fixed = self.templates.get(template).map(|template| &template.labels);
-        for offering in &instance_type.offerings {
-            if offer_allowed(offering) {
-                let label = |key: &str| {
-                    if is_offer_key(key) {
-                        return offering_label(offering, key);
-                    }
-                    let own = fixed.and_then(|labels| labels.get(key)).map(String::as_str);
-                    own.or(type_label(instance_type, key))
-                };
-                let mut price = offering.price;
-                let mut here = Resources::new();
-                if !self.overlays.is_empty() {
-                    price = self.overlays.price(&label, price);
-                    here = self.overlays.capacity(&label);
-                }
-                added = Some(added.map_or_else(|| here.clone(), |known| common(&known, &here)));
-                let until = unavailable_until(input.unavailable, &instance_type.name, offering);
-                let reservation = offering.reservation.as_ref().map(|reservation| Held {
-                    slot: self.slots.enter(input, reservation),
-                    reservation,
-                    worth: on_demand_price(instance_type),
-                });
-                let full = reservation.is_some_and(|held| self.slots.left(held.slot) <= 0);
-                self.offers.push(Offer {
-                    kind,
-                    zone: &offering.zone,
-                    capacity_type: offering.capacity_type,
-                    price,
-                    available: offering.available && until.is_none() && !full,
-                    until,
-                    reservation,
-                });
-            }
-        }
-        let offers = first..self.offers.len();
-        if let Some(added) = added {
-            let load = load_of(daemons, instance_type, fixed, taints, dimensions);
-            let kind = node_kind(template, offers, instance_type, added, dimensions, limits, load);
-            self.kinds.push(kind);
-        }
-    }
-
     /// The order offers are bought in: reserved capacity first, then price, then spot before
     /// on-demand, then the smaller type, then by name and zone.
     fn price_order(&self, offer: usize) -> (bool, u64, CapacityType, u32, &str, &str) {
@@ -412,40 +339,6 @@ impl<'a> Market<'a> {
     /// The pool of an offer.
     pub(super) fn pool_of(&self, offer: usize) -> Option<usize> {
         Some(self.templates.get(self.kind_of(offer)?.template)?.pool)
-    }
-}
-
-fn node_kind<'a>(
-    template: usize,
-    offers: Range<usize>,
-    instance_type: &'a InstanceType,
-    added: Resources,
-    dimensions: &Dimensions,
-    limits: &AttachLimits,
-    load: (Amounts, Vec<HostPort>),
-) -> NodeKind<'a> {
-    let (daemons, daemon_ports) = load;
-    let with_added = |own: &Resources| {
-        let mut all = own.clone();
-        all.add(&added);
-        dimensions.dense(&all)
-    };
-    let mut room = with_added(&instance_type.allocatable);
-    limits.set_type_room(Some(&instance_type.name), dimensions, &mut room);
-    for (room, taken) in room.iter_mut().zip(&daemons) {
-        *room = room.saturating_sub(*taken);
-    }
-    NodeKind {
-        template,
-        offers,
-        instance_type,
-        added: added.clone(),
-        vcpus: u32::try_from(instance_type.capacity.get(&ResourceName::Cpu) / 1000).unwrap_or(0),
-        room,
-        capacity: with_added(&instance_type.capacity),
-        daemons,
-        daemon_ports,
-        exotic: is_exotic(instance_type),
     }
 }
 

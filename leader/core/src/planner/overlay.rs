@@ -145,9 +145,3 @@ impl Overlay {
         self.requirements.iter().all(|requirement| fulfils(requirement, label(&requirement.key)))
     }
 }
-
-/// What both have, the lesser of each.
-pub(super) fn common(a: &Resources, b: &Resources) -> Resources {
-    let both = a.iter().filter(|(name, _)| b.contains(name));
-    both.map(|(name, amount)| (name.clone(), amount.min(b.get(name)))).collect()
-}

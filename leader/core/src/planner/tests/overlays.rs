@@ -67,6 +67,67 @@ fn added_resources_let_pods_in() {
     insta::assert_snapshot!(format!("{before}=== with the overlay\n{}", world.story()));
 }
 
+/// Types and zones that three pods' nodes may become, where these families' nodes have devices in these zones.
+fn places(families: &[(&str, &[&str])], request: Value) -> Vec<String> {
+    let mut world = World::small();
+    on_demand(&mut world);
+    for (name, zones) in families {
+        let mut there = family(name);
+        let zones =
+            json!({"key": "topology.kubernetes.io/zone", "operator": "In", "values": zones});
+        there.as_array_mut().unwrap().push(zones);
+        let spec = json!({"requirements": there, "capacity": {"example.com/fuse": "2"}});
+        overlay(&mut world, name, spec);
+    }
+    world.pods("fuse", 3, request, json!({}));
+    let plan = world.plan();
+    assert_eq!(plan.unschedulable, []);
+    let mut places = Vec::new();
+    for launch in &plan.launches {
+        // Any type that is listed may come in any zone that is.
+        for zone in &launch.zones {
+            places
+                .extend(launch.offerings.iter().map(|o| format!("{} in {zone}", o.instance_type)));
+        }
+    }
+    places.sort();
+    places.dedup();
+    places
+}
+
+#[test]
+fn resources_that_are_added_in_one_zone_are_had_there_alone() {
+    let fuse = || json!({"cpu": "500m", "example.com/fuse": "1"});
+    let apart: [(&str, &[&str]); 2] = [("c5", &["us-east-1a"]), ("m5", &["us-east-1c"])];
+    let found = places(&apart, fuse());
+    let right = |place: &String| {
+        (place.starts_with("c5.") && place.ends_with("us-east-1a"))
+            || (place.starts_with("m5.") && place.ends_with("us-east-1c"))
+    };
+    assert!(!found.is_empty() && found.iter().all(right), "{found:?}");
+    let together: [(&str, &[&str]); 2] =
+        [("c5", &["us-east-1a", "us-east-1c"]), ("m5", &["us-east-1c"])];
+    let found = places(&together, fuse());
+    assert!(!found.is_empty() && found.iter().all(|place| place.starts_with("c5.")), "{found:?}");
+    // Pods that ask for none have all zones and types as before.
+    let plain = || json!({"cpu": "500m"});
+    assert_eq!(places(&apart, plain()), places(&[], plain()));
+}
+
+#[test]
+fn resources_that_are_added_to_spot_are_had_on_spot_alone() {
+    let mut world = World::small();
+    world.pool("default", json!([]), json!({}));
+    let spot = json!([{"key": "karpenter.sh/capacity-type", "operator": "In", "values": ["spot"]}]);
+    overlay(&mut world, "spot", json!({"requirements": spot, "capacity": {"example.com/x": "1"}}));
+    world.pods("web", 2, json!({"cpu": "500m", "example.com/x": "1"}), json!({}));
+    let on_demand = json!({"spec": {"nodeSelector": {"karpenter.sh/capacity-type": "on-demand"}}});
+    world.pods("paid", 1, json!({"cpu": "500m", "example.com/x": "1"}), on_demand);
+    let plan = world.plan();
+    let billed: Vec<&str> = plan.launches.iter().map(|l| l.capacity_type.as_str()).collect();
+    assert_eq!((billed, plan.unschedulable.len()), (vec!["spot", "spot"], 1));
+}
+
 #[test]
 fn what_is_wrong_with_overlays_is_told() {
     let mut world = World::small();

@@ -120,17 +120,28 @@ fn pools(world: &mut World, bits: usize) {
         world.pool("soft", zones, soft);
     }
     if bits & 8 != 0 {
-        world.object(
-            Kind::NodeOverlay,
-            json!({
-                "apiVersion": "karpenter.sh/v1alpha1", "kind": "NodeOverlay",
-                "metadata": {"name": "extra"},
-                "spec": {"requirements": [{"key": "karpenter.k8s.aws/instance-family",
-                    "operator": "In", "values": ["m5"]}],
-                    "priceAdjustment": "-30%", "capacity": {"example.com/slot": "3"}},
-            }),
-        );
+        overlay(world, "extra", &[("karpenter.k8s.aws/instance-family", "m5")], "-30%");
     }
+    if bits & 12 == 12 {
+        let here = [("karpenter.k8s.aws/instance-family", "c5"), (labels::ZONE, ZONES[1])];
+        overlay(world, "here", &here, "+10%");
+        overlay(world, "spot", &[(labels::CAPACITY_TYPE, "spot")], "-1%");
+    }
+}
+
+fn overlay(world: &mut World, name: &str, requirements: &[(&str, &str)], price: &str) {
+    let requirements: Vec<serde_json::Value> = requirements
+        .iter()
+        .map(|(key, value)| json!({"key": key, "operator": "In", "values": [value]}))
+        .collect();
+    world.object(
+        Kind::NodeOverlay,
+        json!({
+            "apiVersion": "karpenter.sh/v1alpha1", "kind": "NodeOverlay", "metadata": {"name": name},
+            "spec": {"requirements": requirements, "priceAdjustment": price,
+                "capacity": {"example.com/slot": "3"}},
+        }),
+    );
 }
 
 fn storage(world: &mut World) {
