@@ -5,12 +5,14 @@ mod gpu;
 mod kept;
 mod kubelet;
 mod meter;
+mod network;
 mod pace;
 mod pod_names;
 mod pods;
 #[cfg(test)]
 mod tests;
 
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -174,4 +176,10 @@ impl Kernel {
         };
         Some((Self { meter, window, failing }, sight))
     }
+}
+
+fn subfolders(folder: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
+    let is_folder = |entry: &fs::DirEntry| entry.file_type().is_ok_and(|kind| kind.is_dir());
+    entries.flatten().filter(is_folder).map(|entry| entry.path()).collect()
 }

@@ -244,6 +244,10 @@ pub struct PodUsage {
     /// Bytes read from disks and written to them a second; `None` if unknown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub disk_bytes_per_second: Option<[u64; 2]>,
+    /// Bytes that it received and sent a second by all interfaces of its own but the loopback; `None` if
+    /// unknown, and of a pod that shares its node's network.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network_bytes_per_second: Option<[u64; 2]>,
     /// The sum of its containers' 90th percentiles of CPU, milli-cores; `None` unless all are known. Of a
     /// pod that the kubelet measured its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -370,6 +374,17 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn a_pods_network_is_told_where_it_is_known() {
+        let told = json!({"uid": "u", "cpu_milli_mean": 1, "memory_working_set": 2});
+        let older: PodUsage = serde_json::from_value(told.clone()).unwrap();
+        assert_eq!(older.network_bytes_per_second, None);
+        assert_eq!(serde_json::to_value(&older).unwrap(), told, "nor told where it says nothing");
+        let idle = PodUsage { network_bytes_per_second: Some([0, 0]), ..older };
+        let read: PodUsage = serde_json::from_value(serde_json::to_value(&idle).unwrap()).unwrap();
+        assert_eq!(read, idle, "nothing sent is not unknown");
+    }
 
     #[test]
     fn what_only_newer_agents_tell_is_not_missed() {

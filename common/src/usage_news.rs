@@ -61,6 +61,7 @@ fn is_news(before: &PodUsage, now: &PodUsage) -> bool {
         || differ(before.memory_peak, now.memory_peak, is_other_memory)
         || differ(before.pressure_permille, now.pressure_permille, is_other_pressure)
         || differ(before.disk_bytes_per_second, now.disk_bytes_per_second, are_other_rates)
+        || differ(before.network_bytes_per_second, now.network_bytes_per_second, are_other_rates)
         || differ(before.gpu.as_deref(), now.gpu.as_deref(), are_other_gpus)
         || before.containers.len() != now.containers.len()
         || before.containers.iter().zip(&now.containers).any(|(before, now)| is_other(before, now))
@@ -204,7 +205,17 @@ mod tests {
         assert!(news(PodUsage { cpu_milli_mean: 1_100, ..before.clone() }));
         assert!(news(PodUsage { oom_kills: 1, ..before.clone() }));
         assert!(!news(PodUsage { disk_bytes_per_second: None, ..before.clone() }));
-        assert!(news(PodUsage { disk_bytes_per_second: Some([0; 2]), ..before }));
+        assert!(news(PodUsage { disk_bytes_per_second: Some([0; 2]), ..before.clone() }));
+        let network = |received, sent| PodUsage {
+            network_bytes_per_second: Some([received, sent]),
+            ..before.clone()
+        };
+        assert!(news(network(0, 0)), "it was unknown");
+        let told = PodUses::from([(String::new(), network(100 << 20, 0))]);
+        let news = |now: PodUsage| !difference(&told, &[now]).0.is_empty();
+        assert!(!news(network(109 << 20, (1 << 20) - 1)));
+        assert!(news(network(110 << 20, 0)) && news(network(100 << 20, 1 << 20)));
+        assert!(news(before.clone()), "it is unknown by now");
     }
 
     #[test]

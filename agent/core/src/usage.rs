@@ -7,6 +7,7 @@ mod histogram;
 mod history;
 mod kernel;
 mod kubelet;
+mod network;
 #[cfg(test)]
 mod tests;
 
@@ -25,10 +26,11 @@ pub use histogram::{Buckets, Checkpoint, HISTOGRAM_VERSION, Histogram};
 pub use history::{HISTORY_VERSION, History, SavedHistory};
 pub use kernel::{
     UnreadableFile, available_memory, container_of_directory, cpu_throttled, cpu_usage, disk_bytes,
-    inactive_file, io_bytes, network_bytes, node_cpu_usage, number, oom_kills,
-    pod_uid_of_directory, stalled,
+    inactive_file, io_bytes, network_bytes, node_cpu_usage, number, oom_kills, pod_network_bytes,
+    pod_uid_of_directory, processes, stalled,
 };
 pub use kubelet::{KubeletFold, KubeletReading, KubeletUse, PodNames};
+pub use network::PodNetwork;
 
 /// What was read at one moment. Counters count up from an arbitrary start.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -73,6 +75,8 @@ pub struct PodRest {
     pub oom_kills: u64,
     /// Bytes read from disks and written to them. `None`: not counted here.
     pub disk_bytes: Option<[u64; 2]>,
+    /// Its network. `None`: unknown, or the node's.
+    pub network: Option<PodNetwork>,
 }
 
 /// Samples since the last digest.
@@ -223,6 +227,7 @@ impl PodFold {
             return None;
         }
         let disk = self.rest.0.and_then(|before| before.disk_bytes).zip(rest.disk_bytes);
+        let network = self.rest.0.and_then(|before| before.network).zip(rest.network);
         let before = self.rest.0.unwrap_or(rest);
         let pressure_permille = match (first.stalled_usec, last.stalled_usec, rest.stalled_usec) {
             (Some(first), Some(last), Some([memory, io])) => {
@@ -249,6 +254,9 @@ impl PodFold {
                     ratio(after.saturating_sub(before), 1_000_000, usec)
                 })
             }),
+            network_bytes_per_second: network
+                .and_then(|(before, after)| after.since(before))
+                .map(|bytes| bytes.map(|bytes| ratio(bytes, 1_000_000, usec))),
             cpu_milli_p90: None,
             memory_peak: None,
             containers: self.containers.usage(),

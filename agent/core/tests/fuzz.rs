@@ -216,6 +216,14 @@ proptest! {
         }
         let _traffic =
             (usage::network_bytes(&text), usage::disk_bytes(&text), usage::io_bytes(&text));
+        if let Ok(pods) = usage::pod_network_bytes(&text) {
+            // It counts what the node's does, and more.
+            let nodes = usage::network_bytes(&text);
+            prop_assert!(nodes.is_ok_and(|nodes| nodes[0] <= pods[0] && nodes[1] <= pods[1]));
+        }
+        for pid in usage::processes(&text) {
+            prop_assert!(pid != 0 && text.lines().any(|line| line.trim_start_matches(['+', '0']) == pid.to_string()));
+        }
         let is_container = usage::container_of_directory(&text).is_some();
         prop_assert!(!is_container || !text.contains(['/', ' ']), "{text:?} leads elsewhere");
         if let Some(uid) = usage::pod_uid_of_directory(&text) {

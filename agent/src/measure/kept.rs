@@ -41,6 +41,12 @@ impl Buffer {
         std::str::from_utf8(self.0.get(..length).unwrap_or_default()).map_err(io::Error::other)
     }
 
+    /// Reads a file's beginning, of which there is as much as one read gives.
+    pub(crate) fn read_beginning<'a>(&'a mut self, file: &File) -> io::Result<&'a str> {
+        let length = file.read_at(&mut self.0, 0)?;
+        std::str::from_utf8(self.0.get(..length).unwrap_or_default()).map_err(io::Error::other)
+    }
+
     /// Opens and reads a file once.
     pub(crate) fn read_path<'a>(&'a mut self, path: &Path) -> io::Result<&'a str> {
         let file = File::open(path)?;

@@ -62,7 +62,7 @@ impl Meter {
             root: root.to_owned(),
             system,
             pressure: pressure(),
-            pods: Pods::new(root.join("sys/fs/cgroup")),
+            pods: Pods::new(root.join("sys/fs/cgroup"), root.join("proc")),
             buffer: Buffer::new(),
         }
     }

@@ -1,7 +1,7 @@
 //! The control groups of pods, of either driver, with their files kept open, and those of their containers.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -10,12 +10,15 @@ use drover_agent_core::usage::{
 };
 
 use super::kept::Buffer;
+use super::network::{Networks, OwnNetwork};
+use super::subfolders;
 
 /// Every pod's files.
 #[derive(Debug)]
 pub(crate) struct Pods {
     cgroups: PathBuf,
     groups: BTreeMap<Arc<str>, Group>,
+    networks: Networks,
 }
 
 /// The files of one pod. Those of pressure are missing on kernels without PSI.
@@ -32,15 +35,17 @@ struct Group {
     memory_events: Option<File>,
     memory_pressure: Option<File>,
     io_pressure: Option<File>,
+    network: OwnNetwork,
 }
 
 impl Pods {
-    pub(crate) fn new(cgroups: PathBuf) -> Self {
-        Self { cgroups, groups: BTreeMap::new() }
+    pub(crate) fn new(cgroups: PathBuf, proc: PathBuf) -> Self {
+        Self { cgroups, groups: BTreeMap::new(), networks: Networks::new(proc) }
     }
 
     /// Looks for pods that came, and drops those that went.
     pub(crate) fn find(&mut self) {
+        self.networks.look();
         let mut found = BTreeMap::new();
         let mut look = |folder: &Path| {
             let name = folder.file_name().and_then(|name| name.to_str()).unwrap_or_default();
@@ -72,7 +77,8 @@ impl Pods {
         buffer: &mut Buffer,
     ) -> Vec<PodSample> {
         let mut samples = Vec::with_capacity(self.groups.len());
-        self.groups.retain(|uid, group| match group.sample(uid, all, buffer) {
+        let networks = &self.networks;
+        self.groups.retain(|uid, group| match group.sample(uid, all, networks, buffer) {
             Some(sample) => {
                 samples.push(sample);
                 true
@@ -95,30 +101,40 @@ impl Group {
             memory_events: open("memory.events"),
             memory_pressure: open("memory.pressure"),
             io_pressure: open("io.pressure"),
+            network: OwnNetwork::default(),
         })
     }
 
     fn sample(
-        &self,
+        &mut self,
         uid: &Arc<str>,
         all: Option<&ContainerNames>,
+        networks: &Networks,
         buffer: &mut Buffer,
     ) -> Option<PodSample> {
         let cpu = buffer.read(&self.cpu).ok()?;
         let (cpu_usec, throttled_usec) = (usage::cpu_usage(cpu).ok()?, usage::cpu_throttled(cpu));
+        let stalled_usec = stalled(self.cpu_pressure.as_ref(), buffer);
+        let (mut rest, mut measured) = (None, Vec::new());
+        if let Some(all) = all {
+            let names = all.get(uid).map(Vec::as_slice).unwrap_or_default();
+            let network = self.network.read(networks, &self.folder, names, buffer);
+            rest = Some(PodRest { network, ..self.rest(buffer)? });
+            if !names.is_empty() {
+                measured = containers(&self.folder, names, buffer);
+            }
+        }
         Some(PodSample {
             uid: Arc::clone(uid),
             cpu_usec,
             throttled_usec,
-            stalled_usec: stalled(self.cpu_pressure.as_ref(), buffer),
-            rest: if all.is_some() { Some(self.rest(buffer)?) } else { None },
-            containers: match all.and_then(|names| names.get(uid)) {
-                Some(names) => containers(&self.folder, names, buffer),
-                None => Vec::new(),
-            },
+            stalled_usec,
+            rest,
+            containers: measured,
         })
     }
 
+    /// All but the network.
     fn rest(&self, buffer: &mut Buffer) -> Option<PodRest> {
         let current = usage::number(buffer.read(&self.memory).ok()?).ok()?;
         let cache = usage::inactive_file(buffer.read(&self.memory_stat).ok()?).ok()?;
@@ -133,6 +149,7 @@ impl Group {
             stalled_usec: memory.zip(io).map(|(memory, io)| [memory, io]),
             oom_kills: kills.unwrap_or(0),
             disk_bytes,
+            network: None,
         })
     }
 }
@@ -173,10 +190,4 @@ fn read_container(folder: &Path, sample: &mut ContainerSample, buffer: &mut Buff
 
 fn stalled(file: Option<&File>, buffer: &mut Buffer) -> Option<u64> {
     usage::stalled(buffer.read(file?).ok()?).ok()
-}
-
-fn subfolders(folder: &Path) -> Vec<PathBuf> {
-    let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
-    let is_folder = |entry: &fs::DirEntry| entry.file_type().is_ok_and(|kind| kind.is_dir());
-    entries.flatten().filter(is_folder).map(|entry| entry.path()).collect()
 }

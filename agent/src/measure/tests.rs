@@ -1,3 +1,5 @@
+mod network;
+
 use std::fs;
 use std::path::Path;
 
@@ -17,13 +19,17 @@ fn write_pod(folder: &Path, cpu: u64) {
     write(&folder.join("memory.stat"), "anon 1\ninactive_file 1000\n");
 }
 
+fn write_machine(root: &Path) {
+    write(&root.join("proc/stat"), "cpu  100 0 0 0 0 0 0 0 0 0\n");
+    write(&root.join("proc/meminfo"), "MemTotal: 100 kB\nMemAvailable: 40 kB\n");
+}
+
 #[test]
 fn a_host_with_pods_of_all_classes() {
     let root = tempfile::tempdir().unwrap();
     let root = root.path();
     assert!(Meter::new(root).sample(Some(&ContainerNames::new())).is_err());
-    write(&root.join("proc/stat"), "cpu  100 0 0 0 0 0 0 0 0 0\n");
-    write(&root.join("proc/meminfo"), "MemTotal: 100 kB\nMemAvailable: 40 kB\n");
+    write_machine(root);
     let sample = Meter::new(root).sample(Some(&ContainerNames::new())).unwrap();
     assert_eq!((sample.cpu_usec, sample.memory_working_set), (1_000_000, 60 * 1024));
     assert_eq!((sample.stalled_usec, sample.pods.len()), (None, 0));
@@ -68,8 +74,7 @@ fn a_host_with_pods_of_all_classes() {
 fn containers_are_those_that_the_pod_names() {
     let root = tempfile::tempdir().unwrap();
     let root = root.path();
-    write(&root.join("proc/stat"), "cpu  100 0 0 0 0 0 0 0 0 0\n");
-    write(&root.join("proc/meminfo"), "MemTotal: 100 kB\nMemAvailable: 40 kB\n");
+    write_machine(root);
     let id = |digit: &str| digit.repeat(64);
     let pods = root.join("sys/fs/cgroup");
     let sliced = pods.join("kubepods.slice/kubepods-podaaaa_1.slice");

@@ -116,10 +116,28 @@ pub fn network_bytes(net_dev: &str) -> Result<[u64; 2], UnreadableFile> {
                 .is_some_and(|rest| rest.starts_with(|first: char| first.is_ascii_digit()))
         })
     };
+    interface_bytes(net_dev, own)
+}
+
+/// Bytes received and sent by all interfaces but the loopback, from a `/proc/<pid>/net/dev` of a pod's.
+///
+/// # Errors
+/// It has no interface at all, or a line of one is short or holds no numbers.
+pub fn pod_network_bytes(net_dev: &str) -> Result<[u64; 2], UnreadableFile> {
+    if !net_dev.contains(':') {
+        return Err(unreadable("interface"));
+    }
+    interface_bytes(net_dev, |name| name != "lo")
+}
+
+fn interface_bytes(
+    net_dev: &str,
+    counts: impl Fn(&str) -> bool,
+) -> Result<[u64; 2], UnreadableFile> {
     let mut total = [0_u64; 2];
     for line in net_dev.lines() {
         let Some((name, fields)) = line.split_once(':') else { continue };
-        if !own(name.trim()) {
+        if !counts(name.trim()) {
             continue;
         }
         // Eight fields of what was received, then eight of what was sent; bytes come first.
@@ -132,6 +150,13 @@ pub fn network_bytes(net_dev: &str) -> Result<[u64; 2], UnreadableFile> {
         }
     }
     Ok(total)
+}
+
+/// Processes in the beginning of a `cgroup.procs`, which may be cut off anywhere. Those of whom the kernel
+/// says 0 live outside of the reader's pid namespace: which they are is unknown.
+pub fn processes(cgroup_procs: &str) -> impl Iterator<Item = u32> {
+    let line = |line: &str| line.strip_suffix('\n')?.parse().ok();
+    cgroup_procs.split_inclusive('\n').filter_map(line).filter(|pid| *pid != 0)
 }
 
 /// Bytes read from whole disks and written to them, from `/proc/diskstats`; partitions and mappings

@@ -22,6 +22,9 @@ fn kernel_files_are_read() {
     assert_eq!(node_cpu_usage(stat), Ok(160 * 10_000));
     let net = "face |bytes\n  lo: 9 1 0 0 0 0 0 0 9 1 0\n ens5: 5 1 0 0 0 0 0 0 7 1 0\neth0:1 1 0 0 0 0 0 0 2 1\n enif3: 8 1 0 0 0 0 0 0 8 1\n";
     assert_eq!(network_bytes(net), Ok([6, 9]));
+    assert_eq!(pod_network_bytes(net), Ok([14, 17]), "all of a pod's count but the loopback");
+    assert_eq!(pod_network_bytes(" face |bytes\n  lo: 9 1 0 0 0 0 0 0 9 1 0\n"), Ok([0, 0]));
+    assert_eq!(processes("0\n71\nx\n-1\n 5\n72\n7").collect::<Vec<_>>(), [71, 72]);
     let disks = " 259 0 nvme0n1 9 0 4 1 9 0 6 1\n 259 1 nvme0n1p1 9 0 4 1 9 0 6 1\n 8 0 sda 1 0 1 0 1 0 1 0\n 8 1 sda1 1 0 1 0 1 0 1 0\n";
     assert_eq!(disk_bytes(disks), Ok([5 * 512, 7 * 512]));
     assert_eq!(cpu_throttled("usage_usec 1\nthrottled_usec 5\n"), 5);
@@ -38,6 +41,10 @@ fn what_is_not_there_is_named() {
     assert_eq!(cpu_usage("").unwrap_err().field, "usage_usec");
     assert_eq!(cpu_usage("usage_usec -1").unwrap_err().field, "usage_usec");
     assert_eq!(io_bytes("8:0 rbytes=1 wbytes=-2").unwrap_err().field, "wbytes");
+    for text in ["eth0: 1 1 0 0 0 0 0 0", "eth0: x 1 0 0 0 0 0 0 1"] {
+        assert_eq!(pod_network_bytes(text).unwrap_err().field, "bytes");
+    }
+    assert_eq!(pod_network_bytes(" face |bytes\n").unwrap_err().field, "interface");
     assert_eq!(stalled("full total=5").unwrap_err().field, "some total");
     assert_eq!(node_cpu_usage("cpu 1 2 3").unwrap_err().field, "cpu");
     assert_eq!(available_memory("MemTotal: 5 kB").unwrap_err().field, "MemAvailable");
@@ -127,6 +134,7 @@ fn sample(cpu_usec: u64, pods: &[(&str, u64)]) -> Sample {
             stalled_usec: Some([cpu_usec / 100, 0]),
             oom_kills: cpu_usec / 400_000,
             disk_bytes: Some([cpu_usec, 0]),
+            network: Some(PodNetwork { namespace: 1, bytes: [cpu_usec, cpu_usec / 2] }),
         }),
         containers: Vec::new(),
     };
@@ -161,6 +169,7 @@ fn samples_fold_to_means_and_peaks() {
     assert_eq!(pod.pressure_permille, Some([5, 0, 0]));
     // All was read in the second sample, too.
     assert_eq!(pod.disk_bytes_per_second, Some([40_000, 0]));
+    assert_eq!(pod.network_bytes_per_second, Some([40_000, 20_000]));
     assert_eq!(digest.network_bytes_per_second, Some([111_111, 0]));
     assert_eq!(digest.disk_bytes_per_second, Some([0, 222_222]));
     let mut quick = sample(5_000_000, &[("late", 200_009)]);
@@ -173,6 +182,26 @@ fn samples_fold_to_means_and_peaks() {
     assert_eq!(pods, ["late"], "a is gone");
     assert_eq!((digest.pods[0].cpu_milli_mean, digest.pods[0].memory_working_set), (100, 7));
     assert_eq!(digest.network_bytes_per_second, None, "not looked at is not zero");
+}
+
+#[test]
+fn what_a_pods_network_did_is_known_of_one_network_between_two_readings() {
+    let mut window = UsageWindow::default();
+    let mut read = |seconds: i64, network: Option<(u64, [u64; 2])>| {
+        let mut sample = sample(0, &[("a", 0)]);
+        let network = network.map(|(namespace, bytes)| PodNetwork { namespace, bytes });
+        sample.pods[0].rest.as_mut().unwrap().network = network;
+        window.add(at(seconds * 1_000), sample);
+        window.digest().map(|digest| digest.pods[0].network_bytes_per_second)
+    };
+    assert_eq!(read(0, Some((1, [500, 500]))), None);
+    assert_eq!(read(10, Some((1, [1_500, 500]))), Some(Some([100, 0])));
+    assert_eq!(read(20, Some((2, [9_000, 9_000]))), Some(None), "a sandbox made anew");
+    assert_eq!(read(30, Some((2, [9_000, 9_010]))), Some(Some([0, 1])));
+    assert_eq!(read(40, Some((2, [9_500, 10]))), Some(None), "an interface went");
+    assert_eq!(read(50, None), Some(None));
+    assert_eq!(read(60, Some((2, [10_000, 100]))), Some(None), "it was unknown in between");
+    assert_eq!(read(70, Some((2, [10_000, 100]))), Some(Some([0, 0])));
 }
 
 #[test]
@@ -191,7 +220,7 @@ proptest! {
         let _outcomes = (cpu_usage(&text), inactive_file(&text), number(&text), stalled(&text));
         let _more =
             (io_bytes(&text), container_of_directory(&text), node_cpu_usage(&text), available_memory(&text).is_ok(), pod_uid_of_directory(&text));
-        let _rest = (network_bytes(&text), disk_bytes(&text), cpu_throttled(&text), oom_kills(&text));
+        let _rest = (network_bytes(&text), pod_network_bytes(&text), processes(&text).count(), disk_bytes(&text), cpu_throttled(&text), oom_kills(&text));
     }
 
     #[test]
