@@ -1,4 +1,5 @@
 mod network;
+mod real;
 
 use std::fs;
 use std::path::Path;
