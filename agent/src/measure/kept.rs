@@ -21,6 +21,21 @@ impl Buffer {
 
     /// Reads a kept-open file from its start; what isn't UTF-8 is no text of the kernel's.
     pub(crate) fn read<'a>(&'a mut self, file: &File) -> io::Result<&'a str> {
+        self.read_until(file, |_| false)
+    }
+
+    /// The same of a file whose text the kernel makes in one piece, as most of a group's are: a read that leaves
+    /// room has it all. To ask for the end besides would double the questions of each second.
+    pub(crate) fn read_piece<'a>(&'a mut self, file: &File) -> io::Result<&'a str> {
+        self.read_until(file, |left| left > 0)
+    }
+
+    /// Reads to the end, or until it's known by how much room is left.
+    fn read_until<'a>(
+        &'a mut self,
+        file: &File,
+        is_whole: impl Fn(usize) -> bool,
+    ) -> io::Result<&'a str> {
         let mut length = 0;
         loop {
             let room = self.0.get_mut(length..).unwrap_or_default();
@@ -31,9 +46,15 @@ impl Buffer {
                 self.0.resize(self.0.len().saturating_mul(2), 0);
                 continue;
             }
+            let most = room.len();
             match file.read_at(room, u64::try_from(length).unwrap_or(u64::MAX)) {
                 Ok(0) => break,
-                Ok(count) => length = length.saturating_add(count),
+                Ok(count) => {
+                    length = length.saturating_add(count);
+                    if is_whole(most.saturating_sub(count)) {
+                        break;
+                    }
+                }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }

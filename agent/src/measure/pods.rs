@@ -112,7 +112,7 @@ impl Group {
         networks: &Networks,
         buffer: &mut Buffer,
     ) -> Option<PodSample> {
-        let cpu = buffer.read(&self.cpu).ok()?;
+        let cpu = buffer.read_piece(&self.cpu).ok()?;
         let (cpu_usec, throttled_usec) = (usage::cpu_usage(cpu).ok()?, usage::cpu_throttled(cpu));
         let stalled_usec = stalled(self.cpu_pressure.as_ref(), buffer);
         let (mut rest, mut measured) = (None, Vec::new());
@@ -189,5 +189,5 @@ fn read_container(folder: &Path, sample: &mut ContainerSample, buffer: &mut Buff
 }
 
 fn stalled(file: Option<&File>, buffer: &mut Buffer) -> Option<u64> {
-    usage::stalled(buffer.read(file?).ok()?).ok()
+    usage::stalled(buffer.read_piece(file?).ok()?).ok()
 }

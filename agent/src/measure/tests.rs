@@ -125,6 +125,11 @@ fn a_file_without_end_is_refused() {
     assert!(buffer.read_path(&path).is_err());
     fs::write(&path, "y".repeat(10_000)).unwrap();
     assert_eq!(buffer.read_path(&path).unwrap().len(), 10_000);
+    let file = fs::File::open(&path).unwrap();
+    let mut small = kept::Buffer::new();
+    assert_eq!(small.read_piece(&file).unwrap().len(), 10_000, "it is longer than there is room");
+    fs::write(&path, "x".repeat(200_000)).unwrap();
+    assert!(small.read_piece(&file).is_err());
 }
 
 #[test]
