@@ -271,6 +271,10 @@ pub(crate) struct AgentBenchArgs {
     /// How long it's watched.
     #[arg(long, default_value = "600s", value_parser = duration::parse)]
     pub(crate) time: Duration,
+    /// Make genuine control groups below the machine's mount of version 2, with a process in each container's, and
+    /// remove them at the end, in place of plain files. Takes root.
+    #[arg(long)]
+    pub(crate) real_cgroups: bool,
     /// Fail above so much resident memory, MiB.
     #[arg(long, value_name = "MIB")]
     pub(crate) most_memory: Option<f64>,

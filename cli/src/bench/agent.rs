@@ -1,6 +1,8 @@
 //! What an agent costs: resident memory, CPU, network and the size of its binary, idle on a node full
 //! of pods.
 
+mod files;
+mod groups;
 mod node;
 mod wire;
 
@@ -13,11 +15,16 @@ use tokio::process::{Child, Command};
 
 use super::process::{Memory, cpu_seconds, mebibytes};
 use crate::args::AgentBenchArgs;
+use crate::role::shutdown_on_signals;
+use files::Files;
+use groups::Groups;
 use node::Node;
 use wire::{Forwarder, Leader};
 
 /// Until everything is connected, listed and measured once.
 const SETTLE: Duration = Duration::from_secs(20);
+/// Processes in control groups end by themselves so long after the end, should nobody be left to end them.
+const OVERTIME: Duration = Duration::from_secs(300);
 
 /// Starts a simulated node with pods, an agent process beside it, lets it idle, and prints what it
 /// cost. Fails if it's over the limits that the arguments name.
@@ -32,7 +39,14 @@ pub(crate) fn run(args: &AgentBenchArgs) -> anyhow::Result<ExitCode> {
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
-    runtime.block_on(measure(args, &binary))
+    runtime.block_on(async {
+        let stop = shutdown_on_signals()?;
+        // What is dropped here takes processes and control groups along.
+        tokio::select! {
+            measured = measure(args, &binary) => measured,
+            () = stop.cancelled() => anyhow::bail!("interrupted"),
+        }
+    })
 }
 
 async fn measure(args: &AgentBenchArgs, binary: &Path) -> anyhow::Result<ExitCode> {
@@ -41,7 +55,15 @@ async fn measure(args: &AgentBenchArgs, binary: &Path) -> anyhow::Result<ExitCod
         .with_context(|| format!("{}: build it, or name one with --binary", binary.display()))?
         .len();
     let folder = tempfile::tempdir().context("cannot make a folder")?;
-    let node = Node::start(folder.path(), args.pods).await?;
+    let host = folder.path().join("host");
+    let node = Node::start(args.pods).await?;
+    let (files, groups) = if args.real_cgroups {
+        let files = Files::lay_out(&host, &[])?;
+        (files, Some(Groups::make(&host, &node.pods, SETTLE + args.time + OVERTIME)?))
+    } else {
+        (Files::lay_out(&host, &node.pods)?, None)
+    };
+    tokio::task::spawn_blocking(move || files.live());
     let leader = Leader::start().await?;
     let wires = [
         ("IMDS (link-local)", Forwarder::start(&node.imds).await?),
@@ -51,7 +73,8 @@ async fn measure(args: &AgentBenchArgs, binary: &Path) -> anyhow::Result<ExitCod
     let [(_, imds), (_, kubernetes), (_, leaders)] = &wires;
     let kubeconfig = folder.path().join("kubeconfig");
     std::fs::write(&kubeconfig, node.kubeconfig(&kubernetes.url))?;
-    let mut agent = spawn(binary, folder.path(), &node, [&imds.url, &leaders.url], &kubeconfig)?;
+    let mut agent =
+        spawn(binary, [folder.path(), &host], &node, [&imds.url, &leaders.url], &kubeconfig)?;
     tokio::time::sleep(SETTLE).await;
 
     let pid = agent.id().context("the agent ended")?;
@@ -68,6 +91,8 @@ async fn measure(args: &AgentBenchArgs, binary: &Path) -> anyhow::Result<ExitCod
     let mut line =
         |text: String| std::io::Write::write_all(&mut out, format!("{text}\n").as_bytes());
     line(format!("{} pods, {seconds:.0} s idle, {}", args.pods, binary.display()))?;
+    let of_groups = groups.map_or_else(|| "plain files".to_owned(), |groups| groups.describe());
+    line(format!("control groups    {of_groups}"))?;
     line(format!("binary            {:>9.2} MiB", mebibytes(size)))?;
     line(format!(
         "resident          {:>9.2} MiB (peak {:.2}; own {:.2}, of files {:.2})",
@@ -92,7 +117,7 @@ async fn measure(args: &AgentBenchArgs, binary: &Path) -> anyhow::Result<ExitCod
 
 fn spawn(
     binary: &Path,
-    folder: &Path,
+    [folder, host]: [&Path; 2],
     node: &Node,
     [imds, leaders]: [&str; 2],
     kubeconfig: &Path,
@@ -105,7 +130,7 @@ fn spawn(
         .arg("--kubeconfig")
         .arg(kubeconfig)
         .arg("--host-root")
-        .arg(&node.host)
+        .arg(host)
         .arg("--state-dir")
         .arg(folder.join("state"))
         .env_remove("RUST_LOG")

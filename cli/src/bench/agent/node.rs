@@ -1,7 +1,5 @@
-//! A simulated node full of pods, and its control groups as the kernel shows them.
+//! A simulated node full of pods.
 
-use std::fs;
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -17,21 +15,18 @@ use crate::sandbox::in_world;
 
 const USER_DATA: &str = "apiVersion: node.eks.aws/v1alpha1\nkind: NodeConfig\nspec: {kubelet: {config: {maxPods: 110}}}\n";
 const JOIN: Duration = Duration::from_secs(60);
-/// How often counters grow.
-const BEAT: Duration = Duration::from_secs(1);
 
 pub(super) struct Node {
     pub(super) name: String,
     pub(super) instance: String,
     pub(super) imds: String,
     pub(super) kubernetes: String,
-    /// Its `/`.
-    pub(super) host: PathBuf,
+    pub(super) pods: Vec<Running>,
     sandbox: Sandbox,
 }
 
 impl Node {
-    pub(super) async fn start(folder: &Path, pods: u32) -> anyhow::Result<Self> {
+    pub(super) async fn start(pods: u32) -> anyhow::Result<Self> {
         let mut options = Options::default();
         options.world.speed = 10.0;
         let sandbox = Sandbox::start(options).await.context("sandbox")?;
@@ -40,13 +35,10 @@ impl Node {
         for index in 0..pods {
             create_pod(&sandbox, &name, index)?;
         }
-        let running = running(&sandbox, pods).await?;
-        let host = folder.join("host");
-        let cgroups = Cgroups::lay_out(&host, &running)?;
-        tokio::task::spawn_blocking(move || cgroups.live());
+        let pods = running(&sandbox, pods).await?;
         let endpoints = sandbox.endpoints();
         let (imds, kubernetes) = (endpoints.imds.clone(), endpoints.kubernetes.clone());
-        Ok(Self { name, instance, imds, kubernetes, host, sandbox })
+        Ok(Self { name, instance, imds, kubernetes, pods, sandbox })
     }
 
     /// A kubeconfig that leads to `server` in place of the sandbox.
@@ -140,7 +132,7 @@ async fn joined(sandbox: &Sandbox) -> anyhow::Result<String> {
 }
 
 /// A pod's UID, and its containers' ids.
-type Running = (String, Vec<String>);
+pub(super) type Running = (String, Vec<String>);
 
 /// The pods as their statuses name them, once all run.
 async fn running(sandbox: &Sandbox, count: u32) -> anyhow::Result<Vec<Running>> {
@@ -177,99 +169,4 @@ fn create_pod(sandbox: &Sandbox, node: &str, index: u32) -> anyhow::Result<()> {
     });
     let target = Target::namespaced(Kind::Pod, "default", name);
     in_world::create(sandbox.world(), target, object).map(drop)
-}
-
-/// Control groups as plain files, with the sizes and forms of a real kernel's.
-struct Cgroups {
-    /// Of pods, each with those of its containers.
-    pods: Vec<(PathBuf, Vec<PathBuf>)>,
-    host: PathBuf,
-}
-
-impl Cgroups {
-    fn lay_out(host: &Path, pods: &[Running]) -> anyhow::Result<Self> {
-        for folder in ["proc/pressure", "proc/net", "proc/sys/kernel/random"] {
-            fs::create_dir_all(host.join(folder))?;
-        }
-        fs::write(host.join("proc/sys/kernel/random/boot_id"), "bench\n")?;
-        fs::write(host.join("proc/meminfo"), "MemTotal: 64000000 kB\nMemAvailable: 32000000 kB\n")?;
-        let net = "Inter-|   Receive\n face |bytes\n  eth0: 1 1 0 0 0 0 0 0 1 1 0 0 0 0 0 0\n";
-        fs::write(host.join("proc/net/dev"), net)?;
-        fs::write(host.join("proc/diskstats"), " 259 0 nvme0n1 1 0 8 0 1 0 8 0 0 0 0\n")?;
-        for name in ["cpu", "memory", "io"] {
-            fs::write(host.join("proc/pressure").join(name), pressure(0))?;
-        }
-        let class = host.join("sys/fs/cgroup/kubepods.slice/kubepods-burstable.slice");
-        let mut folders = Vec::new();
-        for (uid, ids) in pods {
-            let uid = uid.replace('-', "_");
-            let folder = class.join(format!("kubepods-burstable-pod{uid}.slice"));
-            let scope = |id: &str| folder.join(format!("cri-containerd-{id}.scope"));
-            let containers: Vec<PathBuf> = ids.iter().map(|id| scope(id)).collect();
-            // That of the pause container, whose id no status has.
-            fs::create_dir_all(scope(&"f".repeat(64)))?;
-            let events = "low 0\nhigh 0\nmax 0\noom 0\noom_kill 0\noom_group_kill 0\n";
-            for group in containers.iter().chain([&folder]) {
-                fs::create_dir_all(group)?;
-                fs::write(group.join("memory.events"), events)?;
-                fs::write(group.join("memory.stat"), memory_stat())?;
-            }
-            let io = "259:0 rbytes=4096 wbytes=8192 rios=1 wios=2 dbytes=0 dios=0\n";
-            fs::write(folder.join("io.stat"), io)?;
-            for name in ["cpu.pressure", "memory.pressure", "io.pressure"] {
-                fs::write(folder.join(name), pressure(0))?;
-            }
-            folders.push((folder, containers));
-        }
-        let cgroups = Self { pods: folders, host: host.to_owned() };
-        cgroups.beat(1)?;
-        Ok(cgroups)
-    }
-
-    /// Lets the counters grow until the folder is gone.
-    fn live(&self) {
-        for beat in 2.. {
-            std::thread::sleep(BEAT);
-            if self.beat(beat).is_err() {
-                return;
-            }
-        }
-    }
-
-    fn beat(&self, beat: u64) -> std::io::Result<()> {
-        let stat = format!("cpu  {} 0 {} {} 0 0 0 0 0 0\n", beat * 300, beat * 50, beat * 1200);
-        fs::write(self.host.join("proc/stat"), stat)?;
-        for (index, (folder, containers)) in self.pods.iter().enumerate() {
-            let usec = beat * (20_000 + 100 * u64::try_from(index).unwrap_or(0));
-            let text = format!(
-                "usage_usec {usec:016}\nuser_usec {usec:016}\nsystem_usec 0\ncore_sched.force_idle_usec 0\nnr_periods 0\nnr_throttled 0\nthrottled_usec 0\nnr_bursts 0\nburst_usec 0\n"
-            );
-            let memory = format!("{}\n", 100_000_000 + beat * 4096);
-            for group in containers.iter().chain([folder]) {
-                fs::write(group.join("cpu.stat"), &text)?;
-                fs::write(group.join("memory.current"), &memory)?;
-            }
-        }
-        Ok(())
-    }
-}
-
-fn pressure(total: u64) -> String {
-    let line = format!("avg10=0.00 avg60=0.00 avg300=0.00 total={total}");
-    format!("some {line}\nfull {line}\n")
-}
-
-/// As long as a real one: about 50 lines.
-fn memory_stat() -> String {
-    let mut text = String::from("anon 52428800\nfile 20971520\n");
-    for index in 0..24 {
-        text.push_str(&format!("slab_of_some_kind_{index} 123456\n"));
-    }
-    text.push_str(
-        "inactive_anon 0\nactive_anon 52428800\ninactive_file 10485760\nactive_file 10485760\n",
-    );
-    for index in 0..24 {
-        text.push_str(&format!("workingset_of_kind_{index} 1234\n"));
-    }
-    text
 }
