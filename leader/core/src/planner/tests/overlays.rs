@@ -67,27 +67,28 @@ fn added_resources_let_pods_in() {
     insta::assert_snapshot!(format!("{before}=== with the overlay\n{}", world.story()));
 }
 
-/// Types and zones that three pods' nodes may become, where these families' nodes have devices in these zones.
-fn places(families: &[(&str, &[&str])], request: Value) -> Vec<String> {
+/// Types and zones that the nodes of two pods may become, where a family's nodes have so many devices in a zone.
+fn places(devices: &[(&str, &str, u32)], pods: Value) -> Vec<String> {
     let mut world = World::small();
     on_demand(&mut world);
-    for (name, zones) in families {
+    for (name, zone, count) in devices {
         let mut there = family(name);
         let zones =
-            json!({"key": "topology.kubernetes.io/zone", "operator": "In", "values": zones});
+            json!({"key": "topology.kubernetes.io/zone", "operator": "In", "values": [zone]});
         there.as_array_mut().unwrap().push(zones);
-        let spec = json!({"requirements": there, "capacity": {"example.com/fuse": "2"}});
-        overlay(&mut world, name, spec);
+        let spec =
+            json!({"requirements": there, "capacity": {"example.com/fuse": count.to_string()}});
+        overlay(&mut world, &format!("{name}-{zone}"), spec);
     }
-    world.pods("fuse", 3, request, json!({}));
+    world.pods("fuse", 2, json!({"cpu": "500m"}), pods);
     let plan = world.plan();
-    assert_eq!(plan.unschedulable, []);
+    assert_eq!((plan.unschedulable.len(), plan.launches.len()), (0, 1), "{plan:?}");
     let mut places = Vec::new();
     for launch in &plan.launches {
         // Any type that is listed may come in any zone that is.
         for zone in &launch.zones {
-            places
-                .extend(launch.offerings.iter().map(|o| format!("{} in {zone}", o.instance_type)));
+            let offerings = launch.offerings.iter();
+            places.extend(offerings.map(|o| format!("{} {zone}", o.instance_type)));
         }
     }
     places.sort();
@@ -95,23 +96,32 @@ fn places(families: &[(&str, &[&str])], request: Value) -> Vec<String> {
     places
 }
 
+fn with_device() -> Value {
+    json!({"spec": {"containers": [{"name": "c", "resources": {"requests": {
+        "cpu": "500m", "example.com/fuse": "1"}}}]}})
+}
+
+const A: &str = "us-east-1a";
+const C: &str = "us-east-1c";
+
 #[test]
 fn resources_that_are_added_in_one_zone_are_had_there_alone() {
-    let fuse = || json!({"cpu": "500m", "example.com/fuse": "1"});
-    let apart: [(&str, &[&str]); 2] = [("c5", &["us-east-1a"]), ("m5", &["us-east-1c"])];
-    let found = places(&apart, fuse());
-    let right = |place: &String| {
-        (place.starts_with("c5.") && place.ends_with("us-east-1a"))
-            || (place.starts_with("m5.") && place.ends_with("us-east-1c"))
-    };
+    let right = |place: &String| place.starts_with("c5.") && place.ends_with(A);
+    let found = places(&[("c5", A, 2), ("m5", C, 2)], with_device());
     assert!(!found.is_empty() && found.iter().all(right), "{found:?}");
-    let together: [(&str, &[&str]); 2] =
-        [("c5", &["us-east-1a", "us-east-1c"]), ("m5", &["us-east-1c"])];
-    let found = places(&together, fuse());
+}
+
+#[test]
+fn a_type_whose_nodes_hold_less_in_a_zone_that_is_listed_is_not() {
+    let found = places(&[("c5", A, 2), ("c5", C, 2), ("m5", A, 1), ("m5", C, 2)], with_device());
     assert!(!found.is_empty() && found.iter().all(|place| place.starts_with("c5.")), "{found:?}");
-    // Pods that ask for none have all zones and types as before.
-    let plain = || json!({"cpu": "500m"});
-    assert_eq!(places(&apart, plain()), places(&[], plain()));
+    assert!(found.iter().any(|place| place.ends_with(C)), "{found:?}");
+}
+
+#[test]
+fn pods_that_ask_for_nothing_that_was_added_have_all_zones_as_before() {
+    let plain = || json!({"spec": {"nodeSelector": {"karpenter.k8s.aws/instance-family": "c5"}}});
+    assert_eq!(places(&[("c5", A, 2)], plain()), places(&[], plain()));
 }
 
 #[test]
