@@ -52,7 +52,6 @@ mod soundness;
 mod static_pool;
 mod status;
 mod templates;
-mod times;
 mod volumes;
 
 #[cfg(test)]
@@ -71,12 +70,10 @@ use crate::view::View;
 
 pub use calls::CallKey;
 pub use consolidate::ConsolidationCounts;
-pub use drain_news::DrainCounts;
 pub use queue::QueueCounts;
 pub use settings::{LeaseSettings, Settings};
 pub use soundness::{PlanChecks, PlanPurpose};
 pub use status::{NodeSummary, Status};
-pub use times::{TIME_BOUNDS, Times};
 
 /// What happened.
 #[derive(Clone, Debug)]

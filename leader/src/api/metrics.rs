@@ -1,26 +1,24 @@
 //! `/metrics` in Prometheus' text format. Names are Karpenter's where the meaning is the same.
 
-use std::fmt::{Display, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use drover_common::ec2::QueueEventKind;
-use drover_core::control::{Status, Times};
+use drover_common::metrics::{Page, TEXT_FORMAT};
+use drover_core::control::Status;
 use drover_raft::{GroupStatus, Role};
 
 use super::status::dollars;
 use super::{ApiError, Shared};
 use crate::run::Counters;
 
-const TEXT_FORMAT: &str = "text/plain; version=0.0.4; charset=utf-8";
-
 pub(super) async fn metrics(State(shared): State<Shared>) -> Result<Response, ApiError> {
     let status = shared.brain.status().await?;
     let mut page = Page::default();
     write_cluster(&mut page, &status);
-    write_told(&mut page, &status);
+    status.told.write(&mut page, status.draining_pods);
     write_queue(&mut page, &status);
     write_consolidation(&mut page, &status);
     write_raft(&mut page, &shared.group.status(), shared.is_leading());
@@ -30,52 +28,7 @@ pub(super) async fn metrics(State(shared): State<Shared>) -> Result<Response, Ap
         shared.group.slowest_flush_millis() as f64 / 1e3,
     );
     write_counters(&mut page, &shared.counters);
-    Ok(([(CONTENT_TYPE, TEXT_FORMAT)], page.text).into_response())
-}
-
-/// A page of metrics under construction.
-#[derive(Debug, Default)]
-struct Page {
-    text: String,
-}
-
-impl Page {
-    fn head(&mut self, name: &str, kind: &str, help: &str) {
-        // Writing to a String can't fail.
-        let _ = writeln!(self.text, "# HELP {name} {help}\n# TYPE {name} {kind}");
-    }
-
-    fn line(&mut self, name: &str, labels: &[(&str, &str)], value: impl Display) {
-        self.text.push_str(name);
-        for (position, (label, content)) in labels.iter().enumerate() {
-            self.text.push(if position == 0 { '{' } else { ',' });
-            let content = content.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
-            let _ = write!(self.text, "{label}=\"{content}\"");
-        }
-        let _ = writeln!(self.text, "{} {value}", if labels.is_empty() { "" } else { "}" });
-    }
-
-    fn gauge(&mut self, name: &str, help: &str, value: impl Display) {
-        self.head(name, "gauge", help);
-        self.line(name, &[], value);
-    }
-
-    fn counter(&mut self, name: &str, help: &str, value: impl Display) {
-        self.head(name, "counter", help);
-        self.line(name, &[], value);
-    }
-
-    /// Its name says that it is of seconds.
-    fn histogram(&mut self, name: &str, help: &str, times: &Times) {
-        self.head(name, "histogram", help);
-        let bucket = format!("{name}_bucket");
-        for (bound, count) in times.within() {
-            self.line(&bucket, &[("le", &(bound as f64 / 1e3).to_string())], count);
-        }
-        self.line(&bucket, &[("le", "+Inf")], times.count);
-        self.line(&format!("{name}_sum"), &[], times.milliseconds as f64 / 1e3);
-        self.line(&format!("{name}_count"), &[], times.count);
-    }
+    Ok(([(CONTENT_TYPE, TEXT_FORMAT)], page.into_text()).into_response())
 }
 
 fn write_cluster(page: &mut Page, status: &Status) {
@@ -143,45 +96,6 @@ fn write_cluster(page: &mut Page, status: &Status) {
         u8::from(status.synced && !status.stale),
     );
     page.gauge("drover_problems", "Things that do not work.", status.problems.len());
-}
-
-fn write_told(page: &mut Page, status: &Status) {
-    let told = &status.told;
-    let drained = "karpenter_nodes_drained_total";
-    page.head(drained, "counter", "Nodes drained, by their agents or in their place.");
-    for (pool, count) in &told.drained {
-        page.line(drained, &[("nodepool", pool.as_str())], count);
-    }
-    let pods = "drover_drain_pods_total";
-    page.head(pods, "counter", "Pods that drains made leave, by how.");
-    page.line(pods, &[("how", "evicted")], told.evicted);
-    page.line(pods, &[("how", "forced")], told.forced);
-    page.counter(
-        "drover_drain_pods_clipped_total",
-        "Pods among those that got less than their own grace.",
-        told.clipped,
-    );
-    page.counter(
-        "drover_notice_pods_left_total",
-        "Pods still there when the time of their node's notice ran out.",
-        told.left,
-    );
-    page.gauge(
-        "drover_drain_pods_left",
-        "Pods left on nodes that are drained now.",
-        status.draining_pods,
-    );
-    for (name, help, times) in [
-        (
-            "drover_notice_detection_seconds",
-            "Time from the issue of a notice to its detection, where its source tells the former.",
-            told.detection,
-        ),
-        ("drover_notice_lead_seconds", "Time that notices gave.", told.lead),
-        ("drover_notice_cordon_seconds", "Time from a notice to its cordon.", told.cordon),
-    ] {
-        page.histogram(name, help, &times);
-    }
 }
 
 fn write_queue(page: &mut Page, status: &Status) {
@@ -310,36 +224,5 @@ fn write_counters(page: &mut Page, counters: &Counters) {
         let labels = [("party", party), ("call", call), ("result", result)];
         page.line("drover_call_duration_seconds_sum", &labels, took);
         page.line("drover_call_duration_seconds_count", &labels, count);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn lines_are_what_prometheus_reads() {
-        let mut page = Page::default();
-        page.gauge("a", "Help.", 1);
-        page.line("b", &[("x", "1"), ("y", "q\"\\")], 0.5);
-        let expected = "# HELP a Help.\n# TYPE a gauge\na 1\nb{x=\"1\",y=\"q\\\"\\\\\"} 0.5\n";
-        assert_eq!(page.text, expected);
-    }
-
-    #[test]
-    fn histograms_count_from_the_lowest_bound_up() {
-        let mut page = Page::default();
-        let mut times = Times { count: 4, milliseconds: 90_230_500, ..Times::default() };
-        // One within 50 ms, two within 100 s, one longer than any bound.
-        (times.buckets[0], times.buckets[12]) = (1, 2);
-        page.histogram("h_seconds", "Help.", &times);
-        let lines: Vec<&str> = page.text.lines().collect();
-        assert_eq!(lines[..2], ["# HELP h_seconds Help.", "# TYPE h_seconds histogram"]);
-        assert_eq!(lines[2], "h_seconds_bucket{le=\"0.05\"} 1");
-        assert_eq!(lines[13], "h_seconds_bucket{le=\"90\"} 1");
-        assert_eq!(lines[14], "h_seconds_bucket{le=\"100\"} 3");
-        let last = ["h_seconds_bucket{le=\"86400\"} 3", "h_seconds_bucket{le=\"+Inf\"} 4"];
-        assert_eq!(lines[21..23], last);
-        assert_eq!(lines[23..], ["h_seconds_sum 90230.5", "h_seconds_count 4"]);
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use drover_common::drain_counts::DrainCounts;
 use drover_common::id::{BootId, InstanceId, NodeName};
 use drover_common::protocol::{
     Directive, DrainPhase, DrainReport, Notice, NoticeKind, Report, UsageDigest,
@@ -10,7 +11,7 @@ use drover_common::usage_news::{PodUses, apply, is_news_of_node};
 use jiff::{SignedDuration, Timestamp};
 
 use super::Control;
-use super::drain_news::{DrainCounts, Told};
+use super::drain_news::Told;
 use crate::command::{Change, NoticeSource, UnavailableOffering};
 use crate::state::{Stage, State};
 

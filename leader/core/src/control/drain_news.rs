@@ -1,51 +1,26 @@
 //! What is told of notices and drains, for people: events on the Node, and counts. An agent reports its
 //! drain; one that the leader does for a silent agent is told of in the same words.
 
-use std::collections::BTreeMap;
-
 use drover_common::cluster::ObjectKey;
 use drover_common::drain;
+use drover_common::drain_counts::{CordonedFor, DrainCounts};
 use drover_common::id::{NodeName, NodePoolName};
 use drover_common::labels;
-use drover_common::news::{News, Progress, Stage, lateness};
-use drover_common::protocol::{DrainReport, Notice, NoticeKind, Report};
+use drover_common::news::{News, Progress, Stage};
+use drover_common::protocol::{DrainReport, Notice, Report};
 use jiff::{SignedDuration, Timestamp};
-use serde::Serialize;
 
 use super::Control;
-use super::times::Times;
 use crate::state::{ClaimRecord, State};
 
 /// When a notice's time ran out so long ago, an earlier leader has told of it.
 const RAN_OUT_LATELY: SignedDuration = SignedDuration::from_mins(1);
 
-/// What was told of notices and drains since this replica began to lead.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct DrainCounts {
-    /// Nodes drained, by their agents or in their place, by pool.
-    pub drained: BTreeMap<NodePoolName, u64>,
-    /// Pods evicted.
-    pub evicted: u64,
-    /// Pods deleted past a budget, at the end of a notice.
-    pub forced: u64,
-    /// Pods among those that got less than their own grace, because no more was left.
-    pub clipped: u64,
-    /// Pods still there when the time of a notice ran out.
-    pub left: u64,
-    /// The times from the issue of notices to their detection, where their source tells the former.
-    pub detection: Times,
-    /// The times that notices gave which nodes were cordoned for.
-    pub lead: Times,
-    /// The times from those notices to the cordons.
-    pub cordon: Times,
-}
-
 /// What is remembered of one agent's word.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Told {
     progress: Progress,
-    /// The notice that a cordon was counted for.
-    cordoned_for: Option<(NoticeKind, Timestamp)>,
+    cordoned_for: CordonedFor,
 }
 
 impl Control {
@@ -58,13 +33,14 @@ impl Control {
     pub(super) fn tell_drain(&mut self, report: &Report, now: Timestamp) {
         let Some(mut told) = self.agents.told.remove(&report.node) else {
             // What was before the first word was told to another leader.
-            let cordoned_for = cordoned_for(report);
+            let cordoned_for = CordonedFor::of(report.cordoned_at, &report.notices);
             let progress = Progress::found(report.drain.clone(), now);
             let told = Told { progress, cordoned_for };
             self.agents.told.insert(report.node.clone(), told);
             return;
         };
-        self.count_cordon(report, &mut told);
+        let counts = &mut self.agents.counts;
+        counts.count_cordon(report.cordoned_at, &report.notices, &mut told.cordoned_for);
         let mut progress = std::mem::take(&mut told.progress);
         self.tell_progress(&report.node, &mut progress, report.drain.as_ref(), now);
         self.agents.told.insert(report.node.clone(), Told { progress, ..told });
@@ -79,7 +55,7 @@ impl Control {
         now: Timestamp,
     ) {
         if let Some(drain) = drain {
-            self.count_pods(drain, told.drain());
+            self.agents.counts.count_pods(drain, told.drain());
         }
         match told.take(drain, now).zip(drain) {
             Some((Stage::Drained, drain)) => self.tell_drained(node, drain, now),
@@ -93,43 +69,11 @@ impl Control {
         }
     }
 
-    fn count_cordon(&mut self, report: &Report, told: &mut Told) {
-        let cordoned_for = cordoned_for(report);
-        let (Some(cordoned_at), Some((kind, detected_at))) = (report.cordoned_at, cordoned_for)
-        else {
-            return;
-        };
-        if std::mem::replace(&mut told.cordoned_for, cordoned_for) == cordoned_for {
-            return;
-        }
-        let counts = &mut self.agents.counts;
-        counts.cordon.add(cordoned_at.duration_since(detected_at));
-        let notice = report.notices.iter().find(|notice| notice.kind == kind);
-        if let Some(deadline) = notice.and_then(|notice| notice.deadline) {
-            counts.lead.add(deadline.duration_since(detected_at));
-        }
-    }
-
-    fn count_pods(&mut self, drain: &DrainReport, before: Option<&DrainReport>) {
-        // An agent that starts anew counts from nothing. What a drain is for may change on its way.
-        let began_anew = before
-            .is_some_and(|before| drain.evicted < before.evicted || drain.forced < before.forced);
-        let before = before.filter(|_| !began_anew);
-        let new = |count: fn(&DrainReport) -> u32| {
-            u64::from(count(drain).saturating_sub(before.map_or(0, count)))
-        };
-        let counts = &mut self.agents.counts;
-        counts.evicted += new(|drain| drain.evicted);
-        counts.forced += new(|drain| drain.forced);
-        counts.clipped += new(|drain| drain.clipped);
-    }
-
     fn tell_drained(&mut self, node: &NodeName, drain: &DrainReport, now: Timestamp) {
         let object = self.view.nodes().get(node);
         let pool = object.and_then(|node| node.metadata.labels.get(labels::NODEPOOL));
         if let Some(pool) = pool {
-            let pool = NodePoolName::from(pool.as_str());
-            *self.agents.counts.drained.entry(pool).or_default() += 1;
+            self.agents.counts.count_drained(NodePoolName::from(pool.as_str()));
         }
         self.tell_news(node, &News::of_drained(drain), now);
     }
@@ -185,8 +129,7 @@ impl Control {
         if left.is_empty() {
             return false;
         }
-        let counts = &mut self.agents.counts;
-        counts.left = counts.left.saturating_add(u64::try_from(left.len()).unwrap_or(0));
+        self.agents.counts.count_left(left.len());
         self.tell_news(&node, &News::of_left(&left), now);
         true
     }
@@ -198,20 +141,7 @@ impl Control {
         if self.agents.noticed.insert(key, notice.issued_at) == Some(notice.issued_at) {
             return;
         }
-        if let Some(late) = lateness(notice) {
-            self.agents.counts.detection.add(late);
-        }
+        self.agents.counts.count_notice(notice);
         self.tell_news(node, &News::of_notice(notice), now);
     }
-}
-
-/// The first notice of those that a node is cordoned for at once, once it is cordoned.
-fn cordoned_for(report: &Report) -> Option<(NoticeKind, Timestamp)> {
-    let at_once = |kind: NoticeKind| {
-        kind.passes_budgets() || matches!(kind, NoticeKind::AutoScaling | NoticeKind::Shutdown)
-    };
-    report.cordoned_at?;
-    let notices = report.notices.iter().filter(|notice| at_once(notice.kind));
-    let first = notices.min_by_key(|notice| notice.detected_at)?;
-    Some((first.kind, first.detected_at))
 }

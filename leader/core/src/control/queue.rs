@@ -14,13 +14,13 @@ use drover_common::ec2::{
 };
 use drover_common::id::{BootId, InstanceId};
 use drover_common::protocol::{Notice, NoticeKind};
+use drover_common::times::Times;
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
 use super::Control;
 use super::calls::CallKey;
 use super::object::after;
-use super::times::Times;
 use crate::command::{Change, NoticeSource};
 use crate::state::State;
 

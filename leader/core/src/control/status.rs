@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use drover_common::drain_counts::DrainCounts;
 use drover_common::id::{InstanceId, NodeClaimName, NodeName, NodePoolName};
 use drover_common::news::first_of;
 use drover_common::protocol::{DrainReport, NoticeKind, UsageDigest};
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::drain_news::DrainCounts;
 use super::{ConsolidationCounts, Control, PlanChecks, PlanPurpose, QueueCounts};
 use crate::planner::{LeftAlone, PlanReport, RepackReport};
 use crate::state::{Stage, State};

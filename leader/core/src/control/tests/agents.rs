@@ -2,6 +2,7 @@
 
 use drover_common::call::Kind;
 use drover_common::protocol::{DrainPhase, DrainReport, NoticeKind, PodUsage, Report, UsageDigest};
+use drover_common::times::Times;
 use jiff::SignedDuration;
 
 use super::super::*;

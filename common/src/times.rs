@@ -22,7 +22,8 @@ pub struct Times {
 }
 
 impl Times {
-    pub(super) fn add(&mut self, took: SignedDuration) {
+    /// Counts one more; a negative one as none at all.
+    pub fn add(&mut self, took: SignedDuration) {
         let milliseconds = u64::try_from(took.as_millis()).unwrap_or(0);
         self.count = self.count.saturating_add(1);
         self.milliseconds = self.milliseconds.saturating_add(milliseconds);
