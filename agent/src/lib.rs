@@ -18,6 +18,7 @@ mod poll;
 mod power;
 mod process;
 mod pulse;
+mod question;
 mod run;
 mod systemd;
 mod validate;

@@ -7,7 +7,6 @@ mod kubelet;
 mod meter;
 mod network;
 mod pace;
-mod pod_names;
 mod pods;
 #[cfg(test)]
 mod tests;
@@ -25,12 +24,12 @@ use tokio::sync::{mpsc, watch};
 use crate::clock::{Clock, Reading};
 use crate::config::{GpuChoice, SourceChoice};
 use crate::disk::StateDir;
+use crate::question::{ContainersQuestion, PodNamesQuestion};
 use fallback::{Fallback, Sight};
 use gpu::Gpus;
 use meter::Meter;
 
 pub(crate) use kubelet::KubeletSettings;
-pub(crate) use pod_names::{ContainersQuestion, PodNamesQuestion};
 
 /// How often histories are written to disk.
 const CHECKPOINT: Duration = Duration::from_secs(600);

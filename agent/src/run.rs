@@ -27,9 +27,9 @@ use crate::imds::Imds;
 use crate::keep::Keeper;
 use crate::kubeconfig::Way;
 use crate::leaders::{Leaders, LeadersError};
-use crate::measure::{ContainersQuestion, PodNamesQuestion};
 use crate::power::{self, Power};
 use crate::pulse::Pulse;
+use crate::question::{ContainersQuestion, PodNamesQuestion};
 use crate::{cluster, eks, measure, poll};
 
 /// Between two looks at the state while something is under way, and while nothing is.

@@ -6,8 +6,8 @@ use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::kubelet::{self, KubeletSettings};
-use super::pod_names::PodNamesQuestion;
 use crate::config::SourceChoice;
+use crate::question::PodNamesQuestion;
 
 /// After so many digests without sight of pods that run the kubelet is asked: groups may be made anew.
 const PATIENCE: u32 = 2;

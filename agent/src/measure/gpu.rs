@@ -10,9 +10,9 @@ use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::pace::{LASTING, pause, rest};
-use super::pod_names::PodNamesQuestion;
 use crate::body::innermost;
 use crate::config::GpuChoice;
+use crate::question::PodNamesQuestion;
 
 /// How often the exporter measures, unless it's told otherwise.
 const INTERVAL: Duration = Duration::from_secs(30);

@@ -19,9 +19,9 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::pace::{LASTING, pause, rest};
-use super::pod_names::PodNamesQuestion;
 use crate::config::Config;
 use crate::kubeconfig::Way;
+use crate::question::PodNamesQuestion;
 
 const PATH: &str = "/metrics/resource";
 const TIMEOUT: Duration = Duration::from_secs(10);
