@@ -1,5 +1,6 @@
 //! Settings, from flags and the environment.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -108,6 +109,11 @@ pub struct Args {
     /// http://127.0.0.1:9400/metrics once the Node has GPUs.
     #[arg(long, env = "DROVER_GPU_METRICS", default_value = "auto", value_name = "URL")]
     gpu_metrics: String,
+    /// Serve the agent's own metrics (GET /metrics, Prometheus' text format) at this address and port, as
+    /// 127.0.0.1:9465 or [::]:9465, to whoever can connect; by default nowhere. A port that is taken is tried
+    /// again and again.
+    #[arg(long, env = "DROVER_METRICS_ADDRESS", default_value = "", value_name = "ADDRESS")]
+    metrics_address: String,
     /// Cordon the node, too, while one of its conditions says that it is broken (KernelDeadlock,
     /// ReadonlyFilesystem, …). Otherwise that is only reported.
     #[arg(long, env = "DROVER_CORDON_ON_PROBLEM")]
@@ -200,6 +206,8 @@ pub struct Config {
     pub kubelet_interval: Duration,
     /// Who is asked for GPUs' use.
     pub gpu_metrics: GpuChoice,
+    /// Where the agent's own metrics are served, if they are.
+    pub metrics_address: Option<SocketAddr>,
     /// Whether a Node that says it is broken is cordoned.
     pub cordon_on_problem: bool,
     /// Whether the machine may be powered off when the agent is cut off.
@@ -227,6 +235,14 @@ pub enum ConfigError {
     EksCluster {
         /// What was given.
         name: String,
+    },
+    /// No address and port.
+    #[error(
+        "--metrics-address: {address:?} is no address and port, as 127.0.0.1:9465 or [::]:9465"
+    )]
+    MetricsAddress {
+        /// What was given.
+        address: String,
     },
     /// Two that contradict each other.
     #[error(
@@ -293,6 +309,7 @@ impl TryFrom<Args> for Config {
                 "off" => GpuChoice::Off,
                 url => GpuChoice::Url(base_url("--gpu-metrics", url)?),
             },
+            metrics_address: address_of(&args.metrics_address)?,
             cordon_on_problem: args.cordon_on_problem,
             may_power_off: !args.no_power_off,
             stop_grace: args.stop_grace,
@@ -306,6 +323,13 @@ fn base_url(setting: &'static str, url: &str) -> Result<String, ConfigError> {
         Ok(parsed) if matches!(parsed.scheme(), "http" | "https") => Ok(trimmed.to_owned()),
         _ => Err(ConfigError::Url { setting, url: url.to_owned() }),
     }
+}
+
+/// None where nothing is said.
+fn address_of(text: &str) -> Result<Option<SocketAddr>, ConfigError> {
+    let said = Some(text.trim()).filter(|text| !text.is_empty());
+    let parsed = said.map(str::parse).transpose();
+    parsed.map_err(|_| ConfigError::MetricsAddress { address: text.to_owned() })
 }
 
 fn kubelet_url_of(url: &str, trust: &KubeletTrust) -> Result<Uri, ConfigError> {
@@ -424,6 +448,19 @@ mod tests {
         assert_eq!(told, GpuChoice::Url(url.to_owned()));
         let error = config(&["--gpu-metrics", "on"]).unwrap_err();
         assert!(error.to_string().contains("--gpu-metrics"), "{error}");
+    }
+
+    #[test]
+    fn metrics_are_served_where_that_is_asked_for() {
+        for off in [&[][..], &["--metrics-address", " "]] {
+            assert_eq!(config(off).unwrap().metrics_address, None);
+        }
+        let address = |text| config(&["--metrics-address", text]).map(|it| it.metrics_address);
+        assert_eq!(address("[::]:9465").unwrap(), "[::]:9465".parse().ok());
+        for bad in ["9465", ":9465", "localhost:9465", "127.0.0.1", "127.0.0.1:99999"] {
+            let error = address(bad).unwrap_err();
+            assert!(error.to_string().contains("--metrics-address"), "{error}");
+        }
     }
 
     #[test]

@@ -14,6 +14,7 @@ mod keep;
 mod kubeconfig;
 mod leaders;
 mod measure;
+mod metrics;
 mod poll;
 mod power;
 mod process;

@@ -1,4 +1,5 @@
-//! What only the deciding loop knows of pods: whose use it is that is told by names, and of which containers.
+//! What only the deciding loop knows: of pods, whose use it is that is told by names and of which containers, and what
+//! the page of metrics tells.
 
 use drover_agent_core::usage::{ContainerNames, PodNames};
 use tokio::sync::{mpsc, oneshot};

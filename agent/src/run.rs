@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use drover_agent_core::usage::{ContainerNames, PodNames};
-use drover_agent_core::{Agent, CallKey, Effect, Identity, Input, Moment};
+use drover_agent_core::{Agent, CallKey, Effect, Identity, Input, Metrics, Moment};
 use drover_common::call::{KubernetesCall, KubernetesFailure, KubernetesFailureKind};
 use drover_common::cluster::ClusterEvent;
 use drover_common::id::InstanceId;
@@ -27,10 +27,11 @@ use crate::imds::Imds;
 use crate::keep::Keeper;
 use crate::kubeconfig::Way;
 use crate::leaders::{Leaders, LeadersError};
+use crate::metrics::MetricsQuestion;
 use crate::power::{self, Power};
 use crate::pulse::Pulse;
 use crate::question::{ContainersQuestion, PodNamesQuestion};
-use crate::{cluster, eks, measure, poll};
+use crate::{cluster, eks, measure, metrics, poll};
 
 /// Between two looks at the state while something is under way, and while nothing is.
 const BUSY_TICK: Duration = Duration::from_millis(200);
@@ -101,7 +102,12 @@ pub(crate) async fn run_with(
     tasks.spawn(poll::poll(imds, config.imds_interval, pulse.clone(), inputs.clone()));
     let (pod_names, pods_asked) = PodNamesQuestion::channel();
     let (containers, containers_asked) = ContainersQuestion::channel();
-    let questions = Questions { pods: pods_asked, containers: containers_asked };
+    let (page, page_asked) = MetricsQuestion::channel();
+    let questions =
+        Questions { pods: pods_asked, containers: containers_asked, metrics: page_asked };
+    if let Some(address) = config.metrics_address {
+        tasks.spawn(metrics::serve(address, page));
+    }
     let way = Way::of(&config);
     let kubelet = measure::KubeletSettings::of(
         &config,
@@ -161,10 +167,11 @@ pub(crate) async fn run_with(
     Ok(())
 }
 
-/// What measuring needs to know of pods.
+/// What measuring needs to know of pods, and what the page of metrics tells.
 struct Questions {
     pods: mpsc::Receiver<oneshot::Sender<PodNames>>,
     containers: mpsc::Receiver<oneshot::Sender<ContainerNames>>,
+    metrics: mpsc::Receiver<oneshot::Sender<Option<Metrics>>>,
 }
 
 struct Shell {
@@ -213,6 +220,12 @@ impl Shell {
                 Some(asked) = questions.containers.recv() => {
                     let _nobody_asks = asked.send(self.agent.containers());
                     continue;
+                }
+                Some(asked) = questions.metrics.recv() => {
+                    let now = self.now();
+                    let _nobody_asks = asked.send(Some(self.agent.metrics(now)));
+                    // However often strangers ask, time passes.
+                    Input::Tick
                 }
                 Some(ended) = self.tasks.join_next(), if !self.tasks.is_empty() => {
                     if let Err(error) = ended && error.is_panic() {

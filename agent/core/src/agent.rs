@@ -6,6 +6,7 @@ mod decide;
 mod drains;
 mod hearing;
 mod left;
+mod metrics;
 mod news;
 mod own_node;
 #[cfg(test)]
@@ -30,12 +31,15 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+pub use metrics::Metrics;
+
 use crate::moment::Moment;
 use crate::notice::{Answer, NoticePath, Notices};
 use crate::retry::{Retry, Spread};
 use crate::usage::{ContainerNames, PodNames, names_in};
 use hearing::Hearing;
 use left::LeftTold;
+use metrics::Counts;
 use news::Teller;
 use usage_told::UsageTold;
 
@@ -232,6 +236,7 @@ pub struct Agent {
     drain: Option<DrainState>,
     left_told: Option<LeftTold>,
     teller: Teller,
+    counts: Counts,
     drain_outcomes: Vec<(DrainKey, Result<(), KubernetesFailure>)>,
     usage: Option<UsageDigest>,
     usage_told: UsageTold,
@@ -268,6 +273,7 @@ impl Agent {
             Some(instance) => Notices::restore(kept.notices.clone(), instance, &identity.boot),
             None => Notices::default(),
         };
+        let counts = Counts::beginning_with(&notices.list());
         Self {
             instance: kept.instance.clone(),
             saved: kept,
@@ -298,6 +304,7 @@ impl Agent {
             drain: None,
             left_told: None,
             teller: Teller::default(),
+            counts,
             drain_outcomes: Vec::new(),
             usage: None,
             usage_told: UsageTold::default(),

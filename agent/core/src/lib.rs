@@ -15,7 +15,7 @@ mod retry;
 mod sign;
 pub mod usage;
 
-pub use agent::{Agent, CallKey, Effect, Fact, Identity, Input, Saved};
+pub use agent::{Agent, CallKey, Effect, Fact, Identity, Input, Metrics, Saved};
 pub use moment::Moment;
 pub use node::kubelet_address;
 pub use notice::{Answer, NoticePath};

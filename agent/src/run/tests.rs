@@ -1,5 +1,6 @@
 //! Agents against a scripted metadata service, API server and leader, all over real sockets.
 
+mod metrics;
 mod rotation;
 mod world;
 

@@ -41,7 +41,7 @@ impl Agent {
         }
     }
 
-    fn is_cut_off(&self, now: Moment) -> bool {
+    pub(super) fn is_cut_off(&self, now: Moment) -> bool {
         self.cut_off_since.is_some_and(|at| now.is_past(at, CUT_OFF_AFTER))
     }
 

@@ -36,6 +36,7 @@ impl Agent {
         self.decide_save();
         self.decide_read(now);
         self.decide_cordon(now);
+        self.count_cordon();
         self.decide_directive(now);
         self.decide_drain(now);
         self.tell_left(now);

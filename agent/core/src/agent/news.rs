@@ -115,15 +115,23 @@ impl Teller {
         }
     }
 
-    /// Notices that began, or are of another issue.
-    fn take_notices(&mut self, notices: &[Notice], sequence: u64, now: Moment) {
+    /// Whether a leader has taken a report, and takes them still.
+    pub(super) fn is_heard(&self, now: Moment) -> bool {
+        self.heard > 0 && self.unheard.is_none_or(|(_, at)| !now.is_past(at, PATIENCE))
+    }
+
+    /// Notices that began, or are of another issue: those are returned.
+    fn take_notices(&mut self, notices: &[Notice], sequence: u64, now: Moment) -> Vec<Notice> {
+        let mut new = Vec::new();
         self.notices.retain(|kind, _| notices.iter().any(|notice| notice.kind == *kind));
         for notice in notices {
             let known = self.notices.insert(notice.kind, notice.issued_at);
             if known != Some(notice.issued_at) {
                 self.push(News::of_notice(notice), notice.detected_at, sequence, now);
+                new.push(notice.clone());
             }
         }
+        new
     }
 }
 
@@ -131,7 +139,8 @@ impl Agent {
     /// Finds what is new, which the report of now bears, and tells it if no leader will.
     pub(super) fn decide_news(&mut self, now: Moment) {
         let sequence = self.sequence;
-        self.teller.take_notices(&self.notices.list(), sequence, now);
+        let new = self.teller.take_notices(&self.notices.list(), sequence, now);
+        new.iter().for_each(|notice| self.counts.count_notice(notice));
         self.take_progress(sequence, now);
         self.take_left(sequence, now);
         self.tell_news(now);
@@ -139,8 +148,12 @@ impl Agent {
 
     fn take_progress(&mut self, sequence: u64, now: Moment) {
         let report = self.drain.as_ref().map(DrainState::report);
+        if let Some(report) = &report {
+            self.counts.count_pods(report, self.teller.drain.drain());
+        }
         match self.teller.drain.take(report.as_ref(), now.wall).zip(report) {
             Some((Stage::Drained, report)) => {
+                self.count_drained();
                 self.teller.push(News::of_drained(&report), now.wall, sequence, now);
             }
             Some((Stage::Lasting, report)) => {
@@ -175,6 +188,7 @@ impl Agent {
         let left: Vec<String> = left.map(|(key, _)| key.to_string()).collect();
         if !left.is_empty() {
             self.teller.ran_out = Some(end);
+            self.counts.count_left(left.len());
             self.teller.push(News::of_left(&left), end, sequence.saturating_add(1), now);
         }
     }

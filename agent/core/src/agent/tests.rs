@@ -1,6 +1,7 @@
 mod clock;
 mod cordon;
 mod hearing;
+mod metrics;
 mod news;
 mod own_node;
 mod signals;

@@ -180,6 +180,7 @@ impl World {
             kubelet_trust: KubeletTrust::Cluster,
             kubelet_interval: Duration::from_secs(15),
             gpu_metrics: GpuChoice::Off,
+            metrics_address: None,
             cordon_on_problem: false,
             may_power_off: true,
             stop_grace: Duration::ZERO,

@@ -3,27 +3,27 @@
 use super::*;
 
 /// An agent's world, second by second.
-struct Scene {
-    agent: Agent,
-    node: Value,
-    now: i64,
+pub(super) struct Scene {
+    pub(super) agent: Agent,
+    pub(super) node: Value,
+    pub(super) now: i64,
     /// What a leader says to reports: whether notices are in its log. `None`: there is no leader.
-    leader: Option<bool>,
+    pub(super) leader: Option<bool>,
     /// What the API server says to events, and to evictions.
     events: Result<(), KubernetesFailureKind>,
-    evictions: Result<(), KubernetesFailureKind>,
+    pub(super) evictions: Result<(), KubernetesFailureKind>,
     /// Whether it answers anything.
-    up: bool,
+    pub(super) up: bool,
     asked: Vec<Value>,
     failed: u32,
 }
 
 impl Scene {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self::of(settled())
     }
 
-    fn of(agent: Agent) -> Self {
+    pub(super) fn of(agent: Agent) -> Self {
         Self {
             agent,
             node: node(json!({})),
@@ -37,14 +37,14 @@ impl Scene {
         }
     }
 
-    fn run(&mut self, seconds: i64) {
+    pub(super) fn run(&mut self, seconds: i64) {
         for _ in 0..seconds * 4 {
             self.now += 250;
             self.step(Input::Tick);
         }
     }
 
-    fn step(&mut self, input: Input) {
+    pub(super) fn step(&mut self, input: Input) {
         let mut inputs = vec![input];
         while let Some(input) = inputs.pop() {
             for effect in self.agent.step(input, at(self.now)) {
