@@ -62,7 +62,7 @@ enum RenewError {
 
 impl Access {
     async fn connect(&self) -> Result<(Client, Sources), ConnectError> {
-        let (chosen, context) = (self.way.kubeconfig(), self.context.as_deref());
+        let (chosen, context) = (self.way.kubeconfig()?, self.context.as_deref());
         let kubeconfig = chosen.as_deref();
         // What changes in between is found changed.
         let sources = Sources::read(kubeconfig, context).await;
@@ -139,12 +139,39 @@ mod tests {
         }
     }
 
+    fn access(of_kubelet: &std::path::Path) -> Access {
+        let identity = EksIdentity { signer: Arc::new(NoRole), cluster: None };
+        Access { way: Way::auto(of_kubelet), context: None, identity }
+    }
+
+    #[tokio::test]
+    async fn a_kubeconfig_that_is_half_written_at_the_first_look_is_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = kubelets(folder.path(), PLUGIN);
+        let whole = std::fs::read_to_string(&path).unwrap();
+        let access = access(&path);
+        // Without it, this would be what the environment leads to.
+        for end in [0, 10, whole.len() / 2, whole.len() - 1] {
+            std::fs::write(&path, &whole[..end]).unwrap();
+            let failed = access.connect().await.err().unwrap();
+            let named = failed.to_string();
+            assert!(named.contains(path.to_str().unwrap()), "{named}");
+        }
+        let connecting = tokio::time::timeout(5 * PAUSE, access.connect_at_last());
+        let writing = async {
+            tokio::time::sleep(PAUSE / 2).await;
+            std::fs::write(&path, &whole).unwrap();
+        };
+        let (connected, ()) = tokio::join!(connecting, writing);
+        assert!(connected.unwrap().1.have_kubeconfig());
+        assert_eq!(access.way.kubeconfig().unwrap(), Some(path));
+    }
+
     #[tokio::test]
     async fn a_kubeconfig_that_is_half_written_makes_the_agent_nobody_else() {
         let folder = tempfile::tempdir().unwrap();
         let path = kubelets(folder.path(), PLUGIN);
-        let identity = EksIdentity { signer: Arc::new(NoRole), cluster: None };
-        let access = Access { way: Way::auto(&path), context: None, identity };
+        let access = access(&path);
         let (_, sources) = access.connect().await.unwrap();
         let (given, mut newer) = mpsc::unbounded_channel();
         let renewing = access.renew(sources, |client| given.send(client).unwrap());

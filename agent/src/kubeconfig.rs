@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
+use drover_kubernetes::ConnectError;
+
 use crate::config::{Config, IdentityChoice};
 
 /// Where EKS' images keep the kubelet's.
@@ -58,19 +60,22 @@ impl Way {
     /// The file to be read; `None` for what the environment has: KUBECONFIG, `~/.kube/config` or the pod's service
     /// account. It is asked before each try to connect, because a kubelet's kubeconfig may appear late, and stays what
     /// it was once that was [kept](Self::keep).
-    pub(crate) fn kubeconfig(&self) -> Option<PathBuf> {
+    ///
+    /// # Errors
+    /// The kubelet's is there and can't be read, or not to its end: whom it makes the agent is not known yet.
+    pub(crate) fn kubeconfig(&self) -> Result<Option<PathBuf>, ConnectError> {
         if let Some(kept) = self.kept.get() {
-            return kept.clone();
+            return Ok(kept.clone());
         }
         if self.is_named {
-            return self.named.clone();
+            return Ok(self.named.clone());
         }
         let is_node = match self.choice {
             IdentityChoice::Node => true,
             IdentityChoice::ServiceAccount => false,
-            IdentityChoice::Auto => drover_kubernetes::is_of_eks(&self.of_kubelet),
+            IdentityChoice::Auto => drover_kubernetes::is_of_eks(&self.of_kubelet)?,
         };
-        is_node.then(|| self.of_kubelet.clone())
+        Ok(is_node.then(|| self.of_kubelet.clone()))
     }
 
     /// This one can be connected by. The first that could is kept: a file that is half written at some later look would
@@ -109,28 +114,34 @@ pub(crate) mod tests {
     fn on_eks_an_agent_is_its_node_unless_it_is_told_otherwise() {
         let folder = tempfile::tempdir().unwrap();
         let path = kubelets(folder.path(), PLUGIN);
-        let found = |choice| way(choice, &path).kubeconfig();
+        let found = |choice| way(choice, &path).kubeconfig().unwrap();
         assert_eq!(found(IdentityChoice::Auto).as_ref(), Some(&path));
         assert_eq!(found(IdentityChoice::Node).as_ref(), Some(&path));
         assert_eq!(found(IdentityChoice::ServiceAccount), None);
         let named = Way { is_named: true, ..way(IdentityChoice::Auto, &path) };
-        assert_eq!(named.kubeconfig(), None, "the environment names another");
+        assert_eq!(named.kubeconfig().unwrap(), None, "the environment names another");
         let other = Path::new("own");
-        assert_eq!(Way::by(other).kubeconfig().as_deref(), Some(other));
+        assert_eq!(Way::by(other).kubeconfig().unwrap().as_deref(), Some(other));
     }
 
     #[test]
     fn elsewhere_the_kubelets_kubeconfig_is_nobodys_default() {
         let folder = tempfile::tempdir().unwrap();
         let missing = folder.path().join("kubeconfig");
-        assert_eq!(way(IdentityChoice::Auto, &missing).kubeconfig(), None);
-        for user in [r#"{"client-certificate":"/var/lib/kubelet/pki/kubelet.pem"}"#, "{}"] {
+        assert_eq!(way(IdentityChoice::Auto, &missing).kubeconfig().unwrap(), None);
+        for user in [
+            r#"{"client-certificate":"/var/lib/kubelet/pki/kubelet.pem"}"#,
+            r#"{"exec":{"command":"other","args":["token"]}}"#,
+        ] {
             let path = kubelets(folder.path(), user);
-            assert_eq!(way(IdentityChoice::Auto, &path).kubeconfig(), None, "{user}");
-            assert_eq!(way(IdentityChoice::Node, &path).kubeconfig(), Some(path));
+            assert_eq!(way(IdentityChoice::Auto, &path).kubeconfig().unwrap(), None, "{user}");
+            assert_eq!(way(IdentityChoice::Node, &path).kubeconfig().unwrap(), Some(path));
         }
         std::fs::write(&missing, "not: [YAML").unwrap();
-        assert_eq!(way(IdentityChoice::Auto, &missing).kubeconfig(), None);
+        let unread = way(IdentityChoice::Auto, &missing).kubeconfig();
+        assert!(unread.is_err(), "it may be half written");
+        let told = way(IdentityChoice::ServiceAccount, &missing).kubeconfig().unwrap();
+        assert_eq!(told, None, "nobody needs to read it");
     }
 
     #[test]
@@ -138,12 +149,13 @@ pub(crate) mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = kubelets(folder.path(), PLUGIN);
         let late = way(IdentityChoice::Auto, &path);
-        late.keep(late.kubeconfig());
+        late.keep(late.kubeconfig().unwrap());
         std::fs::write(&path, "apiVersion: v1\nclus").unwrap();
-        assert_eq!(late.kubeconfig().as_ref(), Some(&path), "half written");
+        assert_eq!(late.kubeconfig().unwrap().as_ref(), Some(&path), "half written");
+        std::fs::remove_file(&path).unwrap();
         let early = way(IdentityChoice::Auto, &path);
-        early.keep(early.kubeconfig());
+        early.keep(early.kubeconfig().unwrap());
         kubelets(folder.path(), PLUGIN);
-        assert_eq!(early.kubeconfig(), None, "whom the agent was first");
+        assert_eq!(early.kubeconfig().unwrap(), None, "whom the agent was first");
     }
 }

@@ -29,9 +29,13 @@ pub fn validate(args: Args) -> anyhow::Result<ExitCode> {
         Leaders::new(&config, tokio::sync::watch::channel(None).1).await?;
         let context = config.context.as_deref();
         let imds = Arc::new(Imds::new(&config.imds)?);
-        let (kubeconfig, identity) = (Way::of(&config).kubeconfig(), eks::identity(&config, imds));
-        let kubeconfig = kubeconfig.as_deref();
-        let connected = drover_kubernetes::connect_as(kubeconfig, context, Some(&identity)).await;
+        let identity = eks::identity(&config, imds);
+        let connected = match Way::of(&config).kubeconfig() {
+            Ok(path) => {
+                drover_kubernetes::connect_as(path.as_deref(), context, Some(&identity)).await
+            }
+            Err(error) => Err(error),
+        };
         let writable = disk::probe(&config.state_dir).await;
         let trusted = match &config.leaders_ca {
             Some(path) => check_certificates(path).await,

@@ -82,7 +82,7 @@ impl KubeletSettings {
             None => self.address().await.map_err(AskError::Address)?,
         };
         let context = self.context.as_deref();
-        let kubeconfig = self.way.kubeconfig();
+        let kubeconfig = self.way.kubeconfig()?;
         let identity = self.identity.as_ref();
         let trust = &self.trust;
         let client = drover_kubernetes::connect_kubelet(

@@ -8,6 +8,7 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 
 use crate::eks::{self, EksIdentity};
+use crate::sources;
 
 /// How long a TCP or TLS connection may take: a call's own timeout must be able to see a second try.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -24,6 +25,18 @@ pub enum ConnectError {
         #[source]
         source: Box<kube::config::KubeconfigError>,
     },
+    /// The file is not complete: it may be half written.
+    #[error("kubeconfig {}: it lacks {lacks}", path.display())]
+    Unfinished {
+        /// The file.
+        path: PathBuf,
+        /// What is not there.
+        lacks: &'static str,
+    },
+    /// A kubeconfig that `KUBECONFIG` names, or `~/.kube/config` which is there, is missing, unreadable or incomplete. It
+    /// may be half written, and is not passed by for the service account.
+    #[error("kubeconfig of the environment: {0}")]
+    Environment(#[source] Box<kube::config::KubeconfigError>),
     /// `KUBECONFIG` or `~/.kube/config` does not have the context.
     #[error("context {context}: {source}")]
     Context {
@@ -100,6 +113,9 @@ pub(crate) async fn config(
         (None, Some(context)) => Config::from_kubeconfig(&options).await.map_err(|source| {
             ConnectError::Context { context: context.to_owned(), source: Box::new(source) }
         })?,
+        (None, None) if sources::environment_has_kubeconfig() => Config::from_kubeconfig(&options)
+            .await
+            .map_err(|source| ConnectError::Environment(Box::new(source)))?,
         (None, None) => {
             Config::infer().await.map_err(|source| ConnectError::Infer(Box::new(source)))?
         }

@@ -1,6 +1,7 @@
 //! The files that a connection is made of: kubelets, for one, put new certificates in the place of old ones.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::hash::{DefaultHasher, Hasher};
 use std::path::{Path, PathBuf};
 
@@ -49,13 +50,34 @@ impl Sources {
 
 /// Where `kube` looks for a kubeconfig that is not named.
 fn of_environment() -> Vec<PathBuf> {
-    let named = std::env::var_os("KUBECONFIG").unwrap_or_default();
-    let named = std::env::split_paths(&named).filter(|path| !path.as_os_str().is_empty());
-    let named: Vec<PathBuf> = named.collect();
+    let named = named_by(std::env::var_os("KUBECONFIG"));
     if !named.is_empty() {
         return named;
     }
-    std::env::home_dir().map(|home| home.join(".kube/config")).into_iter().collect()
+    default_kubeconfig().into_iter().collect()
+}
+
+/// The files of `KUBECONFIG`.
+fn named_by(kubeconfig: Option<OsString>) -> Vec<PathBuf> {
+    let kubeconfig = kubeconfig.unwrap_or_default();
+    let paths = std::env::split_paths(&kubeconfig);
+    paths.filter(|path| !path.as_os_str().is_empty()).collect()
+}
+
+fn default_kubeconfig() -> Option<PathBuf> {
+    std::env::home_dir().map(|home| home.join(".kube/config"))
+}
+
+/// Whether the environment leads to a kubeconfig: one that is named, or the default one, which is there. Otherwise it may
+/// lead to a pod's service account.
+pub(crate) fn environment_has_kubeconfig() -> bool {
+    leads_to_kubeconfig(std::env::var_os("KUBECONFIG"), default_kubeconfig())
+}
+
+/// What may not be looked at is not there.
+fn leads_to_kubeconfig(kubeconfig: Option<OsString>, default: Option<PathBuf>) -> bool {
+    let is_file = |path: PathBuf| std::fs::metadata(path).is_ok_and(|file| file.is_file());
+    !named_by(kubeconfig).is_empty() || default.is_some_and(is_file)
 }
 
 /// The files that a context's cluster and user name.
@@ -143,5 +165,18 @@ mod tests {
         std::fs::write(&path, "{}").unwrap();
         assert!(sources.changed().await);
         assert!(Sources::read(Some(&path), None).await.have_kubeconfig());
+    }
+
+    #[test]
+    fn what_is_named_or_there_is_no_service_account_however_it_looks() {
+        let folder = tempfile::tempdir().unwrap();
+        let default = folder.path().join("config");
+        let leads = |named: Option<&str>| {
+            leads_to_kubeconfig(named.map(OsString::from), Some(default.clone()))
+        };
+        assert!(!leads(None) && !leads(Some("")) && !leads(Some(":")));
+        assert!(leads(Some("/no/such/file")), "it is named");
+        std::fs::write(&default, "apiVersion: v1\nclus").unwrap();
+        assert!(leads(None), "it is there");
     }
 }

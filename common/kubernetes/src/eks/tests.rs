@@ -51,6 +51,29 @@ fn plugins_that_sign_as_somebody_else_are_left_alone() {
     }
 }
 
+#[test]
+fn a_kubelets_kubeconfig_that_is_half_written_is_nobodys_yet() {
+    let whole = "apiVersion: v1\nkind: Config\nclusters:\n- name: kubernetes\n  cluster:\n    server: https://eks.example\n\
+        contexts:\n- name: kubelet\n  context:\n    cluster: kubernetes\n    user: kubelet\n\
+        current-context: kubelet\nusers:\n- name: kubelet\n  user:\n    exec:\n      \
+        apiVersion: client.authentication.k8s.io/v1beta1\n      command: /usr/bin/aws-iam-authenticator\n      \
+        args:\n      - token\n      - -i\n      - one\n";
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("kubeconfig");
+    assert!(matches!(is_of_eks(&path), Ok(false)), "there is none");
+    assert!(matches!(is_of_eks(folder.path()), Ok(false)), "a mount made it");
+    for end in 0..=whole.len() {
+        std::fs::write(&path, &whole[..end]).unwrap();
+        match is_of_eks(&path) {
+            // A part of the cluster's name may be all of it.
+            Ok(true) => assert!(whole[..end].contains("- -i\n      - o"), "{}", &whole[..end]),
+            Ok(false) => panic!("it is taken for somebody else's: {}", &whole[..end]),
+            Err(_) => {}
+        }
+    }
+    assert!(matches!(is_of_eks(&path), Ok(true)));
+}
+
 /// Signs what it is asked for, with a number; at first nothing.
 #[derive(Debug, Default)]
 struct Counting(AtomicU32);
