@@ -74,7 +74,7 @@ impl HostTrees {
             let new = !self.machines.contains_key(&machine.instance);
             let counters = self.machines.entry(machine.instance.clone()).or_default();
             if new {
-                result = result.and(lay_out(&folder, &machine.instance));
+                result = result.and(lay_out(&folder, machine));
             }
             counters.advance(machine, elapsed);
             result = result.and(counters.write(&folder, machine));
@@ -84,13 +84,13 @@ impl HostTrees {
 }
 
 /// Makes the folders, and the files that never change.
-fn lay_out(folder: &Path, instance: &InstanceId) -> io::Result<()> {
+fn lay_out(folder: &Path, machine: &MachineUse) -> io::Result<()> {
     for path in ["proc/pressure", "proc/sys/kernel/random"] {
         fs::create_dir_all(folder.join(path))?;
     }
     fs::create_dir_all(folder.join("sys/fs/cgroup").join(cgroups::ROOT))?;
     let boot = folder.join("proc/sys/kernel/random/boot_id");
-    fs::write(boot, format!("{}\n", cluster::boot_id(instance)))
+    fs::write(boot, format!("{}\n", cluster::boot_id(&machine.instance, machine.boots)))
 }
 
 fn remove_folder(folder: &Path) -> io::Result<()> {
@@ -184,6 +184,7 @@ mod tests {
     fn machine(cpu: i64, unmet: i64) -> MachineUse {
         MachineUse {
             instance: InstanceId::from("i-1"),
+            boots: 1,
             cpu_capacity: 2000,
             memory_capacity: 8 << 30,
             cpu,

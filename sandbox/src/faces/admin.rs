@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | `POST` and `DELETE` of `/interrupt`, `/rebalance`, `/maintenance`, `/lifecycle-state` | a notice | |
 //! | `POST /fail` | `{"instance"}`: it terminates without notice | `{}` |
+//! | `POST /start` | `{"instance"}`: one that is stopped starts again, as EC2 does with its spot instances | `{}` |
 //! | `POST /doom` | `{"count", "after_milliseconds"}`: the next launches die | `{}` |
 //! | `POST /capacity` | `{"instance_type", "zone", "capacity_type", "available"}` | `{}` |
 //! | `GET /capacity` | | the rules in force |
@@ -37,6 +38,7 @@ mod tests;
 pub(crate) fn router(world: SharedWorld) -> Router {
     Router::new()
         .route("/fail", post(fail))
+        .route("/start", post(start))
         .route("/doom", post(doom))
         .route("/capacity", post(limit_capacity).get(capacity))
         .route("/reservations", post(reserve).get(reservations))
@@ -71,7 +73,7 @@ impl From<NoticeError> for Refusal {
             NoticeError::NoSuchInstance(_) | NoticeError::NoSuchNotice { .. } => {
                 StatusCode::NOT_FOUND
             }
-            NoticeError::NotSpot(_) => StatusCode::CONFLICT,
+            NoticeError::NotSpot(_) | NoticeError::NotStopped(_) => StatusCode::CONFLICT,
         };
         Self(status, error.to_string())
     }
@@ -91,6 +93,12 @@ struct One {
 async fn fail(State(world): State<SharedWorld>, told: Told<One>) -> Answer {
     let Json(told) = told?;
     world.with(|world, now| world.cloud.fail_instance(&told.instance, now))?;
+    Ok(Json(json!({})))
+}
+
+async fn start(State(world): State<SharedWorld>, told: Told<One>) -> Answer {
+    let Json(told) = told?;
+    world.with(|world, now| world.cloud.resume(&told.instance, now))?;
     Ok(Json(json!({})))
 }
 

@@ -77,6 +77,8 @@ fn perform(
         "CreateFleet" => fleet::create(cloud, parameters, now),
         "DescribeInstances" => instance::describe(cloud, parameters, now),
         "TerminateInstances" => instance::terminate(cloud, parameters, now),
+        "StopInstances" => instance::stop(cloud, parameters, now),
+        "StartInstances" => instance::start(cloud, parameters, now),
         "CreateTags" => instance::create_tags(cloud, parameters, now),
         "CreateLaunchTemplate" => template::create(cloud, parameters, now),
         "DeleteLaunchTemplate" => template::delete(cloud, parameters, now),

@@ -27,6 +27,7 @@ mod instance;
 mod market;
 mod network;
 mod notice;
+mod power;
 mod queue;
 mod reservation;
 mod template;

@@ -217,13 +217,13 @@ impl Turn<'_> {
     }
 }
 
-/// The boot id that a machine's kernel shows, and its Node object.
-pub(crate) fn boot_id(instance: &InstanceId) -> String {
+/// The boot id that a machine's kernel shows, and its Node object, in its so-manieth boot.
+pub(crate) fn boot_id(instance: &InstanceId, boots: u32) -> String {
     let mut seed = 0xcbf2_9ce4_8422_2325_u64;
     for byte in instance.as_str().bytes() {
         seed = (seed ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
     }
-    Random::new(seed).uuid()
+    Random::new(seed.wrapping_add(u64::from(boots.saturating_sub(1)))).uuid()
 }
 
 /// A time some while after another; the end of time where there is no such.

@@ -205,3 +205,28 @@ async fn every_face_suffers_every_effect() {
         assert_eq!(request(&rig, face).send().await.unwrap().status(), usual);
     }
 }
+
+#[tokio::test]
+async fn a_stopped_spot_instance_is_started_by_command_and_by_no_call() {
+    let rig = Rig::start().await;
+    assert_eq!(rig.post("/start", json!({})).await.0, 409, "it is not stopped");
+    let stop = json!({"action": "stop", "lead_seconds": 0});
+    assert_eq!(rig.post("/interrupt", stop).await.0, 200);
+    rig.sandbox.world().with(|world, now| {
+        for seconds in [1, 20] {
+            world.cloud.tick(now + jiff::SignedDuration::from_secs(seconds));
+        }
+    });
+    for (call, code) in [
+        ("StopInstances", "UnsupportedOperation"),
+        ("StartInstances", "UnsupportedOperation"),
+        ("StopInstances&Hibernate=true", "UnsupportedHibernationConfiguration"),
+    ] {
+        let body = format!("Action={call}&InstanceId.1={}", rig.instance);
+        let asked = rig.http.post(&rig.sandbox.endpoints().ec2).body(body);
+        let answer = asked.send().await.unwrap().text().await.unwrap();
+        assert!(answer.contains(&format!("<Code>{code}</Code>")), "{call}: {answer}");
+    }
+    assert_eq!(rig.post("/start", json!({})).await, (200, json!({})));
+    assert_eq!(rig.read("spot/instance-action").await, None, "that was done");
+}

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use super::page::page;
 use super::parameters::{Filter, Parameters, tag_filters, unknown_filter};
 use super::xml::Xml;
-use crate::world::cloud::{Cloud, SimulatedInstance, unknown_instance};
+use crate::world::cloud::{Cloud, SimulatedInstance, refuse, unknown_instance};
 
 pub(super) fn describe(
     cloud: &mut Cloud,
@@ -143,16 +143,47 @@ pub(super) fn terminate(
     parameters: &Parameters,
     now: Timestamp,
 ) -> Result<Xml, Ec2Failure> {
+    change_state(cloud, parameters, |cloud, instances| {
+        if let Some(missing) = cloud.unknown(&instances).first() {
+            return Err(unknown_instance(missing));
+        }
+        cloud.apply(&Ec2Call::TerminateInstances(instances), now).map(drop)
+    })
+}
+
+pub(super) fn stop(
+    cloud: &mut Cloud,
+    parameters: &Parameters,
+    now: Timestamp,
+) -> Result<Xml, Ec2Failure> {
+    if parameters.flag("Hibernate") == Some(true) {
+        let message = "The instance is not configured for hibernation.";
+        return Err(refuse("UnsupportedHibernationConfiguration", message));
+    }
+    change_state(cloud, parameters, |cloud, instances| cloud.stop_instances(&instances, now))
+}
+
+pub(super) fn start(
+    cloud: &mut Cloud,
+    parameters: &Parameters,
+    now: Timestamp,
+) -> Result<Xml, Ec2Failure> {
+    change_state(cloud, parameters, |cloud, instances| cloud.start_instances(&instances, now))
+}
+
+/// Changes the state of the named instances, and tells it before and after.
+fn change_state(
+    cloud: &mut Cloud,
+    parameters: &Parameters,
+    change: impl FnOnce(&mut Cloud, Vec<InstanceId>) -> Result<(), Ec2Failure>,
+) -> Result<Xml, Ec2Failure> {
     let instances = ids(parameters, "InstanceId");
     if instances.is_empty() {
         parameters.required("InstanceId.1")?;
     }
-    if let Some(missing) = cloud.unknown(&instances).first() {
-        return Err(unknown_instance(missing));
-    }
     let state = |cloud: &Cloud, id| cloud.instance(id).map(|instance| instance.state);
     let before: Vec<_> = instances.iter().map(|id| state(cloud, id)).collect();
-    cloud.apply(&Ec2Call::TerminateInstances(instances.clone()), now)?;
+    change(cloud, instances.clone())?;
     Ok(Xml::of(|xml| {
         xml.list("instancesSet", instances.iter().zip(before), |xml, (id, before)| {
             xml.text("instanceId", id);

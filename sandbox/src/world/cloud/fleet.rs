@@ -224,6 +224,7 @@ impl Cloud {
             client_token: request.client_token.clone(),
             price: price.unwrap_or_default(),
             launched: now,
+            boots: 1,
             state: InstanceState::Pending,
             since: now,
             reason: None,
@@ -231,6 +232,8 @@ impl Cloud {
             tags: request.tags.clone(),
             visible_from: after(now, self.options.visible_after),
             stale_tags: Vec::new(),
+            spent: 0,
+            hibernated: false,
             billed_until: None,
             ends: ends.map(|at| (at, "Server.InternalError")),
         };

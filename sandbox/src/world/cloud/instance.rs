@@ -45,8 +45,10 @@ pub struct SimulatedInstance {
     pub client_token: String,
     /// Price at launch, micro-dollars an hour.
     pub price: u64,
-    /// When it was launched.
+    /// When it was launched or, later, started last: EC2's launch time.
     pub launched: Timestamp,
+    /// How often its machine has booted; a hibernated one goes on in the same boot.
+    pub boots: u32,
     /// Its state.
     pub state: InstanceState,
     /// When it came into its state.
@@ -61,6 +63,10 @@ pub struct SimulatedInstance {
     pub visible_from: Timestamp,
     /// Earlier tags and until when describe calls go on showing them, oldest first.
     pub(super) stale_tags: Vec<(Timestamp, Tags)>,
+    /// What it cost until it was started last.
+    pub(super) spent: u64,
+    /// Whether it was stopped with its memory saved.
+    pub(super) hibernated: bool,
     /// When billing stopped.
     pub(super) billed_until: Option<Timestamp>,
     /// When it dies by itself, and why; what EC2 announces stands in its notices.
@@ -134,11 +140,30 @@ impl SimulatedInstance {
         match action {
             SpotAction::Terminate => self.shut_down(SPOT_TERMINATION, now),
             SpotAction::Stop | SpotAction::Hibernate => {
-                self.enter(InstanceState::Stopping, now);
-                self.reason = Some(SPOT_SHUTDOWN);
-                self.billed_until = Some(now);
+                self.stop(SPOT_SHUTDOWN, now);
+                self.hibernated = action == SpotAction::Hibernate;
             }
         }
+    }
+
+    pub(super) fn stop(&mut self, reason: &'static str, now: Timestamp) {
+        self.enter(InstanceState::Stopping, now);
+        self.reason = Some(reason);
+        self.hibernated = false;
+        self.billed_until = Some(now);
+    }
+
+    /// Starts it again: it keeps id, address and tags. What was announced has been done.
+    pub(super) fn start(&mut self, now: Timestamp) {
+        self.spent = self.cost(now);
+        self.launched = now;
+        self.billed_until = None;
+        if !std::mem::replace(&mut self.hibernated, false) {
+            self.boots = self.boots.saturating_add(1);
+        }
+        (self.reason, self.ends) = (None, None);
+        (self.notices.spot, self.notices.rebalance) = (None, None);
+        self.enter(InstanceState::Pending, now);
     }
 
     /// Whether it starts or runs, and is not on its way to anything else.
@@ -163,13 +188,13 @@ impl SimulatedInstance {
         self.since = now;
     }
 
-    /// What it has cost until `now`, micro-dollars: by the second, from launch to shutting down or
+    /// What it has cost until `now`, micro-dollars: by the second, from each start to shutting down or
     /// stopping.
     pub fn cost(&self, now: Timestamp) -> u64 {
         let end = self.billed_until.unwrap_or(now);
         let seconds = end.duration_since(self.launched).as_secs().max(0);
         let seconds = u64::try_from(seconds).unwrap_or_default();
-        self.price.saturating_mul(seconds) / 3600
+        self.spent.saturating_add(self.price.saturating_mul(seconds) / 3600)
     }
 }
 

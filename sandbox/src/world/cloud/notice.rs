@@ -147,6 +147,9 @@ pub enum NoticeError {
     /// Only spot instances are interrupted.
     #[error("instance {0}: it is on-demand, which EC2 does not reclaim")]
     NotSpot(String),
+    /// Only a stopped instance is started.
+    #[error("instance {0}: it is not stopped")]
+    NotStopped(String),
     /// It has no such notice.
     #[error("instance {instance}: it has no {notice}")]
     NoSuchNotice {

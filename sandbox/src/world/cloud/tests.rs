@@ -293,6 +293,64 @@ fn a_spot_instance_is_stopped_or_hibernated_where_its_notice_says_so() {
 }
 
 #[test]
+fn a_stopped_instance_starts_again_as_itself() {
+    for (action, boots) in [(SpotAction::Stop, 2), (SpotAction::Hibernate, 1)] {
+        let mut cloud = cloud();
+        let request = request(&mut cloud, "one", &["m5.large"], 1);
+        let id = create(&mut cloud, &request, start()).instances[0].instance.clone();
+        let address = cloud.instance(&id).unwrap().private_address;
+        cloud.tick(at(10));
+        let up = cloud.resume(&id, at(10)).unwrap_err();
+        assert!(up.to_string().ends_with("it is not stopped"), "{up}");
+        cloud.announce(&id, action, at(60), SignedDuration::from_secs(10)).unwrap();
+        cloud.tick(at(70));
+        assert!(cloud.resume(&id, at(71)).is_err(), "it is stopping yet");
+        cloud.tick(at(80));
+        let cost = cloud.total_cost(at(80));
+        cloud.resume(&id, at(100)).unwrap();
+        let instance = cloud.instance(&id).unwrap();
+        assert_eq!((instance.state, instance.boots), (InstanceState::Pending, boots));
+        assert_eq!((instance.private_address, instance.launched), (address, at(100)));
+        assert_eq!((instance.reason, &instance.notices.spot), (None, &None));
+        cloud.tick(at(110));
+        assert_eq!(cloud.instance(&id).unwrap().state, InstanceState::Running);
+        assert_eq!(cloud.total_cost(at(170)), 2 * cost, "70 s each");
+        assert!(cloud.hourly_cost() > 0);
+    }
+}
+
+#[test]
+fn on_demand_instances_are_stopped_and_started_by_calls_and_spot_instances_are_not() {
+    let mut cloud = cloud();
+    let mut request = request(&mut cloud, "one", &["m5.large"], 1);
+    let spot = create(&mut cloud, &request, start()).instances[0].instance.clone();
+    request.client_token = "two".to_owned();
+    request.capacity_type = CapacityType::OnDemand;
+    let own = create(&mut cloud, &request, start()).instances[0].instance.clone();
+    cloud.tick(at(10));
+    let both = [own.clone(), spot];
+    let code = |done: Result<(), Ec2Failure>| done.unwrap_err().code;
+    assert_eq!(code(cloud.stop_instances(&both, at(10))), "UnsupportedOperation");
+    let state = |cloud: &Cloud| cloud.instance(&own).unwrap().state;
+    assert_eq!(state(&cloud), InstanceState::Running, "all or none");
+    let own = [own.clone()];
+    cloud.stop_instances(&own, at(11)).unwrap();
+    assert_eq!(state(&cloud), InstanceState::Stopping);
+    assert_eq!(code(cloud.start_instances(&own, at(11))), "IncorrectInstanceState");
+    cloud.tick(at(60));
+    cloud.stop_instances(&own, at(60)).unwrap();
+    assert_eq!(state(&cloud), InstanceState::Stopped);
+    cloud.start_instances(&own, at(60)).unwrap();
+    cloud.start_instances(&own, at(61)).unwrap();
+    let instance = cloud.instance(&own[0]).unwrap();
+    assert_eq!((instance.state, instance.boots), (InstanceState::Pending, 2));
+    cloud.apply(&Ec2Call::TerminateInstances(own.to_vec()), at(62)).unwrap();
+    assert_eq!(code(cloud.start_instances(&own, at(63))), "IncorrectInstanceState");
+    let unknown = [InstanceId::from("i-0missing")];
+    assert_eq!(code(cloud.start_instances(&unknown, at(63))), "InvalidInstanceID.NotFound");
+}
+
+#[test]
 fn an_instance_outlives_a_notice_that_is_taken_back() {
     let mut cloud = cloud();
     let request = request(&mut cloud, "one", &["m5.large"], 1);

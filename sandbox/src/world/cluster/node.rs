@@ -31,6 +31,8 @@ pub(super) enum Machine {
     Registered { node: String, at: Timestamp },
     /// Its node is ready.
     Ready { node: String },
+    /// It is off, or on its way there, and may be started again.
+    Off { node: String },
     /// It is gone, and everybody knows.
     Lost,
 }
@@ -69,7 +71,7 @@ fn node_key(name: &str) -> ObjectKey {
 
 fn run(turn: &mut Turn<'_>, instance: &SimulatedInstance) {
     match turn.machines.get(&instance.id).cloned() {
-        None => {
+        None | Some(Machine::Off { .. }) => {
             let boot = turn.options.scaled(turn.options.boot_delay);
             let due = after(instance.launched, boot);
             let key = node_key(&instance.private_dns_name());
@@ -77,10 +79,7 @@ fn run(turn: &mut Turn<'_>, instance: &SimulatedInstance) {
                 turn.at(due, &NODES, &key);
                 return;
             }
-            let node = object_of(turn, instance);
-            let created = turn.store.create(&NODES, node, &WriteOptions::default(), turn.now);
-            // A node of that name may not have gone yet: the address was used before.
-            if turn.written(created, &NODES, &key).is_some() {
+            if register(turn, instance, &key) {
                 let machine = Machine::Registered { node: key.name.to_string(), at: turn.now };
                 turn.machines.insert(instance.id.clone(), machine);
                 turn.at(after(turn.now, turn.options.scaled(READY_AFTER)), &NODES, &key);
@@ -99,16 +98,42 @@ fn run(turn: &mut Turn<'_>, instance: &SimulatedInstance) {
     }
 }
 
+/// Makes the Node of a machine that booted; of one that was off, and whose Node is still there, its kubelet says what is
+/// new. Spec and labels of that stay, cordons too.
+fn register(turn: &mut Turn<'_>, instance: &SimulatedInstance, key: &ObjectKey) -> bool {
+    let known = turn.store.get(&NODES, key).filter(|node| belongs_to(node, &instance.id));
+    if known.is_none() {
+        let node = object_of(turn, instance);
+        let created = turn.store.create(&NODES, node, &WriteOptions::default(), turn.now);
+        // A node of that name may not have gone yet: the address was used before.
+        return turn.written(created, &NODES, key).is_some();
+    }
+    let (now, info) = (turn.now, node_info(instance, os_of(turn, instance)));
+    let written = turn.store.modify(&NODES, key, Part::Whole, now, |node| {
+        object::set(object::entry(node, "status"), &["nodeInfo"], info);
+        let message = "container runtime network not ready";
+        object::set_condition(node, "Ready", "False", "KubeletNotReady", message, now);
+    });
+    let told = turn.written(written, &NODES, key).is_some();
+    if told {
+        super::kubelet::restart(turn, &key.name);
+    }
+    told
+}
+
 /// A machine that stopped falls silent; one that is terminated loses its Node.
 fn lose(turn: &mut Turn<'_>, instance: &SimulatedInstance) {
     let node = match turn.machines.get(&instance.id) {
-        Some(Machine::Registered { node, .. } | Machine::Ready { node }) => node.clone(),
+        Some(
+            Machine::Registered { node, .. } | Machine::Ready { node } | Machine::Off { node },
+        ) => node.clone(),
         _ => {
             turn.machines.insert(instance.id.clone(), Machine::Lost);
             return;
         }
     };
     super::kubelet::lose(turn, &node);
+    turn.machines.insert(instance.id.clone(), Machine::Off { node: node.clone() });
     let key = node_key(&node);
     let own = turn.store.get(&NODES, &key).filter(|node| belongs_to(node, &instance.id)).cloned();
     let Some(own) = own else {
@@ -242,7 +267,7 @@ fn node_info(instance: &SimulatedInstance, os: &str) -> Value {
         "containerRuntimeVersion": "sandbox://1",
         "machineID": instance.id.as_str(),
         "systemUUID": instance.id.as_str(),
-        "bootID": boot_id(&instance.id),
+        "bootID": boot_id(&instance.id, instance.boots),
     })
 }
 

@@ -93,6 +93,7 @@ mod tests {
     fn machine(uid: &str) -> MachineUse {
         MachineUse {
             instance: InstanceId::from("i-1"),
+            boots: 1,
             cpu_capacity: 4_000,
             memory_capacity: 8 << 30,
             cpu: 1_500,

@@ -34,6 +34,8 @@ const SWAY_PERCENT: i64 = 10;
 pub struct MachineUse {
     /// The machine.
     pub instance: InstanceId,
+    /// How often it has booted.
+    pub boots: u32,
     /// Thousandths of a core that it has.
     pub cpu_capacity: i64,
     /// Bytes of memory that it has.
@@ -86,6 +88,7 @@ impl ClusterControllers {
         let memory_mib = facts.map_or(0, |facts| facts.memory_mib);
         let mut machine = MachineUse {
             instance: instance.id.clone(),
+            boots: instance.boots,
             cpu_capacity: facts.map_or(0, |facts| i64::from(facts.vcpus) * 1000),
             memory_capacity: i64::try_from(memory_mib).unwrap_or(0).saturating_mul(1 << 20),
             cpu: SYSTEM_CPU,
@@ -246,6 +249,7 @@ mod tests {
         });
         let mut machine = MachineUse {
             instance: InstanceId::from("i-1"),
+            boots: 1,
             cpu_capacity: 1040,
             memory_capacity: 1 << 30,
             cpu: 40,

@@ -326,3 +326,34 @@ fn a_world_repeats_itself() {
     };
     assert_eq!(run(), run());
 }
+
+#[test]
+fn a_machine_that_is_started_again_takes_its_node_up_as_it_was_left() {
+    let mut town = Town::new();
+    let instance = town.launch_as(CapacityType::OnDemand);
+    town.pass(23.0);
+    let name = object::name(&town.only_node()).to_owned();
+    town.edit(&NODES, &name, |node| node["spec"]["taints"] = json!([]));
+    town.create(&REPLICA_SETS, workload("web", 1, spec("1")));
+    town.pass(3.0);
+    assert_eq!(town.ready(), 1);
+    town.edit(&NODES, &name, |node| node["spec"]["unschedulable"] = json!(true));
+    let boot = object::text(&town.only_node(), "/status/nodeInfo/bootID").to_owned();
+    let now = town.now;
+    let own = std::slice::from_ref(&instance);
+    town.world.cloud.stop_instances(own, now).unwrap();
+    town.pass(60.0);
+    assert_eq!(object::condition(&town.only_node(), "Ready"), "Unknown");
+    assert_eq!(town.ready(), 0);
+    let now = town.now;
+    town.world.cloud.start_instances(own, now).unwrap();
+    town.pass(15.0);
+    assert_eq!(object::condition(&town.only_node(), "Ready"), "Unknown", "it boots");
+    town.pass(10.0);
+    let node = town.only_node();
+    assert_eq!((object::name(&node), object::condition(&node, "Ready")), (name.as_str(), "True"));
+    assert_eq!(node["spec"]["unschedulable"], true, "nobody took that back");
+    assert_ne!(object::text(&node, "/status/nodeInfo/bootID"), boot);
+    assert_eq!(town.ready(), 1, "what nobody deleted runs again");
+    assert_eq!(object::list(&town.pods()[0], "/status/containerStatuses")[0]["restartCount"], 1);
+}
