@@ -159,6 +159,17 @@ impl Herd {
         drover_agent::Config::try_from(Command::parse_from(flags).args).unwrap()
     }
 
+    /// One that ends when its machine does.
+    pub(crate) fn start_agent_of_a_machine(
+        &self,
+        instance: &InstanceId,
+        node: &str,
+    ) -> CancellationToken {
+        let machine = self.shutdown.child_token();
+        tokio::spawn(drover_agent::run(self.config(instance, node, &[]), machine.clone()));
+        machine
+    }
+
     pub(crate) fn start_agent(&self, instance: &InstanceId, node: &str) {
         tokio::spawn(drover_agent::run(self.config(instance, node, &[]), self.shutdown.clone()));
     }

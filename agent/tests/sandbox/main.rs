@@ -4,6 +4,7 @@
 
 mod eks;
 mod herd;
+mod restart;
 mod usage;
 
 use std::time::Duration;
