@@ -22,7 +22,8 @@ fn assert_has(page: &str, lines: &[&str]) {
 fn a_notice_its_cordon_and_its_drain_are_counted_once_each() {
     let mut scene = Scene::new();
     scene.node["metadata"]["labels"][labels::NODEPOOL] = json!("general");
-    assert_has(&page(&scene), &["drover_agent_has_node 1", "drover_agent_cordoned 0"]);
+    let quiet = ["drover_agent_has_node 1", "drover_agent_cordoned 0", "drover_agent_heard 0"];
+    assert_has(&page(&scene), &quiet);
     scene.step(spot("terminate", 110_000));
     scene.run(5);
     scene.step(spot("terminate", 110_000));
