@@ -29,8 +29,10 @@ pub(super) struct Bin {
     pub pinned: BTreeMap<String, String>,
     /// Groups and their pods.
     pub contents: Vec<(usize, Vec<ObjectKey>)>,
-    /// Stands for its host name.
+    /// Stands for its host name; no two planned nodes' are the same.
     pub host: String,
+    /// Of which that name is made, ascending in the order of planned nodes: some of them may be dropped.
+    number: usize,
 }
 
 /// What becomes of a bin if one more pod goes in.
@@ -325,6 +327,7 @@ impl Board<'_> {
 
     /// An empty bin over some offers.
     pub(super) fn empty_bin(&self, offers: FixedBitSet) -> Bin {
+        let number = self.bins.last().map_or(0, |last| last.number + 1);
         Bin {
             pool: 0,
             offers,
@@ -334,7 +337,8 @@ impl Board<'_> {
             ports: Vec::new(),
             pinned: BTreeMap::new(),
             contents: Vec::new(),
-            host: format!("new/{}", self.bins.len()),
+            host: format!("new/{number}"),
+            number,
         }
     }
 

@@ -376,7 +376,7 @@ fn addable(world: &World, plan: &Plan) -> Option<(ObjectKey, String)> {
 fn holds(case: &Case) -> Result<(), TestCaseError> {
     let mut world = build(case);
     let plan = world.plan();
-    prop_assert_eq!(addable(&world, &plan), None);
+    prop_assert_eq!(addable(&world, &plan), None, "{:?}", plan.unschedulable);
     prop_assert!(plan.report.problems.is_empty(), "{:?}", plan.report.problems);
     carry_out(&mut world, &plan);
     let kept = world.plan();

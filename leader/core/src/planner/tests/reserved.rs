@@ -281,3 +281,39 @@ fn the_check_finds_a_plan_that_uses_more_than_there_is() {
         "{rules:?}"
     );
 }
+
+/// A spread that a zone's one reserved node does not suffice for is given up, and a planned node with it: those after it
+/// are still told from each other.
+#[test]
+fn planned_nodes_stay_apart_when_one_before_them_is_given_up() {
+    let mut world = World::small();
+    world.object(
+        drover_common::call::Kind::DaemonSet,
+        json!({
+        "metadata": {"name": "log", "namespace": "kube-system"},
+        "spec": {"template": {"spec": {"containers": [{"name": "d",
+            "resources": {"requests": {"cpu": "200m", "memory": "256Mi"}}}]}}}}),
+    );
+    let zones = json!([{"key": labels::ZONE, "operator": "In",
+        "values": ["us-east-1a", "us-east-1b", "us-east-1c"]}]);
+    world.pool("default", zones, json!({}));
+    for billing in [CapacityType::Spot, CapacityType::OnDemand] {
+        let offering = UnavailableOffering {
+            capacity_type: billing,
+            instance_type: None,
+            zone: Some("us-east-1c".to_owned()),
+            reservation: None,
+        };
+        world.unavailable.insert(offering, "2026-01-01T14:03:00Z".parse().unwrap());
+    }
+    world.reservation("cr-1", "c5.2xlarge", "us-east-1c", 1);
+    let apart = json!({"spec": {
+        "topologySpreadConstraints": [{"maxSkew": 1, "topologyKey": labels::ZONE,
+            "whenUnsatisfiable": "ScheduleAnyway", "labelSelector": {"matchLabels": {"app": "web"}}}],
+        "affinity": {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [
+            {"labelSelector": {"matchLabels": {"app": "web"}}, "topologyKey": labels::HOSTNAME}]}}}});
+    world.pods("web", 6, json!({"cpu": "3721m", "memory": "7082Mi"}), apart);
+    world.pods("other", 7, json!({"cpu": "50m", "memory": "6825Mi"}), json!({}));
+    let plan = world.plan();
+    assert_eq!(plan.unschedulable, [], "{:?}", counts(&plan));
+}
