@@ -32,6 +32,8 @@ pub struct HostTrees {
 /// What grows on a machine.
 #[derive(Debug, Default)]
 struct Counters {
+    /// The boot that they count from.
+    boots: u32,
     busy_usec: u64,
     idle_usec: u64,
     stalled_usec: [u64; 3],
@@ -71,11 +73,14 @@ impl HostTrees {
         }
         for machine in usage {
             let folder = self.root.join(machine.instance.as_str());
-            let new = !self.machines.contains_key(&machine.instance);
-            let counters = self.machines.entry(machine.instance.clone()).or_default();
-            if new {
-                result = result.and(lay_out(&folder, machine));
+            // One that stopped and started since the last round was never seen to be gone.
+            let known = self.machines.get(&machine.instance);
+            if known.is_none_or(|known| known.boots != machine.boots) {
+                result = result.and(remove_folder(&folder)).and(lay_out(&folder, machine));
+                let counters = Counters { boots: machine.boots, ..Counters::default() };
+                self.machines.insert(machine.instance.clone(), counters);
             }
+            let Some(counters) = self.machines.get_mut(&machine.instance) else { continue };
             counters.advance(machine, elapsed);
             result = result.and(counters.write(&folder, machine));
         }
@@ -205,6 +210,28 @@ mod tests {
                     .to_vec(),
             }],
         }
+    }
+
+    /// It may have been off for less than a round.
+    #[test]
+    fn a_machine_that_boots_again_has_another_boot_and_counts_anew() {
+        let root = tempfile::tempdir().unwrap();
+        let mut trees = HostTrees::new(root.path());
+        let start: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
+        let mut read_after = |boots: u32, seconds: i64| {
+            let on = MachineUse { boots, ..machine(1000, 0) };
+            trees.write(&[on], start + jiff::SignedDuration::from_secs(seconds)).unwrap();
+            let read = |path: &str| fs::read_to_string(root.path().join("i-1").join(path)).unwrap();
+            (read("proc/sys/kernel/random/boot_id"), read("proc/stat"))
+        };
+        read_after(1, 0);
+        let (boot, stat) = read_after(1, 10);
+        let (next_boot, next_stat) = read_after(2, 11);
+        assert_eq!(
+            (stat.as_str(), next_stat.as_str()),
+            ("cpu  1000 0 0 1000 0 0 0 0 0 0\n", "cpu  100 0 0 100 0 0 0 0 0 0\n")
+        );
+        assert_ne!(boot, next_boot);
     }
 
     #[test]

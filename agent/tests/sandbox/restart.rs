@@ -33,6 +33,13 @@ impl Herd {
         self.sandbox.world().with(|world, _| state(&world.cloud)).unwrap()
     }
 
+    /// What the kernel of an instance says; the simulated one's files follow the machine.
+    fn boot_of(&self, instance: &InstanceId) -> String {
+        let root = self.folder.path().join("hosts").join(instance.as_str());
+        let read = std::fs::read_to_string(root.join("proc/sys/kernel/random/boot_id"));
+        read.unwrap_or_default().trim().to_owned()
+    }
+
     /// What the agent of an instance has on disk.
     fn kept(&self, instance: &InstanceId) -> Value {
         let path = self.folder.path().join("state").join(instance.as_str()).join("notices.json");
@@ -105,6 +112,7 @@ async fn a_machine_that_starts_again_forgets_the_notice_and_takes_back_its_own_c
             ready && node["status"]["nodeInfo"]["bootID"] != *boot
         })
         .await;
+        until("the kernel is another boot's", 10, async || herd.boot_of(instance) != *boot).await;
         let node = herd.node(node).await;
         assert!(is_cordoned(&node) && bears_mark(&node), "who should have taken it back?");
         assert_eq!(herd.state(instance), InstanceState::Running);
