@@ -152,17 +152,29 @@ impl Board<'_> {
         let cheapest = still.or_else(|| self.cheapest(&offers))?;
         // A bin is of one pool from its first pod on.
         let pool = self.market.pools.get(self.market.pool_of(cheapest)?)?;
-        let mut only = FixedBitSet::with_capacity(self.market.offers.len());
-        only.insert_range(pool.offers.clone());
-        offers.intersect_with(&only);
-        // What is reserved is there: it needs nothing to fall back on.
-        if self.settings.min_values_policy == MinValuesPolicy::Strict
-            && self.market.slot_of(cheapest).is_none()
-            && self.missing_values(pool, &offers).is_some()
-        {
-            return None;
-        }
-        Some(Narrowed { offers, cheapest, pinned })
+        offers.intersect_with(&pool.bits);
+        let enough = self.are_enough(pool, &offers, cheapest);
+        enough.then_some(Narrowed { offers, cheapest, pinned })
+    }
+
+    /// Whether these offers of a pool have the values that it wants to choose from. What is reserved is there: it
+    /// needs nothing to fall back on.
+    fn are_enough(&self, pool: &Pool, offers: &FixedBitSet, cheapest: usize) -> bool {
+        self.settings.min_values_policy != MinValuesPolicy::Strict
+            || self.market.slot_of(cheapest).is_some()
+            || self.missing_values(pool, offers).is_none()
+    }
+
+    /// The same of the pool of the cheapest.
+    fn may_be_bought(&self, offers: &FixedBitSet) -> bool {
+        let cheapest = self.cheapest(offers);
+        let pool = cheapest.and_then(|offer| self.market.pool_of(offer));
+        let pool = pool.and_then(|pool| self.market.pools.get(pool));
+        cheapest.zip(pool).is_some_and(|(cheapest, pool)| {
+            let mut own = offers.clone();
+            own.intersect_with(&pool.bits);
+            self.are_enough(pool, &own, cheapest)
+        })
     }
 
     /// Drops offers without room for the request, and those that the pool's limits or a full
@@ -241,6 +253,8 @@ impl Board<'_> {
                 let rank = self.cheapest(&narrowed).map(|offer| self.market.rank(offer));
                 (self.topology.weight(part, key, value), rank, value, narrowed)
             })
+            // The emptiest domain may have too few types for `minValues`, and another enough.
+            .filter(|(.., narrowed)| self.may_be_bought(narrowed))
             .min_by(|a, b| (a.0, a.1, a.2).cmp(&(b.0, b.1, b.2)));
         if let Some((_, _, value, narrowed)) = best {
             pinned.insert(key.to_owned(), value.clone());

@@ -90,3 +90,26 @@ fn zones_in_which_pods_allow_too_few_types_are_left_out() {
     let all = "us-east-1a us-east-1b us-east-1c us-east-1d";
     assert_eq!(plan(&three, true), found(all, true));
 }
+
+/// The emptiest zone can't be bought in; the pods go to the others as far as their skew lets them.
+#[test]
+fn a_spread_passes_over_a_zone_with_too_few_types() {
+    let mut world = World::small();
+    let (zone, family) = ("topology.kubernetes.io/zone", "karpenter.k8s.aws/instance-family");
+    let zones = json!({"key": zone, "operator": "In",
+        "values": ["us-east-1a", "us-east-1b", "us-east-1c"]});
+    let least = json!({"key": family, "operator": "Exists", "minValues": 3});
+    world.pool("default", json!([zones, least]), json!({}));
+    let terms = json!([
+        {"matchExpressions": [{"key": zone, "operator": "NotIn", "values": ["us-east-1b"]}]},
+        {"matchExpressions": [{"key": family, "operator": "In", "values": ["r5", "m6g"]}]}]);
+    let spread = json!({"spec": {
+        "topologySpreadConstraints": [{"maxSkew": 2, "topologyKey": zone,
+            "whenUnsatisfiable": "DoNotSchedule", "labelSelector": {"matchLabels": {"app": "web"}}}],
+        "affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution":
+            {"nodeSelectorTerms": terms}}}}});
+    world.pods("web", 6, json!({"cpu": "1500m", "memory": "4Gi"}), spread);
+    let plan = world.plan();
+    assert_eq!(plan.unschedulable, []);
+    assert!(plan.launches.iter().all(|launch| !launch.zones.contains(&"us-east-1b".to_owned())));
+}
