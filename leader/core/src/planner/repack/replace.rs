@@ -19,8 +19,8 @@ use crate::planner::{Launch, round};
 const LOOKS: usize = 500;
 const LOOKS_EACH: usize = 2;
 
-/// After so many batches that would be right only with others before them, those left are taken for such without
-/// a try: what their pods ask about each other is much the same.
+/// After so many batches that would be right only with others before them, those left whose pods take part in the same
+/// terms are taken for such without a try.
 const MOST_DEPENDING: usize = 3;
 
 /// About how many batches are bought for, one by one.
@@ -90,13 +90,20 @@ impl Yard<'_> {
         self.shut.open_all();
         let ranked: Vec<usize> = ranked.into_iter().map(|(_, place)| place).collect();
         let mut found = Found { batches, left, depending: Vec::new(), looks: LOOKS };
+        let (mut refused, mut entangled) = (0, BTreeSet::new());
         for batch in self.batches_of(&ranked) {
-            if found.depending.len() >= MOST_DEPENDING && !self.is_free(&batch) {
+            let terms = self.shared_terms(&batch);
+            if refused >= MOST_DEPENDING && !terms.is_disjoint(&entangled) {
                 found.depending.push(batch);
                 continue;
             }
             found.looks = found.looks.saturating_add(batch.len() * LOOKS_EACH);
+            let before = found.depending.len();
             self.replace(&batch, &mut found);
+            if found.depending.len() > before {
+                refused += 1;
+                entangled.extend(terms);
+            }
         }
         // These come one after the other, each with all before it done.
         self.following = true;
@@ -106,6 +113,19 @@ impl Yard<'_> {
             self.replace(&batch, &mut found);
         }
         self.following = false;
+    }
+
+    /// The terms by which places of the nodes' pods concern those of other nodes; a host is nobody else's.
+    fn shared_terms(&self, nodes: &[usize]) -> BTreeSet<usize> {
+        let lots = nodes.iter().filter_map(|place| self.lots.get(*place));
+        let groups = lots.flat_map(|lot| &lot.contents);
+        let parts = groups.filter_map(|(group, _)| Some(&self.board.groups.get(*group)?.part));
+        let terms = parts.flat_map(|part| part.own.iter().chain(&part.matched)).copied();
+        let is_shared = |term: &usize| {
+            let tracked = self.board.topology.terms.get(*term);
+            tracked.is_some_and(|tracked| tracked.term.key != drover_common::labels::HOSTNAME)
+        };
+        terms.filter(is_shared).collect()
     }
 
     /// Cuts nodes into batches that their pools' budgets let begin.
