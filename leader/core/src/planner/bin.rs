@@ -167,6 +167,10 @@ impl Board<'_> {
 
     /// The same of the pool of the cheapest.
     fn may_be_bought(&self, offers: &FixedBitSet) -> bool {
+        let choosy = |pool: &Pool| pool.requirements.iter().any(|r| r.min_values.is_some());
+        if !self.market.pools.iter().any(choosy) {
+            return true;
+        }
         let cheapest = self.cheapest(offers);
         let pool = cheapest.and_then(|offer| self.market.pool_of(offer));
         let pool = pool.and_then(|pool| self.market.pools.get(pool));

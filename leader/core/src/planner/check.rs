@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Launch, PlacementTarget, Plan, PlanInput};
 use crate::planner::MinValuesPolicy;
-use host::{Host, hosts_of_launch, hosts_of_target};
+use host::{Host, hosts_of_launch, hosts_of_target, labels_in};
 pub use repack::check_repack;
 use requests::{ports_of, requests, same_port};
 
@@ -308,7 +308,12 @@ fn check_limits(input: &PlanInput<'_>, plan: &Plan, violations: &mut Vec<Violati
             let named =
                 |t: &&drover_common::instance_type::InstanceType| t.name == offering.instance_type;
             if let Some(found) = catalog.instance_types.iter().find(named) {
-                most = most.maximum(&found.capacity);
+                let mut capacity = found.capacity.clone();
+                if let Some(pool) = input.view.pools().get(&launch.nodepool) {
+                    let labels = labels_in(pool, launch, found, &offering.zone);
+                    capacity.add(&overlay::added(input, &labels));
+                }
+                most = most.maximum(&capacity);
             }
         }
         most.set(ResourceName::from("nodes"), 1);

@@ -11,6 +11,7 @@ use fixedbitset::FixedBitSet;
 use super::MinValuesPolicy;
 use super::bin::Bin;
 use super::board::Board;
+use super::dimension::fits;
 use super::market::Offer;
 
 /// Types of an on-demand launch that may be dearer than [`PRICE_CEILING_PERCENT`] allows, so that
@@ -21,7 +22,6 @@ const PRICE_CEILING_PERCENT: u64 = 150;
 
 /// A type that a launch may become, with its offers by price.
 struct Choice {
-    kind: usize,
     offers: Vec<usize>,
 }
 
@@ -43,7 +43,7 @@ impl Board<'_> {
         let (options, short) = match cheapest.reservation {
             // What is reserved is there: it needs nothing to fall back on.
             Some(_) => {
-                let only = vec![Choice { kind: cheapest.kind, offers: vec![bin.cheapest] }];
+                let only = vec![Choice { offers: vec![bin.cheapest] }];
                 (self.under_ceiling(only), false)
             }
             None => {
@@ -76,29 +76,41 @@ impl Board<'_> {
         let all = self.zones_of(bin, capacity_type);
         let list = |zones: &BTreeSet<&str>| {
             let options = self.options(bin, template, capacity_type, zones);
-            let options = self.affordable(bin, self.within_slack(bin, options), capacity_type);
-            let listed = options.iter().flat_map(|option| option.offers.iter().copied()).collect();
-            // A launch is of one capacity type, whatever else its pool could have had.
-            let short = self
-                .all_missing_values(pool, &listed)
-                .any(|(key, ..)| key != labels::CAPACITY_TYPE);
-            (options, short)
+            self.affordable(bin, self.within_slack(bin, options), capacity_type)
         };
-        let (options, short) = list(&all);
-        if !short {
+        let offers_of = |options: &[Choice]| -> FixedBitSet {
+            options.iter().flat_map(|option| option.offers.iter().copied()).collect()
+        };
+        // A launch is of one capacity type, whatever else its pool could have had.
+        let is_short = |offers: &FixedBitSet| {
+            let mut missing = self.all_missing_values(pool, offers);
+            missing.any(|(key, ..)| key != labels::CAPACITY_TYPE)
+        };
+        let options = list(&all);
+        if !is_short(&offers_of(&options)) {
             return Some((options, false));
         }
-        let fewer = fewer_zones(&all).map(|zones| list(&zones)).find(|(_, short)| !short);
-        fewer.or_else(|| (!strict).then_some((options, true)))
+        // What no zone has alone, no choice of them has.
+        let mut any = FixedBitSet::with_capacity(self.market.offers.len());
+        for zone in &all {
+            any.union_with(&offers_of(&list(&BTreeSet::from([*zone]))));
+        }
+        let fewer =
+            (!is_short(&any)).then(|| fewer_zones(&all).into_iter().map(|zones| list(&zones)));
+        let fewer = fewer.and_then(|mut all| all.find(|options| !is_short(&offers_of(options))));
+        match fewer {
+            Some(options) => Some((options, false)),
+            None => (!strict).then_some((options, true)),
+        }
     }
 
-    /// The zones that the bin's cheapest type is offered in.
+    /// The zones that the bin's cheapest type is offered in, of nodes that the pool's limits allow.
     fn zones_of(&self, bin: &Bin, capacity_type: CapacityType) -> BTreeSet<&str> {
         let offers = self.market.kind_of(bin.cheapest).map(|kind| kind.of_type.clone());
         offers
             .into_iter()
             .flatten()
-            .filter(|offer| bin.offers.contains(*offer))
+            .filter(|offer| bin.offers.contains(*offer) && self.is_within_slack(bin, *offer))
             .filter_map(|offer| self.market.offers.get(offer))
             .filter(|offer| offer.capacity_type == capacity_type)
             .map(|offer| offer.zone)
@@ -158,7 +170,7 @@ impl Board<'_> {
             if offers.iter().all(holds) {
                 offers.retain(|offer| bin.offers.contains(*offer));
                 offers.sort_by_key(|offer| self.market.rank(*offer));
-                options.push(Choice { kind, offers });
+                options.push(Choice { offers });
             }
         }
         options
@@ -167,7 +179,7 @@ impl Board<'_> {
     /// Whether a node of an offer has room for what the bin holds.
     fn has_room(&self, bin: &Bin, offer: usize) -> bool {
         let kind = self.market.kind_of(offer);
-        kind.is_some_and(|kind| bin.used.iter().zip(&kind.room).all(|(used, room)| used <= room))
+        kind.is_some_and(|kind| fits(&bin.used, &vec![0; bin.used.len()], &kind.room))
     }
 
     /// Tells when no further type can make it onto the list: there are as many as a launch may have,
@@ -203,15 +215,19 @@ impl Board<'_> {
 
     /// Keeps types that the pool's limits still allow in place of the one already counted.
     fn within_slack(&self, bin: &Bin, mut options: Vec<Choice>) -> Vec<Choice> {
-        let base = self.market.kind_of(bin.cheapest).map(|kind| &kind.capacity);
-        let Some((base, pool)) = base.zip(self.market.pools.get(bin.pool)) else { return options };
-        options.retain(|option| {
-            let Some(kind) = self.market.kinds.get(option.kind) else { return false };
-            pool.left.iter().zip(kind.capacity.iter().zip(base)).all(|(left, (own, base))| {
-                left.is_none_or(|left| *own <= base.saturating_add(left.max(0)))
-            })
-        });
+        options.retain(|option| option.offers.iter().all(|o| self.is_within_slack(bin, *o)));
         options
+    }
+
+    /// Whether the pool's limits still allow a node of this offer in place of the one already counted.
+    fn is_within_slack(&self, bin: &Bin, offer: usize) -> bool {
+        let market = &self.market;
+        let base = market.kind_of(bin.cheapest).map(|kind| &kind.capacity);
+        let Some((base, pool)) = base.zip(market.pools.get(bin.pool)) else { return true };
+        let Some(kind) = market.kind_of(offer) else { return false };
+        pool.left.iter().zip(kind.capacity.iter().zip(base)).all(|(left, (own, base))| {
+            left.is_none_or(|left| *own <= base.saturating_add(left.max(0)))
+        })
     }
 
     /// Counts the largest of the types against the pool's limits, in place of the one already counted.
@@ -219,17 +235,15 @@ impl Board<'_> {
         let Some(base) = self.market.kind_of(bin.cheapest).map(|kind| kind.capacity.clone()) else {
             return;
         };
+        let offers = options.iter().flat_map(|option| &option.offers);
+        let kinds: BTreeSet<usize> =
+            offers.filter_map(|offer| Some(self.market.offers.get(*offer)?.kind)).collect();
         let Some(pool) = self.market.pools.get_mut(bin.pool) else { return };
-        let kinds = &self.market.kinds;
         for (index, left) in pool.left.iter_mut().enumerate() {
             let Some(left) = left else { continue };
             let amount = |capacity: &[i64]| capacity.get(index).copied().unwrap_or(0);
-            let largest = options
-                .iter()
-                .filter_map(|option| kinds.get(option.kind))
-                .map(|kind| amount(&kind.capacity))
-                .max()
-                .unwrap_or(0);
+            let capacities = kinds.iter().filter_map(|kind| self.market.kinds.get(*kind));
+            let largest = capacities.map(|kind| amount(&kind.capacity)).max().unwrap_or(0);
             *left = left.saturating_sub((largest - amount(&base)).max(0));
         }
     }
@@ -327,18 +341,20 @@ impl Board<'_> {
     }
 }
 
-/// Some of these zones but not all, more before fewer: each choice of the first eight, which no region has more of but
-/// for local ones.
-fn fewer_zones<'z>(all: &BTreeSet<&'z str>) -> impl Iterator<Item = BTreeSet<&'z str>> {
-    let first: Vec<&str> = all.iter().copied().take(8).collect();
-    let mut choices: Vec<u32> = (1..1 << first.len()).collect();
+/// Some of these zones but not all, more before fewer. Every choice of up to six; of more, all but one, and each alone.
+fn fewer_zones<'z>(all: &BTreeSet<&'z str>) -> Vec<BTreeSet<&'z str>> {
+    let zones: Vec<&str> = all.iter().copied().collect();
+    if zones.len() > 6 {
+        let without = zones.iter().map(|out| all.iter().copied().filter(|z| z != out).collect());
+        return without.chain(zones.iter().map(|zone| BTreeSet::from([*zone]))).collect();
+    }
+    let mut choices: Vec<u32> = (1..(1 << zones.len()) - 1).collect();
     choices.sort_by_key(|choice| Reverse(choice.count_ones()));
-    let chosen = move |choice: u32| {
-        let zones = first.iter().enumerate().filter(|(at, _)| choice >> at & 1 == 1);
+    let chosen = |choice: u32| {
+        let zones = zones.iter().enumerate().filter(|(at, _)| choice >> at & 1 == 1);
         zones.map(|(_, zone)| *zone).collect()
     };
-    let whole = all.len();
-    choices.into_iter().map(chosen).filter(move |zones: &BTreeSet<&str>| zones.len() < whole)
+    choices.into_iter().map(chosen).collect()
 }
 
 /// The most that a type may cost beside one of this price.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use drover_common::cluster::{NodeSelectorTerm, Pod};
+use drover_common::crd::NodePool;
 use drover_common::id::NodeName;
 use drover_common::instance_type::InstanceType;
 use drover_common::labels;
@@ -174,6 +175,23 @@ fn in_flight_hosts(input: &PlanInput<'_>, node: &InFlightNode) -> Vec<Host> {
     hosts
 }
 
+/// The labels of a launch's node that becomes this type in this zone.
+pub(super) fn labels_in(
+    pool: &NodePool,
+    launch: &Launch,
+    instance_type: &InstanceType,
+    zone: &str,
+) -> BTreeMap<String, String> {
+    let mut labels = instance_type.labels.clone();
+    labels.extend(pool.spec.template.metadata.labels.clone());
+    labels.extend(launch.labels.clone());
+    labels.insert(labels::INSTANCE_TYPE.to_owned(), instance_type.name.clone());
+    labels.insert(labels::ZONE.to_owned(), zone.to_owned());
+    labels.insert(labels::CAPACITY_TYPE.to_owned(), launch.capacity_type.as_str().to_owned());
+    labels.extend(reservation_labels(instance_type, launch));
+    labels
+}
+
 /// One host for every type and zone that a launch lists: each must hold all its pods.
 pub(super) fn hosts_of_launch(
     input: &PlanInput<'_>,
@@ -219,14 +237,7 @@ pub(super) fn hosts_of_launch(
     }
     for instance_type in types {
         for zone in &launch.zones {
-            let mut labels = instance_type.labels.clone();
-            labels.extend(pool.spec.template.metadata.labels.clone());
-            labels.extend(launch.labels.clone());
-            labels.insert(labels::INSTANCE_TYPE.to_owned(), instance_type.name.clone());
-            labels.insert(labels::ZONE.to_owned(), zone.clone());
-            labels
-                .insert(labels::CAPACITY_TYPE.to_owned(), launch.capacity_type.as_str().to_owned());
-            labels.extend(reservation_labels(instance_type, launch));
+            let labels = labels_in(pool, launch, instance_type, zone);
             if !matches(&pool.spec.template.spec.requirements, &labels) {
                 return Err(format!("{} is not of the NodePool", instance_type.name));
             }

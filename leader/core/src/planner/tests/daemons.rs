@@ -74,3 +74,26 @@ fn on_nodes_that_are_there_only_those_still_to_come_are_kept_room_for() {
     world.pods("web", 3, json!({"cpu": "450m", "memory": "256Mi"}), json!({}));
     insta::assert_snapshot!(world.story());
 }
+
+/// What nobody who waits asks for is not looked at: such a daemon waits there as well.
+#[test]
+fn a_daemon_that_has_no_room_keeps_no_pod_away() {
+    let world = |pool: Value| {
+        let mut world = World::small();
+        let small = json!([
+            {"key": "karpenter.k8s.aws/instance-family", "operator": "In", "values": ["c5"]},
+            {"key": "karpenter.k8s.aws/instance-cpu", "operator": "Lt", "values": ["3"]}]);
+        world.pool("default", small, pool);
+        let large = json!({"containers": [
+            {"name": "d", "resources": {"requests": {"memory": "6Gi"}}}]});
+        world.object(Kind::DaemonSet, daemon("large", "1m", large));
+        world
+    };
+    let mut waiting = world(json!({}));
+    waiting.pods("web", 1, json!({"cpu": "100m"}), json!({}));
+    let plan = waiting.plan();
+    assert_eq!((plan.unschedulable.len(), plan.launches.len()), (0, 1));
+    let fixed = world(json!({"replicas": 1}));
+    let plan = crate::planner::plan_static(&fixed.input(), &"default".into(), 1);
+    assert_eq!(plan.map(|launches| launches.len()), Ok(1));
+}

@@ -100,6 +100,8 @@ fn a_spread_passes_over_a_zone_with_too_few_types() {
         "values": ["us-east-1a", "us-east-1b", "us-east-1c"]});
     let least = json!({"key": family, "operator": "Exists", "minValues": 3});
     world.pool("default", json!([zones, least]), json!({}));
+    world.node("n0", "m5.2xlarge", "us-east-1a");
+    world.node("n2", "m5.2xlarge", "us-east-1c");
     let terms = json!([
         {"matchExpressions": [{"key": zone, "operator": "NotIn", "values": ["us-east-1b"]}]},
         {"matchExpressions": [{"key": family, "operator": "In", "values": ["r5", "m6g"]}]}]);
@@ -108,7 +110,7 @@ fn a_spread_passes_over_a_zone_with_too_few_types() {
             "whenUnsatisfiable": "DoNotSchedule", "labelSelector": {"matchLabels": {"app": "web"}}}],
         "affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution":
             {"nodeSelectorTerms": terms}}}}});
-    world.pods("web", 6, json!({"cpu": "1500m", "memory": "4Gi"}), spread);
+    world.pods("web", 5, json!({"cpu": "1500m", "memory": "13Gi"}), spread);
     let plan = world.plan();
     assert_eq!(plan.unschedulable, []);
     assert!(plan.launches.iter().all(|launch| !launch.zones.contains(&"us-east-1b".to_owned())));

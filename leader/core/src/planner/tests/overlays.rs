@@ -124,6 +124,26 @@ fn pods_that_ask_for_nothing_that_was_added_have_all_zones_as_before() {
     assert_eq!(places(&[("c5", A, 2)], plain()), places(&[], plain()));
 }
 
+/// Each of its nodes may come where it counts.
+#[test]
+fn limits_count_what_is_added_in_any_zone_that_is_listed() {
+    let mut world = World::small();
+    let family_c5 = json!([{"key": "karpenter.k8s.aws/instance-family", "operator": "In",
+        "values": ["c5"]}, {"key": "karpenter.sh/capacity-type", "operator": "In",
+        "values": ["on-demand"]}]);
+    world.pool("default", family_c5, json!({"limits": {"example.com/fuse": "2"}}));
+    let mut there = family("c5");
+    there
+        .as_array_mut()
+        .unwrap()
+        .push(json!({"key": "topology.kubernetes.io/zone", "operator": "In", "values": [C]}));
+    overlay(&mut world, "c", json!({"requirements": there, "capacity": {"example.com/fuse": "2"}}));
+    world.pods("web", 40, json!({"cpu": "3500m"}), json!({}));
+    let plan = world.plan();
+    let there = plan.launches.iter().filter(|launch| launch.zones.contains(&C.to_owned()));
+    assert!(there.count() <= 1 && plan.unschedulable.is_empty(), "{:?}", plan.launches.len());
+}
+
 #[test]
 fn resources_that_are_added_to_spot_are_had_on_spot_alone() {
     let mut world = World::small();
