@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use anyhow::Context;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::filter::{LevelFilter, Targets};
@@ -25,6 +26,7 @@ pub fn main_with(args: Args) -> anyhow::Result<ExitCode> {
     let wanted = filter(std::env::var("RUST_LOG").ok().as_deref());
     // An embedding process may have set up its own logging.
     let _already_set = tracing_subscriber::registry().with(lines).with(wanted).try_init();
+    raise_open_files();
     // One thread does: an agent waits nearly always, and each thread costs memory. Names are looked up
     // on others, and files are read: one that hangs must not take the last of them.
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -64,6 +66,13 @@ pub fn main_with(args: Args) -> anyhow::Result<ExitCode> {
     ended
 }
 
+/// Lets the process open as many files as it may ask for: those of pods' control groups stay open, and must not leave
+/// too few for connections. Where even that is refused it goes on with what it has.
+fn raise_open_files() {
+    let limit = getrlimit(Resource::Nofile);
+    let _refused = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
+}
+
 /// What is logged. Filters by span and field would bring a compiler of regular expressions into a
 /// process that is on every node.
 fn filter(wanted: Option<&str>) -> Targets {
@@ -81,6 +90,15 @@ mod tests {
     use tracing::Level;
 
     use super::*;
+
+    #[test]
+    fn files_may_be_open_as_many_as_the_machine_lets() {
+        let before = getrlimit(Resource::Nofile);
+        setrlimit(Resource::Nofile, Rlimit { current: Some(256), ..before }).unwrap();
+        raise_open_files();
+        let after = getrlimit(Resource::Nofile);
+        assert_eq!(after.current, before.maximum);
+    }
 
     #[test]
     fn what_is_logged_can_be_said_by_target_and_level() {

@@ -72,9 +72,12 @@ async fn a_machine_that_starts_again_forgets_the_notice_and_takes_back_its_own_c
     for (instance, node) in instances.iter().zip(&nodes) {
         machines.push(herd.start_agent_of_a_machine(instance, node));
     }
-    tokio::time::sleep(std::time::Duration::from_secs(2)).await;
-    let boots: Vec<Value> =
-        instances.iter().map(|instance| herd.kept(instance)["boot"].clone()).collect();
+    let mut boots = Vec::new();
+    for instance in &instances {
+        until("the agent keeps its boot", 20, async || herd.kept(instance)["boot"].is_string())
+            .await;
+        boots.push(herd.kept(instance)["boot"].clone());
+    }
     let lead = jiff::SignedDuration::from_secs(8);
     for instance in &instances {
         herd.sandbox

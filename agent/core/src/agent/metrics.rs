@@ -75,7 +75,7 @@ pub struct Metrics {
     pub pods_left: usize,
     /// Whether IMDS has told nothing of spot notices for long.
     pub blind: bool,
-    /// Whether a Node of the agent's name is known and its own.
+    /// Whether a Node of the agent's name is seen, as it is now, and its own.
     pub has_node: bool,
     /// Whether the API server has answered nothing for long.
     pub cut_off: bool,
@@ -113,12 +113,12 @@ impl Metrics {
             ),
             (
                 "drover_agent_has_node",
-                "Whether there is a Node of this name and it is this instance's; else nothing is done.",
+                "Whether a Node of this name is seen now and it is this instance's; else nothing is done.",
                 self.has_node,
             ),
             (
                 "drover_agent_cut_off",
-                "Whether the API server has not answered for more than five seconds.",
+                "Whether the API server has answered nothing that it was asked for more than five seconds.",
                 self.cut_off,
             ),
             ("drover_agent_heard", "Whether a leader takes the reports.", self.heard),
@@ -143,7 +143,7 @@ impl Agent {
             draining: drain.is_some(),
             pods_left: drain.map_or(0, |drain| drain.remaining.len()),
             blind: self.hearing.silent_since().is_some(),
-            has_node: self.node.as_ref().is_some_and(own),
+            has_node: self.node_fresh && self.node.as_ref().is_some_and(own),
             cut_off: self.is_cut_off(now),
             heard: self.teller.is_heard(now),
         }

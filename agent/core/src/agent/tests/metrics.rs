@@ -114,4 +114,7 @@ fn the_page_tells_whom_the_agent_hears_and_who_hears_it() {
     scene.step(spot("terminate", scene.now + 100_000));
     scene.run(10);
     assert_has(&page(&scene), &["drover_agent_cut_off 1", "drover_agent_cordoned 0"]);
+    assert_has(&page(&scene), &["drover_agent_has_node 1"]);
+    scene.step(Input::Cluster(ClusterEvent::Stale(Kind::Node)));
+    assert_has(&page(&scene), &["drover_agent_has_node 0"]);
 }
