@@ -121,22 +121,24 @@ pub(super) fn lose(turn: &mut Turn<'_>, node: &str) {
     keys.iter().for_each(|key| note_end(turn, key, EndKind::Lost));
 }
 
-/// The machine of these pods has booted again: those that are still there run again. Their containers keep
-/// their ids here.
-pub(super) fn restart(turn: &mut Turn<'_>, node: &str) {
+/// The machine of these pods runs again: those that were running do, with containers started anew unless its boot
+/// `goes_on`. Containers keep their ids here.
+pub(super) fn restart(turn: &mut Turn<'_>, node: &str, goes_on: bool) {
     let keys: Vec<_> = turn.index.on_node.get(node).into_iter().flatten().cloned().collect();
     let now = turn.now;
     for key in keys {
+        let pod = turn.store.get(&PODS, &key);
+        // What has finished stays so.
+        if pod.is_none_or(|pod| object::text(pod, "/status/phase") != "Running") {
+            continue;
+        }
         let Some(life) = turn.lives.get_mut(&key).filter(|life| life.ended) else { continue };
         (life.started, life.ended, life.stopping) = (Some(now), false, None);
         let written =
             turn.store.modify(&PODS, &key, crate::world::store::Part::Whole, now, |pod| {
-                if object::text(pod, "/status/phase") != "Running" {
-                    return;
-                }
                 let statuses =
                     pod.pointer_mut("/status/containerStatuses").and_then(Value::as_array_mut);
-                for status in statuses.into_iter().flatten() {
+                for status in statuses.into_iter().flatten().filter(|_| !goes_on) {
                     let restarts = status["restartCount"].as_u64().unwrap_or(0).saturating_add(1);
                     object::set(status, &["restartCount"], restarts);
                     let state = json!({"running": {"startedAt": object::seconds(now)}});

@@ -109,6 +109,9 @@ fn register(turn: &mut Turn<'_>, instance: &SimulatedInstance, key: &ObjectKey) 
         return turn.written(created, &NODES, key).is_some();
     }
     let (now, info) = (turn.now, node_info(instance, os_of(turn, instance)));
+    let goes_on = known.is_some_and(|node| {
+        object::text(node, "/status/nodeInfo/bootID") == boot_id(&instance.id, instance.boots)
+    });
     let written = turn.store.modify(&NODES, key, Part::Whole, now, |node| {
         object::set(object::entry(node, "status"), &["nodeInfo"], info);
         let message = "container runtime network not ready";
@@ -116,31 +119,35 @@ fn register(turn: &mut Turn<'_>, instance: &SimulatedInstance, key: &ObjectKey) 
     });
     let told = turn.written(written, &NODES, key).is_some();
     if told {
-        super::kubelet::restart(turn, &key.name);
+        super::kubelet::restart(turn, &key.name, goes_on);
     }
     told
 }
 
 /// A machine that stopped falls silent; one that is terminated loses its Node.
 fn lose(turn: &mut Turn<'_>, instance: &SimulatedInstance) {
+    let terminated = instance.state == InstanceState::Terminated;
     let node = match turn.machines.get(&instance.id) {
         Some(
             Machine::Registered { node, .. } | Machine::Ready { node } | Machine::Off { node },
         ) => node.clone(),
-        _ => {
+        _ if terminated => {
             turn.machines.insert(instance.id.clone(), Machine::Lost);
             return;
         }
+        // It may be started again, and join then.
+        _ => return,
     };
     super::kubelet::lose(turn, &node);
     turn.machines.insert(instance.id.clone(), Machine::Off { node: node.clone() });
     let key = node_key(&node);
     let own = turn.store.get(&NODES, &key).filter(|node| belongs_to(node, &instance.id)).cloned();
     let Some(own) = own else {
-        turn.machines.insert(instance.id.clone(), Machine::Lost);
+        if terminated {
+            turn.machines.insert(instance.id.clone(), Machine::Lost);
+        }
         return;
     };
-    let terminated = instance.state == InstanceState::Terminated;
     let due = after(instance.since, turn.options.scaled(SILENT_FOR));
     if (terminated || due <= turn.now) && object::condition(&own, "Ready") != "Unknown" {
         let message = "Kubelet stopped posting node status.";

@@ -357,3 +357,44 @@ fn a_machine_that_is_started_again_takes_its_node_up_as_it_was_left() {
     assert_eq!(town.ready(), 1, "what nobody deleted runs again");
     assert_eq!(object::list(&town.pods()[0], "/status/containerStatuses")[0]["restartCount"], 1);
 }
+
+#[test]
+fn a_machine_that_was_stopped_before_it_joined_joins_when_it_is_started() {
+    let mut town = Town::new();
+    let instance = town.launch_as(CapacityType::OnDemand);
+    town.pass(3.0);
+    let own = std::slice::from_ref(&instance);
+    let now = town.now;
+    town.world.cloud.stop_instances(own, now).unwrap();
+    town.pass(90.0);
+    let now = town.now;
+    town.world.cloud.start_instances(own, now).unwrap();
+    town.pass(40.0);
+    assert_eq!(object::condition(&town.only_node(), "Ready"), "True");
+}
+
+#[test]
+fn a_pod_that_had_finished_is_not_started_again_with_its_machine() {
+    let mut town = Town::new();
+    let instance = town.launch_as(CapacityType::OnDemand);
+    town.pass(23.0);
+    let name = object::name(&town.only_node()).to_owned();
+    town.edit(&NODES, &name, |node| node["spec"]["taints"] = json!([]));
+    let mut pod = json!({"metadata": {"name": "once", "namespace": "default",
+        "annotations": {"sandbox.drover.dev/run-seconds": "4"}}, "spec": spec("100m")});
+    pod["spec"]["restartPolicy"] = json!("Never");
+    town.create(&PODS, pod);
+    town.pass(20.0);
+    assert_eq!(object::text(&town.pods()[0], "/status/phase"), "Succeeded");
+    let own = std::slice::from_ref(&instance);
+    let now = town.now;
+    town.world.cloud.stop_instances(own, now).unwrap();
+    town.pass(90.0);
+    let now = town.now;
+    town.world.cloud.start_instances(own, now).unwrap();
+    town.pass(40.0);
+    let before = town.world.cluster.ends().count();
+    town.delete(&PODS, "default", "once");
+    town.pass(40.0);
+    assert_eq!((town.pods().len(), town.world.cluster.ends().count()), (0, before));
+}
