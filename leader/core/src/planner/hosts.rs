@@ -10,10 +10,24 @@ use drover_common::labels;
 use super::board::Board;
 use super::topology::Part;
 
-/// By terms: planned nodes that are open, and how many have been looked at.
+/// So many shapes look through the same planned nodes before those that have closed are left out.
+const LOOKS: u32 = 16;
+
+/// By terms.
 #[derive(Clone, Debug, Default)]
 pub(super) struct OpenHosts {
-    by_part: BTreeMap<Part, (Vec<usize>, usize)>,
+    by_part: BTreeMap<Part, Known>,
+}
+
+/// What is known of the planned nodes for some terms.
+#[derive(Clone, Debug, Default)]
+struct Known {
+    /// Those that are open, and some that have closed since.
+    open: Vec<usize>,
+    /// How many have been looked at.
+    seen: usize,
+    /// How often since those that closed were left out.
+    looks: u32,
 }
 
 impl OpenHosts {
@@ -24,7 +38,7 @@ impl OpenHosts {
 }
 
 impl Board<'_> {
-    /// Planned nodes that a group's host terms do not forbid for good.
+    /// Planned nodes, without most of those that a group's host terms forbid for good.
     pub(super) fn open_bins(&mut self, group: usize) -> Vec<usize> {
         let all = || (0..self.bins.len()).collect();
         let Some(part) = self.groups.get(group).map(|group| &group.part) else { return all() };
@@ -36,14 +50,19 @@ impl Board<'_> {
         if joins || !part.own.iter().chain(&part.matched).any(closes) {
             return all();
         }
-        let (mut open, seen) = self.hosts.by_part.get(part).cloned().unwrap_or_default();
-        open.extend(seen..self.bins.len());
-        open.retain(|bin| {
-            let host = self.bins.get(*bin).map(|bin| bin.host.as_str());
-            self.topology.allows(part, labels::HOSTNAME, host)
-        });
         let part = part.clone();
-        self.hosts.by_part.insert(part, (open.clone(), self.bins.len()));
+        let mut known = self.hosts.by_part.remove(&part).unwrap_or_default();
+        known.open.extend(known.seen..self.bins.len());
+        known.seen = self.bins.len();
+        if known.looks == 0 {
+            known.open.retain(|bin| {
+                let host = self.bins.get(*bin).map(|bin| bin.host.as_str());
+                self.topology.allows(&part, labels::HOSTNAME, host)
+            });
+        }
+        known.looks = (known.looks + 1) % LOOKS;
+        let open = known.open.clone();
+        self.hosts.by_part.insert(part, known);
         open
     }
 }

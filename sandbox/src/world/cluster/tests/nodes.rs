@@ -394,7 +394,7 @@ fn a_pod_that_had_finished_is_not_started_again_with_its_machine() {
     town.world.cloud.start_instances(own, now).unwrap();
     town.pass(40.0);
     let before = town.world.cluster.ends().count();
-    town.delete(&PODS, "default", "once");
+    town.delete(&PODS, "default", "once", &DeleteOptions::default());
     town.pass(40.0);
     assert_eq!((town.pods().len(), town.world.cluster.ends().count()), (0, before));
 }
