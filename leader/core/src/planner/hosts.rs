@@ -10,8 +10,9 @@ use drover_common::labels;
 use super::board::Board;
 use super::topology::Part;
 
-/// So many shapes look through the same planned nodes before those that have closed are left out.
-const LOOKS: u32 = 16;
+/// What leaving out the nodes that have closed costs, a look at each, is shared by so many shapes that each pays for
+/// so many looks.
+const LOOKS_EACH: usize = 64;
 
 /// By terms.
 #[derive(Clone, Debug, Default)]
@@ -26,8 +27,8 @@ struct Known {
     open: Vec<usize>,
     /// How many have been looked at.
     seen: usize,
-    /// How often since those that closed were left out.
-    looks: u32,
+    /// How many shapes go by before those that have closed are left out again.
+    wait: usize,
 }
 
 impl OpenHosts {
@@ -54,13 +55,14 @@ impl Board<'_> {
         let mut known = self.hosts.by_part.remove(&part).unwrap_or_default();
         known.open.extend(known.seen..self.bins.len());
         known.seen = self.bins.len();
-        if known.looks == 0 {
+        if known.wait == 0 {
             known.open.retain(|bin| {
                 let host = self.bins.get(*bin).map(|bin| bin.host.as_str());
                 self.topology.allows(&part, labels::HOSTNAME, host)
             });
+            known.wait = 1 + known.open.len() / LOOKS_EACH;
         }
-        known.looks = (known.looks + 1) % LOOKS;
+        known.wait -= 1;
         let open = known.open.clone();
         self.hosts.by_part.insert(part, known);
         open
