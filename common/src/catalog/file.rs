@@ -1,6 +1,6 @@
 //! The catalogue file of `drover simulate`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -116,12 +116,20 @@ pub fn parse(json: &str) -> Result<Catalog, CatalogError> {
     let written: Written =
         serde_json::from_str(json).map_err(|error| CatalogError::Shape(error.to_string()))?;
     let region = written.region;
-    let instance_types = written
+    let instance_types: Vec<ListedType> = written
         .instance_types
         .into_iter()
         .enumerate()
         .map(|(index, value)| instance_type(index, value, &region))
         .collect::<Result<_, _>>()?;
+    let mut names = BTreeSet::new();
+    for listed in &instance_types {
+        if !names.insert(&listed.name) {
+            let (instance_type, field) = (listed.name.clone(), "name".to_owned());
+            let reason = "another type has it, too".to_owned();
+            return Err(CatalogError::Type { instance_type, field, reason });
+        }
+    }
     Ok(Catalog { region, instance_types })
 }
 
@@ -147,7 +155,7 @@ fn instance_type(index: usize, mut value: Value, region: &str) -> Result<ListedT
         .map_err(|reason| error("capacity", reason))?
         .ok_or_else(|| error("capacity", "it is missing".to_owned()))?;
     let allocatable = read(take("allocatable")).map_err(|reason| error("allocatable", reason))?;
-    let offerings = match take("offerings") {
+    let offerings: Vec<Offering> = match take("offerings") {
         None => Vec::new(),
         Some(Value::Array(list)) => list
             .into_iter()
@@ -158,6 +166,14 @@ fn instance_type(index: usize, mut value: Value, region: &str) -> Result<ListedT
             .collect::<Result<_, _>>()?,
         Some(_) => return Err(error("offerings", "it is not a list".to_owned())),
     };
+    // Which price would be the one?
+    let mut sold = BTreeSet::new();
+    for (index, one) in offerings.iter().enumerate() {
+        if !sold.insert((&one.zone, one.capacity_type)) {
+            let reason = format!("{} in {} is there twice", one.capacity_type, one.zone);
+            return Err(error(&format!("offerings[{index}]"), reason));
+        }
+    }
     Ok(ListedType { name, labels, capacity, allocatable, offerings })
 }
 
@@ -249,5 +265,11 @@ mod tests {
             r#""name": "x.y", "capacity": {}, "offerings": [{"zone": "a", "capacityType": "free"}]"#,
         );
         assert!(kind.contains("offerings[0]"), "{kind}");
+        let one = r#"{"zone": "a", "capacityType": "spot"}"#;
+        let twice = of(&format!(r#""name": "x.y", "capacity": {{}}, "offerings": [{one}, {one}]"#));
+        assert_eq!(twice, "instance type x.y: field offerings[1]: spot in a is there twice");
+        let x = r#""name": "x.y", "capacity": {}"#;
+        let named = of(&format!("{x}}}, {{{x}"));
+        assert_eq!(named, "instance type x.y: field name: another type has it, too");
     }
 }
