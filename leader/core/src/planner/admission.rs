@@ -2,7 +2,6 @@
 
 use fixedbitset::FixedBitSet;
 
-use super::dimension::Amounts;
 use super::market::NodeKind;
 
 /// Which items may go into which offers: a row of bits for each offer.
@@ -61,8 +60,8 @@ pub(super) fn is_as_large(room: &[i64], other: &[i64]) -> bool {
 }
 
 /// What is of use of a room where more than `enough` is not asked for: such amounts compare as they are.
-pub(super) fn clipped(room: &[i64], enough: &[i64]) -> Amounts {
-    room.iter().zip(enough).map(|(room, enough)| *room.min(enough)).collect()
+pub(super) fn clipped(room: &[i64], enough: &[i64]) -> impl Iterator<Item = i64> {
+    room.iter().zip(enough).map(|(room, enough)| *room.min(enough))
 }
 
 /// The rooms of all kinds, clipped, in one row: they are compared over and over.

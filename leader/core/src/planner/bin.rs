@@ -165,19 +165,12 @@ impl Board<'_> {
             || self.missing_values(pool, offers).is_none()
     }
 
-    /// The same of the pool of the cheapest.
-    fn may_be_bought(&self, offers: &FixedBitSet) -> bool {
-        let choosy = |pool: &Pool| pool.requirements.iter().any(|r| r.min_values.is_some());
-        if !self.market.pools.iter().any(choosy) {
-            return true;
-        }
-        let cheapest = self.cheapest(offers);
-        let pool = cheapest.and_then(|offer| self.market.pool_of(offer));
-        let pool = pool.and_then(|pool| self.market.pools.get(pool));
-        cheapest.zip(pool).is_some_and(|(cheapest, pool)| {
-            let mut own = offers.clone();
-            own.intersect_with(&pool.bits);
-            self.are_enough(pool, &own, cheapest)
+    /// The same where the offers are of several pools: of the cheapest's.
+    fn may_be_bought(&self, offers: &FixedBitSet, cheapest: usize) -> bool {
+        let pool = self.market.pool_of(cheapest).and_then(|pool| self.market.pools.get(pool));
+        pool.is_some_and(|pool| {
+            let choosy = pool.requirements.iter().any(|r| r.min_values.is_some());
+            !choosy || self.are_enough(pool, &offers.intersection(&pool.bits).collect(), cheapest)
         })
     }
 
@@ -251,14 +244,15 @@ impl Board<'_> {
             .filter(|(value, bits)| {
                 !bits.is_disjoint(offers) && self.topology.allows(part, key, Some(value))
             })
-            .map(|(value, bits)| {
+            .filter_map(|(value, bits)| {
                 let mut narrowed = offers.clone();
                 narrowed.intersect_with(bits);
-                let rank = self.cheapest(&narrowed).map(|offer| self.market.rank(offer));
-                (self.topology.weight(part, key, value), rank, value, narrowed)
+                let cheapest = self.cheapest(&narrowed)?;
+                // The emptiest domain may have too few types for `minValues`, and another enough.
+                let enough = self.may_be_bought(&narrowed, cheapest);
+                let rank = self.market.rank(cheapest);
+                enough.then(|| (self.topology.weight(part, key, value), rank, value, narrowed))
             })
-            // The emptiest domain may have too few types for `minValues`, and another enough.
-            .filter(|(.., narrowed)| self.may_be_bought(narrowed))
             .min_by(|a, b| (a.0, a.1, a.2).cmp(&(b.0, b.1, b.2)));
         if let Some((_, _, value, narrowed)) = best {
             pinned.insert(key.to_owned(), value.clone());

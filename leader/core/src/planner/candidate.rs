@@ -226,7 +226,7 @@ impl Board<'_> {
             return None;
         }
         let row = admits.clone();
-        let least = clipped(&least, enough);
+        let least: Amounts = clipped(&least, enough).collect();
         let mut set: Vec<(usize, usize)> = Vec::with_capacity(self.settings.min_spot_types);
         for other in offers {
             let kind = self.market.offers.get(*other)?.kind;
@@ -273,7 +273,7 @@ impl Board<'_> {
         let mut kept: Vec<Candidate> = Vec::new();
         let mut rooms: Vec<Amounts> = Vec::new();
         for candidate in all {
-            let room = clipped(&candidate.room, enough);
+            let room: Amounts = clipped(&candidate.room, enough).collect();
             let dominated = kept.iter().zip(&rooms).any(|(better, better_room)| {
                 better.pool == candidate.pool
                     && is_as_large(better_room, &room)

@@ -148,6 +148,7 @@ impl Board<'_> {
             range.contains(offer) && entry.is_some_and(|e| e.capacity_type == capacity_type)
         };
         let in_zones = |offer: &usize| zone(*offer).is_some_and(|zone| zones.contains(zone));
+        let nothing = vec![0; bin.used.len()];
         let mut options: Vec<Choice> = Vec::new();
         let mut seen = FixedBitSet::with_capacity(self.market.offers.len());
         let enough = self.enough_options(bin, capacity_type);
@@ -166,20 +167,17 @@ impl Board<'_> {
             }
             seen.insert(of_type.start);
             let mut offers: Vec<usize> = of_type.filter(|o| billed(o) && in_zones(o)).collect();
-            let holds = |offer: &usize| admitted.contains(*offer) && self.has_room(bin, *offer);
-            if offers.iter().all(holds) {
+            let has_room = |offer: &usize| {
+                let kind = self.market.kind_of(*offer);
+                kind.is_some_and(|kind| fits(&bin.used, &nothing, &kind.room))
+            };
+            if offers.iter().all(|offer| admitted.contains(*offer) && has_room(offer)) {
                 offers.retain(|offer| bin.offers.contains(*offer));
                 offers.sort_by_key(|offer| self.market.rank(*offer));
                 options.push(Choice { offers });
             }
         }
         options
-    }
-
-    /// Whether a node of an offer has room for what the bin holds.
-    fn has_room(&self, bin: &Bin, offer: usize) -> bool {
-        let kind = self.market.kind_of(offer);
-        kind.is_some_and(|kind| fits(&bin.used, &vec![0; bin.used.len()], &kind.room))
     }
 
     /// Tells when no further type can make it onto the list: there are as many as a launch may have,
