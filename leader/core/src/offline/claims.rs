@@ -58,6 +58,7 @@ pub(super) fn leaving(view: &View) -> BTreeSet<NodeName> {
 pub(super) fn in_flight(
     view: &View,
     catalogs: &BTreeMap<String, NodeClassCatalog>,
+    warnings: &mut Vec<String>,
 ) -> Vec<InFlightNode> {
     view.claims()
         .iter()
@@ -70,7 +71,14 @@ pub(super) fn in_flight(
         .filter_map(|(name, claim)| {
             let node = node_of_claim(view, claim);
             let node = node.map(|node| NodeName::from(node.metadata.name.as_str()));
-            Some(InFlightNode { node, ..in_flight_node(name, claim, catalogs)? })
+            let found = in_flight_node(name, claim, catalogs)?;
+            if !has_zone(claim, &found) {
+                warnings.push(format!(
+                    "NodeClaim {name} says nothing of its zone, and its EC2NodeClass is not known: no pod counts on it"
+                ));
+                return None;
+            }
+            Some(InFlightNode { node, ..found })
         })
         .collect()
 }
@@ -110,6 +118,12 @@ fn possible_types<'c>(
         .collect()
 }
 
+/// Whether anything is known of where it may be.
+fn has_zone(claim: &NodeClaim, found: &InFlightNode) -> bool {
+    let labelled = claim.metadata.labels.as_ref().is_some_and(|l| l.contains_key(labels::ZONE));
+    labelled || found.requirements.get(labels::ZONE).is_some()
+}
+
 fn in_flight_node(
     name: &NodeClaimName,
     claim: &NodeClaim,
@@ -118,11 +132,6 @@ fn in_flight_node(
     let nodepool = pool_of_claim(claim)?;
     let types = possible_types(claim, catalogs);
     let requirements = what_may_come(claim, &types);
-    let labelled = claim.metadata.labels.as_ref().is_some_and(|l| l.contains_key(labels::ZONE));
-    if !labelled && requirements.get(labels::ZONE).is_none() {
-        // Its class is not known, and it does not say where it may be: pods can't count on it.
-        return None;
-    }
     let stated = parse_resources(&status_of(claim).allocatable).unwrap_or_default();
     let allocatable = if stated.is_empty() { least(&types) } else { stated };
     let mut own = match types.as_slice() {

@@ -191,7 +191,7 @@ impl Dump {
         let mut warnings = Vec::new();
         let set_aside = settle(&mut view, pods, &priorities, &mut warnings);
         let catalogs = catalogs(&view, types, &mut warnings);
-        let in_flight = in_flight(&view, &catalogs);
+        let in_flight = in_flight(&view, &catalogs, &mut warnings);
         let leaving = leaving(&view);
         let pool_usage = pool_usage(&view, &catalogs);
         let now = now.or(newest).unwrap_or(Timestamp::UNIX_EPOCH);

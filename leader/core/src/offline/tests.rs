@@ -291,6 +291,8 @@ fn a_claim_of_which_nothing_is_known_takes_no_pods() {
     ]);
     let flying: Vec<&str> = cluster.in_flight.iter().map(|node| node.claim.as_str()).collect();
     assert_eq!(flying, ["placed"]);
+    let told = cluster.warnings.iter().filter(|warning| warning.starts_with("NodeClaim lost says"));
+    assert_eq!(told.count(), 1, "{:?}", cluster.warnings);
     assert_eq!(answer(&cluster).placements[0].node_claim.as_deref(), Some("placed"));
 }
 
