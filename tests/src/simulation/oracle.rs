@@ -113,6 +113,9 @@ impl Oracle {
     }
 }
 
+/// Reasons to disrupt that can wait: others take claims from these.
+const VOLUNTARY: [&str; 3] = ["Consolidation", "Emptiness", "Rebalance"];
+
 /// What the log says, read from its JSON.
 #[derive(Debug, Default)]
 struct Committed {
@@ -123,8 +126,9 @@ struct Committed {
     initialized: BTreeSet<String>,
     /// The replacements of each consolidation that was committed.
     replacements: BTreeMap<String, BTreeSet<String>>,
-    /// The claims of each disruption, and when the drains of claims began.
+    /// The claims of each disruption, which of these are by nobody's need, and when the drains of claims began.
     disrupted: BTreeMap<String, Vec<String>>,
+    voluntary: BTreeSet<String>,
     drains: BTreeMap<String, Timestamp>,
     consolidated: usize,
     broken: Vec<String>,
@@ -150,7 +154,11 @@ impl Committed {
                         claims.filter_map(|n| n.as_str().map(str::to_owned)).collect();
                     self.take_over(&claims);
                     self.disrupted.insert(id.clone(), claims);
-                    if text("/change/disruption/reason").as_deref() == Some("Consolidation") {
+                    let reason = text("/change/disruption/reason");
+                    if reason.as_deref().is_some_and(|reason| VOLUNTARY.contains(&reason)) {
+                        self.voluntary.insert(id.clone());
+                    }
+                    if reason.as_deref() == Some("Consolidation") {
                         let listed = entry.pointer("/change/disruption/replacements");
                         let names = listed.and_then(Value::as_array).into_iter().flatten();
                         let names = names.filter_map(|n| n.as_str().map(str::to_owned)).collect();
@@ -183,10 +191,10 @@ impl Committed {
         self.entries = log.len();
     }
 
-    /// What takes a claim out of a consolidation: that goes on without it.
+    /// What takes a claim out of a disruption that nobody needs: that goes on without it.
     fn take_over(&mut self, claims: &[String]) {
         for (id, others) in &mut self.disrupted {
-            if self.replacements.contains_key(id) {
+            if self.voluntary.contains(id) {
                 others.retain(|other| !claims.contains(other));
             }
         }
