@@ -327,27 +327,63 @@ fn a_world_repeats_itself() {
     assert_eq!(run(), run());
 }
 
+impl Town {
+    /// One with a ready node of this instance, and that one's name.
+    fn with_one(capacity_type: CapacityType) -> (Self, InstanceId, String) {
+        let mut town = Self::new();
+        let instance = town.launch_as(capacity_type);
+        town.pass(23.0);
+        let name = object::name(&town.only_node()).to_owned();
+        town.edit(&NODES, &name, |node| node["spec"]["taints"] = json!([]));
+        (town, instance, name)
+    }
+
+    fn stop(&mut self, instance: &InstanceId, seconds: f64) {
+        let now = self.now;
+        self.world.cloud.stop_instances(std::slice::from_ref(instance), now).unwrap();
+        self.pass(seconds);
+    }
+
+    fn start(&mut self, instance: &InstanceId, seconds: f64) {
+        let now = self.now;
+        self.world.cloud.start_instances(std::slice::from_ref(instance), now).unwrap();
+        self.pass(seconds);
+    }
+}
+
+#[test]
+fn a_hibernated_machine_goes_on_where_it_was() {
+    let (mut town, instance, _) = Town::with_one(CapacityType::Spot);
+    town.create(&REPLICA_SETS, workload("web", 1, spec("1")));
+    town.pass(3.0);
+    let boot = object::text(&town.only_node(), "/status/nodeInfo/bootID").to_owned();
+    let now = town.now;
+    let lead = SignedDuration::from_secs(5);
+    town.world.cloud.announce(&instance, SpotAction::Hibernate, now, lead).unwrap();
+    town.pass(90.0);
+    assert_eq!(town.ready(), 0);
+    let now = town.now;
+    town.world.cloud.resume(&instance, now).unwrap();
+    town.pass(40.0);
+    assert_eq!(
+        (object::text(&town.only_node(), "/status/nodeInfo/bootID"), town.ready()),
+        (boot.as_str(), 1)
+    );
+    assert_eq!(object::list(&town.pods()[0], "/status/containerStatuses")[0]["restartCount"], 0);
+}
+
 #[test]
 fn a_machine_that_is_started_again_takes_its_node_up_as_it_was_left() {
-    let mut town = Town::new();
-    let instance = town.launch_as(CapacityType::OnDemand);
-    town.pass(23.0);
-    let name = object::name(&town.only_node()).to_owned();
-    town.edit(&NODES, &name, |node| node["spec"]["taints"] = json!([]));
+    let (mut town, instance, name) = Town::with_one(CapacityType::OnDemand);
     town.create(&REPLICA_SETS, workload("web", 1, spec("1")));
     town.pass(3.0);
     assert_eq!(town.ready(), 1);
     town.edit(&NODES, &name, |node| node["spec"]["unschedulable"] = json!(true));
     let boot = object::text(&town.only_node(), "/status/nodeInfo/bootID").to_owned();
-    let now = town.now;
-    let own = std::slice::from_ref(&instance);
-    town.world.cloud.stop_instances(own, now).unwrap();
-    town.pass(60.0);
+    town.stop(&instance, 60.0);
     assert_eq!(object::condition(&town.only_node(), "Ready"), "Unknown");
     assert_eq!(town.ready(), 0);
-    let now = town.now;
-    town.world.cloud.start_instances(own, now).unwrap();
-    town.pass(15.0);
+    town.start(&instance, 15.0);
     assert_eq!(object::condition(&town.only_node(), "Ready"), "Unknown", "it boots");
     town.pass(10.0);
     let node = town.only_node();
@@ -363,36 +399,22 @@ fn a_machine_that_was_stopped_before_it_joined_joins_when_it_is_started() {
     let mut town = Town::new();
     let instance = town.launch_as(CapacityType::OnDemand);
     town.pass(3.0);
-    let own = std::slice::from_ref(&instance);
-    let now = town.now;
-    town.world.cloud.stop_instances(own, now).unwrap();
-    town.pass(90.0);
-    let now = town.now;
-    town.world.cloud.start_instances(own, now).unwrap();
-    town.pass(40.0);
+    town.stop(&instance, 90.0);
+    town.start(&instance, 40.0);
     assert_eq!(object::condition(&town.only_node(), "Ready"), "True");
 }
 
 #[test]
 fn a_pod_that_had_finished_is_not_started_again_with_its_machine() {
-    let mut town = Town::new();
-    let instance = town.launch_as(CapacityType::OnDemand);
-    town.pass(23.0);
-    let name = object::name(&town.only_node()).to_owned();
-    town.edit(&NODES, &name, |node| node["spec"]["taints"] = json!([]));
+    let (mut town, instance, _) = Town::with_one(CapacityType::OnDemand);
     let mut pod = json!({"metadata": {"name": "once", "namespace": "default",
         "annotations": {"sandbox.drover.dev/run-seconds": "4"}}, "spec": spec("100m")});
     pod["spec"]["restartPolicy"] = json!("Never");
     town.create(&PODS, pod);
     town.pass(20.0);
     assert_eq!(object::text(&town.pods()[0], "/status/phase"), "Succeeded");
-    let own = std::slice::from_ref(&instance);
-    let now = town.now;
-    town.world.cloud.stop_instances(own, now).unwrap();
-    town.pass(90.0);
-    let now = town.now;
-    town.world.cloud.start_instances(own, now).unwrap();
-    town.pass(40.0);
+    town.stop(&instance, 90.0);
+    town.start(&instance, 40.0);
     let before = town.world.cluster.ends().count();
     town.delete(&PODS, "default", "once", &DeleteOptions::default());
     town.pass(40.0);
