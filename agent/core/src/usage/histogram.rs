@@ -1,7 +1,8 @@
 //! Histograms that forget: each sample weighs twice as much as one a half-life older.
 //!
 //! Buckets, half-life and checkpoints are those of the Vertical Pod Autoscaler's recommender, so that
-//! percentiles are comparable with its own.
+//! percentiles are comparable with its own. Logarithms and powers are computed in Rust: those of the C library
+//! differ from machine to machine, and half a megabyte of it would be mapped on every node for two functions.
 
 use std::collections::BTreeMap;
 
@@ -54,7 +55,7 @@ impl Buckets {
 
     /// `log_RATIO(value × (RATIO − 1) / first + 1)`: where a value lies, in buckets.
     fn exponent(self, value: f64) -> f64 {
-        (value * (RATIO - 1.0) / self.first() + 1.0).ln() / RATIO.ln()
+        libm::log(value * (RATIO - 1.0) / self.first() + 1.0) / libm::log(RATIO)
     }
 
     fn of(self, value: f64) -> u16 {
@@ -135,7 +136,7 @@ impl Histogram {
             return;
         }
         self.move_reference(self.reference.max(other.reference));
-        let factor = 2_f64.powf(-exponent(other.reference, self.reference));
+        let factor = libm::exp2(-exponent(other.reference, self.reference));
         for (&bucket, weight) in &other.weights {
             *self.weights.entry(bucket).or_insert(0.0) += weight * factor;
         }
@@ -178,11 +179,11 @@ impl Histogram {
             let multiple = half_lives.saturating_mul(HALF_LIFE.as_secs());
             self.move_reference(Timestamp::from_second(multiple).unwrap_or(at));
         }
-        weight * 2_f64.powf(exponent(self.reference, at).min(LARGEST_EXPONENT))
+        weight * libm::exp2(exponent(self.reference, at).min(LARGEST_EXPONENT))
     }
 
     fn move_reference(&mut self, to: Timestamp) {
-        let factor = 2_f64.powf(-exponent(self.reference, to));
+        let factor = libm::exp2(-exponent(self.reference, to));
         self.weights.values_mut().for_each(|weight| *weight *= factor);
         self.weights.retain(|_, weight| *weight > 0.0);
         self.reference = to;
