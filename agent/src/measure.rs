@@ -1,5 +1,6 @@
 //! Measures use from the kernel's files, or has the kubelet tell it.
 
+mod containers;
 mod fallback;
 mod gpu;
 mod kept;

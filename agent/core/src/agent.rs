@@ -219,7 +219,8 @@ pub struct Agent {
     told_too_many: bool,
     told_too_large: bool,
     told_cordoned: bool,
-    pods: BTreeMap<ObjectKey, Pod>,
+    /// Boxed: a map has room for more than it holds.
+    pods: BTreeMap<ObjectKey, Box<Pod>>,
     pods_complete: bool,
     /// While a list is under way: what it has not named yet.
     unlisted: Option<BTreeSet<ObjectKey>>,

@@ -87,7 +87,8 @@ pub struct UsageWindow {
     traffic: Option<(Timestamp, [u64; 4])>,
     traffic_per_second: Option<[u64; 4]>,
     cpu_milli_max: u64,
-    pods: BTreeMap<Arc<str>, PodFold>,
+    /// Boxed: a map has room for more than it holds.
+    pods: BTreeMap<Arc<str>, Box<PodFold>>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -161,7 +162,7 @@ impl UsageWindow {
                 if rest.is_some() {
                     fold.containers.add(at, containers);
                 }
-                self.pods.insert(uid, fold);
+                self.pods.insert(uid, Box::new(fold));
             }
             Some(fold) => {
                 let usec = microseconds(fold.last.0, at);

@@ -73,4 +73,9 @@ impl Buffer {
         let file = File::open(path)?;
         self.read(&file)
     }
+    /// The same of a text that the kernel makes in one piece.
+    pub(crate) fn read_path_piece<'a>(&'a mut self, path: &Path) -> io::Result<&'a str> {
+        let file = File::open(path)?;
+        self.read_piece(&file)
+    }
 }

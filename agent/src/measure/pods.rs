@@ -5,10 +5,9 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use drover_agent_core::usage::{
-    self, ContainerName, ContainerNames, ContainerSample, PodRest, PodSample,
-};
+use drover_agent_core::usage::{self, ContainerNames, PodRest, PodSample};
 
+use super::containers::Containers;
 use super::kept::Buffer;
 use super::network::{Networks, OwnNetwork};
 use super::subfolders;
@@ -36,6 +35,9 @@ struct Group {
     memory_pressure: Option<File>,
     io_pressure: Option<File>,
     network: OwnNetwork,
+    containers: Containers,
+    /// CPU time when it was read last, and what it had stalled by then.
+    stalled: Option<(u64, Option<u64>)>,
 }
 
 impl Pods {
@@ -102,6 +104,8 @@ impl Group {
             memory_pressure: open("memory.pressure"),
             io_pressure: open("io.pressure"),
             network: OwnNetwork::default(),
+            containers: Containers::default(),
+            stalled: None,
         })
     }
 
@@ -114,14 +118,14 @@ impl Group {
     ) -> Option<PodSample> {
         let cpu = buffer.read_piece(&self.cpu).ok()?;
         let (cpu_usec, throttled_usec) = (usage::cpu_usage(cpu).ok()?, usage::cpu_throttled(cpu));
-        let stalled_usec = stalled(self.cpu_pressure.as_ref(), buffer);
+        let stalled_usec = self.stalled(cpu_usec, all.is_some(), buffer);
         let (mut rest, mut measured) = (None, Vec::new());
         if let Some(all) = all {
             let names = all.get(uid).map(Vec::as_slice).unwrap_or_default();
             let network = self.network.read(networks, &self.folder, names, buffer);
             rest = Some(PodRest { network, ..self.rest(buffer)? });
             if !names.is_empty() {
-                measured = containers(&self.folder, names, buffer);
+                measured = self.containers.sample(&self.folder, names, buffer);
             }
         }
         Some(PodSample {
@@ -134,16 +138,29 @@ impl Group {
         })
     }
 
+    /// How long some task stalled on CPU. Who has not run since has stalled no longer, but for a machine that
+    /// runs nothing of it for a second; that is seen when all is read.
+    fn stalled(&mut self, cpu_usec: u64, all: bool, buffer: &mut Buffer) -> Option<u64> {
+        match self.stalled {
+            Some((before, stalled)) if before == cpu_usec && !all => stalled,
+            _ => {
+                let stalled = stalled(self.cpu_pressure.as_ref(), buffer);
+                self.stalled = Some((cpu_usec, stalled));
+                stalled
+            }
+        }
+    }
+
     /// All but the network.
     fn rest(&self, buffer: &mut Buffer) -> Option<PodRest> {
-        let current = usage::number(buffer.read(&self.memory).ok()?).ok()?;
-        let cache = usage::inactive_file(buffer.read(&self.memory_stat).ok()?).ok()?;
-        let io_stat = buffer.read_path(&self.folder.join("io.stat"));
+        let current = usage::number(buffer.read_piece(&self.memory).ok()?).ok()?;
+        let cache = usage::inactive_file(buffer.read_piece(&self.memory_stat).ok()?).ok()?;
+        let io_stat = buffer.read_path_piece(&self.folder.join("io.stat"));
         let disk_bytes = io_stat.ok().and_then(|text| usage::io_bytes(text).ok());
         let memory = stalled(self.memory_pressure.as_ref(), buffer);
         let io = stalled(self.io_pressure.as_ref(), buffer);
         let events = self.memory_events.as_ref();
-        let kills = events.and_then(|file| usage::oom_kills(buffer.read(file).ok()?).ok());
+        let kills = events.and_then(|file| usage::oom_kills(buffer.read_piece(file).ok()?).ok());
         Some(PodRest {
             memory_working_set: current.saturating_sub(cache),
             stalled_usec: memory.zip(io).map(|(memory, io)| [memory, io]),
@@ -152,40 +169,6 @@ impl Group {
             network: None,
         })
     }
-}
-
-/// Reads the containers in a pod's folder whose names are known. What ends meanwhile is left out.
-fn containers(pod: &Path, names: &[ContainerName], buffer: &mut Buffer) -> Vec<ContainerSample> {
-    let mut samples = Vec::with_capacity(names.len());
-    for folder in subfolders(pod) {
-        let directory = folder.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        let Some(id) = usage::container_of_directory(directory) else { continue };
-        let Some(named) = names.iter().find(|named| named.id == Some(id)) else { continue };
-        let mut sample = ContainerSample {
-            name: named.name.clone(),
-            id,
-            cpu_usec: 0,
-            throttled_usec: 0,
-            memory_working_set: 0,
-            oom_kills: 0,
-        };
-        if read_container(&folder, &mut sample, buffer).is_some() {
-            samples.push(sample);
-        }
-    }
-    samples
-}
-
-fn read_container(folder: &Path, sample: &mut ContainerSample, buffer: &mut Buffer) -> Option<()> {
-    let cpu = buffer.read_path(&folder.join("cpu.stat")).ok()?;
-    (sample.cpu_usec, sample.throttled_usec) =
-        (usage::cpu_usage(cpu).ok()?, usage::cpu_throttled(cpu));
-    let current = usage::number(buffer.read_path(&folder.join("memory.current")).ok()?).ok()?;
-    let memory_stat = buffer.read_path(&folder.join("memory.stat")).ok()?;
-    sample.memory_working_set = current.saturating_sub(usage::inactive_file(memory_stat).ok()?);
-    let events = buffer.read_path(&folder.join("memory.events")).ok();
-    sample.oom_kills = events.and_then(|text| usage::oom_kills(text).ok()).unwrap_or(0);
-    Some(())
 }
 
 fn stalled(file: Option<&File>, buffer: &mut Buffer) -> Option<u64> {

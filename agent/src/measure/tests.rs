@@ -117,6 +117,69 @@ fn containers_are_those_that_the_pod_names() {
 }
 
 #[test]
+fn containers_that_come_later_are_found() {
+    let root = tempfile::tempdir().unwrap();
+    write_machine(root.path());
+    let id = |digit: &str| digit.repeat(64);
+    let pod = root.path().join("sys/fs/cgroup/kubepods/podaaaa-1");
+    let start = |digit: &str, cpu| write_pod(&pod.join(id(digit)), cpu);
+    write_pod(&pod, 9);
+    start("1", 1);
+    let mut meter = Meter::new(root.path());
+    let mut measured = |digits: &[&str]| -> Vec<u64> {
+        let named = |digit: &&str| ContainerName {
+            name: "web".into(),
+            id: ContainerId::of_hex(&id(digit)),
+            lasts: true,
+        };
+        let names = [("aaaa-1".into(), digits.iter().map(named).collect())];
+        let sample = meter.sample(Some(&ContainerNames::from(names))).unwrap();
+        sample.pods[0].containers.iter().map(|one| one.cpu_usec).collect()
+    };
+    // The second has ended, as init containers do.
+    assert_eq!(measured(&["1", "2"]), [1]);
+    start("3", 3);
+    let mut both = measured(&["1", "2", "3"]);
+    both.sort_unstable();
+    assert_eq!(both, [1, 3]);
+    // It ends, and another takes its place.
+    fs::remove_dir_all(pod.join(id("1"))).unwrap();
+    assert_eq!(measured(&["1", "2", "3"]), [3]);
+    start("4", 4);
+    let mut others = measured(&["4", "2", "3"]);
+    others.sort_unstable();
+    assert_eq!(others, [3, 4]);
+    // One that could not be seen at first is, before long.
+    start("2", 2);
+    let seen = (0..40).find(|_| measured(&["4", "2", "3"]).len() == 3);
+    assert!(seen.is_some_and(|looks| looks > 10), "{seen:?}: it is not searched for each time");
+}
+
+#[test]
+fn stall_times_are_read_of_pods_that_ran() {
+    let root = tempfile::tempdir().unwrap();
+    write_machine(root.path());
+    let pod = root.path().join("sys/fs/cgroup/kubepods/podaaaa-1");
+    let stall = |total| {
+        let text = format!("some avg10=0.00 avg60=0.00 avg300=0.00 total={total}\n");
+        write(&pod.join("cpu.pressure"), &text);
+    };
+    write_pod(&pod, 9);
+    stall(5);
+    let mut meter = Meter::new(root.path());
+    let names = ContainerNames::new();
+    let mut stalled =
+        |all: bool| meter.sample(all.then_some(&names)).unwrap().pods[0].stalled_usec.unwrap();
+    assert_eq!(stalled(true), 5);
+    stall(6);
+    assert_eq!(stalled(false), 5, "it has not run since");
+    assert_eq!(stalled(true), 6, "a digest is of all there is");
+    stall(7);
+    write(&pod.join("cpu.stat"), "usage_usec 10\n");
+    assert_eq!(stalled(false), 7);
+}
+
+#[test]
 fn a_file_without_end_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("long");

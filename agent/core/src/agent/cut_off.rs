@@ -137,6 +137,6 @@ impl Agent {
                 && !pod.is_terminating()
                 && !drain.is_some_and(|drain| drain.has_accepted(&pod.metadata.uid))
         });
-        unasked.map(drain::grace).max()
+        unasked.map(|pod| drain::grace(pod)).max()
     }
 }

@@ -226,7 +226,7 @@ impl Agent {
             self.tell(Fact::DrainBegan(purpose.describe()));
         }
         let drain = self.drain.get_or_insert_with(DrainState::default);
-        let pods: Vec<&Pod> = self.pods.values().collect();
+        let pods: Vec<&Pod> = self.pods.values().map(AsRef::as_ref).collect();
         let outcomes = std::mem::take(&mut self.drain_outcomes);
         let before = drain.report();
         let input = DrainInput {

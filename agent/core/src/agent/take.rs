@@ -142,14 +142,14 @@ impl Agent {
         if pod.is_terminal() {
             self.pods.remove(&key);
         } else if self.pods.len() < MOST_PODS || self.pods.contains_key(&key) {
-            self.keep_pod(key, drain::reduced(pod));
+            self.keep_pod(key, Box::new(drain::reduced(pod)));
         } else if !std::mem::replace(&mut self.told_too_many, true) {
             self.tell(Fact::TooManyPods(MOST_PODS));
         }
     }
 
     /// What is too large for any pod is passed by; what was known of it before stays.
-    fn keep_pod(&mut self, key: ObjectKey, pod: Pod) {
+    fn keep_pod(&mut self, key: ObjectKey, pod: Box<Pod>) {
         if has_bytes(&pod, MOST_POD_BYTES) {
             self.pods.insert(key, pod);
         } else if !std::mem::replace(&mut self.told_too_large, true) {

@@ -35,8 +35,9 @@ pub struct History {
 
 #[derive(Clone, Debug)]
 struct PodHistory {
-    /// By name: those that run and those that ran, for a restarted one goes on where it was.
-    containers: BTreeMap<SmolStr, ContainerHistory>,
+    /// By name: those that run and those that ran, for a restarted one goes on where it was. Boxed, because a map of
+    /// one would have room for eleven, and most pods have one.
+    containers: BTreeMap<SmolStr, Box<ContainerHistory>>,
     seen_at: Timestamp,
 }
 
@@ -105,16 +106,14 @@ impl History {
 
     /// What to keep on disk.
     pub fn save(&self) -> SavedHistory {
-        let container = |(name, history): (&SmolStr, &ContainerHistory)| {
-            let saved = SavedContainer {
-                cpu: history.cpu.checkpoint(),
-                memory: history.memory.checkpoint(),
-                peak: history.peak,
-            };
-            (name.clone(), saved)
+        let saved = |history: &ContainerHistory| SavedContainer {
+            cpu: history.cpu.checkpoint(),
+            memory: history.memory.checkpoint(),
+            peak: history.peak,
         };
         let pod = |(uid, history): (&String, &PodHistory)| {
-            let containers = history.containers.iter().map(container).collect();
+            let containers = history.containers.iter();
+            let containers = containers.map(|(name, one)| (name.clone(), saved(one))).collect();
             (uid.clone(), SavedPod { seen_at: history.seen_at, containers })
         };
         SavedHistory { version: HISTORY_VERSION, by_container: self.pods.iter().map(pod).collect() }
@@ -132,7 +131,7 @@ impl History {
                 peak: kept.peak,
                 runs: false,
             };
-            Some((name.clone(), history))
+            Some((name.clone(), Box::new(history)))
         };
         let pod = |(uid, kept): (&String, &SavedPod)| {
             let containers = kept.containers.iter().filter_map(container).collect();
@@ -172,7 +171,7 @@ impl PodHistory {
         let counted: Option<Vec<&ContainerHistory>> = names
             .iter()
             .filter(|one| one.lasts || runs(&one.name))
-            .map(|one| self.containers.get(&one.name))
+            .map(|one| self.containers.get(&one.name).map(AsRef::as_ref))
             .collect();
         // Without any name nothing is known, and that is not zero.
         let counted = counted.filter(|counted| !counted.is_empty()).unwrap_or_default();
@@ -193,7 +192,7 @@ impl PodHistory {
     }
 
     fn container(&mut self, name: &SmolStr) -> &mut ContainerHistory {
-        self.containers.entry(name.clone()).or_insert_with(ContainerHistory::new)
+        self.containers.entry(name.clone()).or_insert_with(|| Box::new(ContainerHistory::new()))
     }
 }
 
