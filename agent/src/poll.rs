@@ -47,7 +47,7 @@ impl Question {
         match self {
             Question::Instance | Question::Notice(NoticePath::SpotAction) => 1,
             // Neither leaves so little time; each question a second costs 0.03 % of a core.
-            Question::Notice(NoticePath::Rebalance | NoticePath::AutoScaling) => 2,
+            Question::Notice(NoticePath::Rebalance | NoticePath::AutoScaling) => 4,
             // It's announced days ahead.
             Question::Notice(NoticePath::Maintenance) => 60,
         }

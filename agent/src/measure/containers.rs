@@ -1,39 +1,49 @@
 //! The control groups of a pod's containers.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use drover_agent_core::usage::{self, ContainerName, ContainerSample};
 use drover_common::cluster::ContainerId;
 
-use super::kept::Buffer;
+use super::kept::{Buffer, Kept};
 use super::subfolders;
 
 /// A container that is named and not there has ended mostly; after so many readings it's looked for again.
 const PAUSE: u32 = 30;
 
-/// Where the containers of one pod are. Its folder is searched when there are others, for that costs as much as to
-/// read them.
+/// The containers of one pod. Its folder is searched when there are others, for that costs as much as to read them.
 #[derive(Debug, Default)]
 pub(super) struct Containers {
-    found: Vec<(ContainerId, PathBuf)>,
+    found: Vec<Container>,
     /// Those that were not there when the folder was searched, and how many readings that is believed for.
     missing: Vec<ContainerId>,
     pause: u32,
 }
 
+#[derive(Debug)]
+struct Container {
+    id: ContainerId,
+    cpu: Kept,
+    memory: Kept,
+    memory_stat: Kept,
+    memory_events: Kept,
+}
+
 impl Containers {
-    /// Reads the containers in a pod's folder whose names are known. What ends meanwhile is left out.
+    /// Reads the containers in a pod's folder whose names are known. What ends meanwhile is left out. Of those that
+    /// came files stay open, as many as there is `room` for.
     pub(super) fn sample(
         &mut self,
         pod: &Path,
         names: &[ContainerName],
+        room: &mut usize,
         buffer: &mut Buffer,
     ) -> Vec<ContainerSample> {
-        self.search(pod, names);
+        self.search(pod, names, room);
         let mut samples = Vec::with_capacity(self.found.len());
-        self.found.retain(|(id, folder)| {
-            let named = names.iter().find(|named| named.id == Some(*id));
-            let sample = named.and_then(|named| read(folder, named, *id, buffer));
+        self.found.retain(|container| {
+            let named = names.iter().find(|named| named.id == Some(container.id));
+            let sample = named.and_then(|named| container.read(named, buffer));
             let lives = sample.is_some();
             samples.extend(sample);
             lives
@@ -41,12 +51,17 @@ impl Containers {
         samples
     }
 
-    fn search(&mut self, pod: &Path, names: &[ContainerName]) {
-        let missing = |found: &[(ContainerId, PathBuf)]| -> Vec<ContainerId> {
-            let ids = names.iter().filter_map(|named| named.id);
-            ids.filter(|id| found.iter().all(|(one, _)| one != id)).collect()
-        };
-        let now = missing(&self.found);
+    /// How many files stay open.
+    pub(super) fn kept(&self) -> usize {
+        let files = self
+            .found
+            .iter()
+            .flat_map(|one| [&one.cpu, &one.memory, &one.memory_stat, &one.memory_events]);
+        files.filter(|file| file.is_open()).count()
+    }
+
+    fn search(&mut self, pod: &Path, names: &[ContainerName], room: &mut usize) {
+        let now = self.missing_of(names);
         if now.is_empty() {
             return;
         }
@@ -54,39 +69,46 @@ impl Containers {
             self.pause = self.pause.saturating_sub(1);
             return;
         }
-        self.found = find(pod);
-        self.missing = missing(&self.found);
+        for folder in subfolders(pod) {
+            let directory = folder.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            let id = usage::container_of_directory(directory).filter(|id| now.contains(id));
+            self.found.extend(id.map(|id| Container::new(id, &folder, room)));
+        }
+        self.missing = self.missing_of(names);
         self.pause = PAUSE;
+    }
+
+    fn missing_of(&self, names: &[ContainerName]) -> Vec<ContainerId> {
+        let ids = names.iter().filter_map(|named| named.id);
+        ids.filter(|id| self.found.iter().all(|one| one.id != *id)).collect()
     }
 }
 
-fn find(pod: &Path) -> Vec<(ContainerId, PathBuf)> {
-    let named = |folder: PathBuf| {
-        let directory = folder.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        Some((usage::container_of_directory(directory)?, folder))
-    };
-    subfolders(pod).into_iter().filter_map(named).collect()
-}
+impl Container {
+    fn new(id: ContainerId, folder: &Path, room: &mut usize) -> Self {
+        let mut kept = |name: &str| Kept::new(folder.join(name), room);
+        Self {
+            id,
+            cpu: kept("cpu.stat"),
+            memory: kept("memory.current"),
+            memory_stat: kept("memory.stat"),
+            memory_events: kept("memory.events"),
+        }
+    }
 
-fn read(
-    folder: &Path,
-    named: &ContainerName,
-    id: ContainerId,
-    buffer: &mut Buffer,
-) -> Option<ContainerSample> {
-    let cpu = buffer.read_path_piece(&folder.join("cpu.stat")).ok()?;
-    let (cpu_usec, throttled_usec) = (usage::cpu_usage(cpu).ok()?, usage::cpu_throttled(cpu));
-    let memory = buffer.read_path_piece(&folder.join("memory.current")).ok()?;
-    let current = usage::number(memory).ok()?;
-    let memory_stat = buffer.read_path_piece(&folder.join("memory.stat")).ok()?;
-    let cache = usage::inactive_file(memory_stat).ok()?;
-    let events = buffer.read_path_piece(&folder.join("memory.events")).ok();
-    Some(ContainerSample {
-        name: named.name.clone(),
-        id,
-        cpu_usec,
-        throttled_usec,
-        memory_working_set: current.saturating_sub(cache),
-        oom_kills: events.and_then(|text| usage::oom_kills(text).ok()).unwrap_or(0),
-    })
+    fn read(&self, named: &ContainerName, buffer: &mut Buffer) -> Option<ContainerSample> {
+        let cpu = buffer.read_kept(&self.cpu).ok()?;
+        let (cpu_usec, throttled_usec) = (usage::cpu_usage(cpu).ok()?, usage::cpu_throttled(cpu));
+        let current = usage::number(buffer.read_kept(&self.memory).ok()?).ok()?;
+        let cache = usage::inactive_file(buffer.read_kept(&self.memory_stat).ok()?).ok()?;
+        let events = buffer.read_kept(&self.memory_events).ok();
+        Some(ContainerSample {
+            name: named.name.clone(),
+            id: self.id,
+            cpu_usec,
+            throttled_usec,
+            memory_working_set: current.saturating_sub(cache),
+            oom_kills: events.and_then(|text| usage::oom_kills(text).ok()).unwrap_or(0),
+        })
+    }
 }

@@ -3,12 +3,36 @@
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// The kernel makes these texts on the spot; the longest, `memory.stat`, is under 3 kB. A file that
 /// goes on for longer is not one of them.
 const LONGEST: usize = 64 * 1024;
 const FIRST_ROOM: usize = 4 * 1024;
+
+/// A file that stays open, if there is room for one more.
+#[derive(Debug)]
+pub(crate) enum Kept {
+    Open(File),
+    At(PathBuf),
+}
+
+impl Kept {
+    /// Takes one of `room` while there is any. A file that can't be opened is tried again at each reading.
+    pub(crate) fn new(path: PathBuf, room: &mut usize) -> Self {
+        match room.checked_sub(1).and_then(|left| Some((left, File::open(&path).ok()?))) {
+            Some((left, file)) => {
+                *room = left;
+                Kept::Open(file)
+            }
+            None => Kept::At(path),
+        }
+    }
+
+    pub(crate) fn is_open(&self) -> bool {
+        matches!(self, Kept::Open(_))
+    }
+}
 
 /// Where files are read into, one after the other.
 #[derive(Debug)]
@@ -73,9 +97,14 @@ impl Buffer {
         let file = File::open(path)?;
         self.read(&file)
     }
-    /// The same of a text that the kernel makes in one piece.
-    pub(crate) fn read_path_piece<'a>(&'a mut self, path: &Path) -> io::Result<&'a str> {
-        let file = File::open(path)?;
-        self.read_piece(&file)
+    /// Reads a text that the kernel makes in one piece.
+    pub(crate) fn read_kept<'a>(&'a mut self, file: &Kept) -> io::Result<&'a str> {
+        match file {
+            Kept::Open(file) => self.read_piece(file),
+            Kept::At(path) => {
+                let file = File::open(path)?;
+                self.read_piece(&file)
+            }
+        }
     }
 }

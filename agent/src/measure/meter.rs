@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use drover_agent_core::usage::{self, ContainerNames, Sample, UnreadableFile};
+use rustix::process::{Resource, getrlimit};
 use sysinfo::System;
 
 use super::MeasureError;
@@ -53,8 +54,22 @@ impl Totals {
     }
 }
 
+/// Half of what the process may open beyond this is for files that are read now and then. The rest is for the others,
+/// eight a pod, and for connections: where a process may have 1,024 none is left.
+const RESERVED: u64 = 2_048;
+
+fn most_kept() -> usize {
+    let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    usize::try_from(limit.saturating_sub(RESERVED) / 2).unwrap_or(usize::MAX)
+}
+
 impl Meter {
     pub(crate) fn new(root: &Path) -> Self {
+        Self::keeping(root, most_kept())
+    }
+
+    /// With so many files kept open besides those that are read each second.
+    pub(super) fn keeping(root: &Path, most_kept: usize) -> Self {
         let system = if root == Path::new("/") { Totals::new() } else { None };
         let open = |name: &str| File::open(root.join("proc/pressure").join(name)).ok();
         let pressure = || Some([open("cpu")?, open("memory")?, open("io")?]);
@@ -62,7 +77,7 @@ impl Meter {
             root: root.to_owned(),
             system,
             pressure: pressure(),
-            pods: Pods::new(root.join("sys/fs/cgroup"), root.join("proc")),
+            pods: Pods::new(root.join("sys/fs/cgroup"), root.join("proc"), most_kept),
             buffer: Buffer::new(),
         }
     }

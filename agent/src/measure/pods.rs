@@ -8,7 +8,7 @@ use std::sync::Arc;
 use drover_agent_core::usage::{self, ContainerNames, PodRest, PodSample};
 
 use super::containers::Containers;
-use super::kept::Buffer;
+use super::kept::{Buffer, Kept};
 use super::network::{Networks, OwnNetwork};
 use super::subfolders;
 
@@ -18,12 +18,13 @@ pub(crate) struct Pods {
     cgroups: PathBuf,
     groups: BTreeMap<Arc<str>, Group>,
     networks: Networks,
+    /// How many files may stay open of those that are read a tenth as often and are more, `io.stat` and containers',
+    /// and how many more those are for now.
+    most_kept: usize,
+    room: usize,
 }
 
 /// The files of one pod. Those of pressure are missing on kernels without PSI.
-///
-/// `io.stat` and containers' files are read a tenth as often, and are three to four times as many: those are
-/// opened anew, for a process in a container may have no more than 1,024 open at once.
 #[derive(Debug)]
 struct Group {
     folder: PathBuf,
@@ -34,6 +35,7 @@ struct Group {
     memory_events: Option<File>,
     memory_pressure: Option<File>,
     io_pressure: Option<File>,
+    io_stat: Kept,
     network: OwnNetwork,
     containers: Containers,
     /// CPU time when it was read last, and what it had stalled by then.
@@ -41,20 +43,24 @@ struct Group {
 }
 
 impl Pods {
-    pub(crate) fn new(cgroups: PathBuf, proc: PathBuf) -> Self {
-        Self { cgroups, groups: BTreeMap::new(), networks: Networks::new(proc) }
+    pub(crate) fn new(cgroups: PathBuf, proc: PathBuf, most_kept: usize) -> Self {
+        let networks = Networks::new(proc);
+        Self { cgroups, groups: BTreeMap::new(), networks, most_kept, room: most_kept }
     }
 
     /// Looks for pods that came, and drops those that went.
     pub(crate) fn find(&mut self) {
         self.networks.look();
+        let kept: usize = self.groups.values().map(Group::kept).sum();
+        self.room = self.most_kept.saturating_sub(kept);
         let mut found = BTreeMap::new();
         let mut look = |folder: &Path| {
             let name = folder.file_name().and_then(|name| name.to_str()).unwrap_or_default();
             let Some(uid) = usage::pod_uid_of_directory(name) else { return };
             // A group of the same name may be another one by now; its files then read as gone.
             let known = self.groups.remove_entry(uid.as_str());
-            let entry = known.or_else(|| Some((Arc::from(uid.as_str()), Group::open(folder)?)));
+            let entry = known
+                .or_else(|| Some((Arc::from(uid.as_str()), Group::open(folder, &mut self.room)?)));
             found.extend(entry);
         };
         for root in ["kubepods.slice", "kubepods"] {
@@ -79,8 +85,8 @@ impl Pods {
         buffer: &mut Buffer,
     ) -> Vec<PodSample> {
         let mut samples = Vec::with_capacity(self.groups.len());
-        let networks = &self.networks;
-        self.groups.retain(|uid, group| match group.sample(uid, all, networks, buffer) {
+        let (networks, room) = (&self.networks, &mut self.room);
+        self.groups.retain(|uid, group| match group.sample(uid, all, networks, room, buffer) {
             Some(sample) => {
                 samples.push(sample);
                 true
@@ -92,7 +98,7 @@ impl Pods {
 }
 
 impl Group {
-    fn open(folder: &Path) -> Option<Self> {
+    fn open(folder: &Path, room: &mut usize) -> Option<Self> {
         let open = |name: &str| File::open(folder.join(name)).ok();
         Some(Self {
             folder: folder.to_owned(),
@@ -103,10 +109,16 @@ impl Group {
             memory_events: open("memory.events"),
             memory_pressure: open("memory.pressure"),
             io_pressure: open("io.pressure"),
+            io_stat: Kept::new(folder.join("io.stat"), room),
             network: OwnNetwork::default(),
             containers: Containers::default(),
             stalled: None,
         })
+    }
+
+    /// How many files stay open of those that need not.
+    fn kept(&self) -> usize {
+        usize::from(self.io_stat.is_open()).saturating_add(self.containers.kept())
     }
 
     fn sample(
@@ -114,6 +126,7 @@ impl Group {
         uid: &Arc<str>,
         all: Option<&ContainerNames>,
         networks: &Networks,
+        room: &mut usize,
         buffer: &mut Buffer,
     ) -> Option<PodSample> {
         let cpu = buffer.read_piece(&self.cpu).ok()?;
@@ -125,7 +138,7 @@ impl Group {
             let network = self.network.read(networks, &self.folder, names, buffer);
             rest = Some(PodRest { network, ..self.rest(buffer)? });
             if !names.is_empty() {
-                measured = self.containers.sample(&self.folder, names, buffer);
+                measured = self.containers.sample(&self.folder, names, room, buffer);
             }
         }
         Some(PodSample {
@@ -155,8 +168,8 @@ impl Group {
     fn rest(&self, buffer: &mut Buffer) -> Option<PodRest> {
         let current = usage::number(buffer.read_piece(&self.memory).ok()?).ok()?;
         let cache = usage::inactive_file(buffer.read_piece(&self.memory_stat).ok()?).ok()?;
-        let io_stat = buffer.read_path_piece(&self.folder.join("io.stat"));
-        let disk_bytes = io_stat.ok().and_then(|text| usage::io_bytes(text).ok());
+        let disk_bytes =
+            buffer.read_kept(&self.io_stat).ok().and_then(|text| usage::io_bytes(text).ok());
         let memory = stalled(self.memory_pressure.as_ref(), buffer);
         let io = stalled(self.io_pressure.as_ref(), buffer);
         let events = self.memory_events.as_ref();

@@ -73,6 +73,13 @@ fn a_host_with_pods_of_all_classes() {
 
 #[test]
 fn containers_are_those_that_the_pod_names() {
+    // No file stays open, some do, or all.
+    for most_kept in [0, 3, usize::MAX] {
+        measure_named_containers(most_kept);
+    }
+}
+
+fn measure_named_containers(most_kept: usize) {
     let root = tempfile::tempdir().unwrap();
     let root = root.path();
     write_machine(root);
@@ -100,7 +107,7 @@ fn containers_are_those_that_the_pod_names() {
         ("aaaa-1".into(), vec![name("web", "1"), name("ends", "4"), name("comes", "")]),
         ("bbbb-2".into(), vec![name("db", "5")]),
     ]);
-    let mut meter = Meter::new(root);
+    let mut meter = Meter::keeping(root, most_kept);
     let mut containers = |names| -> Vec<_> {
         let pods = meter.sample(names).unwrap().pods;
         let disks = pods[0].rest.and_then(|rest| rest.disk_bytes);
@@ -111,6 +118,9 @@ fn containers_are_those_that_the_pod_names() {
     };
     let disks = Some([5, 7]);
     let [web, db] = [("web".to_owned(), 4, 4_000, 3), ("db".to_owned(), 5, 4_000, 0)];
+    assert_eq!(containers(Some(&names)), [(web.clone(), disks), (db.clone(), disks)]);
+    write(&scope("1").join("cpu.stat"), "usage_usec 40\n");
+    let web = ("web".to_owned(), 40, 4_000, 3);
     assert_eq!(containers(Some(&names)), [(web, disks), (db, disks)]);
     assert_eq!(containers(None), [], "not each second");
     assert_eq!(containers(Some(&ContainerNames::new())), [], "no name, no measurement");
@@ -142,7 +152,8 @@ fn containers_that_come_later_are_found() {
     let mut both = measured(&["1", "2", "3"]);
     both.sort_unstable();
     assert_eq!(both, [1, 3]);
-    // It ends, and another takes its place.
+    // It ends, upon which the kernel's files say nothing, and another takes its place.
+    write(&pod.join(id("1")).join("cpu.stat"), "");
     fs::remove_dir_all(pod.join(id("1"))).unwrap();
     assert_eq!(measured(&["1", "2", "3"]), [3]);
     start("4", 4);

@@ -110,7 +110,7 @@ async fn a_path_that_fails_backs_off_and_the_others_keep_their_pace() {
     let fake = poll_for(Duration::from_secs(4), &[(SPOT, "fails")]).await;
     let (failing, well) = (fake.times(SPOT).len(), fake.times(REBALANCE).len());
     assert!((2..=8).contains(&failing), "asked {failing} times in 4 s");
-    assert!(well >= 6, "asked {well} times in 4 s");
+    assert!(well >= 4, "asked {well} times in 4 s");
 }
 
 #[tokio::test]
@@ -120,7 +120,7 @@ async fn what_is_answered_soon_takes_one_connection_and_each_path_has_its_pace()
         [SPOT, REBALANCE, AUTO_SCALING].map(|path| fake.times(path).len());
     assert!(spot >= 9, "{spot}");
     for soft in [rebalance, auto_scaling] {
-        assert!((4..spot).contains(&soft), "asked {soft} times, for spot notices {spot} times");
+        assert!((3..spot / 2).contains(&soft), "asked {soft} times, for spot notices {spot} times");
     }
     assert_eq!((fake.times("instance-id").len(), fake.times(MAINTENANCE).len()), (1, 1));
     let (connections, asked) =
