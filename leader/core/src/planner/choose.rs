@@ -168,8 +168,11 @@ impl Board<'_> {
             seen.insert(of_type.start);
             let mut offers: Vec<usize> = of_type.filter(|o| billed(o) && in_zones(o)).collect();
             let has_room = |offer: &usize| {
-                let kind = self.market.kind_of(*offer);
-                kind.is_some_and(|kind| fits(&bin.used, &nothing, &kind.room))
+                self.market.kind_of(*offer).is_some_and(|kind| {
+                    let mut taken = kind.daemon_ports.iter();
+                    fits(&bin.used, &nothing, &kind.room)
+                        && !taken.any(|port| bin.ports.iter().any(|own| own.conflicts(port)))
+                })
             };
             if offers.iter().all(|offer| admitted.contains(*offer) && has_room(offer)) {
                 offers.retain(|offer| bin.offers.contains(*offer));

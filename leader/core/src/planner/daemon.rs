@@ -3,19 +3,19 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use drover_common::cluster::{DaemonSet, ObjectKey};
-use drover_common::instance_type::InstanceType;
+use drover_common::cluster::{DaemonSet, NodeSelector, ObjectKey};
+use drover_common::instance_type::{InstanceType, Offering};
 use drover_common::labels;
 use drover_common::requirement::Requirement;
 use drover_common::taint::{Taint, Toleration};
 
 use super::dimension::{Amounts, Dimensions, add_times};
+use super::market::{is_offer_key, offering_label, type_label};
 use super::matching::{current_key, fulfils, repelling};
 use crate::view::{HostPort, PodShape, View};
 
-/// Labels of a node that its type does not tell.
-pub(super) const NOT_OF_TYPE: [&str; 4] =
-    [labels::ZONE, labels::CAPACITY_TYPE, labels::HOSTNAME, labels::ZONE_ID];
+/// Labels of a node that neither its type nor its offering tells.
+pub(super) const OF_NO_OFFERING: [&str; 2] = [labels::HOSTNAME, labels::ZONE_ID];
 
 /// A DaemonSet as the planner sees it.
 #[derive(Clone, Debug)]
@@ -71,14 +71,8 @@ impl Daemon {
             let key = current_key(key);
             unknown(key) || label(key) == Some(value.as_str())
         });
-        let required = self
-            .shape
-            .affinity
-            .node_affinity
-            .as_ref()
-            .and_then(|affinity| affinity.required.as_ref());
         selected
-            && required.is_none_or(|selector| {
+            && self.required().is_none_or(|selector| {
                 selector
                     .node_selector_terms
                     .iter()
@@ -88,29 +82,75 @@ impl Daemon {
     }
 }
 
-/// What all daemons together take of a new node of this type.
-pub(super) fn load_of(
-    daemons: &[Daemon],
-    instance_type: &InstanceType,
-    template_labels: Option<&BTreeMap<String, String>>,
-    taints: &[Taint],
-    dimensions: &Dimensions,
-) -> (Amounts, Vec<HostPort>) {
-    let label = |key: &str| {
-        if key == labels::INSTANCE_TYPE {
-            return Some(instance_type.name.as_str());
-        }
-        template_labels
-            .and_then(|labels| labels.get(key))
-            .or_else(|| instance_type.labels.get(key))
-            .map(String::as_str)
-    };
-    let unknown = |key: &str| NOT_OF_TYPE.contains(&key);
-    let mut taken = vec![0; dimensions.len()];
-    let mut ports = Vec::new();
-    for daemon in daemons.iter().filter(|daemon| daemon.runs_on(&label, taints, &unknown)) {
-        add_times(&mut taken, &dimensions.dense(&daemon.shape.requests), 1);
-        ports.extend(daemon.shape.ports.iter().cloned());
+impl Daemon {
+    fn required(&self) -> Option<&NodeSelector> {
+        self.shape.affinity.node_affinity.as_ref()?.required.as_ref()
     }
-    (taken, ports)
+
+    /// Whether it asks for a zone, a capacity type or a reservation.
+    pub(super) fn asks_for_offering(&self) -> bool {
+        let terms = self.required().into_iter().flat_map(|required| &required.node_selector_terms);
+        let expressions = terms.flat_map(|term| &term.match_expressions);
+        let keys = expressions.map(|expression| &expression.key);
+        keys.chain(self.shape.node_selector.keys()).any(|key| is_offer_key(current_key(key)))
+    }
+}
+
+/// What all daemons together take of a new node.
+pub(super) type Load = (Amounts, Vec<HostPort>);
+
+/// What daemons take of new nodes of one type. Those that no offering decides about are counted once.
+#[derive(Debug)]
+pub(super) struct TypeLoad<'a> {
+    instance_type: &'a InstanceType,
+    template_labels: Option<&'a BTreeMap<String, String>>,
+    taints: &'a [Taint],
+    dimensions: &'a Dimensions,
+    everywhere: Load,
+    by_offering: Vec<&'a Daemon>,
+}
+
+impl<'a> TypeLoad<'a> {
+    pub(super) fn new(
+        daemons: &'a [Daemon],
+        instance_type: &'a InstanceType,
+        template_labels: Option<&'a BTreeMap<String, String>>,
+        taints: &'a [Taint],
+        dimensions: &'a Dimensions,
+    ) -> Self {
+        let (by_offering, others): (Vec<&Daemon>, Vec<&Daemon>) =
+            daemons.iter().partition(|daemon| daemon.asks_for_offering());
+        let everywhere = (vec![0; dimensions.len()], Vec::new());
+        let mut load =
+            Self { instance_type, template_labels, taints, dimensions, everywhere, by_offering };
+        load.everywhere = load.with(&others, load.everywhere.clone(), |_| None);
+        load
+    }
+
+    /// What they take of nodes of this offering.
+    pub(super) fn of(&self, offering: &Offering) -> Load {
+        let of_offering = |key: &str| offering_label(offering, key);
+        self.with(&self.by_offering, self.everywhere.clone(), of_offering)
+    }
+
+    fn with<'l>(
+        &'l self,
+        daemons: &[&Daemon],
+        (mut taken, mut ports): Load,
+        of_offering: impl Fn(&str) -> Option<&'l str>,
+    ) -> Load {
+        let label = |key: &str| {
+            if is_offer_key(key) {
+                return of_offering(key);
+            }
+            let fixed = self.template_labels.and_then(|labels| labels.get(key));
+            fixed.map(String::as_str).or_else(|| type_label(self.instance_type, key))
+        };
+        let unknown = |key: &str| OF_NO_OFFERING.contains(&key);
+        for daemon in daemons.iter().filter(|one| one.runs_on(&label, self.taints, &unknown)) {
+            add_times(&mut taken, &self.dimensions.dense(&daemon.shape.requests), 1);
+            ports.extend(daemon.shape.ports.iter().cloned());
+        }
+        (taken, ports)
+    }
 }

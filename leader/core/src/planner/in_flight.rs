@@ -2,15 +2,16 @@
 
 use std::collections::BTreeMap;
 
-use drover_common::instance_type::InstanceType;
+use drover_common::instance_type::{InstanceType, Offering};
 use drover_common::labels;
 use drover_common::requirement::Operator;
 use drover_common::resources::Resources;
 
 use super::attach::AttachLimits;
-use super::daemon::{Daemon, NOT_OF_TYPE};
+use super::daemon::{Daemon, OF_NO_OFFERING};
 use super::dimension::{Amounts, Dimensions, add_times};
 use super::existing::{ExistingNode, NodeLabels, bound, runs_already};
+use super::market::{is_offer_key, offering_label};
 use super::{InFlightNode, PlacementTarget, PlanInput};
 use crate::view::HostPort;
 
@@ -81,6 +82,22 @@ fn possible_types<'a>(input: &PlanInput<'a>, node: &InFlightNode) -> Vec<&'a Ins
     catalog.instance_types.iter().filter(possible).collect()
 }
 
+/// What of a type's offerings the node may be bought by.
+fn offerings_of<'k>(
+    node: &InFlightNode,
+    kind: &'k InstanceType,
+) -> impl Iterator<Item = &'k Offering> {
+    let may_have = |key: &str, value: &str| match node.labels.get(key) {
+        Some(known) => known == value,
+        None => node.requirements.get(key).is_none_or(|listed| listed.contains(value)),
+    };
+    kind.offerings.iter().filter(move |offering| {
+        [labels::ZONE, labels::CAPACITY_TYPE, labels::RESERVATION_ID]
+            .into_iter()
+            .all(|key| offering_label(offering, key).is_none_or(|value| may_have(key, value)))
+    })
+}
+
 /// Room for pods whichever type it becomes, and ports that daemons will take. A daemon that runs on
 /// some types only takes its room there.
 fn room_of(
@@ -96,35 +113,48 @@ fn room_of(
     let pods = node.node.as_ref().and_then(|name| input.view.node_pods(name));
     let missing: Vec<&Daemon> =
         daemons.iter().filter(|daemon| !runs_already(pods, daemon)).collect();
-    let mut take = |allocatable: &Resources, kind: Option<&InstanceType>| {
-        let mut room = dimensions.dense(allocatable);
-        let name = kind.map(|kind| kind.name.as_str());
-        limits.set_type_room(name, dimensions, &mut room);
-        let label = |key: &str| {
-            let of_kind = kind.and_then(|kind| match key {
-                labels::INSTANCE_TYPE => Some(&kind.name),
-                _ => kind.labels.get(key),
-            });
-            node.labels.get(key).or(of_kind).map(String::as_str)
-        };
-        let unknown = |key: &str| {
-            !node.labels.contains_key(key) && (kind.is_none() || NOT_OF_TYPE.contains(&key))
-        };
-        for daemon in missing.iter().filter(|d| d.runs_on(&label, &node.taints, &unknown)) {
-            let mut taken = vec![0; dimensions.len()];
-            add_times(&mut taken, &dimensions.dense(&daemon.shape.requests), 1);
-            for (room, taken) in room.iter_mut().zip(taken) {
-                *room = room.saturating_sub(taken);
+    let by_offering = missing.iter().any(|daemon| daemon.asks_for_offering());
+    let mut take =
+        |allocatable: &Resources, kind: Option<&InstanceType>, offering: Option<&Offering>| {
+            let mut room = dimensions.dense(allocatable);
+            let name = kind.map(|kind| kind.name.as_str());
+            limits.set_type_room(name, dimensions, &mut room);
+            let label = |key: &str| {
+                let of_kind = kind.and_then(|kind| match key {
+                    labels::INSTANCE_TYPE => Some(&kind.name),
+                    _ => kind.labels.get(key),
+                });
+                let known = node.labels.get(key).or(of_kind).map(String::as_str);
+                known.or_else(|| offering.and_then(|offering| offering_label(offering, key)))
+            };
+            let open = |key: &str| match (kind, offering) {
+                (None, _) => true,
+                (Some(_), None) => OF_NO_OFFERING.contains(&key) || is_offer_key(key),
+                (Some(_), Some(_)) => OF_NO_OFFERING.contains(&key),
+            };
+            let unknown = |key: &str| !node.labels.contains_key(key) && open(key);
+            for daemon in missing.iter().filter(|d| d.runs_on(&label, &node.taints, &unknown)) {
+                let mut taken = vec![0; dimensions.len()];
+                add_times(&mut taken, &dimensions.dense(&daemon.shape.requests), 1);
+                for (room, taken) in room.iter_mut().zip(taken) {
+                    *room = room.saturating_sub(taken);
+                }
+                ports.extend(daemon.shape.ports.iter().cloned());
             }
-            ports.extend(daemon.shape.ports.iter().cloned());
+            least = Some(match least.take() {
+                None => room,
+                Some(known) => known.into_iter().zip(room).map(|(a, b)| a.min(b)).collect(),
+            });
+        };
+    let mut take_kind = |allocatable: &Resources, kind: &InstanceType| {
+        let mut offerings = offerings_of(node, kind).filter(|_| by_offering).peekable();
+        if offerings.peek().is_none() {
+            take(allocatable, Some(kind), None);
         }
-        least = Some(match least.take() {
-            None => room,
-            Some(known) => known.into_iter().zip(room).map(|(a, b)| a.min(b)).collect(),
-        });
+        offerings.for_each(|offering| take(allocatable, Some(kind), Some(offering)));
     };
     if let [only] = kinds {
-        take(&node.allocatable, Some(only));
+        take_kind(&node.allocatable, only);
     }
     for kind in kinds.iter().filter(|_| kinds.len() > 1) {
         // What overlays add is known from the plan alone.
@@ -134,10 +164,10 @@ fn room_of(
                 allocatable.set(name.clone(), amount);
             }
         }
-        take(&allocatable, Some(kind));
+        take_kind(&allocatable, kind);
     }
     if kinds.is_empty() {
-        take(&node.allocatable, None);
+        take(&node.allocatable, None, None);
     }
     (least.unwrap_or_default(), ports)
 }

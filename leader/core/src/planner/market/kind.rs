@@ -13,14 +13,14 @@ use super::left::unavailable_until;
 use super::{Market, NodeKind, Offer, is_exotic};
 use crate::planner::PlanInput;
 use crate::planner::attach::AttachLimits;
-use crate::planner::daemon::{Daemon, load_of};
-use crate::planner::dimension::{Amounts, Dimensions};
+use crate::planner::daemon::{Daemon, Load, TypeLoad};
+use crate::planner::dimension::Dimensions;
 use crate::planner::matching::{current_key, fulfils};
 use crate::planner::reserved::{Held, on_demand_price};
-use crate::view::HostPort;
 
-/// Offerings of a type whose nodes overlays add the same resources to, with their prices.
-type Alike<'a> = (Resources, Vec<(&'a Offering, Option<u64>)>);
+/// Offerings of a type, with their prices, whose nodes are alike: overlays add the same to them, and daemons take the
+/// same of them.
+type Alike<'a> = (Resources, Load, Vec<(&'a Offering, Option<u64>)>);
 
 impl<'a> Market<'a> {
     #[allow(clippy::too_many_arguments, reason = "one step of a pipeline, called once")]
@@ -54,28 +54,28 @@ impl<'a> Market<'a> {
             })
         };
         let fixed = self.templates.get(template).map(|template| template.labels.clone());
-        // By what overlays add; in the order of the type's offerings otherwise.
+        let loads = TypeLoad::new(daemons, instance_type, fixed.as_ref(), taints, dimensions);
+        // In the order of the type's offerings.
         let mut kinds: Vec<Alike<'a>> = Vec::new();
         for offering in instance_type.offerings.iter().filter(|offering| offer_allowed(offering)) {
             let (price, added) = self.overlaid(fixed.as_ref(), instance_type, offering);
-            match kinds.iter_mut().find(|(known, _)| *known == added) {
-                Some((_, alike)) => alike.push((offering, price)),
-                None => kinds.push((added, vec![(offering, price)])),
+            let load = loads.of(offering);
+            match kinds.iter_mut().find(|(known, taken, _)| *known == added && *taken == load) {
+                Some((.., alike)) => alike.push((offering, price)),
+                None => kinds.push((added, load, vec![(offering, price)])),
             }
         }
         if kinds.is_empty() {
             return;
         }
-        let load = load_of(daemons, instance_type, fixed.as_ref(), taints, dimensions);
         let start = self.offers.len();
-        let of_type = start..start + kinds.iter().map(|(_, alike)| alike.len()).sum::<usize>();
-        for (added, alike) in kinds {
+        let of_type = start..start + kinds.iter().map(|(.., alike)| alike.len()).sum::<usize>();
+        for (added, load, alike) in kinds {
             let first = self.offers.len();
             for (offering, price) in alike {
                 self.add_offer(input, instance_type, offering, price);
             }
             let offers = (first..self.offers.len(), of_type.clone());
-            let load = load.clone();
             let kind = node_kind(template, offers, instance_type, added, dimensions, limits, load);
             self.kinds.push(kind);
         }
@@ -136,7 +136,7 @@ fn node_kind<'a>(
     added: Resources,
     dimensions: &Dimensions,
     limits: &AttachLimits,
-    load: (Amounts, Vec<HostPort>),
+    load: Load,
 ) -> NodeKind<'a> {
     let (daemons, daemon_ports) = load;
     let with_added = |own: &Resources| {

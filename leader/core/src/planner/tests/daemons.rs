@@ -75,6 +75,82 @@ fn on_nodes_that_are_there_only_those_still_to_come_are_kept_room_for() {
     insta::assert_snapshot!(world.story());
 }
 
+/// The vCPUs of the node that a pod gets who leaves room for no more beside it on two.
+fn vcpus_beside(selector: Value, billing: &str, pod: Value) -> u32 {
+    let mut world = World::small();
+    let billed = json!([
+        {"key": "karpenter.sh/capacity-type", "operator": "In", "values": [billing]},
+        {"key": "karpenter.k8s.aws/instance-family", "operator": "In", "values": ["m5"]}]);
+    world.pool("default", billed, json!({}));
+    world.object(Kind::DaemonSet, daemon("log", "1", selector));
+    world.pods("web", 1, json!({"cpu": "1500m", "memory": "1Gi"}), json!({"spec": pod}));
+    let plan = world.plan();
+    assert_eq!((plan.launches.len(), plan.unschedulable.len()), (1, 0));
+    let size = |name: &str| match name {
+        "m5.large" => 2,
+        "m5.xlarge" => 4,
+        _ => 8,
+    };
+    let types = plan.launches[0].offerings.iter().map(|one| size(&one.instance_type));
+    types.min().expect("a launch has types")
+}
+
+#[test]
+fn a_daemon_of_one_zone_or_billing_takes_its_room_there_alone() {
+    let zone = |zone: &str| json!({"nodeSelector": {"topology.kubernetes.io/zone": zone}});
+    let on_demand = |selector: Value, pod: Value| vcpus_beside(selector, "on-demand", pod);
+    assert_eq!(on_demand(zone("us-east-1a"), zone("us-east-1a")), 4);
+    assert_eq!(on_demand(zone("us-east-1a"), zone("us-east-1b")), 2);
+    assert_eq!(on_demand(zone("us-east-1a"), json!({})), 2, "there are other zones");
+    let not_there = json!({"affinity": {"nodeAffinity": {
+        "requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [
+            {"matchExpressions": [{"key": "topology.kubernetes.io/zone", "operator": "NotIn",
+                "values": ["us-east-1a"]}]}]}}}});
+    assert_eq!(on_demand(not_there.clone(), zone("us-east-1a")), 2);
+    assert_eq!(on_demand(not_there, zone("us-east-1b")), 4);
+    let billing = |billing: &str| json!({"nodeSelector": {"karpenter.sh/capacity-type": billing}});
+    assert_eq!(on_demand(billing("spot"), json!({})), 2);
+    assert_eq!(on_demand(billing("on-demand"), json!({})), 4);
+    assert_eq!(vcpus_beside(billing("spot"), "spot", json!({})), 4);
+}
+
+/// Whatever the node becomes, wherever: a type is not listed beside a zone in which the daemon has the port.
+#[test]
+fn a_type_whose_daemon_has_the_port_in_one_zone_is_listed_for_none() {
+    let mut world = World::small();
+    let small = json!([
+        {"key": "karpenter.sh/capacity-type", "operator": "In", "values": ["on-demand"]},
+        {"key": "node.kubernetes.io/instance-type", "operator": "In",
+            "values": ["m5.large", "m5.xlarge"]}]);
+    world.pool("default", small, json!({}));
+    let ports = json!([{"name": "d", "ports": [{"hostPort": 80}]}]);
+    let there = json!({"nodeSelector": {"topology.kubernetes.io/zone": "us-east-1a",
+        "node.kubernetes.io/instance-type": "m5.xlarge"}, "containers": ports});
+    world.object(Kind::DaemonSet, daemon("proxy", "100m", there));
+    world.pods("web", 1, json!({"cpu": "1"}), json!({"spec": {"containers": ports}}));
+    let plan = world.plan();
+    let types = plan.launches[0].offerings.iter().map(|one| one.instance_type.as_str());
+    assert!(types.into_iter().all(|name| name == "m5.large"), "{:?}", plan.launches[0].offerings);
+    assert!(plan.launches[0].zones.iter().any(|zone| zone == "us-east-1a"));
+}
+
+#[test]
+fn a_daemon_of_a_reservation_takes_its_room_there() {
+    let reserved = |selector: Value| {
+        let mut world = World::small();
+        let both = json!([{"key": "karpenter.sh/capacity-type", "operator": "In",
+            "values": ["reserved", "on-demand"]}]);
+        world.pool("default", both, json!({}));
+        world.reservation("cr-1", "m5.xlarge", "us-east-1a", 2);
+        world.object(Kind::DaemonSet, daemon("log", "1", json!({"nodeSelector": selector})));
+        world.pods("web", 1, json!({"cpu": "3", "memory": "8Gi"}), json!({}));
+        world.plan().launches[0].reservation.is_some()
+    };
+    assert!(reserved(json!({"karpenter.k8s.aws/capacity-reservation-id": "cr-2"})));
+    assert!(!reserved(json!({"karpenter.k8s.aws/capacity-reservation-id": "cr-1"})));
+    assert!(!reserved(json!({"karpenter.k8s.aws/capacity-reservation-type": "default"})));
+}
+
 /// What nobody who waits asks for is not looked at: such a daemon waits there as well.
 #[test]
 fn a_daemon_that_has_no_room_keeps_no_pod_away() {

@@ -52,6 +52,7 @@ struct Case {
     running: Vec<(usize, u32, usize)>,
     pools: usize,
     daemons: usize,
+    daemons_of_offerings: usize,
     gone: Vec<(usize, usize)>,
     /// Type, zone and room of each capacity reservation.
     reservations: Vec<(usize, usize, u32)>,
@@ -80,9 +81,21 @@ fn case() -> impl Strategy<Value = Case> {
         any::<bool>(),
         // Last, so that cases that failed once are made as they were.
         prop::collection::vec((0..RESERVABLE.len(), 0_usize..3, 0_u32..4), 0..4),
+        0_usize..8,
     )
         .prop_map(
-            |(apps, late, nodes, running, pools, daemons, gone, best_effort, reservations)| Case {
+            |(
+                apps,
+                late,
+                nodes,
+                running,
+                pools,
+                daemons,
+                gone,
+                best_effort,
+                reservations,
+                some,
+            )| Case {
                 apps,
                 late,
                 nodes,
@@ -92,6 +105,7 @@ fn case() -> impl Strategy<Value = Case> {
                 gone,
                 reservations,
                 best_effort,
+                daemons_of_offerings: some,
             },
         )
 }
@@ -203,6 +217,32 @@ fn daemons(world: &mut World, bits: usize) {
     }
 }
 
+/// Daemons of some offerings, one of them with a port that pods ask for, too.
+fn daemons_of_offerings(world: &mut World, bits: usize) {
+    let selectors = [
+        ("zonal", json!({"topology.kubernetes.io/zone": "us-east-1a"})),
+        ("spot", json!({"karpenter.sh/capacity-type": "spot"})),
+        ("reserved", json!({"karpenter.k8s.aws/capacity-reservation-type": "default"})),
+    ];
+    for (number, (name, selector)) in selectors.into_iter().enumerate() {
+        if bits & (1 << number) == 0 {
+            continue;
+        }
+        let ports = if number == 0 { json!([{"hostPort": 7000}]) } else { json!([]) };
+        world.object(
+            Kind::DaemonSet,
+            json!({
+                "metadata": {"name": name, "namespace": "kube-system"},
+                "spec": {"template": {"spec": {
+                    "nodeSelector": selector,
+                    "tolerations": [{"operator": "Exists"}],
+                    "containers": [{"name": "d", "ports": ports,
+                        "resources": {"requests": {"cpu": "400m", "memory": "1Gi"}}}]}}},
+            }),
+        );
+    }
+}
+
 fn add_apps(world: &mut World, prefix: &str, apps: &[App]) {
     for (number, app) in apps.iter().enumerate() {
         let name = format!("{prefix}{number}");
@@ -233,6 +273,7 @@ fn build(case: &Case) -> World {
     pools(&mut world, case.pools);
     storage(&mut world);
     daemons(&mut world, case.daemons);
+    daemons_of_offerings(&mut world, case.daemons_of_offerings);
     for number in 0..case.nodes {
         let zone = ZONES[number % 3];
         let name = format!("n{number}");
