@@ -1,11 +1,12 @@
 //! Pods' measured use told as what is new: most pods of most nodes do today what they did a minute ago.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use crate::protocol::{ContainerUsage, GpuUsage, PodUsage, UsageDigest};
 
-/// The use of pods by UID.
-pub type PodUses = BTreeMap<String, PodUsage>;
+/// The use of pods by UID; copies share what they have alike.
+pub type PodUses = BTreeMap<Arc<str>, Arc<PodUsage>>;
 
 /// A change of CPU below this is none, milli-cores.
 const LEAST_CPU: u64 = 5;
@@ -21,21 +22,22 @@ const LEAST_RATE: u64 = 1 << 20;
 pub fn difference(told: &PodUses, now: &[PodUsage]) -> (Vec<PodUsage>, Vec<String>) {
     let changed = now
         .iter()
-        .filter(|pod| told.get(&pod.uid).is_none_or(|before| is_news(before, pod)))
+        .filter(|pod| told.get(pod.uid.as_str()).is_none_or(|before| is_news(before, pod)))
         .cloned()
         .collect();
     let present: BTreeSet<&str> = now.iter().map(|pod| pod.uid.as_str()).collect();
-    let gone = told.keys().filter(|uid| !present.contains(uid.as_str())).cloned().collect();
+    let gone = told.keys().filter(|uid| !present.contains(uid.as_ref()));
+    let gone = gone.map(|uid| uid.as_ref().to_owned()).collect();
     (changed, gone)
 }
 
 /// Brings what was told up to date with a [`difference`].
 pub fn apply(told: &mut PodUses, changed: &[PodUsage], gone: &[String]) {
     for uid in gone {
-        told.remove(uid);
+        told.remove(uid.as_str());
     }
     for pod in changed {
-        told.insert(pod.uid.clone(), pod.clone());
+        told.insert(Arc::from(pod.uid.as_str()), Arc::new(pod.clone()));
     }
 }
 
@@ -123,6 +125,10 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    fn told_of(pod: PodUsage) -> PodUses {
+        PodUses::from([(Arc::from(""), Arc::new(pod))])
+    }
     use crate::protocol::UsageSource;
 
     fn pod() -> impl Strategy<Value = PodUsage> {
@@ -139,7 +145,8 @@ mod tests {
 
     fn pods() -> impl Strategy<Value = Vec<PodUsage>> {
         let unique = |pods: Vec<PodUsage>| -> Vec<PodUsage> {
-            let by_uid: PodUses = pods.into_iter().map(|pod| (pod.uid.clone(), pod)).collect();
+            let by_uid: BTreeMap<String, PodUsage> =
+                pods.into_iter().map(|pod| (pod.uid.clone(), pod)).collect();
             by_uid.into_values().collect()
         };
         proptest::collection::vec(pod(), 0..6).prop_map(unique)
@@ -152,9 +159,9 @@ mod tests {
             for now in history {
                 let (changed, gone) = difference(&told, &now);
                 apply(&mut told, &changed, &gone);
-                prop_assert!(told.keys().eq(now.iter().map(|pod| &pod.uid)));
+                prop_assert!(told.keys().map(AsRef::as_ref).eq(now.iter().map(|pod| pod.uid.as_str())));
                 for pod in &now {
-                    let heard = &told[&pod.uid];
+                    let heard = &told[pod.uid.as_str()];
                     prop_assert!(heard.cpu_milli_mean.abs_diff(pod.cpu_milli_mean) < 6);
                     let off = heard.memory_working_set.abs_diff(pod.memory_working_set);
                     prop_assert!(off < (1 << 20).max(heard.memory_working_set / 49));
@@ -199,7 +206,7 @@ mod tests {
     #[test]
     fn what_changes_little_is_no_news_and_a_killed_process_is() {
         let before = PodUsage { cpu_milli_mean: 1_000, ..PodUsage::default() };
-        let told = PodUses::from([(String::new(), before.clone())]);
+        let told = told_of(before.clone());
         let news = |now: PodUsage| !difference(&told, &[now]).0.is_empty();
         assert!(!news(PodUsage { cpu_milli_mean: 1_099, ..before.clone() }));
         assert!(news(PodUsage { cpu_milli_mean: 1_100, ..before.clone() }));
@@ -211,7 +218,7 @@ mod tests {
             ..before.clone()
         };
         assert!(news(network(0, 0)), "it was unknown");
-        let told = PodUses::from([(String::new(), network(100 << 20, 0))]);
+        let told = told_of(network(100 << 20, 0));
         let news = |now: PodUsage| !difference(&told, &[now]).0.is_empty();
         assert!(!news(network(109 << 20, (1 << 20) - 1)));
         assert!(news(network(110 << 20, 0)) && news(network(100 << 20, 1 << 20)));
@@ -227,8 +234,7 @@ mod tests {
             ..ContainerUsage::default()
         };
         let pod = |containers| PodUsage { containers, ..PodUsage::default() };
-        let told =
-            PodUses::from([(String::new(), pod(vec![container("a", 100), container("b", 9)]))]);
+        let told = told_of(pod(vec![container("a", 100), container("b", 9)]));
         for (containers, expected) in [
             (vec![container("a", 109), container("b", 13)], false),
             (vec![container("a", 110), container("b", 9)], true),
@@ -265,7 +271,7 @@ mod tests {
         ] {
             let before = gpu(500, 1 << 30);
             assert_eq!(is_news_of_node(&node(before), &node(now)), expected, "{now:?}");
-            let told = PodUses::from([(String::new(), pod(before))]);
+            let told = told_of(pod(before));
             assert_eq!(!difference(&told, &[pod(now)]).0.is_empty(), expected, "{now:?}");
         }
     }

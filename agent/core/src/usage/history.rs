@@ -70,7 +70,7 @@ pub struct SavedHistory {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 struct SavedPod {
     seen_at: Timestamp,
-    containers: BTreeMap<SmolStr, SavedContainer>,
+    containers: BTreeMap<SmolStr, Box<SavedContainer>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -106,10 +106,9 @@ impl History {
 
     /// What to keep on disk.
     pub fn save(&self) -> SavedHistory {
-        let saved = |history: &ContainerHistory| SavedContainer {
-            cpu: history.cpu.checkpoint(),
-            memory: history.memory.checkpoint(),
-            peak: history.peak,
+        let saved = |history: &ContainerHistory| {
+            let (cpu, memory) = (history.cpu.checkpoint(), history.memory.checkpoint());
+            Box::new(SavedContainer { cpu, memory, peak: history.peak })
         };
         let pod = |(uid, history): (&String, &PodHistory)| {
             let containers = history.containers.iter();
@@ -124,7 +123,7 @@ impl History {
         if kept.version != HISTORY_VERSION {
             return Self::default();
         }
-        let container = |(name, kept): (&SmolStr, &SavedContainer)| {
+        let container = |name: &SmolStr, kept: &SavedContainer| {
             let history = ContainerHistory {
                 cpu: Histogram::restore(&kept.cpu)?,
                 memory: Histogram::restore(&kept.memory)?,
@@ -134,7 +133,8 @@ impl History {
             Some((name.clone(), Box::new(history)))
         };
         let pod = |(uid, kept): (&String, &SavedPod)| {
-            let containers = kept.containers.iter().filter_map(container).collect();
+            let containers =
+                kept.containers.iter().filter_map(|(name, one)| container(name, one)).collect();
             (uid.clone(), PodHistory { containers, seen_at: kept.seen_at })
         };
         Self { pods: kept.by_container.iter().map(pod).collect() }

@@ -1,11 +1,12 @@
 //! What agents say: notices go to the log at once, measured use in batches, heartbeats stay here.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use drover_common::drain_counts::DrainCounts;
 use drover_common::id::{BootId, InstanceId, NodeName};
 use drover_common::protocol::{
-    Directive, DrainPhase, DrainReport, Notice, NoticeKind, Report, UsageDigest,
+    Directive, DrainPhase, DrainReport, Notice, NoticeKind, PodUsage, Report, UsageDigest,
 };
 use drover_common::usage_news::{PodUses, apply, is_news_of_node};
 use jiff::{SignedDuration, Timestamp};
@@ -388,11 +389,13 @@ fn complete(before: Option<&Agent>, report: &Report) -> (Option<UsageDigest>, Op
     let Some(known) = known.and_then(|agent| agent.usage.as_ref()) else {
         return (Some(UsageDigest { pods: Vec::new(), ..told.clone() }), None);
     };
-    let mut pods: PodUses = known.pods.iter().map(|pod| (pod.uid.clone(), pod.clone())).collect();
+    let shared = |pod: &PodUsage| (Arc::from(pod.uid.as_str()), Arc::new(pod.clone()));
+    let mut pods: PodUses = known.pods.iter().map(shared).collect();
     apply(&mut pods, &told.pods, &report.usage_gone);
     if pods.len() > MOST_PODS {
         return (Some(UsageDigest { pods: Vec::new(), ..told.clone() }), None);
     }
-    let whole = UsageDigest { pods: pods.into_values().collect(), ..told.clone() };
+    let pods = pods.into_values().map(Arc::unwrap_or_clone).collect();
+    let whole = UsageDigest { pods, ..told.clone() };
     (Some(whole), Some(report.sequence))
 }
