@@ -178,8 +178,13 @@ impl Kernel {
     }
 }
 
+/// None if the folder can't be read.
 fn subfolders(folder: &Path) -> Vec<PathBuf> {
-    let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
+    readable_subfolders(folder).unwrap_or_default()
+}
+
+fn readable_subfolders(folder: &Path) -> io::Result<Vec<PathBuf>> {
     let is_folder = |entry: &fs::DirEntry| entry.file_type().is_ok_and(|kind| kind.is_dir());
-    entries.flatten().filter(is_folder).map(|entry| entry.path()).collect()
+    let entries = fs::read_dir(folder)?.flatten();
+    Ok(entries.filter(is_folder).map(|entry| entry.path()).collect())
 }

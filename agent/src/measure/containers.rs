@@ -6,7 +6,7 @@ use drover_agent_core::usage::{self, ContainerName, ContainerSample};
 use drover_common::cluster::ContainerId;
 
 use super::kept::{Buffer, Kept};
-use super::subfolders;
+use super::readable_subfolders;
 
 /// A container that is named and not there has ended mostly; after so many readings it's looked for again.
 const PAUSE: u32 = 30;
@@ -69,7 +69,9 @@ impl Containers {
             self.pause = self.pause.saturating_sub(1);
             return;
         }
-        for folder in subfolders(pod) {
+        // A process that may open no more files sees no folder, which says nothing about containers.
+        let Ok(folders) = readable_subfolders(pod) else { return };
+        for folder in folders {
             let directory = folder.file_name().and_then(|name| name.to_str()).unwrap_or_default();
             let id = usage::container_of_directory(directory).filter(|id| now.contains(id));
             self.found.extend(id.map(|id| Container::new(id, &folder, room)));

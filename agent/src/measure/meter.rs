@@ -57,15 +57,17 @@ impl Totals {
 /// Half of what the process may open beyond this is for files that are read now and then. The rest is for the others,
 /// eight a pod, and for connections: where a process may have 1,024 none is left.
 const RESERVED: u64 = 2_048;
+/// No more of them: the kernel holds a page for each that was read, which counts against the agent's memory limit.
+const MOST_KEPT: u64 = 1_000;
 
-fn most_kept() -> usize {
-    let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-    usize::try_from(limit.saturating_sub(RESERVED) / 2).unwrap_or(usize::MAX)
+fn most_kept(open_files: Option<u64>) -> usize {
+    let beyond = open_files.unwrap_or(u64::MAX).saturating_sub(RESERVED);
+    usize::try_from((beyond / 2).min(MOST_KEPT)).unwrap_or(0)
 }
 
 impl Meter {
     pub(crate) fn new(root: &Path) -> Self {
-        Self::keeping(root, most_kept())
+        Self::keeping(root, most_kept(getrlimit(Resource::Nofile).current))
     }
 
     /// With so many files kept open besides those that are read each second.
@@ -128,5 +130,24 @@ impl Meter {
             Ok(text) => parser(text).map_err(|error| MeasureError::Parse { path, error }),
             Err(error) => Err(MeasureError::Read { path, error }),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    impl Meter {
+        /// How many files stay open that need not.
+        pub(in crate::measure) fn kept(&self) -> usize {
+            self.pods.kept()
+        }
+    }
+
+    #[test]
+    fn files_stay_open_where_there_are_enough_and_no_more_than_memory_is_for() {
+        let limits = [Some(0), Some(1_024), Some(2_048), Some(4_048), Some(1 << 20), None];
+        assert_eq!(limits.map(most_kept), [0, 0, 0, 1_000, 1_000, 1_000]);
+        assert_eq!(most_kept(Some(2_148)), 50);
     }
 }

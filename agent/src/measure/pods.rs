@@ -48,11 +48,15 @@ impl Pods {
         Self { cgroups, groups: BTreeMap::new(), networks, most_kept, room: most_kept }
     }
 
+    /// How many files stay open that need not.
+    pub(super) fn kept(&self) -> usize {
+        self.groups.values().map(Group::kept).sum()
+    }
+
     /// Looks for pods that came, and drops those that went.
     pub(crate) fn find(&mut self) {
         self.networks.look();
-        let kept: usize = self.groups.values().map(Group::kept).sum();
-        self.room = self.most_kept.saturating_sub(kept);
+        self.room = self.most_kept.saturating_sub(self.kept());
         let mut found = BTreeMap::new();
         let mut look = |folder: &Path| {
             let name = folder.file_name().and_then(|name| name.to_str()).unwrap_or_default();

@@ -73,13 +73,13 @@ fn a_host_with_pods_of_all_classes() {
 
 #[test]
 fn containers_are_those_that_the_pod_names() {
-    // No file stays open, some do, or all.
-    for most_kept in [0, 3, usize::MAX] {
-        measure_named_containers(most_kept);
+    // No file stays open, some do, or all: one a pod, and four a container.
+    for (most_kept, kept) in [(0, 0), (3, 3), (7, 7), (usize::MAX, 10)] {
+        measure_named_containers(most_kept, kept);
     }
 }
 
-fn measure_named_containers(most_kept: usize) {
+fn measure_named_containers(most_kept: usize, kept: usize) {
     let root = tempfile::tempdir().unwrap();
     let root = root.path();
     write_machine(root);
@@ -124,6 +124,13 @@ fn measure_named_containers(most_kept: usize) {
     assert_eq!(containers(Some(&names)), [(web, disks), (db, disks)]);
     assert_eq!(containers(None), [], "not each second");
     assert_eq!(containers(Some(&ContainerNames::new())), [], "no name, no measurement");
+    assert_eq!(meter.kept(), kept);
+    // What went gives its room to what comes.
+    fs::remove_dir_all(&plain).unwrap();
+    assert!(meter.sample(Some(&names)).is_ok());
+    write_pod(&pods.join("kubepods/podcccc-3"), 7);
+    assert!(meter.sample(Some(&names)).is_ok());
+    assert_eq!(meter.kept(), kept.min(6));
 }
 
 #[test]

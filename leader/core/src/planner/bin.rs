@@ -145,8 +145,12 @@ impl Board<'_> {
         offers.intersect_with(&entry.offers);
         self.keep_affordable(&mut offers, &entry.request, bin, reserved, &shape.ports);
         let mut pinned = bin.pinned.clone();
-        for key in self.topology.keys(&entry.part) {
-            self.pin(&entry.part, &key, &mut offers, &mut pinned)?;
+        let keys = self.topology.keys(&entry.part);
+        if keys.len() > 1 {
+            keys.iter().for_each(|key| self.keep_allowed(&entry.part, key, &mut offers));
+        }
+        for key in &keys {
+            self.pin(&entry.part, key, &mut offers, &mut pinned)?;
         }
         let still = reserved.filter(|offer| offers.contains(*offer));
         let cheapest = still.or_else(|| self.cheapest(&offers))?;
@@ -225,6 +229,15 @@ impl Board<'_> {
             let held = own.and_then(|own| own.get(index)).copied().unwrap_or(0);
             *amount <= left.saturating_add(held)
         })
+    }
+
+    /// Drops offers in domains of a key that take no more pods: the best domain of one key would lead to one of another
+    /// that has nothing to offer.
+    fn keep_allowed(&self, part: &super::topology::Part, key: &str, offers: &mut FixedBitSet) {
+        let values = self.index.known(key).into_iter().flatten();
+        for (_, bits) in values.filter(|(value, _)| !self.topology.allows(part, key, Some(value))) {
+            offers.difference_with(bits);
+        }
     }
 
     /// Decides a topology key of a bin: the allowed domain with the fewest pods, then the cheapest.

@@ -88,7 +88,13 @@ impl Board<'_> {
         };
         let options = list(&all);
         if !is_short(&offers_of(&options)) {
-            return Some((options, false));
+            let fewer = || all.iter().map(|zone| &all - &BTreeSet::from([*zone]));
+            let lists = || fewer().map(|zones| list(&zones)).filter(|o| !is_short(&offers_of(o)));
+            let wanted = self.diversity_of(bin, capacity_type, &all);
+            let more = (options.len() < wanted).then(lists).into_iter().flatten();
+            let diverse = std::iter::once(options).chain(more);
+            // Of equals the first: all zones.
+            return diverse.min_by_key(|o| Reverse(o.len().min(wanted))).map(|o| (o, false));
         }
         // What no zone has alone, no choice of them has.
         let mut any = FixedBitSet::with_capacity(self.market.offers.len());
@@ -102,6 +108,24 @@ impl Board<'_> {
             Some(options) => Some((options, false)),
             None => (!strict).then_some((options, true)),
         }
+    }
+
+    /// How many types a launch should list: on spot as many as the settings ask for, where so many hold the bin in some
+    /// of its zones. A type that a daemon leaves too little of in one zone may do in the others.
+    fn diversity_of(
+        &self,
+        bin: &Bin,
+        capacity_type: CapacityType,
+        zones: &BTreeSet<&str>,
+    ) -> usize {
+        if capacity_type != CapacityType::Spot || zones.len() < 2 {
+            return 0;
+        }
+        let offers = bin.offers.ones().filter_map(|offer| self.market.offers.get(offer));
+        let sold = offers.filter(|o| o.capacity_type == capacity_type && zones.contains(o.zone));
+        let types: BTreeSet<usize> =
+            sold.filter_map(|o| Some(self.market.kinds.get(o.kind)?.of_type.start)).collect();
+        types.len().min(self.settings.min_spot_types)
     }
 
     /// The zones that the bin's cheapest type is offered in, of nodes that the pool's limits allow.

@@ -9,7 +9,7 @@ use drover_common::resources::Resources;
 
 use super::attach::AttachLimits;
 use super::daemon::{Daemon, OF_NO_OFFERING};
-use super::dimension::{Amounts, Dimensions, add_times};
+use super::dimension::{Amounts, Dimensions};
 use super::existing::{ExistingNode, NodeLabels, bound, runs_already};
 use super::market::{is_offer_key, offering_label};
 use super::{InFlightNode, PlacementTarget, PlanInput};
@@ -98,8 +98,8 @@ fn offerings_of<'k>(
     })
 }
 
-/// Room for pods whichever type it becomes, and ports that daemons will take. A daemon that runs on
-/// some types only takes its room there.
+/// Room for pods whichever type it becomes by whichever offering, and ports that daemons will take. A daemon that runs on
+/// some only takes its room there.
 fn room_of(
     input: &PlanInput<'_>,
     dimensions: &Dimensions,
@@ -108,53 +108,33 @@ fn room_of(
     node: &InFlightNode,
     kinds: &[&InstanceType],
 ) -> (Amounts, Vec<HostPort>) {
+    let pods = node.node.as_ref().and_then(|name| input.view.node_pods(name));
+    let missing = daemons.iter().filter(|daemon| !runs_already(pods, daemon));
+    let (by_offering, everywhere): (Vec<&Daemon>, Vec<&Daemon>) =
+        missing.partition(|daemon| daemon.asks_for_offering());
     let mut ports = Vec::new();
     let mut least: Option<Amounts> = None;
-    let pods = node.node.as_ref().and_then(|name| input.view.node_pods(name));
-    let missing: Vec<&Daemon> =
-        daemons.iter().filter(|daemon| !runs_already(pods, daemon)).collect();
-    let by_offering = missing.iter().any(|daemon| daemon.asks_for_offering());
-    let mut take =
-        |allocatable: &Resources, kind: Option<&InstanceType>, offering: Option<&Offering>| {
-            let mut room = dimensions.dense(allocatable);
-            let name = kind.map(|kind| kind.name.as_str());
-            limits.set_type_room(name, dimensions, &mut room);
-            let label = |key: &str| {
-                let of_kind = kind.and_then(|kind| match key {
-                    labels::INSTANCE_TYPE => Some(&kind.name),
-                    _ => kind.labels.get(key),
-                });
-                let known = node.labels.get(key).or(of_kind).map(String::as_str);
-                known.or_else(|| offering.and_then(|offering| offering_label(offering, key)))
-            };
-            let open = |key: &str| match (kind, offering) {
-                (None, _) => true,
-                (Some(_), None) => OF_NO_OFFERING.contains(&key) || is_offer_key(key),
-                (Some(_), Some(_)) => OF_NO_OFFERING.contains(&key),
-            };
-            let unknown = |key: &str| !node.labels.contains_key(key) && open(key);
-            for daemon in missing.iter().filter(|d| d.runs_on(&label, &node.taints, &unknown)) {
-                let mut taken = vec![0; dimensions.len()];
-                add_times(&mut taken, &dimensions.dense(&daemon.shape.requests), 1);
-                for (room, taken) in room.iter_mut().zip(taken) {
-                    *room = room.saturating_sub(taken);
-                }
-                ports.extend(daemon.shape.ports.iter().cloned());
-            }
+    let mut take = |allocatable: &Resources, kind: Option<&InstanceType>| {
+        let mut room = dimensions.dense(allocatable);
+        limits.set_type_room(kind.map(|kind| kind.name.as_str()), dimensions, &mut room);
+        subtract(&everywhere, node, (kind, None), dimensions, &mut room, &mut ports);
+        let offerings = kind.into_iter().flat_map(|kind| offerings_of(node, kind));
+        let mut choices: Vec<Option<&Offering>> =
+            offerings.filter(|_| !by_offering.is_empty()).map(Some).collect();
+        if choices.is_empty() {
+            choices.push(None);
+        }
+        for offering in choices {
+            let mut room = room.clone();
+            subtract(&by_offering, node, (kind, offering), dimensions, &mut room, &mut ports);
             least = Some(match least.take() {
                 None => room,
                 Some(known) => known.into_iter().zip(room).map(|(a, b)| a.min(b)).collect(),
             });
-        };
-    let mut take_kind = |allocatable: &Resources, kind: &InstanceType| {
-        let mut offerings = offerings_of(node, kind).filter(|_| by_offering).peekable();
-        if offerings.peek().is_none() {
-            take(allocatable, Some(kind), None);
         }
-        offerings.for_each(|offering| take(allocatable, Some(kind), Some(offering)));
     };
     if let [only] = kinds {
-        take_kind(&node.allocatable, only);
+        take(&node.allocatable, Some(only));
     }
     for kind in kinds.iter().filter(|_| kinds.len() > 1) {
         // What overlays add is known from the plan alone.
@@ -164,10 +144,41 @@ fn room_of(
                 allocatable.set(name.clone(), amount);
             }
         }
-        take_kind(&allocatable, kind);
+        take(&allocatable, Some(kind));
     }
     if kinds.is_empty() {
-        take(&node.allocatable, None, None);
+        take(&node.allocatable, None);
     }
     (least.unwrap_or_default(), ports)
+}
+
+/// Takes off what daemons will take of a node that becomes this type by this offering, as far as they are known.
+fn subtract(
+    daemons: &[&Daemon],
+    node: &InFlightNode,
+    (kind, offering): (Option<&InstanceType>, Option<&Offering>),
+    dimensions: &Dimensions,
+    room: &mut Amounts,
+    ports: &mut Vec<HostPort>,
+) {
+    let label = |key: &str| {
+        let of_kind = kind.and_then(|kind| match key {
+            labels::INSTANCE_TYPE => Some(&kind.name),
+            _ => kind.labels.get(key),
+        });
+        let known = node.labels.get(key).or(of_kind).map(String::as_str);
+        known.or_else(|| offering.and_then(|offering| offering_label(offering, key)))
+    };
+    let open = |key: &str| match (kind, offering) {
+        (None, _) => true,
+        (Some(_), None) => OF_NO_OFFERING.contains(&key) || is_offer_key(key),
+        (Some(_), Some(_)) => OF_NO_OFFERING.contains(&key),
+    };
+    let unknown = |key: &str| !node.labels.contains_key(key) && open(key);
+    for daemon in daemons.iter().filter(|d| d.runs_on(&label, &node.taints, &unknown)) {
+        for (room, taken) in room.iter_mut().zip(dimensions.dense(&daemon.shape.requests)) {
+            *room = room.saturating_sub(taken);
+        }
+        ports.extend(daemon.shape.ports.iter().cloned());
+    }
 }

@@ -75,8 +75,8 @@ impl Pool {
     }
 }
 
-/// An instance type under a template: what a node of it has room for. Where overlays add resources in some zones
-/// or under some capacity types alone, a type is several kinds.
+/// An instance type under a template: what a node of it has room for. Where overlays add resources, or daemons run, in
+/// some zones or under some capacity types alone, a type is several kinds.
 #[derive(Clone, Debug)]
 pub(super) struct NodeKind<'a> {
     pub template: usize,
@@ -246,8 +246,8 @@ impl<'a> Market<'a> {
         let Some(catalog) = input.catalogs.get(&class) else {
             return Err(format!("EC2NodeClass {class} is not there or not ready"));
         };
-        let requirements = pool_requirements(pool);
         let determined = determined_keys(catalog);
+        let requirements = pool_requirements(pool, &determined);
         let first_offer = self.offers.len();
         let pool_index = self.pools.len();
         let (left, nodes_left) = limits_left(input, dimensions, name, pool, &mut self.problems);

@@ -69,6 +69,7 @@ impl Board<'_> {
         loop {
             let bins = self.bins.len();
             self.steps.take((self.topology.terms.len() * (1 + bins)) as u64);
+            self.settle_billing();
             self.narrow_universes();
             let closed = self.tipping_offers(hard);
             if let Some(entry) = self.groups.get_mut(group) {
@@ -87,6 +88,27 @@ impl Board<'_> {
             self.widen(bin);
         }
         placed
+    }
+
+    /// Where a spread is over capacity types, no planned node may turn out to be of any other than it's planned for:
+    /// that would be a domain in use.
+    fn settle_billing(&mut self) {
+        let over_billing =
+            |one: &Tracked| spreads_over_labels(one) && one.term.key == labels::CAPACITY_TYPE;
+        if !self.topology.terms.iter().any(over_billing) {
+            return;
+        }
+        let Some(values) = self.index.known(labels::CAPACITY_TYPE) else { return };
+        for bin in &mut self.bins {
+            let billing = self.market.label(bin.cheapest, labels::CAPACITY_TYPE);
+            let Some((value, bits)) = billing.and_then(|value| values.get_key_value(value)) else {
+                continue;
+            };
+            if !bin.pinned.contains_key(labels::CAPACITY_TYPE) {
+                bin.offers.intersect_with(bits);
+                bin.pinned.insert(labels::CAPACITY_TYPE.to_owned(), value.clone());
+            }
+        }
     }
 
     /// Takes every spread's minimum over the domains of nodes, there or planned.

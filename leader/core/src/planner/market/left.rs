@@ -1,9 +1,10 @@
 //! What NodePools and shortages leave: requirements, limits, offerings that are left alone.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use drover_common::crd::NodePool;
 use drover_common::id::NodePoolName;
+use drover_common::labels;
 use drover_common::requirement::{Operator, Requirement};
 use drover_common::resources::{ResourceName, Resources};
 use jiff::Timestamp;
@@ -78,11 +79,23 @@ pub(super) fn limits_left(
     (left, nodes_left)
 }
 
-/// A pool's requirements under today's label keys.
-pub(super) fn pool_requirements(pool: &NodePool) -> Vec<Requirement> {
+/// A pool's requirements under today's label keys. Labels of its template that type or offering decide are some, too,
+/// as they are to Karpenter: whatever else was bought would not have them.
+pub(super) fn pool_requirements(pool: &NodePool, determined: &BTreeSet<&str>) -> Vec<Requirement> {
     let mut requirements = pool.spec.template.spec.requirements.clone();
     for requirement in &mut requirements {
         requirement.key = current_key(&requirement.key).to_owned();
+    }
+    for (key, value) in &pool.spec.template.metadata.labels {
+        let key = current_key(key);
+        if key != labels::HOSTNAME && determined.contains(key) {
+            requirements.push(Requirement {
+                key: key.to_owned(),
+                operator: Operator::In,
+                values: vec![value.clone()],
+                min_values: None,
+            });
+        }
     }
     requirements
 }

@@ -134,6 +134,36 @@ fn a_type_whose_daemon_has_the_port_in_one_zone_is_listed_for_none() {
     assert!(plan.launches[0].zones.iter().any(|zone| zone == "us-east-1a"));
 }
 
+/// The cheapest type holds pod and daemon in the daemon's zone, too; the others do not.
+#[test]
+fn a_spot_launch_gives_up_a_zone_for_types_that_fit_in_the_others() {
+    let listed = |daemons: &str| {
+        let mut world = World::small();
+        let types = json!(["r5.large", "m5.large", "c5.xlarge", "m6g.large"]);
+        world.pool(
+            "default",
+            json!([
+            {"key": "karpenter.sh/capacity-type", "operator": "In", "values": ["spot"]},
+            {"key": "node.kubernetes.io/instance-type", "operator": "In", "values": types}]),
+            json!({}),
+        );
+        let there = json!({"nodeSelector": {"topology.kubernetes.io/zone": "us-east-1a"},
+            "containers": [{"name": "d", "resources": {"requests": {"memory": daemons}}}]});
+        world.object(Kind::DaemonSet, daemon("log", "10m", there));
+        let cheap = json!({"metadata": {"name": "cheap"}, "spec": {"priceAdjustment": "-80%",
+            "requirements": [{"key": "node.kubernetes.io/instance-type", "operator": "In", "values": ["r5.large"]}]}});
+        world.object(Kind::NodeOverlay, cheap);
+        world.pods("web", 1, json!({"cpu": "500m", "memory": "5Gi"}), json!({}));
+        let plan = world.plan();
+        let launch = &plan.launches[0];
+        let types: std::collections::BTreeSet<_> =
+            launch.offerings.iter().map(|one| one.instance_type.as_str().to_owned()).collect();
+        (types.len(), launch.zones.iter().any(|zone| zone == "us-east-1a"))
+    };
+    assert_eq!(listed("128Mi"), (4, true));
+    assert_eq!(listed("4Gi"), (4, false));
+}
+
 #[test]
 fn a_daemon_of_a_reservation_takes_its_room_there() {
     let reserved = |selector: Value| {

@@ -100,3 +100,23 @@ fn combinations_of_labels_beyond_measure_are_told() {
         "NodePool default: of 144 combinations of its labels up to b the first 128 are looked at";
     assert_eq!(plan.report.problems, [told]);
 }
+
+#[test]
+fn labels_of_the_template_that_a_type_or_an_offering_decides_are_kept_to() {
+    let mut world = World::small();
+    let labels = json!({"topology.kubernetes.io/zone": "us-east-1b", "team": "a",
+        "karpenter.sh/capacity-type": "on-demand", "karpenter.k8s.aws/instance-family": "r5"});
+    world.pool("default", json!([]), json!({"template": {"metadata": {"labels": labels}}}));
+    world.pods("web", 1, json!({"cpu": "1"}), json!({}));
+    let elsewhere =
+        json!({"spec": {"nodeSelector": {"topology.kubernetes.io/zone": "us-east-1a"}}});
+    world.pods("away", 1, json!({"cpu": "1"}), elsewhere);
+    let plan = world.plan();
+    assert_eq!((plan.launches.len(), plan.unschedulable.len()), (1, 1));
+    let launch = &plan.launches[0];
+    assert_eq!(
+        (launch.zones.as_slice(), launch.capacity_type.as_str()),
+        (&["us-east-1b".to_owned()][..], "on-demand")
+    );
+    assert!(launch.offerings.iter().all(|one| one.instance_type.as_str().starts_with("r5.")));
+}

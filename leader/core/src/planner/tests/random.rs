@@ -220,7 +220,7 @@ fn daemons(world: &mut World, bits: usize) {
 /// Daemons of some offerings, one of them with a port that pods ask for, too.
 fn daemons_of_offerings(world: &mut World, bits: usize) {
     let selectors = [
-        ("zonal", json!({"topology.kubernetes.io/zone": "us-east-1a"})),
+        ("zonal", json!({"topology.kubernetes.io/zone": "us-east-1c"})),
         ("spot", json!({"karpenter.sh/capacity-type": "spot"})),
         ("reserved", json!({"karpenter.k8s.aws/capacity-reservation-type": "default"})),
     ];

@@ -317,3 +317,44 @@ fn planned_nodes_stay_apart_when_one_before_them_is_given_up() {
     let plan = world.plan();
     assert_eq!(plan.unschedulable, [], "{:?}", counts(&plan));
 }
+
+/// Three pods in one zone, spread over capacity types, where EC2 has no spot.
+fn spread_over_billing(reservation: (&str, u32)) -> World {
+    let mut world = World::small();
+    world.pool("default", json!([]), json!({}));
+    world.reservation("cr-1", reservation.0, "us-east-1b", reservation.1);
+    let selector = json!({"matchLabels": {"app": "web"}});
+    let rules = json!({"spec": {
+        "topologySpreadConstraints": [{"maxSkew": 1, "topologyKey": labels::CAPACITY_TYPE,
+            "whenUnsatisfiable": "DoNotSchedule", "labelSelector": selector}],
+        "affinity": {"podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [
+            {"labelSelector": selector, "topologyKey": labels::ZONE}]}}}});
+    let refused = UnavailableOffering {
+        capacity_type: CapacityType::Spot,
+        instance_type: None,
+        zone: Some("us-east-1b".to_owned()),
+        reservation: None,
+    };
+    world.unavailable.insert(refused, "2026-01-01T14:03:00Z".parse().unwrap());
+    world.pods("web", 3, json!({"cpu": "50m", "memory": "64Mi"}), rules);
+    world
+}
+
+#[test]
+fn of_capacity_types_that_are_equally_empty_one_that_the_zone_has_is_taken() {
+    let mut world = spread_over_billing(("m5.large", 1));
+    world.pods("other", 2, json!({"cpu": "50m", "memory": "6892Mi"}), json!({}));
+    let plan = world.plan();
+    // Somebody's node of spot, in another zone, is a domain with none: more than one apiece is too many.
+    assert_eq!(counts(&plan), of([("cr-1", 1), ("on-demand", 1), ("spot", 1)]));
+    assert_eq!(plan.unschedulable.len(), 1);
+}
+
+#[test]
+fn a_node_of_a_reservation_is_no_domain_of_any_other_capacity_type() {
+    let mut world = spread_over_billing(("m6g.xlarge", 2));
+    world.pods("other", 2, json!({"cpu": "50m", "memory": "6892Mi"}), json!({}));
+    let plan = world.plan();
+    assert_eq!(plan.unschedulable.len(), 0, "{:?}", plan.unschedulable);
+    assert!(plan.launches.iter().all(|one| one.capacity_type != CapacityType::Spot));
+}
