@@ -58,8 +58,10 @@ impl Ledger {
 
     /// Takes in what is there, and what has ended.
     fn look(&mut self, world: &World) {
+        let mut there = BTreeSet::new();
         for (_, pod) in world.store.iter(&PODS) {
             let text = |pointer| pod.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
+            there.insert(text("/metadata/uid").to_owned());
             let Some(node) = self.0.get_mut(text("/spec/nodeName")) else { continue };
             if is_moved_by_drains(pod) {
                 node.pods.entry(text("/metadata/uid").to_owned()).or_default();
@@ -70,6 +72,10 @@ impl Ledger {
             if let Some(known) = known {
                 *known = Some(end.clone());
             }
+        }
+        // One that was taken away before its kubelet had started it was never there to stop.
+        for node in self.0.values_mut() {
+            node.pods.retain(|uid, end| end.is_some() || there.contains(uid));
         }
     }
 
