@@ -178,7 +178,7 @@ impl Kernel {
     }
 }
 
-/// None if the folder can't be read.
+/// Empty if the folder can't be read.
 fn subfolders(folder: &Path) -> Vec<PathBuf> {
     readable_subfolders(folder).unwrap_or_default()
 }

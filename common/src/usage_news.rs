@@ -125,11 +125,11 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::protocol::UsageSource;
 
     fn told_of(pod: PodUsage) -> PodUses {
         PodUses::from([(Arc::from(""), Arc::new(pod))])
     }
-    use crate::protocol::UsageSource;
 
     fn pod() -> impl Strategy<Value = PodUsage> {
         (0_u8..6, 0_u64..40, 0_u64..4_000, proptest::option::of(0_u32..30)).prop_map(

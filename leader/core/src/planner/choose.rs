@@ -88,11 +88,15 @@ impl Board<'_> {
         };
         let options = list(&all);
         if !is_short(&offers_of(&options)) {
-            let fewer = || all.iter().map(|zone| &all - &BTreeSet::from([*zone]));
-            let lists = || fewer().map(|zones| list(&zones)).filter(|o| !is_short(&offers_of(o)));
             let wanted = self.diversity_of(bin, capacity_type, &all);
-            let more = (options.len() < wanted).then(lists).into_iter().flatten();
-            let diverse = std::iter::once(options).chain(more);
+            if options.len() >= wanted {
+                return Some((options, false));
+            }
+            // The first of them are without one zone each.
+            let fewer = fewer_zones(&all).into_iter().take(all.len());
+            let lists = fewer.map(|zones| list(&zones));
+            let lists = lists.filter(|options| !is_short(&offers_of(options)));
+            let diverse = std::iter::once(options).chain(lists);
             // Of equals the first: all zones.
             return diverse.min_by_key(|o| Reverse(o.len().min(wanted))).map(|o| (o, false));
         }
@@ -129,7 +133,7 @@ impl Board<'_> {
     }
 
     /// The zones that the bin's cheapest type is offered in, of nodes that the pool's limits allow.
-    fn zones_of(&self, bin: &Bin, capacity_type: CapacityType) -> BTreeSet<&str> {
+    pub(super) fn zones_of(&self, bin: &Bin, capacity_type: CapacityType) -> BTreeSet<&str> {
         let offers = self.market.kind_of(bin.cheapest).map(|kind| kind.of_type.clone());
         offers
             .into_iter()

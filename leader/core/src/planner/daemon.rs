@@ -80,9 +80,7 @@ impl Daemon {
                     .any(|term| term.match_expressions.iter().all(holds))
             })
     }
-}
 
-impl Daemon {
     fn required(&self) -> Option<&NodeSelector> {
         self.shape.affinity.node_affinity.as_ref()?.required.as_ref()
     }

@@ -69,7 +69,6 @@ impl Board<'_> {
         loop {
             let bins = self.bins.len();
             self.steps.take((self.topology.terms.len() * (1 + bins)) as u64);
-            self.settle_billing();
             self.narrow_universes();
             let closed = self.tipping_offers(hard);
             if let Some(entry) = self.groups.get_mut(group) {
@@ -90,27 +89,6 @@ impl Board<'_> {
         placed
     }
 
-    /// Where a spread is over capacity types, no planned node may turn out to be of any other than it's planned for:
-    /// that would be a domain in use.
-    fn settle_billing(&mut self) {
-        let over_billing =
-            |one: &Tracked| spreads_over_labels(one) && one.term.key == labels::CAPACITY_TYPE;
-        if !self.topology.terms.iter().any(over_billing) {
-            return;
-        }
-        let Some(values) = self.index.known(labels::CAPACITY_TYPE) else { return };
-        for bin in &mut self.bins {
-            let billing = self.market.label(bin.cheapest, labels::CAPACITY_TYPE);
-            let Some((value, bits)) = billing.and_then(|value| values.get_key_value(value)) else {
-                continue;
-            };
-            if !bin.pinned.contains_key(labels::CAPACITY_TYPE) {
-                bin.offers.intersect_with(bits);
-                bin.pinned.insert(labels::CAPACITY_TYPE.to_owned(), value.clone());
-            }
-        }
-    }
-
     /// Takes every spread's minimum over the domains of nodes, there or planned.
     pub(super) fn narrow_universes(&mut self) {
         let mut universes = Vec::with_capacity(self.topology.terms.len());
@@ -126,6 +104,8 @@ impl Board<'_> {
         }
     }
 
+    /// A planned node comes to the domains of what it may become: of its cheapest offer's capacity type, in the zones of
+    /// that offer's type, as [`Self::choose`] lists it.
     fn add_planned_domains(&self, tracked: &Tracked, universe: &mut BTreeSet<String>) {
         let Some(values) = self.index.known(&tracked.term.key) else { return };
         for bin in &self.bins {
@@ -133,10 +113,17 @@ impl Board<'_> {
                 universe.extend(bin.counted_domain(&self.market, tracked));
                 continue;
             }
+            let Some(cheapest) = self.market.offers.get(bin.cheapest) else { continue };
+            let zones = self.zones_of(bin, cheapest.capacity_type);
+            let may_become = |offer: &usize| {
+                self.market.offers.get(*offer).is_some_and(|offer| {
+                    offer.capacity_type == cheapest.capacity_type && zones.contains(offer.zone)
+                })
+            };
             let taints = self.market.pools.get(bin.pool).map(|pool| pool.taints.as_slice());
             let taints = taints.unwrap_or_default();
             for (value, bits) in values {
-                let counts = bits.intersection(&bin.offers).any(|offer| {
+                let counts = bits.intersection(&bin.offers).filter(may_become).any(|offer| {
                     let label = |key: &str| match bin.pinned.get(key) {
                         Some(value) => Some(value.as_str()),
                         None => self.market.label(offer, key),

@@ -203,3 +203,33 @@ fn a_daemon_that_has_no_room_keeps_no_pod_away() {
     let plan = crate::planner::plan_static(&fixed.input(), &"default".into(), 1);
     assert_eq!(plan.map(|launches| launches.len()), Ok(1));
 }
+
+/// A zone in which the daemon has the pods' port, and no spot, though somebody's node could be there on demand.
+#[test]
+fn a_zone_that_planned_nodes_would_be_in_by_another_billing_alone_holds_no_spread_back() {
+    let mut world = World::small();
+    world.pool(
+        "default",
+        json!([{"key": "topology.kubernetes.io/zone", "operator": "In",
+        "values": ["us-east-1a", "us-east-1b", "us-east-1c"]}]),
+        json!({}),
+    );
+    let ports = json!([{"name": "d", "ports": [{"hostPort": 7000}]}]);
+    let there = json!({"nodeSelector": {"topology.kubernetes.io/zone": "us-east-1c"},
+        "containers": ports});
+    world.object(Kind::DaemonSet, daemon("proxy", "100m", there));
+    let refused = crate::planner::UnavailableOffering {
+        capacity_type: drover_common::instance_type::CapacityType::Spot,
+        instance_type: None,
+        zone: Some("us-east-1c".to_owned()),
+        reservation: None,
+    };
+    world.unavailable.insert(refused, "2026-01-01T14:03:00Z".parse().unwrap());
+    let spread = json!({"spec": {"containers": ports, "topologySpreadConstraints": [{"maxSkew": 1,
+        "topologyKey": "topology.kubernetes.io/zone", "whenUnsatisfiable": "DoNotSchedule",
+        "labelSelector": {"matchLabels": {"app": "web"}}}]}});
+    world.pods("web", 3, json!({"cpu": "50m", "memory": "64Mi"}), spread);
+    world.pods("gpu", 3, json!({"cpu": "50m", "memory": "64Mi", "nvidia.com/gpu": "1"}), json!({}));
+    let plan = world.plan();
+    assert_eq!(plan.unschedulable.len(), 0, "{:?}", plan.unschedulable);
+}

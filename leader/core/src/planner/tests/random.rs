@@ -70,44 +70,37 @@ fn app() -> impl Strategy<Value = App> {
 }
 
 fn case() -> impl Strategy<Value = Case> {
-    (
+    let cluster = (
         prop::collection::vec(app(), 1..7),
         prop::collection::vec(app(), 0..3),
         0_usize..5,
         prop::collection::vec((0_usize..8, 50_u32..900, 0_usize..6), 0..10),
         0_usize..16,
         0_usize..4,
+    );
+    let odds = (
         prop::collection::vec((0_usize..2, 0_usize..4), 0..3),
         any::<bool>(),
         // Last, so that cases that failed once are made as they were.
         prop::collection::vec((0..RESERVABLE.len(), 0_usize..3, 0_u32..4), 0..4),
         0_usize..8,
-    )
-        .prop_map(
-            |(
-                apps,
-                late,
-                nodes,
-                running,
-                pools,
-                daemons,
-                gone,
-                best_effort,
-                reservations,
-                some,
-            )| Case {
-                apps,
-                late,
-                nodes,
-                running,
-                pools,
-                daemons,
-                gone,
-                reservations,
-                best_effort,
-                daemons_of_offerings: some,
-            },
-        )
+    );
+    (cluster, odds).prop_map(|(cluster, odds)| {
+        let (apps, late, nodes, running, pools, daemons) = cluster;
+        let (gone, best_effort, reservations, daemons_of_offerings) = odds;
+        Case {
+            apps,
+            late,
+            nodes,
+            running,
+            pools,
+            daemons,
+            daemons_of_offerings,
+            gone,
+            reservations,
+            best_effort,
+        }
+    })
 }
 
 const RESERVABLE: [&str; 5] = ["m5.large", "c5.2xlarge", "m6g.xlarge", "g5.xlarge", "r5.24xlarge"];
