@@ -114,3 +114,35 @@ impl Container {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn a_folder_that_could_not_be_read_is_looked_into_again() {
+        let root = tempfile::tempdir().unwrap();
+        let pod = root.path().join("pod");
+        let hex = "1".repeat(64);
+        let id = ContainerId::of_hex(&hex);
+        let names = [ContainerName { name: "web".into(), id, lasts: true }];
+        let (mut containers, mut room) = (Containers::default(), 8);
+        let mut cpu = || -> Vec<u64> {
+            let samples = containers.sample(&pod, &names, &mut room, &mut Buffer::new());
+            samples.iter().map(|one| one.cpu_usec).collect()
+        };
+        assert_eq!(cpu(), [0; 0]);
+        let folder = pod.join(&hex);
+        fs::create_dir_all(&folder).unwrap();
+        for (file, text) in [
+            ("cpu.stat", "usage_usec 4\n"),
+            ("memory.current", "5000\n"),
+            ("memory.stat", "inactive_file 1000\n"),
+        ] {
+            fs::write(folder.join(file), text).unwrap();
+        }
+        assert_eq!(cpu(), [4]);
+    }
+}

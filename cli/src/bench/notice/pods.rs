@@ -223,6 +223,16 @@ mod tests {
     }
 
     #[test]
+    fn what_was_taken_away_before_it_had_started_is_not_left() {
+        let world = World::new(drover_sandbox::world::WorldOptions::default(), at(0));
+        let mut ledger = ledger(&[end(31, EndKind::Stopped { grace: 30 }), None]);
+        assert_eq!(ledger.fates().left, 1);
+        ledger.look(&world);
+        let wanted = Fates { pods: 1, graceful: 1, ..Fates::default() };
+        assert_eq!(ledger.fates(), wanted);
+    }
+
+    #[test]
     fn pods_that_stay_are_not_judged() {
         let pod = |kind: &str, phase: &str| {
             serde_json::json!({

@@ -354,6 +354,10 @@ fn of_capacity_types_that_are_equally_empty_one_that_the_zone_has_is_taken() {
 fn a_node_of_a_reservation_is_no_domain_of_any_other_capacity_type() {
     let mut world = spread_over_billing(("m6g.xlarge", 2));
     world.pods("other", 2, json!({"cpu": "50m", "memory": "6892Mi"}), json!({}));
+    let daemon = json!({"metadata": {"name": "log", "namespace": "kube-system"},
+        "spec": {"template": {"spec": {"containers": [
+            {"name": "d", "resources": {"requests": {"cpu": "200m", "memory": "256Mi"}}}]}}}});
+    world.object(drover_common::call::Kind::DaemonSet, daemon);
     let plan = world.plan();
     assert_eq!(plan.unschedulable.len(), 0, "{:?}", plan.unschedulable);
     assert!(plan.launches.iter().all(|one| one.capacity_type != CapacityType::Spot));
