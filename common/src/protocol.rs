@@ -238,6 +238,9 @@ pub struct PodUsage {
     /// Share of time some task stalled, in thousandths: CPU, memory, I/O. `None`: no PSI.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pressure_permille: Option<[u32; 3]>,
+    /// Highest share of one second in which some task stalled on CPU, in thousandths. `None`: no PSI.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu_pressure_permille_max: Option<u32>,
     /// Processes killed because memory ran out.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub oom_kills: u64,

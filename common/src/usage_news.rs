@@ -14,6 +14,8 @@ const LEAST_CPU: u64 = 5;
 const LEAST_MEMORY: u64 = 1 << 20;
 /// A change of a share of time below this is none, thousandths.
 const LEAST_SHARE: u64 = 10;
+/// A change of a share of a single second below this is none, thousandths: one second says little.
+const LEAST_SHARE_OF_A_SECOND: u64 = 50;
 /// A change of traffic below this is none, bytes a second.
 const LEAST_RATE: u64 = 1 << 20;
 
@@ -62,6 +64,7 @@ fn is_news(before: &PodUsage, now: &PodUsage) -> bool {
         || differ(before.cpu_milli_p90, now.cpu_milli_p90, is_other_cpu)
         || differ(before.memory_peak, now.memory_peak, is_other_memory)
         || differ(before.pressure_permille, now.pressure_permille, is_other_pressure)
+        || differ(before.cpu_pressure_permille_max, now.cpu_pressure_permille_max, is_other_second)
         || differ(before.disk_bytes_per_second, now.disk_bytes_per_second, are_other_rates)
         || differ(before.network_bytes_per_second, now.network_bytes_per_second, are_other_rates)
         || differ(before.gpu.as_deref(), now.gpu.as_deref(), are_other_gpus)
@@ -94,6 +97,10 @@ fn is_other_share(before: u32, now: u32) -> bool {
 
 fn is_other_pressure(before: [u32; 3], now: [u32; 3]) -> bool {
     before.into_iter().zip(now).any(|(before, now)| is_other_share(before, now))
+}
+
+fn is_other_second(before: u32, now: u32) -> bool {
+    is_far(before.into(), now.into(), 5, LEAST_SHARE_OF_A_SECOND)
 }
 
 fn are_other_gpus(before: &GpuUsage, now: &GpuUsage) -> bool {
@@ -211,6 +218,10 @@ mod tests {
         assert!(!news(PodUsage { cpu_milli_mean: 1_099, ..before.clone() }));
         assert!(news(PodUsage { cpu_milli_mean: 1_100, ..before.clone() }));
         assert!(news(PodUsage { oom_kills: 1, ..before.clone() }));
+        let stalled = |permille| PodUsage { cpu_pressure_permille_max: permille, ..before.clone() };
+        assert!(news(stalled(Some(0))));
+        let between = |before, now| is_news(&stalled(Some(before)), &stalled(Some(now)));
+        assert!(!between(0, 49) && between(0, 50) && !between(500, 599) && between(500, 600));
         assert!(!news(PodUsage { disk_bytes_per_second: None, ..before.clone() }));
         assert!(news(PodUsage { disk_bytes_per_second: Some([0; 2]), ..before.clone() }));
         let network = |received, sent| PodUsage {

@@ -103,6 +103,7 @@ struct PodFold {
     first: (Timestamp, PodSample),
     last: (Timestamp, PodSample),
     milli_max: u64,
+    stalled_max: Option<u32>,
     /// The one before and the last of those that were read.
     rest: (Option<PodRest>, Option<PodRest>),
     containers: ContainerFold,
@@ -156,6 +157,7 @@ impl UsageWindow {
                     first,
                     last,
                     milli_max: 0,
+                    stalled_max: None,
                     rest: (None, rest),
                     containers: ContainerFold::default(),
                 };
@@ -168,6 +170,9 @@ impl UsageWindow {
                 let usec = microseconds(fold.last.0, at);
                 let milli = milli_cores(fold.last.1.cpu_usec, pod.cpu_usec, usec);
                 fold.milli_max = fold.milli_max.max(milli);
+                if let (Some(before), Some(now)) = (fold.last.1.stalled_usec, pod.stalled_usec) {
+                    fold.stalled_max = fold.stalled_max.max(Some(permille(before, now, usec)));
+                }
                 fold.last = (at, pod);
                 if rest.is_some() {
                     fold.rest = (fold.rest.1, rest);
@@ -211,7 +216,7 @@ impl UsageWindow {
         self.cpu_milli_max = 0;
         for fold in self.pods.values_mut() {
             fold.first = fold.last.clone();
-            fold.milli_max = 0;
+            (fold.milli_max, fold.stalled_max) = (0, None);
         }
         Some(digest)
     }
@@ -248,6 +253,7 @@ impl PodFold {
             throttled_permille: permille(first.throttled_usec, last.throttled_usec, usec),
             memory_working_set: rest.memory_working_set,
             pressure_permille,
+            cpu_pressure_permille_max: self.stalled_max,
             oom_kills: rest.oom_kills.saturating_sub(before.oom_kills),
             disk_bytes_per_second: disk.map(|(before, after)| {
                 std::array::from_fn(|way| {

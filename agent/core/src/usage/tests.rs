@@ -167,6 +167,7 @@ fn samples_fold_to_means_and_peaks() {
     let pod = &digest.pods[0];
     assert_eq!((pod.cpu_milli_max, pod.throttled_permille, pod.oom_kills), (100, 2, 1));
     assert_eq!(pod.pressure_permille, Some([5, 0, 0]));
+    assert_eq!(pod.cpu_pressure_permille_max, Some(10), "of its worst second");
     // All was read in the second sample, too.
     assert_eq!(pod.disk_bytes_per_second, Some([40_000, 0]));
     assert_eq!(pod.network_bytes_per_second, Some([40_000, 20_000]));
@@ -182,6 +183,9 @@ fn samples_fold_to_means_and_peaks() {
     assert_eq!(pods, ["late"], "a is gone");
     assert_eq!((digest.pods[0].cpu_milli_mean, digest.pods[0].memory_working_set), (100, 7));
     assert_eq!(digest.network_bytes_per_second, None, "not looked at is not zero");
+    window.add(at(13_000), sample(5_000_000, &[("late", 200_009)]));
+    let pod = window.digest().unwrap().pods.remove(0);
+    assert_eq!(pod.cpu_pressure_permille_max, Some(0), "of this window alone");
 }
 
 #[test]

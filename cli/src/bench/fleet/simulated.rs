@@ -164,6 +164,7 @@ impl SimulatedAgent {
             cpu_milli_max: 150,
             memory_working_set: (64 + sequence % 64) << 20,
             pressure_permille: Some([1, 0, 0]),
+            cpu_pressure_permille_max: Some(12),
             network_bytes_per_second: Some([4_000, 2_000]),
             cpu_milli_p90: Some(110),
             memory_peak: Some(160 << 20),
