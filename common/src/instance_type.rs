@@ -117,6 +117,9 @@ pub struct AcceleratorFacts {
 pub struct Offering {
     /// Zone.
     pub zone: String,
+    /// The zone's id, which is the same in all accounts; `None` if unknown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub zone_id: Option<String>,
     /// Billing.
     pub capacity_type: CapacityType,
     /// Micro-dollars an hour. `None`: unknown, which never counts as free.

@@ -35,6 +35,7 @@ fn made_up_type(number: i64) -> InstanceType {
     let price = u64::try_from(number).unwrap_or(0) * 100_000 * 3;
     let offering = |zone: &str, capacity_type| Offering {
         zone: format!("test-zone-{zone}"),
+        zone_id: None,
         capacity_type,
         price: Some(price),
         available: true,

@@ -187,6 +187,7 @@ fn offering(value: Value) -> Result<Offering, String> {
     let price = written.price.map(micro_dollars).transpose()?;
     Ok(Offering {
         zone: written.zone,
+        zone_id: None,
         capacity_type: written.capacity_type,
         price,
         available: written.available,

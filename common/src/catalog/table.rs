@@ -84,6 +84,7 @@ fn zone_offerings(text: &str, on_demand: u64) -> Option<Vec<Offering>> {
     let zone = format!("{REFERENCE_REGION}{letter}");
     let offering = |capacity_type, price| Offering {
         zone: zone.clone(),
+        zone_id: None,
         capacity_type,
         price: Some(price),
         available: true,

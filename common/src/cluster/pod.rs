@@ -94,6 +94,8 @@ pub struct ResourceRequirements {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ContainerPort {
+    /// The port inside.
+    pub container_port: i32,
     /// Host port; 0 is none.
     pub host_port: i32,
     /// Host address; empty is any.
@@ -101,6 +103,14 @@ pub struct ContainerPort {
     pub host_ip: String,
     /// `TCP` if empty.
     pub protocol: String,
+}
+
+impl ContainerPort {
+    /// The port that it takes of its node; 0 is none. In the node's network it is the container's own, which API
+    /// servers write into pods, but not into templates.
+    pub fn on_host(&self, host_network: bool) -> i32 {
+        if self.host_port == 0 && host_network { self.container_port } else { self.host_port }
+    }
 }
 
 /// Affinities.

@@ -43,6 +43,7 @@ mod object;
 mod out_of_service;
 mod overlay;
 mod pool;
+mod pool_usage;
 mod provisioning;
 mod queue;
 mod rebalance;

@@ -49,6 +49,9 @@ mod topology;
 mod volume;
 mod zones;
 
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
+
 use board::Board;
 use drover_common::cluster::ObjectKey;
 use drover_common::id::NodePoolName;
@@ -59,6 +62,7 @@ pub use claim::launch_of_claim;
 pub(crate) use group::is_provisionable;
 pub use input::*;
 pub use output::*;
+pub(crate) use overlay::Overlays;
 pub use repack::*;
 pub use static_pool::{OverlayFault, overlay_faults, plan_static};
 pub use today::NodePrices;
@@ -78,7 +82,11 @@ pub fn plan(input: &PlanInput<'_>) -> Plan {
 pub fn draft(input: &PlanInput<'_>) -> Plan {
     let plan = plan_in(input, Order::AllAtOnce);
     if puts_low_before_high(input, &plan) {
-        return plan_in(input, Order::ByPriority);
+        let ordered = plan_in(input, Order::ByPriority);
+        // Who has no place in any order costs the others nothing.
+        if leaves_less(&left_by_priority(input, &ordered), &left_by_priority(input, &plan)) {
+            return ordered;
+        }
     }
     plan
 }
@@ -174,15 +182,38 @@ fn place_band(board: &mut Board<'_>, view: &View, band: &Band) -> u64 {
 /// Whether a pod is left though a pod of lower priority got what is limited: a new node, where
 /// limits or a shortage keep others from being made.
 fn puts_low_before_high(input: &PlanInput<'_>, plan: &Plan) -> bool {
-    let of_view = |key: &ObjectKey| input.view.pod(key);
-    let priority =
-        |key: &ObjectKey| of_view(key).map_or(i32::MIN, |pod| pod.spec.priority.unwrap_or(0));
+    let priority = |key: &ObjectKey| priority_of(input, key);
     let Some(left) = plan.unschedulable.iter().map(|entry| priority(&entry.pod)).max() else {
         return false;
     };
     let launched = plan.launches.iter().flat_map(|launch| &launch.pods);
     let placed = plan.placements.iter().flat_map(|placement| &placement.pods);
     launched.chain(placed).any(|pod| priority(pod) < left)
+}
+
+/// Pods of a buffer give way to all others.
+fn priority_of(input: &PlanInput<'_>, pod: &ObjectKey) -> i32 {
+    input.view.pod(pod).map_or(i32::MIN, |pod| pod.spec.priority.unwrap_or(0))
+}
+
+/// How many pods of each priority are left, the highest first.
+fn left_by_priority(input: &PlanInput<'_>, plan: &Plan) -> BTreeMap<Reverse<i32>, usize> {
+    let mut left = BTreeMap::new();
+    for entry in &plan.unschedulable {
+        *left.entry(Reverse(priority_of(input, &entry.pod))).or_default() += 1;
+    }
+    left
+}
+
+/// Whether fewer pods are left at the highest priority at which it is not as many.
+fn leaves_less(
+    these: &BTreeMap<Reverse<i32>, usize>,
+    those: &BTreeMap<Reverse<i32>, usize>,
+) -> bool {
+    let count = |left: &BTreeMap<_, _>, priority| left.get(priority).copied().unwrap_or(0);
+    let priorities: BTreeSet<&Reverse<i32>> = these.keys().chain(those.keys()).collect();
+    let counts = priorities.into_iter().map(|one| (count(these, one), count(those, one)));
+    counts.into_iter().find(|(here, there)| here != there).is_some_and(|(here, there)| here < there)
 }
 
 /// Plans of more pods are not checked by debug builds on their own: the check goes pod by pod.

@@ -2,15 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use drover_common::crd::parse_resources;
 use drover_common::id::{NodeClaimName, NodeName, NodePoolName};
 use drover_common::labels;
 use drover_common::requirement::Requirements;
-use drover_common::resources::{ResourceName, Resources};
+use drover_common::resources::Resources;
 use jiff::{SignedDuration, Timestamp};
 
+use super::Control;
 use super::lifecycle::not_initialized;
-use super::{Control, object};
 use crate::expected::expected_pods;
 use crate::planner::{InFlightNode, PlanInput, UnavailableOffering, VirtualPods};
 use crate::state::{ClaimRecord, Stage, State};
@@ -169,45 +168,6 @@ impl Control {
             }
         }
         reserved
-    }
-
-    /// What each pool holds at worst: nodes as they are, launches as the largest they may become.
-    pub(super) fn pool_usage(&self, state: &State) -> BTreeMap<NodePoolName, Resources> {
-        let mut usage: BTreeMap<NodePoolName, Resources> = BTreeMap::new();
-        for (name, record) in &state.claims {
-            let Some(pool) = record.nodepool.clone().filter(|_| record.stage < Stage::Gone) else {
-                continue;
-            };
-            let mut capacity = self.capacity_of(state, name, record);
-            capacity.set(ResourceName::from("nodes"), 1);
-            usage.entry(pool).or_default().add(&capacity);
-        }
-        usage
-    }
-
-    fn capacity_of(&self, state: &State, name: &NodeClaimName, record: &ClaimRecord) -> Resources {
-        if let Some(node) = self.node_of(record).filter(|node| !node.status.capacity.is_empty()) {
-            return node.status.capacity.clone();
-        }
-        if let Some(instance) = &record.instance {
-            let kind = self.discovery.instance_type(&record.nodeclass, &instance.instance_type);
-            if let Some(kind) = kind {
-                return kind.capacity.clone();
-            }
-            let claim = self.view.claims().get(name);
-            return claim
-                .and_then(|claim| parse_resources(&object::status_of(claim).capacity).ok())
-                .unwrap_or_default();
-        }
-        let intent = record.intent.as_ref().and_then(|intent| state.intents.get(intent));
-        intent.map_or_else(Resources::default, |intent| {
-            intent
-                .request
-                .overrides
-                .iter()
-                .filter_map(|o| self.discovery.instance_type(&intent.nodeclass, &o.instance_type))
-                .fold(Resources::default(), |most, kind| most.maximum(&kind.capacity))
-        })
     }
 }
 

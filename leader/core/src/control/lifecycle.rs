@@ -189,6 +189,11 @@ impl Control {
         let mut want = |key: &str, value| drop(wanted.insert(key.to_owned(), value));
         want(labels::INSTANCE_TYPE, Some(instance.instance_type.clone()));
         want(labels::ZONE, Some(instance.zone.clone()));
+        let kind = self.discovery.instance_type(&record.nodeclass, &instance.instance_type);
+        let sold = kind.and_then(|kind| kind.offerings.iter().find(|o| o.zone == instance.zone));
+        if let Some(id) = sold.and_then(|offering| offering.zone_id.clone()) {
+            want(labels::ZONE_ID, Some(id));
+        }
         want(labels::CAPACITY_TYPE, Some(instance.capacity_type.to_string()));
         match &instance.reservation {
             Some(id) => {

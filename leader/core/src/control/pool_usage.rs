@@ -97,6 +97,9 @@ impl Control {
             match key {
                 labels::INSTANCE_TYPE => Some(instance_type),
                 labels::ZONE => Some(zone),
+                labels::ZONE_ID => {
+                    kind.offerings.iter().find(|o| o.zone == zone)?.zone_id.as_deref()
+                }
                 labels::CAPACITY_TYPE => Some(capacity_type.as_str()),
                 labels::NODEPOOL => record.nodepool.as_ref().map(NodePoolName::as_str),
                 _ => kind

@@ -13,6 +13,7 @@ mod judging;
 mod launching;
 mod leaders_drains;
 mod leaving;
+mod limits;
 mod out_of_service;
 mod queue;
 mod rebalancing;

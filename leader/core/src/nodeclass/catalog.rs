@@ -41,6 +41,16 @@ impl NodeClassCatalog {
         Self { instance_types, estimated, label_keys }
     }
 
+    /// The same with the ids of its zones, by name.
+    #[must_use]
+    pub fn with_zone_ids(mut self, ids: &BTreeMap<&str, &str>) -> Self {
+        let known = |zone: &str| ids.get(zone).filter(|id| !id.is_empty());
+        for offering in self.instance_types.iter_mut().flat_map(|kind| &mut kind.offerings) {
+            offering.zone_id = known(&offering.zone).map(|id| (*id).to_owned());
+        }
+        self
+    }
+
     /// Keys of labels that some type decides.
     pub fn label_keys(&self) -> &BTreeSet<String> {
         &self.label_keys
@@ -101,7 +111,8 @@ pub fn catalog(
             resolved.images.iter().any(|image| image.is_for(&built.labels)).then_some(built)
         })
         .collect();
-    NodeClassCatalog::new(instance_types, estimated)
+    let ids = resolved.subnets.iter().map(|subnet| (subnet.zone.as_str(), subnet.zone_id.as_str()));
+    NodeClassCatalog::new(instance_types, estimated).with_zone_ids(&ids.collect())
 }
 
 fn offerings(
@@ -117,6 +128,7 @@ fn offerings(
         let mut push = |capacity_type, price| {
             list.push(Offering {
                 zone: zone.clone(),
+                zone_id: None,
                 capacity_type,
                 price,
                 available: true,

@@ -82,6 +82,7 @@ pub(super) fn reserved_offerings<'r>(
     let own = reservations.iter().filter(move |one| one.told.instance_type == instance_type);
     own.map(move |one| Offering {
         zone: one.told.zone.clone(),
+        zone_id: None,
         capacity_type: CapacityType::Reserved,
         price: Some(price),
         available: !one.expiring,

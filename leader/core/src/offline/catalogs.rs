@@ -75,7 +75,9 @@ pub(super) fn catalogs(
             keep_what_status_allows(&mut own, status);
         }
         forget_zero_prices(&mut own, warnings);
-        let catalog = NodeClassCatalog::new(own, false);
+        let subnets = class.status.iter().flat_map(|status| &status.subnets);
+        let ids = subnets.filter_map(|s| Some((s.zone.as_str(), s.zone_id.as_deref()?)));
+        let catalog = NodeClassCatalog::new(own, false).with_zone_ids(&ids.collect());
         catalogs.insert(name.clone(), catalog);
     }
     warnings.sort();

@@ -201,14 +201,16 @@ pub(super) fn pool_usage(
         capacity.set(ResourceName::from("nodes"), 1);
         usage.entry(pool).or_default().add(&capacity);
     };
-    for node in view.nodes().values() {
-        if let Some(pool) = pool_of_node(node) {
-            book(pool, node.status.capacity.clone());
-        }
-    }
-    for claim in view.claims().values().filter(|claim| node_of_claim(view, claim).is_none()) {
-        let Some(pool) = pool_of_claim(claim) else { continue };
+    let mut starting: BTreeMap<&str, Resources> = BTreeMap::new();
+    for claim in view.claims().values() {
         let stated = parse_resources(&status_of(claim).capacity).unwrap_or_default();
+        if let Some(node) = node_of_claim(view, claim) {
+            if !is_initialized(claim, node) {
+                starting.insert(&node.metadata.name, stated);
+            }
+            continue;
+        }
+        let Some(pool) = pool_of_claim(claim) else { continue };
         let capacity = if stated.is_empty() {
             possible_types(claim, catalogs)
                 .iter()
@@ -216,6 +218,15 @@ pub(super) fn pool_usage(
         } else {
             stated
         };
+        book(pool, capacity);
+    }
+    for node in view.nodes().values() {
+        let Some(pool) = pool_of_node(node) else { continue };
+        // What device plugins have is not told by a node until they run.
+        let mut capacity = starting.remove(node.metadata.name.as_str()).unwrap_or_default();
+        for (name, amount) in node.status.capacity.iter().filter(|(_, amount)| *amount > 0) {
+            capacity.set(name.clone(), amount);
+        }
         book(pool, capacity);
     }
     usage

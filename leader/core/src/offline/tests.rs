@@ -211,6 +211,31 @@ fn managed_nodes_count_for_limits_and_deleted_ones_give_up_their_pods() {
 }
 
 #[test]
+fn devices_count_for_limits_before_their_plugin_runs() {
+    let claim = json!({"apiVersion": "karpenter.sh/v1", "kind": "NodeClaim",
+        "metadata": {"name": "new", "labels": {"karpenter.sh/nodepool": "default"}},
+        "spec": {"requirements": [], "nodeClassRef":
+            {"group": "karpenter.k8s.aws", "kind": "EC2NodeClass", "name": "default"}},
+        "status": {"nodeName": "n1", "providerID": "aws:///us-east-1a/i-n1",
+            "capacity": {"cpu": "9", "nvidia.com/gpu": "4"}}});
+    let starting = cluster(&[
+        pool("default"),
+        claim.clone(),
+        node("n1", json!({"karpenter.sh/nodepool": "default"})),
+    ]);
+    let usage = starting.pool_usage.values().next().unwrap();
+    assert_eq!(usage.get(&"nvidia.com/gpu".into()), 4);
+    assert_eq!(usage.get(&"cpu".into()), 4_000, "what the node tells counts as it is");
+    let up = cluster(&[
+        pool("default"),
+        claim,
+        node("n1", json!({"karpenter.sh/nodepool": "default", "karpenter.sh/initialized": "true"})),
+    ]);
+    let usage = up.pool_usage.values().next().unwrap();
+    assert_eq!(usage.get(&"nvidia.com/gpu".into()), 0);
+}
+
+#[test]
 fn claims_without_a_node_take_pods() {
     let claim = |name: &str, status: Value| {
         json!({"apiVersion": "karpenter.sh/v1", "kind": "NodeClaim",

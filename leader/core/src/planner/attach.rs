@@ -2,7 +2,8 @@
 //! every way of placing pods minds it.
 //!
 //! What a node's driver reports (CSINode) holds for it. A node that is yet to come is taken to be
-//! like those of its type that are there; where none is, nothing limits it.
+//! like those of its type that are there, or where none is, like the least of any type; where no node
+//! reports, nothing limits it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -27,6 +28,8 @@ type ByDriver = BTreeMap<String, i64>;
 pub(super) struct AttachLimits {
     by_node: BTreeMap<NodeName, ByDriver>,
     by_type: BTreeMap<String, ByDriver>,
+    /// The least that any type has.
+    least: ByDriver,
     drivers: BTreeSet<String>,
 }
 
@@ -57,10 +60,12 @@ impl AttachLimits {
             limits.drivers.extend(reported.keys().cloned());
             let node = view.nodes().get(name);
             if let Some(kind) = node.and_then(|n| n.metadata.labels.get(labels::INSTANCE_TYPE)) {
-                let known = limits.by_type.entry(kind.clone()).or_default();
+                let of_type = limits.by_type.entry(kind.clone()).or_default();
                 for (driver, count) in &reported {
-                    let least = known.entry(driver.clone()).or_insert(*count);
-                    *least = (*least).min(*count);
+                    for known in [&mut *of_type, &mut limits.least] {
+                        let least = known.entry(driver.clone()).or_insert(*count);
+                        *least = (*least).min(*count);
+                    }
                 }
             }
             limits.by_node.insert(name.clone(), reported);
@@ -91,7 +96,8 @@ impl AttachLimits {
 
     /// Sets the room for attachments on a node to come.
     pub(super) fn set_type_room(&self, kind: Option<&str>, names: &Dimensions, room: &mut Amounts) {
-        set_room(kind.and_then(|kind| self.by_type.get(kind)), names, room);
+        let known = kind.and_then(|kind| self.by_type.get(kind));
+        set_room(Some(known.unwrap_or(&self.least)), names, room);
     }
 
     /// Volumes attached to a node, or about to be for the pods bound to it; each once.

@@ -173,8 +173,8 @@ impl Board<'_> {
     fn may_be_bought(&self, offers: &FixedBitSet, cheapest: usize) -> bool {
         let pool = self.market.pool_of(cheapest).and_then(|pool| self.market.pools.get(pool));
         pool.is_some_and(|pool| {
-            let choosy = pool.requirements.iter().any(|r| r.min_values.is_some());
-            !choosy || self.are_enough(pool, &offers.intersection(&pool.bits).collect(), cheapest)
+            !pool.wants_values()
+                || self.are_enough(pool, &offers.intersection(&pool.bits).collect(), cheapest)
         })
     }
 

@@ -15,7 +15,7 @@ use super::dimension::{Amounts, Dimensions, fits};
 use super::existing::{ExistingNode, existing_nodes};
 use super::group::{Group, Pending, PendingGroup, collect};
 use super::hosts::OpenHosts;
-use super::market::{Market, Stock};
+use super::market::{Market, Pool, Stock};
 use super::meant::Meant;
 use super::open_label::LabelUses;
 use super::profile::Profiles;
@@ -25,7 +25,7 @@ use super::running::{repelling_shapes, running_terms};
 use super::steps::Steps;
 use super::topology::{Part, Topology, terms_of};
 use super::zones::Counts;
-use super::{PlanInput, PlannerSettings};
+use super::{MinValuesPolicy, PlanInput, PlannerSettings};
 use crate::view::View;
 
 /// One planning run.
@@ -191,10 +191,13 @@ impl<'a> Board<'a> {
         for group in &mut self.groups {
             group.pods.sort();
         }
-        // Priority first, then size; large before small packs best and reads best.
+        // Priority first; then who can use few nodes, so that none else takes their room; then size: large before
+        // small packs best and reads best.
+        let names = self.dimensions.names();
         self.groups.sort_by_cached_key(|group| {
             (
                 Reverse(group.shape.priority),
+                Reverse(super::group::asks_for_devices(names, &group.request)),
                 Reverse(super::group::size(&group.request)),
                 group.pods.first().cloned(),
             )
@@ -247,7 +250,8 @@ impl<'a> Board<'a> {
         offers
     }
 
-    /// Keeps those that satisfy a preference, pool by pool, unless a pool has none.
+    /// Keeps those that satisfy a preference, pool by pool, unless a pool has none, or too few values of what
+    /// its `minValues` ask for: a launch lists the others then, and is planned as the cheapest.
     fn prefer(&self, offers: &mut FixedBitSet, wanted: &FixedBitSet) {
         let mut kept = FixedBitSet::with_capacity(offers.len());
         for pool in &self.market.pools {
@@ -255,9 +259,16 @@ impl<'a> Board<'a> {
             all.intersect_with(&pool.bits);
             let mut good = all.clone();
             good.intersect_with(wanted);
-            kept.union_with(if good.is_clear() { &all } else { &good });
+            let all_are_needed = good.is_clear() || self.needs_more_values(pool, &good, &all);
+            kept.union_with(if all_are_needed { &all } else { &good });
         }
         *offers = kept;
+    }
+
+    fn needs_more_values(&self, pool: &Pool, good: &FixedBitSet, all: &FixedBitSet) -> bool {
+        self.settings.min_values_policy == MinValuesPolicy::Strict
+            && self.missing_values(pool, good).is_some()
+            && self.missing_values(pool, all).is_none()
     }
 }
 

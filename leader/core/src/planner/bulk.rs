@@ -20,7 +20,11 @@ impl Board<'_> {
     pub(super) fn buy_in_bulk(&mut self, groups: &[usize]) -> u64 {
         let first_bin = self.bins.len();
         let mut first_fit_price = 0_u64;
-        let mut pieces: Vec<Piece> = groups.iter().flat_map(|group| self.pieces(*group)).collect();
+        // What nothing is offered for is no part of what is worth buying.
+        let (hopeless, mut pieces): (Vec<Piece>, Vec<Piece>) = groups
+            .iter()
+            .flat_map(|group| self.pieces(*group))
+            .partition(|piece| piece.offers.is_clear());
         for tier in self.tiers() {
             pieces.retain(|piece| piece.count > 0);
             if pieces.is_empty() {
@@ -43,7 +47,8 @@ impl Board<'_> {
             }
         }
         // A spread that could not be had as planned is not half kept.
-        for piece in pieces.iter().filter(|piece| piece.count > 0 && piece.pinned.is_some()) {
+        let left = pieces.iter().filter(|piece| piece.count > 0).chain(&hopeless);
+        for piece in left.filter(|piece| piece.pinned.is_some()) {
             self.take_back(piece.group, first_bin);
         }
         first_fit_price

@@ -303,7 +303,7 @@ impl Board<'_> {
         let keys: std::collections::BTreeSet<String> =
             entries().flat_map(|group| self.topology.keys(&group.part)).collect();
         for pool in &self.market.pools {
-            if pool.requirements.iter().any(|requirement| requirement.min_values.is_some()) {
+            if pool.wants_values() {
                 scope.insert_range(pool.offers.clone());
                 continue;
             }

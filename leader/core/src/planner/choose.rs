@@ -220,9 +220,7 @@ impl Board<'_> {
         capacity_type: CapacityType,
     ) -> impl Fn(&[Choice], usize) -> bool {
         let pool = self.market.pools.get(bin.pool);
-        let choosy = pool.is_none_or(|pool| {
-            pool.is_limited() || pool.requirements.iter().any(|r| r.min_values.is_some())
-        });
+        let choosy = pool.is_none_or(|pool| pool.is_limited() || pool.wants_values());
         let least = self.least_types(capacity_type);
         move |options, next| {
             let cost = |offer: usize| self.market.offers.get(offer).map_or(0, |offer| offer.cost());

@@ -14,7 +14,7 @@ use jiff::Timestamp;
 use smol_str::SmolStr;
 
 use super::market::{
-    UNKNOWN_PRICE, determined_keys, is_exotic, is_offer_key, offering_label, single_values,
+    DeterminedKeys, UNKNOWN_PRICE, is_exotic, is_offer_key, offering_label, single_values,
     type_label, unavailable_until,
 };
 use super::matching::{current_key, fulfils, requirement_text};
@@ -97,14 +97,14 @@ fn allowed_types<'a>(
     catalog: &'a NodeClassCatalog,
     requirements: &[Requirement],
 ) -> Result<Vec<Choice<'a>>, String> {
-    let determined = determined_keys(catalog);
+    let determined = DeterminedKeys::of(catalog);
     let mut left: Vec<Choice<'a>> = catalog
         .instance_types
         .iter()
         .map(|kind| Choice { kind, offers: kind.offerings.iter().collect() })
         .collect();
     // One after the other, so that the one that leaves nothing can be named.
-    for requirement in requirements.iter().filter(|r| determined.contains(r.key.as_str())) {
+    for requirement in requirements.iter().filter(|r| determined.contains(&r.key)) {
         if is_offer_key(&requirement.key) {
             for choice in &mut left {
                 choice

@@ -14,8 +14,10 @@ use super::market::{is_offer_key, offering_label, type_label};
 use super::matching::{current_key, fulfils, repelling};
 use crate::view::{HostPort, PodShape, View};
 
-/// Labels of a node that neither its type nor its offering tells.
-pub(super) const OF_NO_OFFERING: [&str; 2] = [labels::HOSTNAME, labels::ZONE_ID];
+/// Whether neither a node's type nor its offering tells this label. Ids of zones are known if they were resolved.
+pub(super) fn is_of_no_offering(key: &str, zone_id: Option<&str>) -> bool {
+    key == labels::HOSTNAME || (key == labels::ZONE_ID && zone_id.is_none())
+}
 
 /// A DaemonSet as the planner sees it.
 #[derive(Clone, Debug)]
@@ -144,7 +146,8 @@ impl<'a> TypeLoad<'a> {
             let fixed = self.template_labels.and_then(|labels| labels.get(key));
             fixed.map(String::as_str).or_else(|| type_label(self.instance_type, key))
         };
-        let unknown = |key: &str| OF_NO_OFFERING.contains(&key);
+        let zone_id = of_offering(labels::ZONE_ID);
+        let unknown = |key: &str| is_of_no_offering(key, zone_id);
         for daemon in daemons.iter().filter(|one| one.runs_on(&label, self.taints, &unknown)) {
             add_times(&mut taken, &self.dimensions.dense(&daemon.shape.requests), 1);
             ports.extend(daemon.shape.ports.iter().cloned());

@@ -62,19 +62,25 @@ impl Board<'_> {
         self.enter_step(view, group, entry.step);
     }
 
-    /// Leaves a group with pods left only the offers that were avoided so far. False if there are
-    /// none.
+    /// Leaves a group with pods left only the offers that were avoided so far, and where a pool has `minValues` all
+    /// that it has. False if none were avoided.
     pub(super) fn turn_to_avoided(&mut self, group: usize) -> bool {
-        let Some(entry) = self.groups.get_mut(group).filter(|group| group.left() > 0) else {
+        let Some(entry) = self.groups.get(group).filter(|group| group.left() > 0) else {
             return false;
         };
         let mut avoided = entry.possible.clone();
         avoided.intersect_with(&self.market.available);
+        let all = avoided.clone();
         avoided.difference_with(&entry.offers);
         if avoided.is_clear() {
             return false;
         }
-        entry.offers = avoided;
+        for pool in self.market.pools.iter().filter(|pool| pool.wants_values()) {
+            avoided.extend(all.intersection(&pool.bits));
+        }
+        if let Some(entry) = self.groups.get_mut(group) {
+            entry.offers = avoided;
+        }
         true
     }
 

@@ -5,10 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use drover_common::cluster::{ObjectKey, Pod};
-use drover_common::resources::Resources;
+use drover_common::resources::{ResourceName, Resources};
 use fixedbitset::FixedBitSet;
 
-use super::attach::AttachLimits;
+use super::attach::{AttachLimits, driver_of};
 use super::dimension::{Amounts, CPU, MEMORY};
 use super::rules::{Alternatives, Variant, variants};
 use super::selectors::Preferences;
@@ -191,6 +191,15 @@ fn is_reschedulable(pod: &Pod) -> bool {
         && !pod.is_terminating()
         && !pod.is_terminal()
         && pod.metadata.controller().is_some()
+}
+
+/// Whether a request is for more than every node has some of: GPUs and the like.
+pub(super) fn asks_for_devices(names: &[ResourceName], request: &[i64]) -> bool {
+    use ResourceName::{Cpu, EphemeralStorage, Memory, Pods};
+    let of_all = |name: &ResourceName| {
+        matches!(name, Cpu | Memory | EphemeralStorage | Pods) || driver_of(name).is_some()
+    };
+    names.iter().zip(request).any(|(name, amount)| *amount > 0 && !of_all(name))
 }
 
 /// Size order: cpu and memory shares of a common node, largest first.

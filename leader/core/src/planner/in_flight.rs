@@ -8,7 +8,7 @@ use drover_common::requirement::Operator;
 use drover_common::resources::Resources;
 
 use super::attach::AttachLimits;
-use super::daemon::{Daemon, OF_NO_OFFERING};
+use super::daemon::{Daemon, is_of_no_offering};
 use super::dimension::{Amounts, Dimensions};
 use super::existing::{ExistingNode, NodeLabels, bound, runs_already};
 use super::market::{is_offer_key, offering_label};
@@ -49,6 +49,7 @@ pub(super) fn in_flight_node<'a>(
             _ => open.push((requirement.key, requirement.values)),
         }
     }
+    add_zone_ids(&kinds, &mut known, &mut open);
     let target = PlacementTarget::Claim(node.claim.clone());
     ExistingNode {
         open,
@@ -56,6 +57,31 @@ pub(super) fn in_flight_node<'a>(
         ports,
         meant: node.pods.clone(),
         ..ExistingNode::new(target, NodeLabels::Known(known), node.taints.clone(), room, used)
+    }
+}
+
+/// Claims speak of zones by name: what is known of them, or open, is so of their ids.
+fn add_zone_ids(
+    kinds: &[&InstanceType],
+    known: &mut BTreeMap<String, String>,
+    open: &mut Vec<(String, Vec<String>)>,
+) {
+    let offerings = || kinds.iter().flat_map(|kind| &kind.offerings);
+    let id_of = |zone: &String| offerings().find(|o| o.zone == *zone)?.zone_id.clone();
+    let zones = match known.get(labels::ZONE) {
+        Some(zone) => Some(std::slice::from_ref(zone)),
+        None => open.iter().find(|(key, _)| key == labels::ZONE).map(|(_, zones)| &**zones),
+    };
+    let ids: Option<Vec<String>> = zones.and_then(|zones| zones.iter().map(id_of).collect());
+    let Some(mut ids) = ids else { return };
+    // The ids that its pool allows are more than these.
+    open.retain(|(key, _)| key != labels::ZONE_ID);
+    match (ids.len(), ids.pop()) {
+        (1, Some(id)) => drop(known.entry(labels::ZONE_ID.to_owned()).or_insert(id)),
+        (_, last) => {
+            ids.extend(last);
+            open.push((labels::ZONE_ID.to_owned(), ids));
+        }
     }
 }
 
@@ -171,8 +197,8 @@ fn subtract(
     };
     let open = |key: &str| match (kind, offering) {
         (None, _) => true,
-        (Some(_), None) => OF_NO_OFFERING.contains(&key) || is_offer_key(key),
-        (Some(_), Some(_)) => OF_NO_OFFERING.contains(&key),
+        (Some(_), None) => is_of_no_offering(key, None) || is_offer_key(key),
+        (Some(_), Some(offering)) => is_of_no_offering(key, offering.zone_id.as_deref()),
     };
     let unknown = |key: &str| !node.labels.contains_key(key) && open(key);
     for daemon in daemons.iter().filter(|d| d.runs_on(&label, &node.taints, &unknown)) {

@@ -29,7 +29,7 @@ use super::reserved::{Held, Slots};
 use crate::view::HostPort;
 
 use label::reservation_label;
-pub(super) use label::{determined_keys, is_offer_key, offering_label, type_label};
+pub(super) use label::{DeterminedKeys, is_offer_key, offering_label, type_label};
 use left::{limits_left, pool_requirements};
 pub(super) use left::{single_values, unavailable_until};
 
@@ -73,6 +73,11 @@ impl Pool {
     pub(super) fn is_limited(&self) -> bool {
         self.nodes_left.is_some() || self.left.iter().any(Option::is_some)
     }
+
+    /// Whether its launches need `minValues` to choose from.
+    pub(super) fn wants_values(&self) -> bool {
+        self.requirements.iter().any(|requirement| requirement.min_values.is_some())
+    }
 }
 
 /// An instance type under a template: what a node of it has room for. Where overlays add resources, or daemons run, in
@@ -103,6 +108,7 @@ pub(super) struct NodeKind<'a> {
 pub(super) struct Offer<'a> {
     pub kind: usize,
     pub zone: &'a str,
+    pub zone_id: Option<&'a str>,
     pub capacity_type: CapacityType,
     pub price: Option<u64>,
     pub available: bool,
@@ -246,12 +252,12 @@ impl<'a> Market<'a> {
         let Some(catalog) = input.catalogs.get(&class) else {
             return Err(format!("EC2NodeClass {class} is not there or not ready"));
         };
-        let determined = determined_keys(catalog);
-        let requirements = pool_requirements(pool, &determined);
+        let determined = DeterminedKeys::of(catalog);
+        let requirements = pool_requirements(pool, determined);
         let first_offer = self.offers.len();
         let pool_index = self.pools.len();
         let (left, nodes_left) = limits_left(input, dimensions, name, pool, &mut self.problems);
-        let open = open_labels(name, pool, &requirements, &determined, uses)?;
+        let open = open_labels(name, pool, &requirements, determined, uses)?;
         if let Some(left_out) = open.left_out {
             self.problems.push(format!("NodePool {name}: {left_out}"));
         }
@@ -267,7 +273,7 @@ impl<'a> Market<'a> {
                     limits,
                     instance_type,
                     &requirements,
-                    &determined,
+                    determined,
                     &pool.spec.template.spec.taints,
                 );
             }
@@ -317,6 +323,7 @@ impl<'a> Market<'a> {
         let offer = self.offers.get(offer)?;
         match key {
             labels::ZONE => return Some(offer.zone),
+            labels::ZONE_ID => return offer.zone_id,
             labels::CAPACITY_TYPE => return Some(offer.capacity_type.as_str()),
             labels::HOSTNAME => return None,
             _ if is_offer_key(key) => {

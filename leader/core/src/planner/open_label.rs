@@ -9,7 +9,7 @@ use drover_common::id::NodePoolName;
 use drover_common::labels;
 use drover_common::requirement::{Operator, Requirement};
 
-use super::market::single_values;
+use super::market::{DeterminedKeys, single_values};
 use super::matching::fulfils;
 
 /// Most combinations of open labels that are looked at for one pool: a template each, with all the types
@@ -51,20 +51,20 @@ pub(super) fn open_labels(
     name: &NodePoolName,
     pool: &NodePool,
     requirements: &[Requirement],
-    determined: &BTreeSet<&str>,
+    determined: DeterminedKeys<'_>,
     uses: &LabelUses,
 ) -> Result<OpenLabels, String> {
     let spec = &pool.spec.template.spec;
     let mut fixed = pool.spec.template.metadata.labels.clone();
     for (key, value) in single_values(requirements) {
-        if !determined.contains(key.as_str()) {
+        if !determined.contains(&key) {
             fixed.entry(key).or_insert(value);
         }
     }
     fixed.insert(labels::NODEPOOL.to_owned(), name.to_string());
     fixed.insert(labels::NODECLASS.to_owned(), spec.node_class_ref.name.clone());
     let mut open: BTreeMap<&str, Vec<&Requirement>> = BTreeMap::new();
-    for requirement in requirements.iter().filter(|r| !determined.contains(r.key.as_str())) {
+    for requirement in requirements.iter().filter(|r| !determined.contains(&r.key)) {
         match fixed.get(&requirement.key) {
             Some(value) if !fulfils(requirement, Some(value)) => {
                 return Err(format!(

@@ -30,12 +30,12 @@ struct Overlay {
 
 /// The overlays of a cluster, in the order in which they count.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Overlays {
+pub(crate) struct Overlays {
     list: Vec<Overlay>,
     /// Overlays that can't be read: name, field and reason.
-    pub refused: BTreeMap<String, String>,
+    pub(super) refused: BTreeMap<String, String>,
     /// Overlays that another of equal weight contradicts, and that one.
-    pub conflicts: BTreeMap<String, String>,
+    pub(super) conflicts: BTreeMap<String, String>,
 }
 
 fn read(name: &str, object: &NodeOverlay) -> Result<Overlay, String> {
@@ -67,7 +67,7 @@ fn read(name: &str, object: &NodeOverlay) -> Result<Overlay, String> {
 }
 
 impl Overlays {
-    pub(super) fn of(view: &View) -> Self {
+    pub(crate) fn of(view: &View) -> Self {
         let mut overlays = Self::default();
         for (name, object) in view.overlays() {
             if object.metadata.deletion_timestamp.is_some() {
@@ -116,7 +116,7 @@ impl Overlays {
     }
 
     /// What a node with these labels has besides the resources of its type.
-    pub(super) fn capacity<'l>(&mut self, label: &dyn Fn(&str) -> Option<&'l str>) -> Resources {
+    pub(crate) fn capacity<'l>(&mut self, label: &dyn Fn(&str) -> Option<&'l str>) -> Resources {
         let mut added = Resources::new();
         let mut by: BTreeMap<ResourceName, (i32, String)> = BTreeMap::new();
         for overlay in self.list.iter().filter(|overlay| !overlay.capacity.is_empty()) {

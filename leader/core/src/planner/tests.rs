@@ -30,3 +30,4 @@ mod static_pools;
 mod taints;
 mod volumes;
 mod weights;
+mod zone_ids;

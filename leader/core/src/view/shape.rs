@@ -114,12 +114,12 @@ fn host_ports(spec: &PodSpec) -> Vec<HostPort> {
         .iter()
         .chain(spec.init_containers.iter().filter(|c| is_sidecar(c)))
         .flat_map(|container| &container.ports)
-        .filter(|port| port.host_port != 0)
         .map(|port| HostPort {
             address: port.host_ip.clone(),
             protocol: if port.protocol.is_empty() { "TCP".into() } else { port.protocol.clone() },
-            port: port.host_port,
+            port: port.on_host(spec.host_network),
         })
+        .filter(|port| port.port != 0)
         .collect();
     ports.sort();
     ports.dedup();

@@ -162,6 +162,10 @@ fn in_flight_hosts(input: &PlanInput<'_>, node: &InFlightNode) -> Vec<Host> {
         for (key, value) in &kind.labels {
             host.labels.entry(key.clone()).or_insert_with(|| value.clone());
         }
+        let zone = host.labels.get(labels::ZONE).cloned().unwrap_or_default();
+        if !node.labels.contains_key(labels::ZONE_ID) {
+            add_zone_id(kind, &zone, &mut host.labels);
+        }
         for (name, amount) in kind.allocatable.iter().filter(|_| undecided) {
             host.free.set(name.clone(), amount);
         }
@@ -187,9 +191,17 @@ pub(super) fn labels_in(
     labels.extend(launch.labels.clone());
     labels.insert(labels::INSTANCE_TYPE.to_owned(), instance_type.name.clone());
     labels.insert(labels::ZONE.to_owned(), zone.to_owned());
+    add_zone_id(instance_type, zone, &mut labels);
     labels.insert(labels::CAPACITY_TYPE.to_owned(), launch.capacity_type.as_str().to_owned());
     labels.extend(reservation_labels(instance_type, launch));
     labels
+}
+
+fn add_zone_id(kind: &InstanceType, zone: &str, labels: &mut BTreeMap<String, String>) {
+    let sold = kind.offerings.iter().find(|offering| offering.zone == zone);
+    if let Some(id) = sold.and_then(|offering| offering.zone_id.clone()) {
+        labels.insert(labels::ZONE_ID.to_owned(), id);
+    }
 }
 
 /// One host for every type and zone that a launch lists: each must hold all its pods.

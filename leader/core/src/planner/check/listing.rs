@@ -103,6 +103,11 @@ impl WantedValues {
             let own: BTreeSet<String> = match key.as_str() {
                 labels::INSTANCE_TYPE => BTreeSet::from([name.to_owned()]),
                 labels::ZONE => offered.map(|offering| offering.zone.to_string()).collect(),
+                labels::ZONE_ID => {
+                    let sold = || kind.into_iter().flat_map(|kind| &kind.offerings);
+                    let id = |zone: &str| sold().find(|o| o.zone == zone)?.zone_id.clone();
+                    offered.filter_map(|offering| id(&offering.zone)).collect()
+                }
                 key => kind.and_then(|kind| kind.labels.get(key)).into_iter().cloned().collect(),
             };
             for value in own {

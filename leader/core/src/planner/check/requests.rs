@@ -84,11 +84,13 @@ pub(super) fn ports_of(pod: &Pod) -> Vec<Port> {
     let sidecars = pod.spec.init_containers.iter().filter(|container| stays(container));
     let ports = pod.spec.containers.iter().chain(sidecars).flat_map(|container| &container.ports);
     ports
-        .filter(|port| port.host_port != 0)
         .map(|port| {
             let protocol = if port.protocol.is_empty() { "TCP" } else { &port.protocol };
-            (port.host_ip.clone(), protocol.to_owned(), port.host_port)
+            let is_own = port.host_port == 0 && pod.spec.host_network;
+            let number = if is_own { port.container_port } else { port.host_port };
+            (port.host_ip.clone(), protocol.to_owned(), number)
         })
+        .filter(|port| port.2 != 0)
         .collect()
 }
 

@@ -1,6 +1,6 @@
 //! Instance types under a template: which of their offerings a pool may buy, and what nodes of them hold.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 use drover_common::instance_type::{InstanceType, Offering};
@@ -8,7 +8,7 @@ use drover_common::requirement::Requirement;
 use drover_common::resources::{ResourceName, Resources};
 use drover_common::taint::Taint;
 
-use super::label::{is_offer_key, offering_label, type_label};
+use super::label::{DeterminedKeys, is_offer_key, offering_label, type_label};
 use super::left::unavailable_until;
 use super::{Market, NodeKind, Offer, is_exotic};
 use crate::planner::PlanInput;
@@ -32,7 +32,7 @@ impl<'a> Market<'a> {
         limits: &AttachLimits,
         instance_type: &'a InstanceType,
         requirements: &[Requirement],
-        determined: &BTreeSet<&str>,
+        determined: DeterminedKeys<'_>,
         taints: &[Taint],
     ) {
         let template = self.templates.len().saturating_sub(1);
@@ -119,6 +119,7 @@ impl<'a> Market<'a> {
         self.offers.push(Offer {
             kind: self.kinds.len(),
             zone: &offering.zone,
+            zone_id: offering.zone_id.as_deref(),
             capacity_type: offering.capacity_type,
             price,
             available: offering.available && until.is_none() && !full,

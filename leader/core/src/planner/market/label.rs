@@ -20,13 +20,15 @@ pub(in crate::planner) fn type_label<'t>(
 
 /// Keys whose value follows from the offering, not from the type.
 pub(in crate::planner) fn is_offer_key(key: &str) -> bool {
-    matches!(key, labels::ZONE | labels::CAPACITY_TYPE) || labels::RESERVATION_LABELS.contains(&key)
+    matches!(key, labels::ZONE | labels::ZONE_ID | labels::CAPACITY_TYPE)
+        || labels::RESERVATION_LABELS.contains(&key)
 }
 
 /// The value of such a key under an offering.
 pub(in crate::planner) fn offering_label<'o>(offering: &'o Offering, key: &str) -> Option<&'o str> {
     match key {
         labels::ZONE => Some(&offering.zone),
+        labels::ZONE_ID => offering.zone_id.as_deref(),
         labels::CAPACITY_TYPE => Some(offering.capacity_type.as_str()),
         _ => reservation_label(offering.reservation.as_ref(), key),
     }
@@ -46,17 +48,18 @@ pub(super) fn reservation_label<'o>(
     }
 }
 
-/// Keys that type or offering decide; any other is the pool's to choose.
-pub(in crate::planner) fn determined_keys(catalog: &NodeClassCatalog) -> BTreeSet<&str> {
-    let mut keys: BTreeSet<&str> = catalog.label_keys().iter().map(String::as_str).collect();
-    keys.extend([
-        labels::ZONE,
-        labels::CAPACITY_TYPE,
-        labels::INSTANCE_TYPE,
-        labels::ARCH,
-        labels::OS,
-        labels::HOSTNAME,
-    ]);
-    keys.extend(labels::RESERVATION_LABELS);
-    keys
+/// Keys that type or offering decide; any other is the pool's to choose. Well-known ones are decided though no type
+/// of the catalogue bears them: there are no such nodes then.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::planner) struct DeterminedKeys<'c>(&'c BTreeSet<String>);
+
+impl<'c> DeterminedKeys<'c> {
+    pub(in crate::planner) fn of(catalog: &'c NodeClassCatalog) -> Self {
+        Self(catalog.label_keys())
+    }
+
+    pub(in crate::planner) fn contains(self, key: &str) -> bool {
+        let by_pool = matches!(key, labels::NODEPOOL | labels::NODECLASS);
+        !by_pool && (key == labels::HOSTNAME || labels::is_well_known(key) || self.0.contains(key))
+    }
 }

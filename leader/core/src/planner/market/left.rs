@@ -1,6 +1,6 @@
 //! What NodePools and shortages leave: requirements, limits, offerings that are left alone.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use drover_common::crd::NodePool;
 use drover_common::id::NodePoolName;
@@ -9,6 +9,7 @@ use drover_common::requirement::{Operator, Requirement};
 use drover_common::resources::{ResourceName, Resources};
 use jiff::Timestamp;
 
+use super::label::DeterminedKeys;
 use crate::planner::dimension::Dimensions;
 use crate::planner::matching::current_key;
 use crate::planner::{PlanInput, UnavailableOffering};
@@ -81,7 +82,10 @@ pub(super) fn limits_left(
 
 /// A pool's requirements under today's label keys. Labels of its template that type or offering decide are some, too,
 /// as they are to Karpenter: whatever else was bought would not have them.
-pub(super) fn pool_requirements(pool: &NodePool, determined: &BTreeSet<&str>) -> Vec<Requirement> {
+pub(super) fn pool_requirements(
+    pool: &NodePool,
+    determined: DeterminedKeys<'_>,
+) -> Vec<Requirement> {
     let mut requirements = pool.spec.template.spec.requirements.clone();
     for requirement in &mut requirements {
         requirement.key = current_key(&requirement.key).to_owned();

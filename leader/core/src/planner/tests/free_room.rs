@@ -15,7 +15,7 @@ fn request() -> Value {
     json!({"cpu": "500m", "memory": "1Gi"})
 }
 
-fn launch_all(world: &mut World, plan: &Plan) {
+pub(super) fn launch_all(world: &mut World, plan: &Plan) {
     for (number, launch) in plan.launches.iter().enumerate() {
         world.in_flight.push(InFlightNode {
             claim: NodeClaimName::from(format!("default-{number}")),
@@ -271,4 +271,17 @@ fn pods_whose_place_on_a_node_in_flight_is_gone_are_bought_another() {
     assert_eq!(second.unschedulable, []);
     let bought: usize = second.launches.iter().map(|launch| launch.pods.len()).sum();
     assert_eq!(bought, 2, "{second:?}");
+}
+
+/// Pods that any node would do for leave a node with GPUs to those that need one.
+#[test]
+fn who_needs_a_gpu_has_the_node_with_one_first() {
+    let mut world = World::small();
+    world.pool("default", json!([]), json!({}));
+    world.node("gpu", "g5.xlarge", "us-east-1a");
+    world.pods("plain", 1, json!({"cpu": "3500m"}), json!({}));
+    world.pods("train", 1, json!({"cpu": "1", "nvidia.com/gpu": "1"}), json!({}));
+    let plan = world.plan();
+    assert_eq!((plan.report.on_existing, plan.report.on_new), (1, 1));
+    assert!(plan.placements[0].pods[0].name.starts_with("train"));
 }

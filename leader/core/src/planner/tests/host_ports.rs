@@ -40,3 +40,24 @@ fn what_runs_and_what_daemons_will_take_counts() {
     world.pods("metrics", 1, json!({"cpu": "100m"}), port(&json!({"hostPort": 9100})));
     insta::assert_snapshot!(world.story());
 }
+
+/// Templates of the node's network have no host ports of their own: API servers write those into pods alone.
+#[test]
+fn ports_of_daemons_in_the_nodes_network_are_taken() {
+    let mut world = World::small();
+    world.pool("default", json!([]), json!({}));
+    world.object(
+        drover_common::call::Kind::DaemonSet,
+        json!({
+            "metadata": {"name": "exporter", "namespace": "kube-system"},
+            "spec": {"template": {"spec": {"hostNetwork": true, "containers": [
+                {"name": "x", "ports": [{"containerPort": 9100}]}]}}},
+        }),
+    );
+    let port = |number: u16| port(&json!({"hostPort": number, "containerPort": number}));
+    world.pods("metrics", 1, json!({"cpu": "100m"}), port(9100));
+    world.pods("edge", 1, json!({"cpu": "100m"}), port(443));
+    let plan = world.plan();
+    assert_eq!((plan.launches.len(), plan.unschedulable.len()), (1, 1));
+    assert!(plan.unschedulable[0].pod.name.starts_with("metrics"));
+}

@@ -115,3 +115,60 @@ fn a_spread_passes_over_a_zone_with_too_few_types() {
     assert_eq!(plan.unschedulable, []);
     assert!(plan.launches.iter().all(|launch| !launch.zones.contains(&"us-east-1b".to_owned())));
 }
+
+fn on_demand(more: Value) -> Value {
+    let billing =
+        json!({"key": "karpenter.sh/capacity-type", "operator": "In", "values": ["on-demand"]});
+    json!([billing, more])
+}
+
+/// Larger nodes than wanted are listed for the sake of values, and planned as the smallest.
+#[test]
+fn values_beyond_the_size_cap_are_listed() {
+    let mut world = World::new();
+    let types = ["m5.4xlarge", "m5.12xlarge", "m5.16xlarge"];
+    let three = json!({"key": "node.kubernetes.io/instance-type", "operator": "In",
+        "values": types, "minValues": 3});
+    world.pool("default", on_demand(three), json!({}));
+    world.pods("web", 1, json!({"cpu": "1", "memory": "1Gi"}), json!({}));
+    let plan = world.plan();
+    assert_eq!(plan.unschedulable, []);
+    let launch = &plan.launches[0];
+    let listed: BTreeSet<&str> =
+        launch.offerings.iter().map(|offering| offering.instance_type.as_str()).collect();
+    assert_eq!(listed, BTreeSet::from(types));
+    assert_eq!(launch.offerings[0].instance_type, "m5.4xlarge");
+}
+
+/// Values that are had without accelerators are, and the cheapest node stays the cheapest.
+#[test]
+fn a_node_is_planned_as_the_cheapest_however_many_values_are_wanted() {
+    let cheapest = |least: Option<u32>| {
+        let mut world = World::new();
+        let size = json!({"key": "karpenter.k8s.aws/instance-size", "operator": "Exists",
+            "minValues": least});
+        world.pool("default", on_demand(size), json!({}));
+        world.pods("web", 1, json!({"cpu": "1", "memory": "1Gi"}), json!({}));
+        let plan = world.plan();
+        let launch = &plan.launches[0];
+        assert!(!launch.min_values_relaxed);
+        (launch.offerings[0].instance_type.clone(), launch.hourly_price_micro)
+    };
+    assert_eq!(cheapest(Some(10)), cheapest(None));
+}
+
+#[test]
+fn many_pods_are_not_put_on_accelerators_for_the_sake_of_values() {
+    let mut world = World::new();
+    let cpus = json!({"key": "karpenter.k8s.aws/instance-cpu", "operator": "In",
+        "values": ["8", "48", "96"], "minValues": 3});
+    world.pool("default", on_demand(cpus), json!({}));
+    world.pods("web", 60, json!({"cpu": "900m", "memory": "1Gi"}), json!({}));
+    let plan = world.plan();
+    assert_eq!(plan.unschedulable, []);
+    for launch in &plan.launches {
+        let first = &launch.offerings[0];
+        let exotic = ["inf", "trn", "g4", "g5", "g6", "p", "dl", "vt", "f1", "f2"];
+        assert!(!exotic.iter().any(|family| first.instance_type.starts_with(family)), "{first:?}");
+    }
+}

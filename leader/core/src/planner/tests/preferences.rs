@@ -2,7 +2,12 @@
 
 use serde_json::{Value, json};
 
+use drover_common::cluster::PodAffinityTerm;
+
 use super::world::World;
+use crate::planner::PreferencePolicy;
+use crate::planner::rules::variants;
+use crate::view::PodShape;
 
 fn prefer(weight: i32, key: &str, value: &str) -> Value {
     json!({"weight": weight, "preference": {"matchExpressions": [
@@ -129,4 +134,56 @@ fn of_equal_preferences_the_first_listed_counts() {
     let spreads = json!([soft("kubernetes.io/hostname"), soft("karpenter.sh/capacity-type")]);
     world.pods("web", 2, request(), json!({"spec": {"topologySpreadConstraints": spreads}}));
     assert_eq!(world.plan().unschedulable, []);
+}
+
+/// Karpenter's order: near pods, away from pods, nodes, spread, taints; of each the heaviest first.
+#[test]
+fn preferences_are_dropped_in_karpenters_order() {
+    let pods = |weight: i32, app: &str| {
+        json!({"weight": weight, "podAffinityTerm": {"topologyKey": "topology.kubernetes.io/zone",
+            "labelSelector": {"matchLabels": {"app": app}}}})
+    };
+    let soft = |key: &str| {
+        json!({"maxSkew": 1, "topologyKey": key, "whenUnsatisfiable": "ScheduleAnyway",
+            "labelSelector": {"matchLabels": {"app": "all"}}})
+    };
+    let pod = json!({"metadata": {"name": "all", "namespace": "default"}, "spec": {
+        "topologySpreadConstraints": [soft("first"), soft("second")],
+        "affinity": {
+            "podAffinity": {"preferredDuringSchedulingIgnoredDuringExecution":
+                [pods(1, "light"), pods(9, "heavy")]},
+            "podAntiAffinity": {"preferredDuringSchedulingIgnoredDuringExecution":
+                [pods(5, "heavy"), pods(2, "light")]},
+            "nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution":
+                [prefer(3, "team", "light"), prefer(7, "team", "heavy")]}}}});
+    let shape = PodShape::of(&serde_json::from_value(pod).unwrap());
+    let steps = variants(&shape, &[], PreferencePolicy::Respect, true, 10).unwrap();
+    let apps = |terms: &[PodAffinityTerm]| -> Vec<String> {
+        let labels = |term: &PodAffinityTerm| term.label_selector.clone().unwrap().match_labels;
+        terms.iter().map(|term| labels(term)["app"].clone()).collect()
+    };
+    let told = steps.iter().map(|step| {
+        let spread = step.spread.iter().map(|one| one.topology_key.clone());
+        let teams = step.rules.all.iter().flat_map(|rule| rule.values.clone());
+        format!(
+            "near [{}] away [{}] nodes [{}] spread [{}] taints {}",
+            apps(&step.preferred_affinity).join(" "),
+            apps(&step.preferred_anti_affinity).join(" "),
+            teams.collect::<Vec<_>>().join(" "),
+            spread.collect::<Vec<_>>().join(" "),
+            step.rules.strict_taints,
+        )
+    });
+    insta::assert_snapshot!(told.collect::<Vec<_>>().join("\n"), @r"
+    near [light heavy] away [light heavy] nodes [heavy] spread [second first] taints true
+    near [light] away [light heavy] nodes [heavy] spread [second first] taints true
+    near [] away [light heavy] nodes [heavy] spread [second first] taints true
+    near [] away [light] nodes [heavy] spread [second first] taints true
+    near [] away [] nodes [heavy] spread [second first] taints true
+    near [] away [] nodes [light] spread [second first] taints true
+    near [] away [] nodes [] spread [second first] taints true
+    near [] away [] nodes [] spread [second] taints true
+    near [] away [] nodes [] spread [] taints true
+    near [] away [] nodes [] spread [] taints false
+    ");
 }

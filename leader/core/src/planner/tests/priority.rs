@@ -39,3 +39,24 @@ fn without_a_limit_priorities_share_nodes() {
     world.pods("web", 1, json!({"cpu": "900m", "memory": "1Gi"}), priority(100));
     insta::assert_snapshot!(world.story());
 }
+
+/// What has no place in any order does not change how the others are packed.
+#[test]
+fn a_pod_that_can_never_be_placed_makes_nothing_dearer() {
+    let price = |impossible: bool| {
+        let mut world = World::new();
+        world.pool("default", json!([]), json!({}));
+        for (band, cpu) in ["1900m", "700m", "2600m", "300m"].iter().enumerate() {
+            let band = i32::try_from(band).unwrap();
+            let request = json!({"cpu": cpu, "memory": "1Gi"});
+            world.pods(&format!("of-{band}"), 7, request, priority(band));
+        }
+        if impossible {
+            world.pods("huge", 1, json!({"cpu": "900"}), priority(1000));
+        }
+        let plan = world.plan();
+        assert_eq!(plan.unschedulable.len(), usize::from(impossible));
+        plan.report.hourly_price_micro
+    };
+    assert_eq!(price(true), price(false));
+}

@@ -153,3 +153,83 @@ fn more_volumes_than_any_type_attaches_are_told() {
     world.pods("greedy", 1, request(), json!({"spec": {"volumes": volumes}}));
     insta::assert_snapshot!(world.story());
 }
+
+/// A driver that attaches two volumes to the one node there is.
+fn two_a_node(world: &mut World, node: &str) {
+    world.node(node, "m5.xlarge", "us-east-1a");
+    world.object(
+        Kind::CsiNode,
+        json!({"metadata": {"name": node}, "spec": {"drivers": [
+        {"name": "ebs.csi.aws.com", "allocatable": {"count": 2}}]}}),
+    );
+}
+
+/// Pods with a volume each; how many stay on the node that is there.
+fn seated(world: &mut World, count: usize, class: Option<&str>) -> usize {
+    for number in 0..count {
+        let name = format!("data-{number}");
+        let spec = class.map_or(json!({}), |class| json!({"storageClassName": class}));
+        world.object(
+            Kind::PersistentVolumeClaim,
+            json!({"metadata": {"name": name, "namespace": "default"}, "spec": spec,
+                "status": {"phase": "Pending"}}),
+        );
+        world.pods(&format!("db-{number}"), 1, request(), mount(&name));
+    }
+    let plan = world.plan();
+    assert_eq!(plan.unschedulable, []);
+    plan.report.on_existing
+}
+
+#[test]
+fn claims_without_a_class_are_of_the_default_one() {
+    let mut world = World::small();
+    world.pool("default", json!([]), json!({}));
+    class(&mut world, "other", "Immediate", json!({}));
+    let default = json!({"metadata": {"annotations":
+        {"storageclass.kubernetes.io/is-default-class": "true"}},
+        "allowedTopologies": [{"matchLabelExpressions": [
+            {"key": "topology.kubernetes.io/zone", "values": ["us-east-1b"]}]}]});
+    class(&mut world, "default", "WaitForFirstConsumer", default);
+    two_a_node(&mut world, "n1");
+    assert_eq!(seated(&mut world, 1, None), 0, "its volume can't be made in the node's zone");
+    assert_eq!(world.plan().launches[0].zones, ["us-east-1b"]);
+}
+
+#[test]
+fn the_in_tree_provisioner_is_the_drivers() {
+    let mut world = World::small();
+    world.pool("default", json!([]), json!({}));
+    two_a_node(&mut world, "n1");
+    let in_tree = json!({"provisioner": "kubernetes.io/aws-ebs"});
+    class(&mut world, "gp2", "WaitForFirstConsumer", in_tree);
+    assert_eq!(seated(&mut world, 3, Some("gp2")), 2);
+}
+
+#[test]
+fn what_is_attached_takes_its_place_though_no_pod_has_it_any_more() {
+    let mut world = World::small();
+    world.pool("default", json!([]), json!({}));
+    two_a_node(&mut world, "n1");
+    class(&mut world, "gp3", "WaitForFirstConsumer", json!({}));
+    world.object(
+        Kind::VolumeAttachment,
+        json!({"metadata": {"name": "csi-1"}, "spec": {"attacher": "ebs.csi.aws.com",
+            "nodeName": "n1", "source": {"persistentVolumeName": "pv-gone"}}}),
+    );
+    assert_eq!(seated(&mut world, 2, Some("gp3")), 1);
+}
+
+#[test]
+fn a_type_that_is_not_there_yet_attaches_as_many_as_the_least() {
+    let mut world = World::small();
+    let types = json!([{"key": "node.kubernetes.io/instance-type", "operator": "In",
+        "values": ["m5.8xlarge"]}]);
+    world.pool("default", types, json!({}));
+    two_a_node(&mut world, "n1");
+    class(&mut world, "gp3", "WaitForFirstConsumer", json!({}));
+    assert_eq!(seated(&mut world, 7, Some("gp3")), 2);
+    let on_new: Vec<usize> = world.plan().launches.iter().map(|launch| launch.pods.len()).collect();
+    assert_eq!(on_new.iter().sum::<usize>(), 5);
+    assert!(on_new.iter().all(|count| *count <= 2), "{on_new:?}");
+}

@@ -238,6 +238,7 @@ impl World {
         let found = catalog.instance_types.iter_mut().find(|t| t.name == instance_type).unwrap();
         found.offerings.push(Offering {
             zone: zone.to_owned(),
+            zone_id: None,
             capacity_type: CapacityType::Reserved,
             price: Some(1),
             available: true,
