@@ -5,6 +5,8 @@
 
 #[path = "access/client.rs"]
 mod client;
+#[path = "access/own_node.rs"]
+mod own_node;
 
 use client::{ADMINISTRATOR, Client};
 use drover_common::call::{Kind, KubernetesCall};
