@@ -187,6 +187,63 @@ async fn a_kubelets_identity_is_restricted_to_its_node() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_kubelets_identity_reads_its_node_and_pods_alone() {
+    let client = Client::start().await;
+    for node in ["one", "two"] {
+        client.node(node).await;
+    }
+    client.create("/api/v1/namespaces", json!({"metadata": {"name": "drover-system"}})).await;
+    client.pod("own", "one", "default").await;
+    client.pod("other", "two", "default").await;
+    let get = async |path: &str| client.send("sandbox:node:one", "GET", path, &Value::Null).await;
+    // As an agent of node mode asks.
+    let mine = "?fieldSelector=spec.nodeName%3Done";
+    let (code, list) = get(&format!("/api/v1/pods{mine}")).await;
+    assert_eq!(code, 200, "{list}");
+    assert_eq!(list["items"].as_array().unwrap().len(), 1);
+    let named = "/api/v1/nodes?fieldSelector=metadata.name%3Done";
+    for path in [
+        format!("/api/v1/pods{mine}&watch=true&timeoutSeconds=0"),
+        format!("/api/v1/namespaces/drover-system/pods{mine}"),
+        "/api/v1/namespaces/drover-system/pods/own".to_owned(),
+        named.to_owned(),
+        format!("{named}&watch=true&timeoutSeconds=0"),
+        "/api/v1/nodes/one".to_owned(),
+    ] {
+        assert_eq!(get(&path).await.0, 200, "{path}");
+    }
+    for (path, reason) in [
+        ("/api/v1/pods", "with spec.nodeName field selector"),
+        ("/api/v1/pods?watch=true&timeoutSeconds=0", "with spec.nodeName field selector"),
+        ("/api/v1/pods?fieldSelector=spec.nodeName%3Dtwo", "with spec.nodeName field selector"),
+        (
+            "/api/v1/pods?fieldSelector=spec.nodeName%3Dtwo&watch=true",
+            "with spec.nodeName field selector",
+        ),
+        ("/api/v1/namespaces/drover-system/pods/other", "no relationship found"),
+        ("/api/v1/nodes", "its own Node"),
+        ("/api/v1/nodes?watch=true", "its own Node"),
+        ("/api/v1/nodes/two", "its own Node"),
+    ] {
+        let (code, refused) = get(path).await;
+        let message = refused["message"].as_str().unwrap_or_default();
+        assert_eq!(code, 403, "{path}: {refused}");
+        assert!(message.contains(reason), "{path}: {message}");
+    }
+    // A review answers the same, by the selector it is told.
+    let ask = async |requirement: Value| {
+        let spec = json!({"user": "system:node:one", "groups": ["system:nodes"],
+            "resourceAttributes": {"verb": "list", "version": "v1", "resource": "pods",
+                "fieldSelector": {"requirements": [requirement]}}});
+        let reviews = "/apis/authorization.k8s.io/v1/subjectaccessreviews";
+        client.create(reviews, json!({"spec": spec})).await["status"]["allowed"].clone()
+    };
+    let of = |node: &str| json!({"key": "spec.nodeName", "operator": "In", "values": [node]});
+    assert_eq!((ask(of("one")).await, ask(of("two")).await), (json!(true), json!(false)));
+    client.sandbox.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_kubelet_tells_its_metrics_to_those_who_may_see_them() {
     let client = Client::start().await;
     let accounts = "/api/v1/namespaces/default/serviceaccounts";

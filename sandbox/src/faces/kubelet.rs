@@ -80,8 +80,14 @@ fn authorize(
 ) -> Result<(), Refusal> {
     let subresource = if path.starts_with("metrics") { "metrics" } else { "proxy" };
     let verb = if *method == Method::GET { "get" } else { "create" };
-    let target =
-        Target::Resource { group: "", resource: "nodes", subresource, namespace: "", name: node };
+    let target = Target::Resource {
+        group: "",
+        resource: "nodes",
+        subresource,
+        namespace: "",
+        name: node,
+        fields: None,
+    };
     if rbac::decide(&world.store, user, &Action { verb, target }).allowed {
         return Ok(());
     }

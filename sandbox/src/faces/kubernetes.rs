@@ -90,7 +90,7 @@ async fn answer(world: SharedWorld, request: Request<Body>) -> ApiResult<Respons
         }
     };
     let verb = Verb::of(&parts.method, &path, &query)?;
-    identity::authorize_resource(&world, &user, verb, &path)?;
+    identity::authorize_resource(&world, &user, verb, &path, &query.selector)?;
     let operation = format!("{} {}", verb.as_str(), path.name_of_resource());
     let disturbance = disturb(&world, Face::Kubernetes, &operation).await;
     if let Some(Disturbance::Refuse { status, code, message }) = &disturbance {

@@ -13,6 +13,8 @@ pub use node::restrict;
 pub use token::{ADMINISTRATOR, Authenticated, DEFAULT_AUDIENCE, Tokens};
 pub use user::User;
 
+use crate::world::store::selector::Selector;
+
 /// What a request would do, as RBAC tells it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Action<'a> {
@@ -35,8 +37,10 @@ pub enum Target<'a> {
         subresource: &'a str,
         /// Namespace.
         namespace: &'a str,
-        /// Name.
+        /// Name; of a list or watch the one that its field selector asks for.
         name: &'a str,
+        /// What a list or watch is narrowed to.
+        fields: Option<&'a Selector>,
     },
     /// A path that is no resource, such as `/metrics`.
     Path(&'a str),

@@ -9,6 +9,7 @@ use crate::world::access::{Action, Target, User, rbac};
 use crate::world::failure::{ApiFailure, ApiResult};
 use crate::world::resource::Resource;
 use crate::world::store::Store;
+use crate::world::store::selector::Selector;
 
 /// Who a request comes from: the token's user, or whom an allowed user pretends to be.
 ///
@@ -49,6 +50,7 @@ fn impersonate(store: &Store, user: User, headers: &HeaderMap) -> ApiResult<User
         subresource: "",
         namespace: "",
         name,
+        fields: None,
     };
     let mut wanted = vec![subject("users", name)];
     let mut other =
@@ -60,6 +62,7 @@ fn impersonate(store: &Store, user: User, headers: &HeaderMap) -> ApiResult<User
                     subresource: "",
                     namespace,
                     name: account,
+                    fields: None,
                 }];
                 User::service_account(namespace, account)
             }
@@ -89,10 +92,14 @@ fn impersonate(store: &Store, user: User, headers: &HeaderMap) -> ApiResult<User
 /// # Errors
 /// 403.
 pub(super) fn authorize(store: &Store, user: &User, action: &Action<'_>) -> ApiResult<()> {
-    if rbac::decide(store, user, action).allowed {
+    let decision = rbac::decide(store, user, action);
+    if decision.allowed {
         return Ok(());
     }
-    let detail = format!("User {:?} {action}", user.name);
+    let mut detail = format!("User {:?} {action}", user.name);
+    if !decision.reason.is_empty() {
+        detail = format!("{detail}: {}", decision.reason);
+    }
     Err(match action.target {
         Target::Path(_) => ApiFailure::forbidden_path(&detail),
         Target::Resource { group, resource, name, .. } => {
@@ -110,7 +117,14 @@ pub(super) fn authorize_resource(
     user: &User,
     verb: Verb,
     path: &ResourcePath,
+    selector: &Selector,
 ) -> ApiResult<()> {
+    let fields = matches!(verb, Verb::List | Verb::Watch).then_some(selector);
+    // A list of one object counts as naming it.
+    let name = match fields.and_then(|fields| fields.exact("metadata.name")) {
+        Some(selected) if path.name.is_empty() => selected,
+        _ => &path.name,
+    };
     // A namespace is an object, and the place that RBAC looks for roles in.
     let namespace = if path.plural == "namespaces" { &path.name } else { &path.namespace };
     let target = Target::Resource {
@@ -118,7 +132,8 @@ pub(super) fn authorize_resource(
         resource: &path.plural,
         subresource: &path.subresource,
         namespace,
-        name: &path.name,
+        name,
+        fields,
     };
     world.with(|world, _| authorize(&world.store, user, &Action { verb: verb.as_str(), target }))
 }

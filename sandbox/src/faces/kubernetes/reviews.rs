@@ -13,6 +13,7 @@ use crate::world::World;
 use crate::world::access::{Action, Target, User, rbac};
 use crate::world::failure::{ApiFailure, ApiResult};
 use crate::world::object;
+use crate::world::store::selector::Selector;
 
 /// The reviews that are served: group, plural, kind, namespaced.
 pub(super) const REVIEWS: [(&str, &str, &str, bool); 6] = [
@@ -97,6 +98,8 @@ fn review_token(world: &World, spec: &Value, now: Timestamp) -> Value {
 
 fn review_access(world: &World, user: &User, spec: &Value, local: Option<&str>) -> Value {
     let text = |pointer: &str| object::text(spec, pointer);
+    let fields =
+        Selector::from_field_requirements(spec.pointer("/resourceAttributes/fieldSelector"));
     let (verb, target) = if spec.get("nonResourceAttributes").is_some_and(Value::is_object) {
         (text("/nonResourceAttributes/verb"), Target::Path(text("/nonResourceAttributes/path")))
     } else {
@@ -106,6 +109,7 @@ fn review_access(world: &World, user: &User, spec: &Value, local: Option<&str>) 
             subresource: text("/resourceAttributes/subresource"),
             namespace: local.unwrap_or(text("/resourceAttributes/namespace")),
             name: text("/resourceAttributes/name"),
+            fields: Some(&fields),
         };
         (text("/resourceAttributes/verb"), target)
     };

@@ -1,14 +1,16 @@
 //! What the identity of a node may do: the node authorizer, and the NodeRestriction admission rules.
 
+use std::sync::Arc;
+
 use serde_json::{Map, Value};
 
 use super::{Action, Target, User};
 use crate::world::failure::{ApiFailure, ApiResult};
 use crate::world::object;
 use crate::world::resource::{NODES, PODS, Resource};
+use crate::world::store::Store;
 
-/// What kubelets do: group, resources, verbs. Reads of nodes and pods are not narrowed to the node's
-/// own, as they were not before Kubernetes 1.32.
+/// What kubelets do: group, resources, verbs. What of nodes and pods they read is narrowed further.
 const RULES: &[(&str, &[&str], &[&str])] = &[
     ("", &["nodes"], &["get", "list", "watch", "create", "patch", "update"]),
     ("", &["nodes/status"], &["patch", "update"]),
@@ -27,18 +29,49 @@ const RULES: &[(&str, &[&str], &[&str])] = &[
     ("authorization.k8s.io", &["subjectaccessreviews", "localsubjectaccessreviews"], &["create"]),
 ];
 
-/// Whether a kubelet's identity may do something.
-pub(super) fn may(user: &User, action: &Action<'_>) -> bool {
-    let Target::Resource { group, resource, subresource, .. } = action.target else { return false };
+/// Whether a kubelet's identity may do something, and else why not, where that can be told; `None` of others' and
+/// of what kubelets never do.
+pub(super) fn decide(
+    store: &Store,
+    user: &User,
+    action: &Action<'_>,
+) -> Option<Result<(), String>> {
+    let node = user.node_name()?;
+    let Target::Resource { group, resource, subresource, .. } = action.target else { return None };
     let full = if subresource.is_empty() {
         resource.to_owned()
     } else {
         format!("{resource}/{subresource}")
     };
-    user.node_name().is_some()
-        && RULES.iter().any(|(own, resources, verbs)| {
-            *own == group && resources.contains(&full.as_str()) && verbs.contains(&action.verb)
-        })
+    let is_a_kubelets = RULES.iter().any(|(own, resources, verbs)| {
+        *own == group && resources.contains(&full.as_str()) && verbs.contains(&action.verb)
+    });
+    is_a_kubelets.then(|| if group.is_empty() { may_read(store, node, action) } else { Ok(()) })
+}
+
+/// Since Kubernetes 1.32 a node reads itself and the pods on it. A list or watch has to say so by its field
+/// selector: it is not cut down to what may be seen.
+fn may_read(store: &Store, node: &str, action: &Action<'_>) -> Result<(), String> {
+    let Target::Resource { resource, namespace, name, fields, .. } = action.target else {
+        return Ok(());
+    };
+    let (fits, reason) = match (resource, action.verb) {
+        ("nodes", "get" | "list" | "watch") => {
+            (name == node, format!("node {node:?} can only read its own Node object"))
+        }
+        ("pods", "list" | "watch") => (
+            fields.and_then(|fields| fields.exact("spec.nodeName")) == Some(node),
+            "can only list/watch pods with spec.nodeName field selector".to_owned(),
+        ),
+        ("pods", "get") => {
+            let pod = store.find(&PODS, namespace, name);
+            let is_there = |pod: &Arc<Value>| object::text(pod, "/spec/nodeName") == node;
+            let reason = format!("no relationship found between node {node:?} and this object");
+            (pod.is_some_and(is_there), reason)
+        }
+        _ => return Ok(()),
+    };
+    if fits { Ok(()) } else { Err(reason) }
 }
 
 /// Labels of the reserved domains that a node may set on itself.

@@ -17,9 +17,11 @@ pub fn decide(store: &Store, user: &User, action: &Action<'_>) -> Decision {
     if user.is_in("system:masters") {
         return allow(String::new());
     }
-    if node::may(user, action) {
-        return allow("the node authorizer allows it".to_owned());
-    }
+    let refusal = match node::decide(store, user, action) {
+        Some(Ok(())) => return allow("the node authorizer allows it".to_owned()),
+        Some(Err(reason)) => reason,
+        None => String::new(),
+    };
     let namespace = match action.target {
         Target::Resource { namespace, .. } => namespace,
         Target::Path(_) => "",
@@ -29,7 +31,7 @@ pub fn decide(store: &Store, user: &User, action: &Action<'_>) -> Decision {
             return allow(format!("RBAC: allowed by {}", granted.binding));
         }
     }
-    Decision { allowed: false, reason: String::new() }
+    Decision { allowed: false, reason: refusal }
 }
 
 /// The rules that hold for a user in a namespace, as a SelfSubjectRulesReview tells them.

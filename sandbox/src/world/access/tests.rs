@@ -66,7 +66,7 @@ fn resource<'a>(
     name: &'a str,
 ) -> Target<'a> {
     let (resource, subresource) = resource.split_once('/').unwrap_or((resource, ""));
-    Target::Resource { group, resource, subresource, namespace, name }
+    Target::Resource { group, resource, subresource, namespace, name, fields: None }
 }
 
 #[test]
@@ -165,6 +165,57 @@ fn everybody_may_what_everybody_may() {
     assert!(cluster.may(&node, "get", Target::Path("/apis")));
     assert!(cluster.may(&node, "patch", resource("", "nodes", "", "one")));
     assert!(!cluster.may(&node, "delete", resource("", "nodes", "", "one")));
+}
+
+#[test]
+fn a_node_reads_itself_and_its_pods_alone() {
+    let mut cluster = Cluster::new();
+    cluster.pod();
+    let decide = |user: &User, verb, target: Target<'_>, selector: &str| {
+        let selector = Selector::parse("", selector).unwrap();
+        let mut target = target;
+        if let Target::Resource { fields, .. } = &mut target {
+            *fields = Some(&selector);
+        }
+        rbac::decide(&cluster.0.store, user, &Action { verb, target })
+    };
+    let (one, two) = (User::node("one"), User::node("two"));
+    for verb in ["list", "watch"] {
+        for namespace in ["", "drover-system"] {
+            let pods = resource("", "pods", namespace, "");
+            assert!(decide(&one, verb, pods, "spec.nodeName=one").allowed);
+            assert!(decide(&one, verb, pods, "status.phase=Running,spec.nodeName==one").allowed);
+            for selector in [
+                "",
+                "spec.nodeName=two",
+                "spec.nodeName!=one",
+                "status.phase=Running",
+                "metadata.name=one",
+            ] {
+                let refused = decide(&one, verb, pods, selector);
+                assert!(!refused.allowed, "{verb} {selector:?}");
+                assert!(refused.reason.contains("spec.nodeName"), "{}", refused.reason);
+            }
+            // Who is no node is not concerned.
+            assert!(decide(&User::administrator(), verb, pods, "").allowed);
+        }
+    }
+    let pod = resource("", "pods", "drover-system", "agent-1");
+    assert!(decide(&one, "get", pod, "").allowed);
+    assert!(!decide(&two, "get", pod, "").allowed);
+    assert!(!decide(&one, "get", resource("", "pods", "drover-system", "none"), "").allowed);
+    for verb in ["get", "list", "watch"] {
+        assert!(decide(&one, verb, resource("", "nodes", "", "one"), "").allowed, "{verb}");
+        assert!(!decide(&one, verb, resource("", "nodes", "", "two"), "").allowed, "{verb}");
+        assert!(!decide(&one, verb, resource("", "nodes", "", ""), "").allowed, "{verb}");
+    }
+    // What is written, and other things, are not narrowed here.
+    assert!(decide(&one, "list", resource("", "services", "", ""), "").allowed);
+    assert!(
+        decide(&one, "create", resource("", "pods/eviction", "drover-system", "agent-1"), "")
+            .allowed
+    );
+    assert!(decide(&one, "delete", pod, "").allowed);
 }
 
 #[test]

@@ -90,6 +90,37 @@ impl Selector {
             && self.fields.iter().all(|term| (field(value, &term.path) == term.value) == term.equal)
     }
 
+    /// What a field must be for an object to be selected; `None` if the selector leaves that open.
+    pub fn exact(&self, path: &str) -> Option<&str> {
+        self.fields
+            .iter()
+            .find(|term| term.equal && term.path == path)
+            .map(|term| term.value.as_str())
+    }
+
+    /// Reads the `fieldSelector` of an access review. What it can't read it leaves out, as an API server does:
+    /// that asks for more.
+    pub fn from_field_requirements(selector: Option<&Value>) -> Self {
+        let requirements =
+            selector.map_or(&[][..], |selector| object::list(selector, "/requirements"));
+        let fields = requirements.iter().filter_map(|one| {
+            let equal = match object::text(one, "/operator") {
+                "In" => true,
+                "NotIn" => false,
+                _ => return None,
+            };
+            match object::list(one, "/values") {
+                [Value::String(value)] => Some(FieldTerm {
+                    path: object::text(one, "/key").to_owned(),
+                    equal,
+                    value: value.clone(),
+                }),
+                _ => None,
+            }
+        });
+        Self { labels: Vec::new(), fields: fields.collect() }
+    }
+
     /// The paths of its field terms, so that a face can refuse those a resource does not support.
     pub fn field_paths(&self) -> impl Iterator<Item = &str> {
         self.fields.iter().map(|term| term.path.as_str())
@@ -260,6 +291,29 @@ mod tests {
         assert!(matches("metadata.name=a,spec.nodeName="));
         assert!(!matches("metadata.name!=a"));
         assert_eq!(Selector::parse("", "nonsense").unwrap_err().code, 400);
+    }
+
+    #[test]
+    fn a_field_is_exact_where_one_value_alone_is_selected() {
+        let exact = |text| {
+            let selector = Selector::parse("", text).unwrap();
+            selector.exact("spec.nodeName").map(str::to_owned)
+        };
+        assert_eq!(exact("status.phase=Running,spec.nodeName=a").as_deref(), Some("a"));
+        for text in ["", "spec.nodeName!=a", "metadata.name=a"] {
+            assert_eq!(exact(text), None, "{text}");
+        }
+        for (operator, values, expected) in [
+            ("In", json!(["a"]), Some("a")),
+            ("In", json!(["a", "b"]), None),
+            ("NotIn", json!(["a"]), None),
+            ("Exists", json!([]), None),
+        ] {
+            let asked = json!({"requirements": [
+                {"key": "spec.nodeName", "operator": operator, "values": values}]});
+            let selector = Selector::from_field_requirements(Some(&asked));
+            assert_eq!(selector.exact("spec.nodeName"), expected, "{asked}");
+        }
     }
 
     #[test]
