@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::world::failure::{ApiFailure, ApiResult};
 use crate::world::object;
-use crate::world::resource::{POD_DISRUPTION_BUDGETS, PODS};
+use crate::world::resource::{POD_DISRUPTION_BUDGETS, PODS, Resource};
 use crate::world::store::selector::Selector;
 use crate::world::store::{DeleteOptions, Deleted, Store};
 
@@ -18,7 +18,8 @@ const MOST_DISRUPTED_PODS: usize = 2000;
 /// Evicts a pod.
 ///
 /// # Errors
-/// 404, 409 for preconditions, 429 with cause DisruptionBudget, 500 for overlapping budgets.
+/// 403 for a budget whose status can't be right, 404, 409 for preconditions, 429 with cause DisruptionBudget, 500 for
+/// overlapping budgets.
 pub fn evict(
     store: &mut Store,
     key: &ObjectKey,
@@ -58,6 +59,11 @@ fn covering_budgets(store: &Store, pod: &Value) -> Vec<Arc<Value>> {
         .collect()
 }
 
+/// 403 about the budget, not the pod, which an API server calls by its kind.
+fn stuck(budget: &str, detail: &str) -> Box<ApiFailure> {
+    ApiFailure::forbidden(&Resource::named("policy", "poddisruptionbudget"), budget, detail)
+}
+
 /// Takes one allowed disruption from a budget, unless the pod is not healthy and may go anyway.
 fn charge(
     store: &mut Store,
@@ -88,7 +94,14 @@ fn charge(
         .pointer("/status/disruptedPods")
         .and_then(Value::as_object)
         .map_or(0, serde_json::Map::len);
-    if allowed <= 0 || disrupted > MOST_DISRUPTED_PODS {
+    // No wait for a replacement mends these two: its controller has to.
+    if allowed < 0 {
+        return Err(stuck(name, "disruptionsAllowed is negative"));
+    }
+    if disrupted > MOST_DISRUPTED_PODS {
+        return Err(stuck(name, "disruptedPods holds too many evictions unseen by its controller"));
+    }
+    if allowed == 0 {
         return Err(ApiFailure::disruption_budget(format!(
             "The disruption budget {name} needs {desired} healthy pods and has {healthy} currently"
         )));

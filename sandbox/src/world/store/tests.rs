@@ -202,6 +202,53 @@ fn budgets_are_charged_by_evictions() {
 }
 
 #[test]
+fn a_budget_whose_status_cannot_be_right_forbids_evictions() {
+    let mut store = store();
+    let one = running(&mut store, "a");
+    let budget = json!({"metadata": {"name": "web", "namespace": "default"},
+        "spec": {"minAvailable": 1, "selector": {"matchLabels": {"app": "web"}}}});
+    let budget = object::key(&create(&mut store, &POD_DISRUPTION_BUDGETS, budget));
+    let options = DeleteOptions::default();
+    let mut evict = |generation: i64, allowed: i64, disrupted: usize| {
+        let pods: serde_json::Map<String, Value> = (0..disrupted)
+            .map(|number| (format!("p{number}"), json!("2026-01-01T00:00:00Z")))
+            .collect();
+        store
+            .update_status(&POD_DISRUPTION_BUDGETS, &budget, now(), |status| {
+                *status = json!({"observedGeneration": generation, "disruptionsAllowed": allowed,
+                    "currentHealthy": 1, "desiredHealthy": 1, "expectedPods": 1, "disruptedPods": pods});
+            })
+            .unwrap();
+        evict::evict(&mut store, &one, &options, now())
+    };
+    for (generation, allowed, disrupted, code, part) in [
+        (1, -1, 0, 403, "disruptionsAllowed is negative"),
+        (1, 1, 2001, 403, "disruptedPods"),
+        (1, 0, 2001, 403, "disruptedPods"),
+        (1, 0, 2000, 429, "disruption budget"),
+        // What its controller has yet to look at may be another by then.
+        (0, -1, 2001, 429, "disruption budget"),
+    ] {
+        let refused = evict(generation, allowed, disrupted).unwrap_err();
+        assert_eq!(refused.code, code, "{allowed} {disrupted}");
+        assert!(refused.message.contains(part), "{}", refused.message);
+        let (status, is_budgets) = (refused.to_status(), code == 429);
+        assert_eq!(
+            refused.causes.iter().any(|cause| cause.reason == "DisruptionBudget"),
+            is_budgets
+        );
+        if !is_budgets {
+            let details = &status["details"];
+            assert_eq!(
+                (&details["kind"], &details["name"]),
+                (&json!("poddisruptionbudget"), &json!("web"))
+            );
+        }
+    }
+    evict(1, 1, 2000).unwrap();
+}
+
+#[test]
 fn pages_are_of_one_revision_and_expire_with_it() {
     let mut store = store();
     for name in ["a", "b", "c"] {
