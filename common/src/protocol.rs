@@ -285,7 +285,7 @@ pub struct ContainerUsage {
     /// The 90th percentile of CPU over days, recent ones counting more, milli-cores; `None` if unknown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cpu_milli_p90: Option<u32>,
-    /// The highest working set of the last days, bytes; `None` if unknown.
+    /// The highest working set of the last eight days, or what OOM kills say was needed, bytes; `None` if unknown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory_peak: Option<u64>,
 }

@@ -8,6 +8,7 @@ mod history;
 mod kernel;
 mod kubelet;
 mod network;
+mod peaks;
 #[cfg(test)]
 mod tests;
 
@@ -22,7 +23,7 @@ pub(crate) use container::names_in;
 pub use container::{ContainerName, ContainerNames, ContainerSample};
 pub use exposition::Lines;
 pub use gpu::{GpuReading, GpuUse};
-pub use histogram::{Buckets, Checkpoint, HISTOGRAM_VERSION, Histogram};
+pub use histogram::{Checkpoint, HISTOGRAM_VERSION, Histogram};
 pub use history::{HISTORY_VERSION, History, SavedHistory};
 pub use kernel::{
     UnreadableFile, available_memory, container_of_directory, cpu_throttled, cpu_usage, disk_bytes,

@@ -1,4 +1,4 @@
-//! Histograms that forget: each sample weighs twice as much as one a half-life older.
+//! Histograms of CPU that forget: each sample weighs twice as much as one a half-life older.
 //!
 //! Buckets, half-life and checkpoints are those of the Vertical Pod Autoscaler's recommender, so that
 //! percentiles are comparable with its own. Logarithms and powers are computed in Rust: those of the C library
@@ -18,63 +18,40 @@ const RATIO: f64 = 1.05;
 const HALF_LIFE: SignedDuration = SignedDuration::from_hours(24);
 /// Beyond this exponent of 2 the reference time moves, so that weights stay numbers.
 const LARGEST_EXPONENT: f64 = 100.0;
-/// Buckets that weigh less count as empty.
+/// One that weighs less is empty.
 const EPSILON: f64 = 1e-4;
 /// The heaviest bucket of a checkpoint.
 const CHECKPOINT_SCALE: f64 = 10_000.0;
 
-/// The buckets of one resource.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Buckets {
-    /// Cores: the first bucket ends at 0.01, the last begins at about 1,000.
-    Cpu,
-    /// Bytes: the first bucket ends at 10 MB, the last begins at about 1 TB.
-    Memory,
+/// Cores: where the first bucket ends and, about, where the last begins.
+const FIRST: f64 = 0.01;
+const LARGEST: f64 = 1_000.0;
+
+/// How many buckets there are: 176.
+fn buckets() -> u16 {
+    exponent_of(LARGEST).ceil() as u16 + 1
 }
 
-impl Buckets {
-    fn first(self) -> f64 {
-        match self {
-            Buckets::Cpu => 0.01,
-            Buckets::Memory => 1e7,
-        }
-    }
-
-    fn largest(self) -> f64 {
-        match self {
-            Buckets::Cpu => 1_000.0,
-            Buckets::Memory => 1e12,
-        }
-    }
-
-    /// How many there are: 176 of either resource.
-    fn count(self) -> u16 {
-        self.exponent(self.largest()).ceil() as u16 + 1
-    }
-
-    /// `log_RATIO(value × (RATIO − 1) / first + 1)`: where a value lies, in buckets.
-    fn exponent(self, value: f64) -> f64 {
-        libm::log(value * (RATIO - 1.0) / self.first() + 1.0) / libm::log(RATIO)
-    }
-
-    fn of(self, value: f64) -> u16 {
-        if value.is_nan() || value < self.first() {
-            return 0;
-        }
-        (self.exponent(value).floor() as u16).min(self.count().saturating_sub(1))
-    }
-
-    /// Where a bucket begins: `first × (RATIO^bucket − 1) / (RATIO − 1)`.
-    fn start(self, bucket: u16) -> f64 {
-        self.first() * (RATIO.powi(i32::from(bucket)) - 1.0) / (RATIO - 1.0)
-    }
+/// `log_RATIO(cores × (RATIO − 1) / FIRST + 1)`: where a value lies, in buckets.
+fn exponent_of(cores: f64) -> f64 {
+    libm::log(cores * (RATIO - 1.0) / FIRST + 1.0) / libm::log(RATIO)
 }
 
-/// A histogram of one resource's use.
-#[derive(Clone, Debug, PartialEq)]
+fn bucket_of(cores: f64) -> u16 {
+    if cores.is_nan() || cores < FIRST {
+        return 0;
+    }
+    (exponent_of(cores).floor() as u16).min(buckets().saturating_sub(1))
+}
+
+/// Where a bucket begins: `FIRST × (RATIO^bucket − 1) / (RATIO − 1)`.
+fn start_of(bucket: u16) -> f64 {
+    FIRST * (RATIO.powi(i32::from(bucket)) - 1.0) / (RATIO - 1.0)
+}
+
+/// A histogram of CPU use.
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Histogram {
-    buckets: Buckets,
     /// A multiple of the half-life; a sample of that time weighs what it was added with.
     reference: Timestamp,
     weights: BTreeMap<u16, f64>,
@@ -84,7 +61,6 @@ pub struct Histogram {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Checkpoint {
     version: u32,
-    buckets: Buckets,
     reference: Timestamp,
     total: f64,
     /// Weights, the heaviest as 10,000.
@@ -92,27 +68,10 @@ pub struct Checkpoint {
 }
 
 impl Histogram {
-    /// An empty one.
-    pub fn new(buckets: Buckets) -> Self {
-        Self { buckets, reference: Timestamp::UNIX_EPOCH, weights: BTreeMap::new() }
-    }
-
-    /// Adds a sample, in cores or bytes.
-    pub fn add(&mut self, value: f64, weight: f64, at: Timestamp) {
+    /// Adds a sample, in cores.
+    pub fn add(&mut self, cores: f64, weight: f64, at: Timestamp) {
         let weight = self.decayed(weight, at);
-        *self.weights.entry(self.buckets.of(value)).or_insert(0.0) += weight;
-    }
-
-    /// Takes a sample back that was added with the same weight and time.
-    pub fn subtract(&mut self, value: f64, weight: f64, at: Timestamp) {
-        let weight = self.decayed(weight, at);
-        let bucket = self.buckets.of(value);
-        if let Some(left) = self.weights.get_mut(&bucket) {
-            *left -= weight;
-            if *left < EPSILON {
-                self.weights.remove(&bucket);
-            }
-        }
+        *self.weights.entry(bucket_of(cores)).or_insert(0.0) += weight;
     }
 
     /// The end of the bucket in which a share of all weight is reached; `None` if nothing was added.
@@ -127,14 +86,11 @@ impl Histogram {
             sum >= share * total
         });
         let bucket = reached.or(self.weights.last_key_value()).map(|(bucket, _)| *bucket)?;
-        Some(self.buckets.start(bucket.saturating_add(1)))
+        Some(start_of(bucket.saturating_add(1)))
     }
 
-    /// Adds another histogram of the same resource; the order of merging makes no difference.
+    /// Adds another histogram; the order of merging makes no difference.
     pub fn merge(&mut self, other: &Self) {
-        if other.buckets != self.buckets {
-            return;
-        }
         self.move_reference(self.reference.max(other.reference));
         let factor = libm::exp2(-exponent(other.reference, self.reference));
         for (&bucket, weight) in &other.weights {
@@ -149,7 +105,6 @@ impl Histogram {
         let weights = self.weights.iter().map(|(&bucket, &weight)| (bucket, scaled(weight)));
         Checkpoint {
             version: HISTOGRAM_VERSION,
-            buckets: self.buckets,
             reference: self.reference,
             total: self.weights.values().sum(),
             weights: weights.filter(|(_, weight)| *weight > 0).collect(),
@@ -162,14 +117,14 @@ impl Histogram {
         let sound = kept.version == HISTOGRAM_VERSION
             && kept.total.is_finite()
             && kept.total >= 0.0
-            && kept.weights.keys().all(|&bucket| bucket < kept.buckets.count());
+            && kept.weights.keys().all(|&bucket| bucket < buckets());
         if !sound {
             return None;
         }
         let factor = if sum > 0.0 { kept.total / sum } else { 0.0 };
         let weights =
             kept.weights.iter().map(|(&bucket, &weight)| (bucket, f64::from(weight) * factor));
-        Some(Self { buckets: kept.buckets, reference: kept.reference, weights: weights.collect() })
+        Some(Self { reference: kept.reference, weights: weights.collect() })
     }
 
     /// The weight of a sample of `at`, moving the reference where that would become too great.
@@ -207,23 +162,21 @@ mod tests {
 
     #[test]
     fn buckets_are_the_recommenders() {
-        for buckets in [Buckets::Cpu, Buckets::Memory] {
-            assert_eq!(buckets.count(), 176);
-            assert_eq!(buckets.of(0.0), 0);
-            assert_eq!(buckets.of(f64::NAN), 0);
-            assert_eq!(buckets.of(f64::INFINITY), 175);
-            assert!((buckets.start(1) - buckets.first()).abs() < 1e-9 * buckets.first());
-            assert!(buckets.start(175) >= buckets.largest() * 0.9);
-            for bucket in 1..175 {
-                let middle = (buckets.start(bucket) + buckets.start(bucket + 1)) / 2.0;
-                assert_eq!(buckets.of(middle), bucket);
-            }
+        assert_eq!(buckets(), 176);
+        assert_eq!(bucket_of(0.0), 0);
+        assert_eq!(bucket_of(f64::NAN), 0);
+        assert_eq!(bucket_of(f64::INFINITY), 175);
+        assert!((start_of(1) - FIRST).abs() < 1e-9 * FIRST);
+        assert!(start_of(175) >= LARGEST * 0.9);
+        for bucket in 1..175 {
+            let middle = (start_of(bucket) + start_of(bucket + 1)) / 2.0;
+            assert_eq!(bucket_of(middle), bucket);
         }
     }
 
     #[test]
     fn a_sample_weighs_half_after_a_day_and_nothing_overflows_in_years() {
-        let mut histogram = Histogram::new(Buckets::Cpu);
+        let mut histogram = Histogram::default();
         assert_eq!(histogram.percentile(0.5), None);
         histogram.add(1.0, 1.0, at(0.0));
         histogram.add(4.0, 0.6, at(24.0));
@@ -237,16 +190,6 @@ mod tests {
         assert!(histogram.weights.values().all(|weight| weight.is_finite()));
     }
 
-    #[test]
-    fn what_is_taken_back_is_gone() {
-        let mut histogram = Histogram::new(Buckets::Memory);
-        histogram.add(5e8, 1.0, at(0.0));
-        histogram.add(7e8, 1.0, at(1.0));
-        histogram.subtract(7e8, 1.0, at(1.0));
-        let most = histogram.percentile(1.0).unwrap();
-        assert!((5e8..5.3e8).contains(&most), "{most}");
-    }
-
     proptest! {
         #[test]
         fn checkpoints_and_merges_keep_percentiles(
@@ -254,8 +197,8 @@ mod tests {
             split in 0..60_usize,
             share in 0.01..1.0,
         ) {
-            let mut whole = Histogram::new(Buckets::Cpu);
-            let mut parts = [Histogram::new(Buckets::Cpu), Histogram::new(Buckets::Cpu)];
+            let mut whole = Histogram::default();
+            let mut parts = [Histogram::default(), Histogram::default()];
             for (index, &(value, weight, hour)) in samples.iter().enumerate() {
                 whole.add(value, weight, at(hour));
                 parts[usize::from(index < split)].add(value, weight, at(hour));

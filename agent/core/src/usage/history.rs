@@ -1,4 +1,4 @@
-//! What containers used over days: a decaying histogram of CPU, and one of memory's daily peaks.
+//! What containers used over days: a decaying histogram of CPU, and memory's daily peaks.
 
 use std::collections::BTreeMap;
 
@@ -8,22 +8,17 @@ use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
 
 use super::container::{ContainerName, ContainerNames, small};
-use super::histogram::{Buckets, Checkpoint, Histogram};
+use super::histogram::{Checkpoint, Histogram};
+use super::peaks::Peaks;
 
-/// The version of what is kept on disk: 1 was by pod. Another one is not taken up.
-pub const HISTORY_VERSION: u32 = 2;
+/// The version of what is kept on disk: 1 was by pod, 2 had histograms of memory. Another one is not taken up.
+pub const HISTORY_VERSION: u32 = 3;
 
-/// Memory counts with one peak in so long.
-const MEMORY_WINDOW: SignedDuration = SignedDuration::from_hours(24);
 /// A pod that was not measured for so long is forgotten.
 const FORGET_AFTER: SignedDuration = SignedDuration::from_hours(1);
 /// The Vertical Pod Autoscaler weighs a sample by the container's request, which hardly ever changes in a
 /// pod's life: within one container it makes no difference.
 const WEIGHT: f64 = 1.0;
-/// An OOM kill counts as this much more than the peak, and as at least so many bytes more: what was
-/// asked for and not given.
-const OOM_FACTOR: f64 = 1.2;
-const OOM_BYTES: f64 = 100.0 * 1024.0 * 1024.0;
 /// Stands for all containers of a pod that the kubelet measures. No container is called so.
 const WHOLE: SmolStr = SmolStr::new_static("");
 
@@ -44,18 +39,9 @@ struct PodHistory {
 #[derive(Clone, Debug)]
 struct ContainerHistory {
     cpu: Histogram,
-    memory: Histogram,
-    peak: Option<Peak>,
+    memory: Peaks,
     /// Whether it was measured the last time.
     runs: bool,
-}
-
-/// The highest memory of the window under way; it's in the histogram already.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-struct Peak {
-    since: Timestamp,
-    at: Timestamp,
-    bytes: f64,
 }
 
 /// What is kept of a [`History`] over restarts, by pod UID.
@@ -63,8 +49,9 @@ struct Peak {
 pub struct SavedHistory {
     #[serde(default)]
     version: u32,
+    /// No other version's part is called so: what can't be read is no reason not to see which it is.
     #[serde(default)]
-    by_container: BTreeMap<String, SavedPod>,
+    histories: BTreeMap<String, SavedPod>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -76,8 +63,7 @@ struct SavedPod {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 struct SavedContainer {
     cpu: Checkpoint,
-    memory: Checkpoint,
-    peak: Option<Peak>,
+    memory: Peaks,
 }
 
 impl History {
@@ -96,7 +82,7 @@ impl History {
                 UsageSource::Kernel => {
                     history.take_containers(pod, now);
                     let names = names.get(pod.uid.as_str()).map_or(&[][..], Vec::as_slice);
-                    history.sum_up(pod, names);
+                    history.sum_up(pod, names, now);
                 }
                 UsageSource::Kubelet => history.take_whole(pod, now),
             }
@@ -107,15 +93,17 @@ impl History {
     /// What to keep on disk.
     pub fn save(&self) -> SavedHistory {
         let saved = |history: &ContainerHistory| {
-            let (cpu, memory) = (history.cpu.checkpoint(), history.memory.checkpoint());
-            Box::new(SavedContainer { cpu, memory, peak: history.peak })
+            Box::new(SavedContainer {
+                cpu: history.cpu.checkpoint(),
+                memory: history.memory.clone(),
+            })
         };
         let pod = |(uid, history): (&String, &PodHistory)| {
             let containers = history.containers.iter();
             let containers = containers.map(|(name, one)| (name.clone(), saved(one))).collect();
             (uid.clone(), SavedPod { seen_at: history.seen_at, containers })
         };
-        SavedHistory { version: HISTORY_VERSION, by_container: self.pods.iter().map(pod).collect() }
+        SavedHistory { version: HISTORY_VERSION, histories: self.pods.iter().map(pod).collect() }
     }
 
     /// What was kept; containers whose part makes no sense begin anew, as all do after another version.
@@ -126,8 +114,7 @@ impl History {
         let container = |name: &SmolStr, kept: &SavedContainer| {
             let history = ContainerHistory {
                 cpu: Histogram::restore(&kept.cpu)?,
-                memory: Histogram::restore(&kept.memory)?,
-                peak: kept.peak,
+                memory: kept.memory.clone(),
                 runs: false,
             };
             Some((name.clone(), Box::new(history)))
@@ -137,7 +124,7 @@ impl History {
                 kept.containers.iter().filter_map(|(name, one)| container(name, one)).collect();
             (uid.clone(), PodHistory { containers, seen_at: kept.seen_at })
         };
-        Self { pods: kept.by_container.iter().map(pod).collect() }
+        Self { pods: kept.histories.iter().map(pod).collect() }
     }
 }
 
@@ -151,22 +138,22 @@ impl PodHistory {
             let ran = history.runs;
             history.runs = pod.containers.iter().any(|one| one.name == *name);
             if one_fell && ran && !history.runs {
-                history.add_kill(now);
+                history.memory.add_kill(now);
             }
         }
         for one in &mut pod.containers {
             let history = self.container(&one.name);
             history.add(one.cpu_milli_mean.into(), one.memory_working_set, now);
             if one.oom_kills > 0 {
-                history.add_kill(now);
+                history.memory.add_kill(now);
             }
             one.cpu_milli_p90 = history.cpu_milli_p90().map(small);
-            one.memory_peak = history.memory_peak();
+            one.memory_peak = history.memory.highest(now);
         }
     }
 
     /// Of init containers only those that run are counted in.
-    fn sum_up(&self, pod: &mut PodUsage, names: &[ContainerName]) {
+    fn sum_up(&self, pod: &mut PodUsage, names: &[ContainerName], now: Timestamp) {
         let runs = |name: &SmolStr| pod.containers.iter().any(|one| one.name == *name);
         let counted: Option<Vec<&ContainerHistory>> = names
             .iter()
@@ -175,12 +162,11 @@ impl PodHistory {
             .collect();
         // Without any name nothing is known, and that is not zero.
         let counted = counted.filter(|counted| !counted.is_empty()).unwrap_or_default();
-        let sum = |figure: fn(&ContainerHistory) -> Option<u64>| {
-            let figures = counted.iter().map(|history| figure(history));
+        let sum = |figures: &mut dyn Iterator<Item = Option<u64>>| {
             figures.reduce(|sum, one| Some(sum?.saturating_add(one?))).flatten()
         };
-        let sums = (sum(ContainerHistory::cpu_milli_p90), sum(ContainerHistory::memory_peak));
-        (pod.cpu_milli_p90, pod.memory_peak) = sums;
+        pod.cpu_milli_p90 = sum(&mut counted.iter().map(|one| one.cpu_milli_p90()));
+        pod.memory_peak = sum(&mut counted.iter().map(|one| one.memory.highest(now)));
     }
 
     /// The pod as one, because nobody tells its containers apart.
@@ -188,7 +174,7 @@ impl PodHistory {
         let history = self.container(&WHOLE);
         history.add(pod.cpu_milli_mean, pod.memory_working_set, now);
         pod.cpu_milli_p90 = history.cpu_milli_p90();
-        pod.memory_peak = history.memory_peak();
+        pod.memory_peak = history.memory.highest(now);
     }
 
     fn container(&mut self, name: &SmolStr) -> &mut ContainerHistory {
@@ -198,40 +184,16 @@ impl PodHistory {
 
 impl ContainerHistory {
     fn new() -> Self {
-        let (cpu, memory) = (Histogram::new(Buckets::Cpu), Histogram::new(Buckets::Memory));
-        Self { cpu, memory, peak: None, runs: true }
+        Self { cpu: Histogram::default(), memory: Peaks::default(), runs: true }
     }
 
     fn add(&mut self, cpu_milli: u64, bytes: u64, now: Timestamp) {
         self.cpu.add(cpu_milli as f64 / 1000.0, WEIGHT, now);
-        self.add_memory(bytes as f64, now);
-    }
-
-    fn add_kill(&mut self, now: Timestamp) {
-        let peak = self.peak.map_or(0.0, |peak| peak.bytes);
-        self.add_memory((peak * OOM_FACTOR).max(peak + OOM_BYTES), now);
-    }
-
-    /// A higher value takes the place of the window's peak.
-    fn add_memory(&mut self, bytes: f64, now: Timestamp) {
-        let current = self.peak.filter(|peak| now.duration_since(peak.since) < MEMORY_WINDOW);
-        let since = current.map_or(now, |peak| peak.since);
-        if let Some(peak) = current {
-            if bytes <= peak.bytes {
-                return;
-            }
-            self.memory.subtract(peak.bytes, WEIGHT, peak.at);
-        }
-        self.memory.add(bytes, WEIGHT, now);
-        self.peak = Some(Peak { since, at: now, bytes });
+        self.memory.add(bytes, now);
     }
 
     fn cpu_milli_p90(&self) -> Option<u64> {
         self.cpu.percentile(0.9).map(|cores| (cores * 1000.0) as u64)
-    }
-
-    fn memory_peak(&self) -> Option<u64> {
-        self.memory.percentile(1.0).map(|bytes| bytes as u64)
     }
 }
 
@@ -290,9 +252,8 @@ mod tests {
         found.is_some_and(|found| found >= expected && found <= expected * 107 / 100 + 10)
     }
 
-    /// The first bucket of memory is 10 MB wide; two may be added.
-    fn near_mebibytes(found: Option<u64>, expected: u64) -> bool {
-        near(found.map(|bytes| (bytes >> 20).saturating_sub(10)), expected - 10)
+    fn mebibytes(found: Option<u64>) -> Option<u64> {
+        found.map(|bytes| bytes >> 20)
     }
 
     #[test]
@@ -306,13 +267,13 @@ mod tests {
         take(&mut history, &[("web", 100, 700, 0), ("log", 50, 20, 0)], 0, &names, 20);
         // Restarted: the one of the same name has not been measured yet.
         let pod = take(&mut history, &[("log", 50, 20, 0)], 0, &names, 21);
-        assert!(near(pod.cpu_milli_p90, 950) && near_mebibytes(pod.memory_peak, 720), "{pod:?}");
+        assert!(near(pod.cpu_milli_p90, 950) && mebibytes(pod.memory_peak) == Some(720), "{pod:?}");
         let pod = take(&mut history, &[("web", 100, 200, 0), ("log", 50, 20, 0)], 0, &names, 22);
         let [web, log] = &pod.containers[..] else { panic!("{pod:?}") };
         assert!(near(web.cpu_milli_p90.map(u64::from), 900), "{web:?}");
-        assert!(near_mebibytes(web.memory_peak, 700), "{web:?}");
+        assert!(mebibytes(web.memory_peak) == Some(700), "{web:?}");
         assert!(near(log.cpu_milli_p90.map(u64::from), 50), "{log:?}");
-        assert!(near_mebibytes(log.memory_peak, 20), "{log:?}");
+        assert!(mebibytes(log.memory_peak) == Some(20), "{log:?}");
 
         let text = serde_json::to_string(&history.save()).unwrap();
         let mut restored = History::restore(&serde_json::from_str(&text).unwrap());
@@ -331,9 +292,12 @@ mod tests {
         assert_eq!(figures(take(&mut history, &web, 0, &two, 0)), (None, None));
         let init = names(&[("web", true), ("init", false)]);
         let alone = take(&mut history, &web, 0, &init, 0);
-        assert!(near_mebibytes(alone.memory_peak, 200), "an init container has ended: {alone:?}");
+        assert!(
+            mebibytes(alone.memory_peak) == Some(200),
+            "an init container has ended: {alone:?}"
+        );
         let sidecar = take(&mut history, &[web[0], ("init", 10, 50, 0)], 0, &init, 0);
-        assert!(near_mebibytes(sidecar.memory_peak, 250), "{sidecar:?}");
+        assert!(mebibytes(sidecar.memory_peak) == Some(250), "{sidecar:?}");
     }
 
     #[test]
@@ -347,20 +311,20 @@ mod tests {
         let mut history = History::default();
         take(&mut history, &both, 0, &web, 0);
         let pod = take(&mut history, &[("web", 10, 100, 1), both[1]], 1, &web, 0);
-        assert!((300..330).contains(&peaks(&pod)[0]) && peaks(&pod)[1] < 40, "{pod:?}");
+        assert_eq!(peaks(&pod), [300, 20]);
         // It was killed itself, and its count with it.
         let mut history = History::default();
         take(&mut history, &both, 0, &web, 0);
         take(&mut history, &both[1..], 1, &web, 0);
         let pod = take(&mut history, &both, 0, &web, 0);
-        assert!((300..330).contains(&peaks(&pod)[0]) && peaks(&pod)[1] < 40, "{pod:?}");
+        assert_eq!(peaks(&pod), [300, 20]);
         // Who was gone already was not killed.
         let mut history = History::default();
         take(&mut history, &both, 0, &web, 0);
         take(&mut history, &both[..1], 0, &web, 0);
         take(&mut history, &[], 1, &web, 0);
         let pod = take(&mut history, &both, 0, &web, 0);
-        assert!((300..330).contains(&peaks(&pod)[0]) && peaks(&pod)[1] < 40, "{pod:?}");
+        assert_eq!(peaks(&pod), [300, 20]);
     }
 
     #[test]
@@ -370,7 +334,7 @@ mod tests {
         digest.source = UsageSource::Kubelet;
         digest.pods[0].memory_working_set = 200 << 20;
         history.take(&mut digest, &ContainerNames::new(), at(0));
-        assert!(near_mebibytes(digest.pods[0].memory_peak, 200), "{digest:?}");
+        assert!(mebibytes(digest.pods[0].memory_peak) == Some(200), "{digest:?}");
         // Both are not kept.
         take(&mut history, &[("web", 10, 100, 0)], 0, &names(&[("web", true)]), 0);
         let kept: Vec<_> = history.pods["a"].containers.keys().collect();
@@ -392,7 +356,7 @@ mod tests {
         let names = names(&[("web", true), ("log", true)]);
         take(&mut history, &[("web", 10, 200, 0), ("log", 10, 20, 0)], 0, &names, 0);
         let mut kept = serde_json::to_value(history.save()).unwrap();
-        kept["by_container"]["a"]["containers"]["log"]["memory"]["weights"] = serde_json::json!({});
+        kept["histories"]["a"]["containers"]["log"]["memory"] = serde_json::json!([]);
         let mut history = History::restore(&serde_json::from_value(kept).unwrap());
         let pod = take(&mut history, &[("web", 10, 200, 0)], 0, &names, 0);
         assert!(pod.containers[0].memory_peak.is_some() && pod.memory_peak.is_none(), "{pod:?}");
@@ -409,5 +373,9 @@ mod tests {
         assert!(History::restore(&kept).pods.is_empty());
         let first = include_str!("../../tests/corpus/protocol/history-of-pods.json");
         assert!(History::restore(&serde_json::from_str(first).unwrap()).pods.is_empty());
+        let second = include_str!("../../tests/corpus/protocol/history-of-histograms.json");
+        assert!(History::restore(&serde_json::from_str(second).unwrap()).pods.is_empty());
+        let third = include_str!("../../tests/corpus/protocol/history.json");
+        assert_eq!(History::restore(&serde_json::from_str(third).unwrap()).pods.len(), 1);
     }
 }
