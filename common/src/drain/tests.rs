@@ -166,6 +166,53 @@ fn an_interruption_starts_all_pods_at_once_with_volumes_first() {
 }
 
 #[test]
+fn pods_of_a_kind_leave_by_priority_the_lowest_first() {
+    let with = |name: &str, priority| {
+        let mut pod = pod(name, 30);
+        pod.spec.priority = priority;
+        pod
+    };
+    let ordinary = [with("a", Some(100)), with("b", None), with("c", Some(-5)), with("d", Some(7))];
+    let critical =
+        [with("a-critical", Some(2_000_000_001)), with("b-critical", Some(2_000_000_000))];
+    let sets = [("a-set", 100), ("b-set", -5)].map(|(name, priority)| with(name, Some(priority)));
+    let sets = sets.map(|pod| owned_by("StatefulSet", pod));
+    let pods: Vec<&Pod> = critical.iter().chain(&ordinary).chain(&sets).collect();
+    let calls = Drain::new(spot(100)).step(&pods, 0);
+    let expected = ["b-set", "a-set", "c", "b", "d", "a", "b-critical", "a-critical"];
+    assert_eq!(short(&calls), expected.map(|name| format!("evict {name} None")));
+}
+
+#[test]
+fn so_many_calls_are_under_way_and_no_more() {
+    let pods: Vec<Pod> = (0..100).map(|number| pod(&format!("web-{number}"), 30)).collect();
+    let pods: Vec<&Pod> = pods.iter().collect();
+    let mut drain = Drain::new(spot(100));
+    let calls = drain.step(&pods, 0);
+    assert_eq!(calls.len(), CONCURRENCY);
+    assert_eq!(drain.step(&pods, 1).len(), 0, "none of them is answered");
+    for call in &calls[..10] {
+        drain.answer(call, Ok(()));
+    }
+    assert_eq!(drain.step(&pods, 2).len(), 10);
+
+    // Each has been refused by its budget once when time runs out.
+    let mut drain = Drain::new(spot(100));
+    let mut asked = BTreeSet::new();
+    for second in 0..70 {
+        for call in drain.step(&pods, second) {
+            drain.answer(&call, Err(KubernetesFailureKind::DisruptionBudget));
+            asked.insert(call.key.uid);
+        }
+    }
+    assert_eq!(asked.len(), pods.len());
+    let deletes = short(&drain.step(&pods, 70));
+    assert!(deletes.iter().all(|call| call.starts_with("delete ")), "{deletes:?}");
+    assert_eq!(deletes.len(), FORCED_CONCURRENCY);
+    assert_eq!(drain.step(&pods, 71).len(), 0, "nor more deletions");
+}
+
+#[test]
 fn a_budget_holds_until_only_the_grace_is_left() {
     let web = pod("web", 30);
     let mut drain = Drain::new(spot(100));
