@@ -5,6 +5,7 @@
 //! itself is [`crate::planner::plan`]'s, the leader's own.
 
 mod answer;
+mod bought;
 mod catalogs;
 mod claims;
 mod dump;

@@ -9,22 +9,31 @@ use drover_common::labels;
 use jiff::Timestamp;
 
 use super::answer::{AnsweredDisruption, AnsweredLaunch, AnsweredMove, dollars};
+use super::bought::Bought;
 use super::fleet::{price_of_node, types_by_name};
 use super::{FleetKey, OfflineCluster};
 use crate::planner::{
-    Batch, ManagedNode, MoveTarget, Placement, PlacementTarget, Plan, PlannerSettings, PoolNodes,
-    RepackInput, RepackPlan, RepackSettings, repack,
+    Batch, ManagedNode, MoveTarget, Placement, PlacementTarget, Plan, PlanInput, PlannerSettings,
+    PoolNodes, RepackInput, RepackPlan, RepackSettings, repack,
 };
 
 impl OfflineCluster {
-    /// Which of the managed nodes a leader would take down after a plan is carried out, budgets respected wave by wave. Pods
-    /// without a controller are taken to come back, because a dump need not tell owners.
+    /// Which of the managed nodes a leader would take down after a plan is carried out, budgets respected wave by
+    /// wave: what the plan launches holds its pods, and counts for limits. Pods without a controller are taken to
+    /// come back, because a dump need not tell owners.
     pub fn repack(&self, settings: &PlannerSettings, plan: &Plan) -> RepackPlan {
         let (nodes, pools) = self.managed();
         let settings_of_repack =
             RepackSettings { skip_waits: true, moves_bare_pods: true, ..RepackSettings::default() };
+        let bought = Bought::of(self, plan);
+        let after = PlanInput {
+            in_flight: &bought.in_flight,
+            pool_usage: &bought.pool_usage,
+            reserved: &bought.reserved,
+            ..self.plan_input(settings)
+        };
         repack(&RepackInput {
-            plan: self.plan_input(settings),
+            plan: after,
             nodes: &nodes,
             pools: &pools,
             seats: &plan.placements,

@@ -2,10 +2,10 @@
 
 use drover_common::id::{NodeClaimName, NodePoolName};
 use drover_common::labels;
-use drover_common::requirement::Requirements;
 
 use super::OfflineCluster;
-use crate::planner::{InFlightNode, Launch, PlannerSettings, plan_static};
+use super::bought::in_flight_of;
+use crate::planner::{Launch, PlannerSettings, plan_static};
 
 impl OfflineCluster {
     /// Launches what static pools lack, before pods are planned for: they may have a place there. Pools
@@ -54,19 +54,7 @@ impl OfflineCluster {
     fn add_static(&mut self, launch: Launch) {
         let number = self.static_launches.len();
         let claim = NodeClaimName::from(format!("{}-static-{number}", launch.nodepool));
-        // Requirements of a launch are those that its pool was read with.
-        let requirements =
-            Requirements::from_requirements(&launch.requirements).unwrap_or_default();
-        self.in_flight.push(InFlightNode {
-            claim: claim.clone(),
-            node: None,
-            nodepool: launch.nodepool.clone(),
-            labels: launch.labels.clone(),
-            requirements,
-            taints: launch.taints.clone(),
-            allocatable: launch.allocatable.clone(),
-            pods: Vec::new(),
-        });
+        self.in_flight.push(in_flight_of(claim.clone(), &launch));
         self.static_launches.insert(claim, launch);
     }
 }

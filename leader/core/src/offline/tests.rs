@@ -1,5 +1,6 @@
 mod bad_input;
 mod expected;
+mod repacked;
 
 use drover_common::catalog;
 use serde_json::{Value, json};
