@@ -10,6 +10,7 @@ mod catalogs;
 mod claims;
 mod dump;
 mod fleet;
+mod flying;
 mod pods;
 mod repack;
 mod static_pools;

@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 
 use drover_common::cluster::ObjectKey;
-use drover_common::id::NodeClaimName;
 use drover_common::resources::Resources;
 use serde::Serialize;
 
@@ -70,9 +69,9 @@ pub struct AnsweredLaunch {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct AnsweredPlacement {
-    /// The node's name; a node that is on its way goes by its claim's.
+    /// The node's name; a node that has not joined yet goes by its claim's.
     pub node: String,
-    /// The NodeClaim, if the node is on its way.
+    /// The NodeClaim, if the node is on its way, or has joined and is not initialized.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub node_claim: Option<String>,
     /// Its new pods, `namespace/name`.
@@ -158,21 +157,23 @@ fn unschedulable(entry: &Unschedulable) -> AnsweredUnschedulable {
     AnsweredUnschedulable { pod: entry.pod.to_string(), reasons: reasons.collect() }
 }
 
-/// Launches of static pools, with the pods that were placed there.
-fn static_launches(cluster: &OfflineCluster, plan: &Plan) -> Vec<AnsweredLaunch> {
-    let with_pods = |(claim, launch): (&NodeClaimName, &Launch)| {
-        let target = PlacementTarget::Claim(claim.clone());
-        let placed = plan.placements.iter().filter(|placement| placement.node_or_claim == target);
-        let mut launch = launch.clone();
-        for pod in placed.flat_map(|placement| &placement.pods) {
-            if let Some(requests) = cluster.requests_of(pod) {
-                launch.requests.add(&requests);
+/// Pods on nodes that are there, or on their way; those on launches of static pools stand with the launches.
+fn placements(cluster: &OfflineCluster, plan: &Plan) -> Vec<AnsweredPlacement> {
+    let joined = cluster.joined();
+    let placed = plan.placements.iter().filter_map(|placement| {
+        let (node, node_claim) = match &placement.node_or_claim {
+            PlacementTarget::Claim(name) if cluster.static_launches.contains_key(name) => {
+                return None;
             }
-            launch.pods.push(pod.clone());
-        }
-        AnsweredLaunch::of(&launch)
-    };
-    cluster.static_launches.iter().map(with_pods).collect()
+            PlacementTarget::Node(name) => (name.to_string(), None),
+            PlacementTarget::Claim(name) => {
+                let node = joined.get(name).map_or_else(|| name.to_string(), ToString::to_string);
+                (node, Some(name.to_string()))
+            }
+        };
+        Some(AnsweredPlacement { node, node_claim, pods: names(&placement.pods) })
+    });
+    placed.collect()
 }
 
 impl Answer {
@@ -183,29 +184,16 @@ impl Answer {
         repack: Option<&RepackPlan>,
         plan_seconds: f64,
     ) -> Self {
-        let mut launches: Vec<AnsweredLaunch> =
-            plan.launches.iter().map(AnsweredLaunch::of).collect();
-        launches.extend(static_launches(cluster, plan));
-        let is_static = |target: &PlacementTarget| matches!(target, PlacementTarget::Claim(name) if cluster.static_launches.contains_key(name));
-        let placements: Vec<AnsweredPlacement> = plan
-            .placements
-            .iter()
-            .filter(|placement| !is_static(&placement.node_or_claim))
-            .map(|placement| {
-                let (node, node_claim) = match &placement.node_or_claim {
-                    PlacementTarget::Node(name) => (name.to_string(), None),
-                    PlacementTarget::Claim(name) => (name.to_string(), Some(name.to_string())),
-                };
-                AnsweredPlacement { node, node_claim, pods: names(&placement.pods) }
-            })
-            .collect();
+        let fixed = cluster.static_launches_with_pods(plan);
+        let bought = plan.launches.iter().chain(&fixed);
+        let cost: u64 = bought.clone().map(|launch| launch.hourly_price_micro).sum();
+        let launches: Vec<AnsweredLaunch> = bought.map(AnsweredLaunch::of).collect();
+        let placements = placements(cluster, plan);
         let mut left: Vec<&Unschedulable> =
             plan.unschedulable.iter().chain(&cluster.set_aside).collect();
         left.sort_by(|a, b| a.pod.cmp(&b.pod));
         let on_existing = placements.iter().map(|placement| placement.pods.len()).sum();
         let on_new = launches.iter().map(|launch| launch.pods.len()).sum();
-        let bought = plan.launches.iter().chain(cluster.static_launches.values());
-        let cost: u64 = bought.map(|launch| launch.hourly_price_micro).sum();
         let summary = AnsweredSummary {
             pods: on_existing + on_new + left.len(),
             on_existing,

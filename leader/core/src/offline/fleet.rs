@@ -1,4 +1,5 @@
-//! Nodes before and after a plan, by pool and type: how many, how full, and what they cost.
+//! Nodes before and after a plan, by pool and type: how many, how full, and what they cost. Those on their way are
+//! there already: they are paid for.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,6 +10,7 @@ use drover_common::labels;
 use drover_common::resources::Resources;
 
 use super::OfflineCluster;
+use super::flying::pods_of_claims;
 use super::repack::{carried_out, key_of};
 use crate::planner::{Launch, NodePrices, PlacementTarget, Plan, PlannerSettings, RepackPlan};
 
@@ -66,35 +68,34 @@ impl Fleet {
 
     fn with(cluster: &OfflineCluster, plan: &Plan, leaving: &BTreeSet<NodeName>) -> Self {
         let mut fleet = Self::default();
-        let placed: BTreeMap<&NodeName, &[ObjectKey]> = plan
-            .placements
-            .iter()
-            .filter_map(|placement| match &placement.node_or_claim {
-                PlacementTarget::Node(name) => Some((name, placement.pods.as_slice())),
-                PlacementTarget::Claim(_) => None,
-            })
-            .collect();
         let types = types_by_name(cluster);
         let settings = PlannerSettings::default();
         let mut prices = NodePrices::of(&cluster.plan_input(&settings));
+        let mut price = |node: &Node| prices.of_node(node).or_else(|| price_of_node(&types, node));
+        let placed = placed_on_nodes(cluster, plan);
         for (name, node) in cluster.view.nodes() {
-            let new = placed.get(name).copied().unwrap_or_default();
-            let price = prices.of_node(node).or_else(|| price_of_node(&types, node));
-            fleet.add_node(cluster, price, leaving, node, new);
+            let new = placed.get(name).into_iter().flatten().copied();
+            fleet.add_node(cluster, price(node), leaving, node, new);
         }
-        for launch in plan.launches.iter().chain(cluster.static_launches.values()) {
+        let on_claims = pods_of_claims(plan);
+        for flying in cluster.without_node() {
+            let node = cluster.likeness(flying);
+            let new = on_claims.get(&flying.claim).into_iter().copied().flatten();
+            fleet.add_node(cluster, price(&node), leaving, &node, new);
+        }
+        for launch in plan.launches.iter().chain(&cluster.static_launches_with_pods(plan)) {
             fleet.add_launch(launch, &types);
         }
         fleet
     }
 
-    fn add_node(
+    fn add_node<'p>(
         &mut self,
         cluster: &OfflineCluster,
         price: Option<u64>,
         leaving: &BTreeSet<NodeName>,
         node: &Node,
-        new_pods: &[ObjectKey],
+        new_pods: impl Iterator<Item = &'p ObjectKey>,
     ) {
         let name = NodeName::from(node.metadata.name.as_str());
         let key = key_of(node);
@@ -119,7 +120,7 @@ impl Fleet {
                 }
             }
         }
-        for requests in new_pods.iter().filter_map(|key| cluster.requests_of(key)) {
+        for requests in new_pods.filter_map(|key| cluster.requests_of(key)) {
             row.pods_after += 1;
             row.requested_after.add(&requests);
         }
@@ -152,6 +153,25 @@ impl Fleet {
             (now.saturating_add(row.price_now), after.saturating_add(row.price_after))
         })
     }
+}
+
+/// What a plan places on nodes that are there, be they ready for pods or not.
+fn placed_on_nodes<'p>(
+    cluster: &'p OfflineCluster,
+    plan: &'p Plan,
+) -> BTreeMap<&'p NodeName, Vec<&'p ObjectKey>> {
+    let joined = cluster.joined();
+    let mut placed: BTreeMap<&NodeName, Vec<&ObjectKey>> = BTreeMap::new();
+    for placement in &plan.placements {
+        let node = match &placement.node_or_claim {
+            PlacementTarget::Node(name) => Some(name),
+            PlacementTarget::Claim(claim) => joined.get(claim).copied(),
+        };
+        if let Some(node) = node {
+            placed.entry(node).or_default().extend(&placement.pods);
+        }
+    }
+    placed
 }
 
 pub(super) fn types_by_name(cluster: &OfflineCluster) -> BTreeMap<&str, &InstanceType> {

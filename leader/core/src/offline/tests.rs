@@ -1,5 +1,6 @@
 mod bad_input;
 mod expected;
+mod flying;
 mod repacked;
 
 use drover_common::catalog;
