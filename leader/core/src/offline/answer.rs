@@ -103,6 +103,10 @@ pub struct AnsweredReason {
 pub struct AnsweredDisruption {
     /// `Empty`, `Underutilized` or `Drifted`.
     pub reason: String,
+    /// 1 may begin at once, each next one when the one before is done.
+    pub wave: u32,
+    /// Whether its moves are only right once all entries of earlier waves are done; if not, it stands without them.
+    pub follows: bool,
     /// Their names.
     pub nodes: Vec<String>,
     /// Nodes launched in their place.

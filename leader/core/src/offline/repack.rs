@@ -109,6 +109,8 @@ impl AnsweredDisruption {
         let saving = u64::try_from(batch.saving_micro).unwrap_or(0);
         Self {
             reason: format!("{:?}", batch.reason),
+            wave: batch.wave.saturating_add(1),
+            follows: batch.follows,
             nodes: batch.nodes.iter().map(|name| name.to_string()).collect(),
             replacements: batch.replacements.iter().map(AnsweredLaunch::of).collect(),
             savings_per_hour: dollars(saving),

@@ -3,8 +3,8 @@
 use serde_json::{Value, json};
 
 use super::{cluster, node, pod, pool, with};
-use crate::offline::OfflineCluster;
-use crate::planner::{Plan, PlannerSettings, RepackPlan, plan};
+use crate::offline::{AnsweredDisruption, OfflineCluster};
+use crate::planner::{Batch, Plan, PlannerSettings, RepackPlan, plan};
 
 fn managed(kind: &str) -> Value {
     json!({"karpenter.sh/nodepool": "default", "node.kubernetes.io/instance-type": kind,
@@ -68,4 +68,12 @@ fn what_was_just_launched_holds_its_pods() {
     let (made, repack) = both(&cluster(&objects));
     assert_eq!(made.launches[0].zones, ["us-east-1a"]);
     assert_eq!(repack.batches[0].replacements[0].zones, ["us-east-1b"]);
+}
+
+#[test]
+fn an_answer_tells_what_comes_after_what() {
+    let first = AnsweredDisruption::of(&Batch::default());
+    assert_eq!((first.wave, first.follows), (1, false));
+    let later = AnsweredDisruption::of(&Batch { wave: 1, follows: true, ..Batch::default() });
+    assert_eq!((later.wave, later.follows), (2, true));
 }
