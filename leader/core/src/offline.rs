@@ -8,6 +8,7 @@ mod answer;
 mod bought;
 mod catalogs;
 mod claims;
+mod deployments;
 mod dump;
 mod fleet;
 mod flying;
@@ -36,6 +37,7 @@ pub use answer::{
     AnsweredSummary, AnsweredUnschedulable,
 };
 pub use catalogs::InstanceTypes;
+pub use deployments::Deployment;
 pub use dump::{Dump, DumpKind, DumpObject};
 pub use fleet::{Fleet, FleetKey, FleetRow};
 

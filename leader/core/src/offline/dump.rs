@@ -5,11 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use drover_common::call::Kind;
 use drover_common::cluster::{ClusterEvent, ClusterObject, Pod, PriorityClass};
 use jiff::Timestamp;
-use serde::Deserializer;
+use serde::{Deserialize, Deserializer};
 
 use super::OfflineCluster;
 use super::catalogs::{InstanceTypes, catalogs};
 use super::claims::{in_flight, leaving, pool_usage};
+use super::deployments::{Deployment, Deployments};
 use super::pods::{Priorities, settle};
 use crate::expected::{expected_pods, read_buffer};
 use crate::view::View;
@@ -21,8 +22,8 @@ pub enum DumpKind {
     Watched(Kind),
     /// `scheduling.k8s.io` PriorityClass.
     PriorityClass,
-    /// Deployment: its ReplicaSets tell what it wants.
-    Owner,
+    /// Deployment: its ReplicaSets tell what it wants, if they are there.
+    Deployment,
 }
 
 impl DumpKind {
@@ -32,7 +33,7 @@ impl DumpKind {
         let (group, version) = api_version.rsplit_once('/').unwrap_or(("", api_version));
         match (group, kind) {
             ("scheduling.k8s.io", "PriorityClass") => return Some(Self::PriorityClass),
-            ("apps", "Deployment") => return Some(Self::Owner),
+            ("apps", "Deployment") => return Some(Self::Deployment),
             _ => {}
         }
         Kind::ALL
@@ -49,7 +50,11 @@ impl DumpKind {
     }
 
     fn is_namespaced(self) -> bool {
-        matches!(self, Self::Watched(kind) if kind.endpoint().namespaced)
+        match self {
+            Self::Watched(kind) => kind.endpoint().namespaced,
+            Self::PriorityClass => false,
+            Self::Deployment => true,
+        }
     }
 }
 
@@ -59,7 +64,7 @@ impl DumpKind {
 pub enum DumpObject {
     Watched(ClusterObject),
     PriorityClass(Box<PriorityClass>),
-    Owner,
+    Deployment(Box<Deployment>),
 }
 
 impl DumpObject {
@@ -69,40 +74,50 @@ impl DumpObject {
     /// # Errors
     /// The format's own error, if the object does not have the kind's shape.
     pub fn read<'de, D: Deserializer<'de>>(kind: DumpKind, source: D) -> Result<Self, D::Error> {
-        use serde::Deserialize;
         let mut object = match kind {
             DumpKind::Watched(watched) => Self::Watched(ClusterObject::read(watched, source)?),
             DumpKind::PriorityClass => {
                 Self::PriorityClass(PriorityClass::deserialize(source).map(Box::new)?)
             }
-            DumpKind::Owner => {
-                serde::de::IgnoredAny::deserialize(source)?;
-                Self::Owner
+            DumpKind::Deployment => {
+                Self::Deployment(Deployment::deserialize(source).map(Box::new)?)
             }
         };
-        if let Self::Watched(watched) = &mut object {
-            slim(watched, kind.is_namespaced());
-            if watched.name().is_empty() {
-                return Err(serde::de::Error::custom("metadata.name is missing"));
-            }
+        object.slim(kind.is_namespaced());
+        if object.name().is_empty() {
+            return Err(serde::de::Error::custom("metadata.name is missing"));
         }
         Ok(object)
+    }
+
+    fn name(&self) -> &str {
+        match self {
+            Self::Watched(object) => object.name(),
+            Self::PriorityClass(class) => &class.metadata.name,
+            Self::Deployment(deployment) => &deployment.metadata.name,
+        }
+    }
+
+    fn slim(&mut self, namespaced: bool) {
+        let metadata = match self {
+            Self::Watched(ClusterObject::CapacityBuffer(buffer)) => {
+                buffer.metadata.namespace.get_or_insert_with(|| "default".to_owned());
+                return;
+            }
+            Self::Watched(object) => object.metadata_mut(),
+            Self::PriorityClass(class) => Some(&mut class.metadata),
+            Self::Deployment(deployment) => Some(&mut deployment.metadata),
+        };
+        let Some(metadata) = metadata else { return };
+        metadata.annotations.retain(|key, _value| !key.starts_with(TOOL_ANNOTATIONS));
+        if namespaced && metadata.namespace.is_empty() {
+            "default".clone_into(&mut metadata.namespace);
+        }
     }
 }
 
 /// Annotations that tools leave on objects and no decision reads.
 const TOOL_ANNOTATIONS: &str = "kubectl.kubernetes.io/";
-
-fn slim(object: &mut ClusterObject, namespaced: bool) {
-    if let ClusterObject::CapacityBuffer(buffer) = object {
-        buffer.metadata.namespace.get_or_insert_with(|| "default".to_owned());
-    }
-    let Some(metadata) = object.metadata_mut() else { return };
-    metadata.annotations.retain(|key, _value| !key.starts_with(TOOL_ANNOTATIONS));
-    if namespaced && metadata.namespace.is_empty() {
-        "default".clone_into(&mut metadata.namespace);
-    }
-}
 
 /// When an object of Karpenter's or an autoscaler's kinds was made, and when its deletion began.
 macro_rules! times_of {
@@ -119,6 +134,7 @@ pub struct Dump {
     view: View,
     pods: Vec<Pod>,
     priorities: Priorities,
+    deployments: Deployments,
     newest: Option<Timestamp>,
 }
 
@@ -128,7 +144,7 @@ impl Dump {
         match object {
             DumpObject::Watched(object) => self.add_watched(object),
             DumpObject::PriorityClass(class) => self.priorities.add(&class),
-            DumpObject::Owner => {}
+            DumpObject::Deployment(deployment) => self.deployments.add(*deployment),
         }
     }
 
@@ -187,8 +203,9 @@ impl Dump {
 
     /// The cluster they make. `now` is by default the newest time that any of them tells.
     pub fn into_cluster(self, types: &InstanceTypes, now: Option<Timestamp>) -> OfflineCluster {
-        let Self { mut view, pods, priorities, newest } = self;
+        let Self { mut view, pods, priorities, deployments, newest } = self;
         let mut warnings = Vec::new();
+        deployments.stand_in(&mut view);
         let set_aside = settle(&mut view, pods, &priorities, &mut warnings);
         let catalogs = catalogs(&view, types, &mut warnings);
         let in_flight = in_flight(&view, &catalogs, &mut warnings);

@@ -1,6 +1,6 @@
 //! Pods that a dump does not have and a leader would plan for.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::*;
 use crate::offline::Fleet;
@@ -82,12 +82,50 @@ fn a_capacity_buffer_is_room_on_nodes() {
 }
 
 #[test]
+fn a_capacity_buffer_is_of_a_workload_of_any_kind() {
+    let workload = |kind: &str, cpu: &str, replicas: Value| {
+        json!({"apiVersion": "apps/v1", "kind": kind, "metadata": {"name": "web"}, "spec":
+            {"replicas": replicas, "template": {"spec": {"containers": [
+                {"name": "c", "resources": {"requests": {"cpu": cpu}}}]}}}})
+    };
+    let buffer = |kind: &str| {
+        json!({"apiVersion": "autoscaling.x-k8s.io/v1beta1", "kind": "CapacityBuffer",
+            "metadata": {"name": "b"}, "spec": {"percentage": 50,
+                "scalableRef": {"apiGroup": "apps", "kind": kind, "name": "web"}}})
+    };
+    let told = |kind: &str, objects: &[Value]| {
+        let cluster = cluster(&[&[pool("default"), buffer(kind)], objects].concat());
+        assert_eq!(cluster.warnings, Vec::<String>::new());
+        let launches = answer(&cluster).launches;
+        (launches[0].requests.to_string(), planned(&cluster).len())
+    };
+    for kind in ["ReplicaSet", "StatefulSet", "Deployment"] {
+        let of_four = [workload(kind, "1", json!(4))];
+        assert_eq!(told(kind, &of_four), ("cpu: 2, pods: 2".to_owned(), 2), "{kind}");
+        // It wants one replica, of which a half is one.
+        let of_one = [workload(kind, "1", Value::Null)];
+        assert_eq!(told(kind, &of_one), ("cpu: 1, pods: 1".to_owned(), 1), "{kind}");
+    }
+    // Where its ReplicaSets are there, they tell, as they do to leaders.
+    let owner = json!([{"apiVersion": "apps/v1", "kind": "Deployment", "name": "web", "uid": "u",
+        "controller": true}]);
+    let set = with(workload("ReplicaSet", "2", json!(2)), "/metadata/ownerReferences", owner);
+    let both = [workload("Deployment", "1", json!(4)), with(set, "/metadata/name", json!("web-1"))];
+    assert_eq!(told("Deployment", &both), ("cpu: 2, pods: 1".to_owned(), 1));
+    // One of another namespace is another one.
+    let elsewhere =
+        with(workload("Deployment", "1", json!(4)), "/metadata/namespace", json!("shop"));
+    let lost = cluster(&[pool("default"), buffer("Deployment"), elsewhere]);
+    assert_eq!(lost.warnings.len(), 1);
+}
+
+#[test]
 fn static_pools_get_the_nodes_that_they_lack_and_pods_may_have_a_place_there() {
     let fixed = |replicas: i64| with(pool("fixed"), "/spec/replicas", json!(replicas));
     let there =
         node("n1", json!({"karpenter.sh/nodepool": "fixed", "kubernetes.io/hostname": "n1"}));
     let settings = PlannerSettings::default();
-    let told = |objects: &[serde_json::Value]| {
+    let told = |objects: &[Value]| {
         let mut cluster = cluster(objects);
         cluster.launch_static(&settings);
         let answer = answer(&cluster);
@@ -122,7 +160,7 @@ fn static_pools_get_the_nodes_that_they_lack_and_pods_may_have_a_place_there() {
 #[test]
 fn the_time_is_the_newest_that_any_object_tells() {
     let old = with(pod("a", "1"), "/metadata/creationTimestamp", json!("2026-01-01T00:00:00Z"));
-    let told = |object: serde_json::Value| cluster(&[old.clone(), object]).now.to_string();
+    let told = |object: Value| cluster(&[old.clone(), object]).now.to_string();
     let newest = "2026-02-03T04:05:06Z";
     let pool_ready = json!({"conditions": [{"type": "Ready", "status": "True", "reason": "Ready",
         "lastTransitionTime": newest}]});
