@@ -157,6 +157,11 @@ impl DrainState {
         self.pods.get(uid).is_some_and(PodDrain::has_accepted)
     }
 
+    /// Whether it is a deletion that is under way.
+    pub fn is_deletion(&self, key: &DrainKey) -> bool {
+        self.pods.get(&key.uid).is_some_and(|pod| pod.is_deleting(key.attempt))
+    }
+
     /// The API server answers again: calls that it did not answer, or failed, are due at once.
     pub fn try_unanswered_again(&mut self) {
         self.pods.values_mut().for_each(PodDrain::try_unanswered_again);

@@ -37,6 +37,7 @@ use crate::moment::Moment;
 use crate::notice::{Answer, NoticePath, Notices};
 use crate::retry::{Retry, Spread};
 use crate::usage::{ContainerNames, PodNames, names_in};
+use cut_off::Refusals;
 use hearing::Hearing;
 use left::LeftTold;
 use metrics::Counts;
@@ -256,8 +257,7 @@ pub struct Agent {
     cordoned_at: Option<Timestamp>,
     /// Since when, on the steady clock, no call of the API server was answered.
     cut_off_since: Option<SignedDuration>,
-    /// Since when, on the steady clock, it has refused whatever was asked of pods.
-    refused_since: Option<SignedDuration>,
+    refusals: Refusals,
     told_cut_off: bool,
     power_off_grace: Option<SignedDuration>,
     power_off: Retry,
@@ -319,7 +319,7 @@ impl Agent {
             problem_since: None,
             cordoned_at: None,
             cut_off_since: None,
-            refused_since: None,
+            refusals: Refusals::default(),
             told_cut_off: false,
             power_off_grace: None,
             power_off: Retry::default(),

@@ -79,6 +79,11 @@ impl PodDrain {
         self.in_flight.is_some()
     }
 
+    /// Whether this call is under way, and a deletion.
+    pub(super) fn is_deleting(&self, attempt: u32) -> bool {
+        self.in_flight.is_some_and(|call| call.attempt == attempt && call.forced)
+    }
+
     /// What the pod needs at `now`. `deadline` is when budgets give way, `waits` why it isn't the
     /// pod's turn.
     pub(super) fn want(

@@ -4,10 +4,14 @@
 //! order (its graceful shutdown), so that they see SIGTERM before the machine is taken. An API server that refuses each
 //! and every eviction and deletion (401, 403, 429 without a budget) is no better than one that is gone; while a pod
 //! ends, whoever asked it to, a shutdown would cut its grace short.
+//!
+//! Who may not evict may well delete, which the drain asks for when only a pod's grace is left. That the machine stays
+//! on until it was tried costs the pods nothing: it takes no longer than [`DELETION_PATIENCE`], which is less than
+//! [`drain::RESERVE`], so that their grace still ends before the machine does.
 
-use drover_common::call::{KubernetesFailure, KubernetesFailureKind};
+use drover_common::call::{KubernetesCall, KubernetesFailure, KubernetesFailureKind};
 use drover_common::cluster::Pod;
-use drover_common::drain;
+use drover_common::drain::{self, DrainCall, DrainKey};
 use drover_common::protocol::NoticeKind;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
@@ -19,12 +23,42 @@ use crate::moment::Moment;
 const CUT_OFF_AFTER: SignedDuration = SignedDuration::from_secs(5);
 /// What pods are given where nothing is known of them: Kubernetes' default.
 const DEFAULT_GRACE: SignedDuration = SignedDuration::from_secs(30);
+/// A deletion that was asked for so long ago, and is not let through yet, counts as refused: the drain itself waits no
+/// longer before it asks again.
+const DELETION_PATIENCE: SignedDuration = SignedDuration::from_secs(3);
 /// Even pods without any grace need a moment to be stopped.
 const SHORTEST_GRACE: SignedDuration = SignedDuration::from_secs(3);
 
 /// Whether the API server did not answer. A load balancer without a server behind it answers with 5xx for it.
 pub(super) fn is_silent(failure: &KubernetesFailure) -> bool {
     matches!(failure.kind, KubernetesFailureKind::Unreachable | KubernetesFailureKind::ServerError)
+}
+
+/// What the API server makes of it that pods are asked to go. Times are on the steady clock.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Refusals {
+    /// Since when it has refused all that it answered.
+    since: Option<SignedDuration>,
+    /// When it was first asked for a deletion, of which none was let through since.
+    deletion_asked: Option<SignedDuration>,
+    /// Whether one was refused.
+    deletion_refused: bool,
+}
+
+impl Refusals {
+    /// Whether evictions and deletions are refused alike.
+    fn are_complete(&self, now: Moment) -> bool {
+        let unheard = |at| now.is_past(at, DELETION_PATIENCE);
+        self.since.is_some_and(|at| now.is_past(at, CUT_OFF_AFTER))
+            && (self.deletion_refused || self.deletion_asked.is_some_and(unheard))
+    }
+
+    /// These calls are made.
+    pub(super) fn ask(&mut self, calls: &[DrainCall], now: Moment) {
+        if calls.iter().any(|made| matches!(made.call, KubernetesCall::Delete { .. })) {
+            self.deletion_asked.get_or_insert(now.steady);
+        }
+    }
 }
 
 impl Agent {
@@ -45,8 +79,13 @@ impl Agent {
         self.cut_off_since.is_some_and(|at| now.is_past(at, CUT_OFF_AFTER))
     }
 
-    /// What came of asking a pod to go.
-    pub(super) fn hear_of_pod(&mut self, now: Moment, outcome: &Result<Value, KubernetesFailure>) {
+    /// What came of asking a pod to go; the drain itself has not heard it yet.
+    pub(super) fn hear_of_pod(
+        &mut self,
+        now: Moment,
+        key: &DrainKey,
+        outcome: &Result<Value, KubernetesFailure>,
+    ) {
         let refuses_us = |failure: &KubernetesFailure| {
             matches!(
                 failure.kind,
@@ -55,11 +94,13 @@ impl Agent {
         };
         match outcome {
             Err(failure) if refuses_us(failure) => {
-                self.refused_since.get_or_insert(now.steady);
+                self.refusals.since.get_or_insert(now.steady);
+                self.refusals.deletion_refused |=
+                    self.drain.as_ref().is_some_and(|drain| drain.is_deletion(key));
             }
             // Silence says nothing of whether it would.
             Err(failure) if is_silent(failure) => {}
-            Ok(_) | Err(_) => self.refused_since = None,
+            Ok(_) | Err(_) => self.refusals = Refusals::default(),
         }
     }
 
@@ -71,7 +112,7 @@ impl Agent {
             Some(end) => now.wall < end,
             None => drain.is_some_and(|drain| drain.has_accepted(&pod.metadata.uid)),
         };
-        self.refused_since.is_some_and(|at| now.is_past(at, CUT_OFF_AFTER))
+        self.refusals.are_complete(now)
             && !self.pods.values().any(|pod| drain::stays(pod).is_none() && ends(pod))
     }
 
@@ -93,7 +134,7 @@ impl Agent {
 
     pub(super) fn decide_power_off(&mut self, now: Moment) {
         if self.drain.is_none() {
-            self.refused_since = None;
+            self.refusals = Refusals::default();
         }
         if !self.is_cut_off(now) && !self.is_refused(now) {
             self.told_cut_off = false;

@@ -238,6 +238,7 @@ impl Agent {
         };
         let calls = drain::step(drain, input);
         let report = drain.report();
+        self.refusals.ask(&calls, now);
         for call in calls {
             self.effects.push(Effect::Call(CallKey::Drain(call.key), call.call));
         }
@@ -261,7 +262,7 @@ impl Agent {
         match (key, outcome) {
             (CallKey::Event(attempt), outcome) => self.take_told(attempt, outcome.err(), now),
             (CallKey::Drain(key), outcome) => {
-                self.hear_of_pod(now, &outcome);
+                self.hear_of_pod(now, &key, &outcome);
                 if self.drain.is_some() {
                     self.drain_outcomes.push((key, outcome.map(|_object| ())));
                 }

@@ -4,6 +4,7 @@ mod hearing;
 mod metrics;
 mod news;
 mod own_node;
+mod refused;
 mod signals;
 mod stale;
 mod usage;
