@@ -95,6 +95,8 @@ pub(crate) struct Notices {
     absent_since: BTreeMap<NoticePath, SignedDuration>,
     /// The paths that have answered since the agent started.
     heard: BTreeSet<NoticePath>,
+    /// A recommendation of a later issue than the one in force, read once.
+    reissued: Option<Notice>,
 }
 
 impl Notices {
@@ -155,6 +157,9 @@ impl Notices {
             None => {
                 self.in_force.insert(kind, fresh);
                 true
+            }
+            Some(known) if fresh.issued_at > known.issued_at => {
+                take_issue(known, fresh, &mut self.reissued)
             }
             Some(known) => replace(known, fresh, now),
         };
@@ -258,6 +263,21 @@ fn replace(known: &mut Notice, fresh: Notice, now: Timestamp) -> bool {
         return true;
     }
     false
+}
+
+/// Puts a notice in place of one that was issued before. It has to be read twice, for the time of a mock's moves with
+/// every read.
+fn take_issue(known: &mut Notice, fresh: Notice, read_once: &mut Option<Notice>) -> bool {
+    match read_once.take().filter(|first| first.issued_at == fresh.issued_at) {
+        Some(first) => {
+            *known = first;
+            true
+        }
+        None => {
+            *read_once = Some(fresh);
+            false
+        }
+    }
 }
 
 pub(crate) fn after(time: Timestamp, duration: SignedDuration) -> Timestamp {

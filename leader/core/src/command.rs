@@ -104,6 +104,10 @@ pub enum Change {
         /// Who tells.
         #[serde(default)]
         source: NoticeSource,
+        /// Whether the same notice of another issue is another one. Builds that wrote nothing here told them apart by
+        /// their deadlines alone.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        by_issue: bool,
     },
     /// A notice holds no more, by the node's agent or the queue: it was called off or is over, or the machine
     /// came back.

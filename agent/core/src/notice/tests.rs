@@ -82,6 +82,36 @@ fn kinds_live_side_by_side_and_a_path_has_one() {
     assert!(!observe(&mut notices, NoticePath::Maintenance, &Answer::Body("[]".into()), 3));
 }
 
+fn recommendation(issued_at: i64) -> Answer {
+    Answer::Body(format!("{{\"noticeTime\":\"{}\"}}", at(issued_at)))
+}
+
+#[test]
+fn a_recommendation_that_is_issued_anew_is_news_once() {
+    let mut notices = Notices::default();
+    let told = [(0, 1), (2, 1), (4, 1), (600, 598), (602, 598), (604, 598), (606, 1), (608, 1)];
+    let mut news = Vec::new();
+    for (second, issued_at) in told {
+        if observe(&mut notices, NoticePath::Rebalance, &recommendation(issued_at), second) {
+            let notice = &notices.list()[0];
+            news.push((second, notice.detected_at, notice.issued_at));
+        }
+    }
+    // It is believed when it is read for the second time, and counts from the first.
+    assert_eq!(news, [(0, at(0), Some(at(1))), (602, at(600), Some(at(598)))]);
+}
+
+#[test]
+fn a_recommendation_whose_time_moves_with_every_read_stays_the_first() {
+    let mut notices = Notices::default();
+    let mut news = 0;
+    for second in 0..600 {
+        let told = recommendation(second);
+        news += i32::from(observe(&mut notices, NoticePath::Rebalance, &told, second));
+    }
+    assert_eq!((news, notices.list()[0].issued_at), (1, Some(at(0))));
+}
+
 #[test]
 fn rescheduled_maintenance_follows_its_new_time() {
     let event = |day: u8| {

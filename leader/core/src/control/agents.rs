@@ -274,6 +274,7 @@ impl Control {
             notice: notice.clone(),
             unavailable: self.shunned(state, notice, now),
             source: NoticeSource::Agent,
+            by_issue: true,
         };
         let proposed = self.propose(change, now);
         if proposed {

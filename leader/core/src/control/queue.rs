@@ -256,6 +256,7 @@ impl Control {
             notice: notice.clone(),
             unavailable: self.shunned(state, notice, now),
             source: NoticeSource::Queue,
+            by_issue: false,
         };
         if self.propose(change, now)
             && let Some(node) = node

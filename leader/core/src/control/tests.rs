@@ -14,6 +14,7 @@ mod launching;
 mod leaders_drains;
 mod leaving;
 mod limits;
+mod noticing;
 mod out_of_service;
 mod queue;
 mod rebalancing;

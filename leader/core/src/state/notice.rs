@@ -65,18 +65,27 @@ fn is_same_event(known: &Notice, told: &Notice) -> bool {
         }
 }
 
+/// How an entry tells of a notice.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Told<'a> {
+    pub(super) node: Option<&'a NodeName>,
+    pub(super) source: NoticeSource,
+    pub(super) by_issue: bool,
+}
+
 impl State {
     pub(super) fn record_notice(
         &mut self,
         index: u64,
         at: Timestamp,
-        told: (Option<&NodeName>, NoticeSource),
+        told: Told<'_>,
         notice: &Notice,
         unavailable: Option<&UnavailableOffering>,
     ) -> Applied {
-        let (node, source) = told;
+        let Told { node, source, by_issue } = told;
         let known = match source {
-            NoticeSource::Agent => self.has_notice(notice),
+            NoticeSource::Agent if by_issue => self.has_notice(notice),
+            NoticeSource::Agent => self.has_notice_of_time(notice),
             NoticeSource::Queue => self.knows_of(notice, at),
         };
         // Nobody would withdraw what is told of an instance that has gone meanwhile.
@@ -116,6 +125,12 @@ impl State {
 
     /// Whether what an agent reads is recorded.
     pub(crate) fn has_notice(&self, notice: &Notice) -> bool {
+        let known = self.notice_like(notice).map(|record| record.notice.issued_at);
+        known == Some(notice.issued_at) && self.has_notice_of_time(notice)
+    }
+
+    /// The same whenever it was issued.
+    fn has_notice_of_time(&self, notice: &Notice) -> bool {
         self.notice_like(notice).is_some_and(|record| {
             record.notice.boot == notice.boot && record.notice.deadline == notice.deadline
         })

@@ -1,5 +1,6 @@
 //! Unit and property tests of [`State`].
 
+mod notice;
 mod random;
 
 use drover_common::ec2::{FleetOverride, FleetRequest, LaunchTemplateRequest, MetadataOptions};

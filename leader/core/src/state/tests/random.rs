@@ -71,8 +71,10 @@ fn a_claim_that_has_less_time_goes_on_alone_and_others_keep_theirs() {
 fn any_notice() -> impl Strategy<Value = Change> {
     let kind = prop::sample::select(vec![NoticeKind::SpotTerminate, NoticeKind::Rebalance]);
     let source = prop::sample::select(vec![NoticeSource::Agent, NoticeSource::Queue]);
-    (any_instance(), kind, prop::option::of(any_unavailable()), source).prop_map(
-        |(instance, kind, unavailable, source)| Change::RecordNotice {
+    let issued_at = prop::sample::select(vec![None, Some(at(0)), Some(at(60))]);
+    let told = (source, issued_at, any::<bool>());
+    (any_instance(), kind, prop::option::of(any_unavailable()), told).prop_map(
+        |(instance, kind, unavailable, (source, issued_at, by_issue))| Change::RecordNotice {
             node: Some("node-1".into()),
             notice: Notice {
                 kind,
@@ -80,10 +82,11 @@ fn any_notice() -> impl Strategy<Value = Change> {
                 boot: "boot".into(),
                 deadline: Some(at(120)),
                 detected_at: at(0),
-                issued_at: None,
+                issued_at,
             },
             unavailable,
             source,
+            by_issue,
         },
     )
 }
