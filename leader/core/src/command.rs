@@ -108,6 +108,9 @@ pub enum Change {
         /// their deadlines alone.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         by_issue: bool,
+        /// Whether it holds until it is withdrawn. Where it's not said, it is void an hour after its time.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        lasts: bool,
     },
     /// A notice holds no more, by the node's agent or the queue: it was called off or is over, or the machine
     /// came back.

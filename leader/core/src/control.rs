@@ -34,6 +34,7 @@ mod garbage;
 mod gather;
 mod grace_period;
 mod intent;
+mod lapse;
 mod launch;
 mod lease;
 mod leave;
@@ -287,6 +288,7 @@ impl Control {
         }
         self.heed_queue(state, now);
         self.end_hibernations(state, now);
+        self.lapse_notices(state, now);
         self.adopt_claims(state, now);
         self.launch_claims_by_hand(state, now);
         self.execute_launches(state, now);

@@ -126,9 +126,13 @@ impl State {
                 self.record_reservation_lapsed(index, at, claim, *hourly_price_micro)
             }
             Change::RecordInitialized { claim } => self.record_initialized(at, claim),
-            Change::RecordNotice { node, notice, unavailable, source, by_issue } => {
-                let told =
-                    notice::Told { node: node.as_ref(), source: *source, by_issue: *by_issue };
+            Change::RecordNotice { node, notice, unavailable, source, by_issue, lasts } => {
+                let told = notice::Told {
+                    node: node.as_ref(),
+                    source: *source,
+                    by_issue: *by_issue,
+                    lasts: *lasts,
+                };
                 self.record_notice(index, at, told, notice, unavailable.as_ref())
             }
             Change::WithdrawNotice { instance, kind } => {

@@ -275,6 +275,7 @@ impl Control {
             unavailable: self.shunned(state, notice, now),
             source: NoticeSource::Agent,
             by_issue: true,
+            lasts: true,
         };
         let proposed = self.propose(change, now);
         if proposed {

@@ -257,6 +257,7 @@ impl Control {
             unavailable: self.shunned(state, notice, now),
             source: NoticeSource::Queue,
             by_issue: false,
+            lasts: false,
         };
         if self.propose(change, now)
             && let Some(node) = node

@@ -9,8 +9,8 @@ use super::{Applied, ClaimRecord, State, seconds_between};
 use crate::command::{NoticeSource, UnavailableOffering};
 use crate::journal::Decision;
 
-/// Seconds a notice is kept after its deadline (or its detection, where there is none): an instance
-/// is gone by then, or the notice was withdrawn.
+/// Seconds a notice is kept after its deadline (or its detection, where there is none) and after it was told last: an
+/// instance is gone by then, or nobody is left who would withdraw it.
 const KEPT_SECONDS: i64 = 3_600;
 
 /// What the queue tells anew after so many seconds is another event, not the one that is known.
@@ -29,6 +29,9 @@ pub struct NoticeRecord {
     pub source: NoticeSource,
     /// When it was proposed.
     pub recorded_at: Timestamp,
+    /// Whether it holds until it is withdrawn.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub lasts: bool,
 }
 
 impl NoticeRecord {
@@ -44,13 +47,18 @@ impl NoticeRecord {
         }
     }
 
-    /// Whether time has made it void. A hibernated instance may rest for weeks.
+    /// Whether time alone has made it void.
     pub(super) fn is_over(&self, at: Timestamp) -> bool {
+        !self.lasts && self.has_lapsed(self.recorded_at, at)
+    }
+
+    /// Whether it is void if it was told last at `told_at`. A hibernated instance may rest for weeks.
+    pub(crate) fn has_lapsed(&self, told_at: Timestamp, at: Timestamp) -> bool {
         if self.notice.kind == NoticeKind::SpotHibernate {
             return false;
         }
-        let end = self.notice.deadline.unwrap_or(self.notice.detected_at).max(self.recorded_at);
-        seconds_between(end, at) > KEPT_SECONDS
+        let end = self.notice.deadline.unwrap_or(self.notice.detected_at);
+        seconds_between(end.max(self.recorded_at).max(told_at), at) > KEPT_SECONDS
     }
 }
 
@@ -71,6 +79,7 @@ pub(super) struct Told<'a> {
     pub(super) node: Option<&'a NodeName>,
     pub(super) source: NoticeSource,
     pub(super) by_issue: bool,
+    pub(super) lasts: bool,
 }
 
 impl State {
@@ -82,7 +91,7 @@ impl State {
         notice: &Notice,
         unavailable: Option<&UnavailableOffering>,
     ) -> Applied {
-        let Told { node, source, by_issue } = told;
+        let Told { node, source, by_issue, lasts } = told;
         let known = match source {
             NoticeSource::Agent if by_issue => self.has_notice(notice),
             NoticeSource::Agent => self.has_notice_of_time(notice),
@@ -92,8 +101,13 @@ impl State {
         if known || !self.instances.contains_key(&notice.instance) {
             return Applied::Unchanged;
         }
-        let record =
-            NoticeRecord { node: node.cloned(), notice: notice.clone(), source, recorded_at: at };
+        let record = NoticeRecord {
+            node: node.cloned(),
+            notice: notice.clone(),
+            source,
+            recorded_at: at,
+            lasts,
+        };
         let why = record.describe();
         self.notices.entry(notice.instance.clone()).or_default().insert(notice.kind, record);
         if let Some(offering) = unavailable {

@@ -50,3 +50,42 @@ fn a_recommendation_that_is_issued_anew_is_another_one() {
     assert_eq!(record.notice.issued_at, report.notices[0].issued_at);
     assert_eq!(journal(&rig, "withdraw-notice"), [] as [&str; 0]);
 }
+
+#[test]
+fn what_is_told_for_hours_is_recorded_once() {
+    for kind in [NoticeKind::Rebalance, NoticeKind::Problem, NoticeKind::Maintenance] {
+        let (mut rig, instance, mut report) = recommended();
+        report.notices[0].kind = kind;
+        // Maintenance that has begun and goes on.
+        let begins = kind == NoticeKind::Maintenance;
+        report.notices[0].deadline = begins.then_some(rig.world.now);
+        for _ in 0..13 {
+            repeat(&mut rig, &mut report, SignedDuration::from_mins(5));
+            assert!(rig.state.notices.contains_key(&instance), "{kind:?}");
+        }
+        assert_eq!(journal(&rig, "record-notice").len(), 1, "{kind:?}");
+        assert_eq!(journal(&rig, "withdraw-notice").len(), 0, "{kind:?}");
+        // Not even another leader, which has heard nobody yet, makes it anything new.
+        rig.lead();
+        repeat(&mut rig, &mut report, SignedDuration::from_mins(5));
+        assert_eq!(journal(&rig, "record-notice").len(), 1, "{kind:?}");
+        report.notices.clear();
+        repeat(&mut rig, &mut report, SignedDuration::from_mins(1));
+        assert!(rig.state.notices.is_empty(), "{kind:?}");
+        assert_eq!(journal(&rig, "withdraw-notice").len(), 1, "{kind:?}");
+    }
+}
+
+#[test]
+fn what_a_silent_agent_told_holds_for_an_hour() {
+    let (mut rig, _, mut report) = recommended();
+    repeat(&mut rig, &mut report, SignedDuration::from_mins(2));
+    rig.run(3_500);
+    assert_eq!(rig.state.notices.len(), 1);
+    rig.run(200);
+    assert!(rig.state.notices.is_empty());
+    assert_eq!(journal(&rig, "withdraw-notice").len(), 1);
+    // It speaks again.
+    repeat(&mut rig, &mut report, SignedDuration::from_mins(1));
+    assert_eq!((rig.state.notices.len(), journal(&rig, "record-notice").len()), (1, 2));
+}

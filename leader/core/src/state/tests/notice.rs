@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// What is written of a recommendation by this build, or by one that tells issues not apart.
+/// What is written of a recommendation by this build, or by one that told issues not apart and let notices lapse.
 fn told(issued_at: i64, is_old: bool) -> Change {
     let notice = Notice {
         kind: NoticeKind::Rebalance,
@@ -18,10 +18,11 @@ fn told(issued_at: i64, is_old: bool) -> Change {
         unavailable: None,
         source: NoticeSource::Agent,
         by_issue: true,
+        lasts: true,
     };
     let mut written = serde_json::to_value(change).unwrap();
     if is_old {
-        written.as_object_mut().unwrap().retain(|key, _| key != "by_issue");
+        written.as_object_mut().unwrap().retain(|key, _| key != "by_issue" && key != "lasts");
     }
     serde_json::from_value(written).unwrap()
 }
@@ -40,5 +41,24 @@ fn an_older_build_told_no_issues_apart() {
         let mut state = with_an_instance();
         let entries = [told(1, is_old), told(600, is_old), told(600, is_old)];
         assert_eq!(apply_all(&mut state, &entries), [Done, second, Unchanged]);
+    }
+}
+
+#[test]
+fn what_an_older_build_recorded_lapses_an_hour_after_its_time() {
+    for (is_old, kept) in [(true, 0), (false, 1)] {
+        let mut state = with_an_instance();
+        apply_all(&mut state, &[told(1, is_old)]);
+        let pause = Change::SetPause {
+            nodepool: None,
+            paused: true,
+            by: "ops".to_owned(),
+            reason: String::new(),
+        };
+        for (second, left) in [(3_600, 1), (3_700, kept)] {
+            let command = Command { at: at(second), change: pause.clone() };
+            state.apply(state.applied + 1, &command);
+            assert_eq!(state.notices.len(), left, "{is_old} {second}");
+        }
     }
 }

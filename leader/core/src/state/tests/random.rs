@@ -72,21 +72,24 @@ fn any_notice() -> impl Strategy<Value = Change> {
     let kind = prop::sample::select(vec![NoticeKind::SpotTerminate, NoticeKind::Rebalance]);
     let source = prop::sample::select(vec![NoticeSource::Agent, NoticeSource::Queue]);
     let issued_at = prop::sample::select(vec![None, Some(at(0)), Some(at(60))]);
-    let told = (source, issued_at, any::<bool>());
+    let told = (source, issued_at, any::<bool>(), any::<bool>());
     (any_instance(), kind, prop::option::of(any_unavailable()), told).prop_map(
-        |(instance, kind, unavailable, (source, issued_at, by_issue))| Change::RecordNotice {
-            node: Some("node-1".into()),
-            notice: Notice {
-                kind,
-                instance,
-                boot: "boot".into(),
-                deadline: Some(at(120)),
-                detected_at: at(0),
-                issued_at,
-            },
-            unavailable,
-            source,
-            by_issue,
+        |(instance, kind, unavailable, (source, issued_at, by_issue, lasts))| {
+            Change::RecordNotice {
+                node: Some("node-1".into()),
+                notice: Notice {
+                    kind,
+                    instance,
+                    boot: "boot".into(),
+                    deadline: Some(at(120)),
+                    detected_at: at(0),
+                    issued_at,
+                },
+                unavailable,
+                source,
+                by_issue,
+                lasts,
+            }
         },
     )
 }
