@@ -268,12 +268,16 @@ pub enum KubernetesFailureKind {
     AlreadyExists,
     /// 409 otherwise: a precondition does not hold
     Conflict,
-    /// 429 with cause DisruptionBudget
+    /// 429 with cause DisruptionBudget; 403 about the budget: it allows less than none, or waits for too many pods that
+    /// were let go already
     DisruptionBudget,
     /// 429 of API priority and fairness
     TooManyRequests,
-    /// 401 or 403
+    /// 401, and any other 403
     Forbidden,
+    /// 403 with cause NamespaceTerminating: nothing is made in a namespace that is being deleted, evictions included. Its
+    /// pods are deleted with it
+    NamespaceTerminating,
     /// 400 or 422
     Invalid,
     /// 500 on an eviction covered by more than one budget: it can never succeed

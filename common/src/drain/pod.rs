@@ -276,6 +276,8 @@ fn pace(failure: &KubernetesFailure, refusals: u32) -> SignedDuration {
     let pace = match failure.kind {
         Failure::OverlappingBudgets | Failure::Invalid => SignedDuration::from_secs(30),
         Failure::Forbidden => doubling(2_000, 10_000),
+        // Its pods go by themselves; an eviction is made only if the namespace's end is not what it looked like.
+        Failure::NamespaceTerminating => SignedDuration::from_secs(5),
         Failure::TooManyRequests => SignedDuration::from_secs(1),
         Failure::DisruptionBudget => doubling(500, 5_000),
         _ => doubling(250, 5_000),

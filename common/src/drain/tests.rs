@@ -292,6 +292,7 @@ fn gone_pods_are_done_and_other_refusals_are_retried() {
     }
     for kind in [
         KubernetesFailureKind::Forbidden,
+        KubernetesFailureKind::NamespaceTerminating,
         KubernetesFailureKind::ServerError,
         KubernetesFailureKind::Unreachable,
         KubernetesFailureKind::TooManyRequests,
@@ -303,6 +304,23 @@ fn gone_pods_are_done_and_other_refusals_are_retried() {
         assert!(drain.step(&[&web], 0).is_empty(), "{kind:?}");
         assert_eq!(short(&drain.step(&[&web], 10)), ["evict web None"], "{kind:?}");
     }
+}
+
+#[test]
+fn a_pod_whose_namespace_ends_is_waited_for_and_deleted_when_its_time_comes() {
+    let web = pod("web", 30);
+    let mut drain = Drain::new(spot(100));
+    let mut asked = Vec::new();
+    for second in 0..=70 {
+        for call in drain.step(&[&web], second) {
+            asked.push((second, short(std::slice::from_ref(&call)).remove(0)));
+            drain.answer(&call, Err(KubernetesFailureKind::NamespaceTerminating));
+        }
+    }
+    assert_eq!(asked.pop(), Some((70, "delete web Some(30)".to_owned())));
+    let evictions: Vec<i64> = asked.iter().map(|(second, _)| *second).collect();
+    assert_eq!(evictions, (0..13).map(|n| n * 6).take_while(|s| *s < 70).collect::<Vec<_>>());
+    assert!(drain.state.report().remaining[0].1.contains("NamespaceTerminating"));
 }
 
 #[test]

@@ -175,6 +175,7 @@ const fn kubernetes_result(kind: KubernetesFailureKind) -> &'static str {
         KubernetesFailureKind::DisruptionBudget => "disruption-budget",
         KubernetesFailureKind::TooManyRequests => "too-many-requests",
         KubernetesFailureKind::Forbidden => "forbidden",
+        KubernetesFailureKind::NamespaceTerminating => "namespace-terminating",
         KubernetesFailureKind::Invalid => "invalid",
         KubernetesFailureKind::OverlappingBudgets => "overlapping-budgets",
         KubernetesFailureKind::ServerError => "server-error",

@@ -100,6 +100,7 @@ impl Agent {
             }
             // Silence says nothing of whether it would.
             Err(failure) if is_silent(failure) => {}
+            // A budget's refusal is none of the agent's identity, nor is that of a namespace that ends.
             Ok(_) | Err(_) => self.refusals = Refusals::default(),
         }
     }

@@ -28,6 +28,8 @@ pub(crate) struct ApiStatus {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub(crate) struct ApiStatusDetails {
+    group: String,
+    kind: String,
     causes: Vec<ApiStatusCause>,
     retry_after_seconds: u32,
 }
@@ -51,6 +53,13 @@ impl ApiStatus {
     fn has_cause(&self, reason: &str) -> bool {
         let causes = self.details.iter().flat_map(|details| &details.causes);
         causes.into_iter().any(|cause| cause.reason == reason)
+    }
+
+    /// Whether it speaks of a PodDisruptionBudget. One about permissions names what was asked for.
+    fn is_about_budget(&self) -> bool {
+        self.details.as_ref().is_some_and(|details| {
+            details.group == "policy" && details.kind.starts_with("poddisruptionbudget")
+        })
     }
 }
 
@@ -107,6 +116,10 @@ fn kind(status: StatusCode, body: &ApiStatus, call: &KubernetesCall) -> Kubernet
             Failure::DisruptionBudget
         }
         429 => Failure::TooManyRequests,
+        403 if body.has_cause("NamespaceTerminating") => Failure::NamespaceTerminating,
+        403 if matches!(call, KubernetesCall::Evict { .. }) && body.is_about_budget() => {
+            Failure::DisruptionBudget
+        }
         401 | 403 => Failure::Forbidden,
         500 if matches!(call, KubernetesCall::Evict { .. })
             && body.message.contains("more than one PodDisruptionBudget") =>

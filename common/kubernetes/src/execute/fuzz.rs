@@ -72,7 +72,9 @@ proptest! {
             text.contains(words) || json.as_ref().is_some_and(|body| body.to_string().to_lowercase().contains(words))
         };
         let names_budget = match failure.kind {
-            KubernetesFailureKind::DisruptionBudget => status == 429 && says("budget"),
+            KubernetesFailureKind::DisruptionBudget => {
+                matches!(status, 403 | 429) && says("budget")
+            }
             KubernetesFailureKind::OverlappingBudgets => status == 500 && says("budget"),
             _ => true,
         };

@@ -150,6 +150,52 @@ async fn each_refusal_has_its_own_kind() {
 }
 
 #[tokio::test]
+async fn what_is_forbidden_is_told_apart_by_its_cause() {
+    use KubernetesFailureKind as Failure;
+    let status = |group: &str, kind: &str, name: &str, message: &str, causes: Value| {
+        let details = json!({"group": group, "kind": kind, "name": name, "causes": causes});
+        json!({"kind": "Status", "status": "Failure", "reason": "Forbidden", "code": 403,
+            "message": message, "details": details})
+    };
+    let rbac = status(
+        "",
+        "pods",
+        "cart-0",
+        "pods \"cart-0\" is forbidden: User \"a\" cannot create resource \"pods/eviction\"",
+        json!([]),
+    );
+    let ending = status(
+        "",
+        "pods",
+        "cart-0",
+        "pods \"cart-0\" is forbidden: unable to create new content in namespace shop",
+        json!([{"reason": "NamespaceTerminating", "field": "metadata.namespace"}]),
+    );
+    let negative = status(
+        "policy",
+        "poddisruptionbudget",
+        "cart",
+        "poddisruptionbudget.policy \"cart\" is forbidden: pdb disruptions allowed is negative",
+        json!([]),
+    );
+    let overfull = status("policy", "poddisruptionbudget", "cart", "too big", json!([]));
+    for (body, call, kind) in [
+        (&rbac, evict(), Failure::Forbidden),
+        (&ending, evict(), Failure::NamespaceTerminating),
+        (&ending, create(), Failure::NamespaceTerminating),
+        (&negative, evict(), Failure::DisruptionBudget),
+        (&overfull, evict(), Failure::DisruptionBudget),
+        // No budget has a say in that.
+        (&negative, create(), Failure::Forbidden),
+    ] {
+        let failure = failure_of(403, body.clone(), &call).await;
+        assert_eq!(failure.kind, kind, "{call:?}: {body}");
+        assert!(failure.to_string().ends_with(body["message"].as_str().unwrap()), "{failure}");
+    }
+    assert_eq!(failure_of(401, negative, &evict()).await.kind, Failure::Forbidden);
+}
+
+#[tokio::test]
 async fn of_a_message_without_measure_the_beginning_is_kept() {
     let endless = json!({"message": format!("no, because {}", "x".repeat(1_000_000))});
     let failure = failure_of(422, endless, &evict()).await;
