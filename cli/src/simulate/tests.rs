@@ -109,6 +109,28 @@ fn kubectls_yaml_lists_are_cut_into_items() {
 }
 
 #[test]
+fn the_time_is_the_newest_in_json_and_in_yaml() {
+    for told in [
+        r#"{"name": "a", "managedFields": [{"time": "TIME", "fieldsV1": {"f:metadata": {}}}]},
+            "spec": {}"#,
+        r#"{"name": "a"}, "spec": {}, "status": {"containerStatuses": [{"name": "c", "state":
+            {"running": {"startedAt": "TIME"}}}]}"#,
+        r#"{"name": "a"}, "spec": {}, "status": {"containerStatuses": [{"name": "c", "lastState":
+            {"terminated": {"finishedAt": "TIME", "message": "2027-01-01T00:00:00Z"}}}]}"#,
+    ] {
+        let told = told.replace("TIME", "2026-01-05T10:00:00Z");
+        let pod = format!(r#"{{"apiVersion": "v1", "kind": "Pod", "metadata": {told}}}"#);
+        let value: serde_json::Value = serde_json::from_str(&pod).unwrap();
+        for text in [&pod, &serde_saphyr::to_string(&value).unwrap()] {
+            let (input, errors) = read_text(text);
+            assert_eq!(errors, Vec::<String>::new());
+            let cluster = input.dump.into_cluster(&types(), None);
+            assert_eq!(cluster.now.to_string(), "2026-01-05T10:00:00Z", "{text}");
+        }
+    }
+}
+
+#[test]
 fn other_kinds_are_counted() {
     let config = r#"{"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "c"}}"#;
     let event = r#"{"apiVersion": "v1", "kind": "Event", "metadata": {"name": "c"}}"#;

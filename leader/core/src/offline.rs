@@ -17,6 +17,7 @@ mod repack;
 mod static_pools;
 #[cfg(test)]
 mod tests;
+mod times;
 
 use std::collections::{BTreeMap, BTreeSet};
 

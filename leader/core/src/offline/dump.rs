@@ -1,6 +1,6 @@
 //! Objects of a dump, in any order.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use drover_common::call::Kind;
 use drover_common::cluster::{ClusterEvent, ClusterObject, Pod, PriorityClass};
@@ -12,6 +12,7 @@ use super::catalogs::{InstanceTypes, catalogs};
 use super::claims::{in_flight, leaving, pool_usage};
 use super::deployments::{Deployment, Deployments};
 use super::pods::{Priorities, settle};
+use super::times::{Newest, Noting};
 use crate::expected::{expected_pods, read_buffer};
 use crate::view::View;
 
@@ -60,8 +61,14 @@ impl DumpKind {
 
 /// One object of a dump.
 #[derive(Debug)]
-#[allow(missing_docs, reason = "each variant is its kind")]
-pub enum DumpObject {
+pub struct DumpObject {
+    told: Told,
+    /// The newest time that it tells.
+    newest: Option<Timestamp>,
+}
+
+#[derive(Debug)]
+enum Told {
     Watched(ClusterObject),
     PriorityClass(Box<PriorityClass>),
     Deployment(Box<Deployment>),
@@ -74,22 +81,26 @@ impl DumpObject {
     /// # Errors
     /// The format's own error, if the object does not have the kind's shape.
     pub fn read<'de, D: Deserializer<'de>>(kind: DumpKind, source: D) -> Result<Self, D::Error> {
-        let mut object = match kind {
-            DumpKind::Watched(watched) => Self::Watched(ClusterObject::read(watched, source)?),
+        let newest = Newest::default();
+        let source = Noting::object(source, &newest);
+        let mut told = match kind {
+            DumpKind::Watched(watched) => Told::Watched(ClusterObject::read(watched, source)?),
             DumpKind::PriorityClass => {
-                Self::PriorityClass(PriorityClass::deserialize(source).map(Box::new)?)
+                Told::PriorityClass(PriorityClass::deserialize(source).map(Box::new)?)
             }
             DumpKind::Deployment => {
-                Self::Deployment(Deployment::deserialize(source).map(Box::new)?)
+                Told::Deployment(Deployment::deserialize(source).map(Box::new)?)
             }
         };
-        object.slim(kind.is_namespaced());
-        if object.name().is_empty() {
+        told.slim(kind.is_namespaced());
+        if told.name().is_empty() {
             return Err(serde::de::Error::custom("metadata.name is missing"));
         }
-        Ok(object)
+        Ok(Self { told, newest: newest.get() })
     }
+}
 
+impl Told {
     fn name(&self) -> &str {
         match self {
             Self::Watched(object) => object.name(),
@@ -119,15 +130,6 @@ impl DumpObject {
 /// Annotations that tools leave on objects and no decision reads.
 const TOOL_ANNOTATIONS: &str = "kubectl.kubernetes.io/";
 
-/// When an object of Karpenter's or an autoscaler's kinds was made, and when its deletion began.
-macro_rules! times_of {
-    ($object:expr) => {{
-        let metadata = &$object.metadata;
-        let times = [&metadata.creation_timestamp, &metadata.deletion_timestamp];
-        times.into_iter().flatten().map(|time| time.0)
-    }};
-}
-
 /// Objects of a dump, in the order they are read. Of two of one kind and name the last counts.
 #[derive(Debug, Default)]
 pub struct Dump {
@@ -141,15 +143,15 @@ pub struct Dump {
 impl Dump {
     /// Takes one object in.
     pub fn add(&mut self, object: DumpObject) {
-        match object {
-            DumpObject::Watched(object) => self.add_watched(object),
-            DumpObject::PriorityClass(class) => self.priorities.add(&class),
-            DumpObject::Deployment(deployment) => self.deployments.add(*deployment),
+        self.newest = self.newest.max(object.newest);
+        match object.told {
+            Told::Watched(object) => self.add_watched(object),
+            Told::PriorityClass(class) => self.priorities.add(&class),
+            Told::Deployment(deployment) => self.deployments.add(*deployment),
         }
     }
 
     fn add_watched(&mut self, mut object: ClusterObject) {
-        self.see(&mut object);
         match &mut object {
             // Their priorities may be told later in the dump.
             ClusterObject::Pod(pod) => return self.pods.push(std::mem::take(pod)),
@@ -160,45 +162,6 @@ impl Dump {
             _ => {}
         }
         self.view.apply(ClusterEvent::Applied(object));
-    }
-
-    /// Remembers the newest time an object tells.
-    fn see(&mut self, object: &mut ClusterObject) {
-        let mut times: BTreeSet<Timestamp> = BTreeSet::new();
-        if let Some(metadata) = object.metadata_mut() {
-            times.extend(metadata.creation_timestamp);
-            times.extend(metadata.deletion_timestamp);
-        }
-        match object {
-            ClusterObject::Pod(pod) => {
-                times.extend(pod.status.start_time);
-                times.extend(pod.status.conditions.iter().filter_map(|c| c.last_transition_time));
-            }
-            ClusterObject::Node(node) => {
-                times.extend(node.status.conditions.iter().filter_map(|c| c.last_transition_time));
-            }
-            ClusterObject::NodeClaim(claim) => {
-                let status = claim.status.iter();
-                times.extend(status.clone().filter_map(|status| status.last_pod_event_time));
-                let conditions = status.flat_map(|status| &status.conditions);
-                times.extend(conditions.filter_map(|c| c.last_transition_time));
-                times.extend(times_of!(claim));
-            }
-            ClusterObject::NodePool(pool) => {
-                times.extend(times_of!(pool));
-                let conditions = pool.status.iter().flat_map(|status| &status.conditions);
-                times.extend(conditions.filter_map(|c| c.last_transition_time));
-            }
-            ClusterObject::Ec2NodeClass(class) => {
-                times.extend(times_of!(class));
-                let conditions = class.status.iter().flat_map(|status| &status.conditions);
-                times.extend(conditions.filter_map(|c| c.last_transition_time));
-            }
-            ClusterObject::NodeOverlay(overlay) => times.extend(times_of!(overlay)),
-            ClusterObject::CapacityBuffer(buffer) => times.extend(times_of!(buffer)),
-            _ => {}
-        }
-        self.newest = self.newest.max(times.last().copied());
     }
 
     /// The cluster they make. `now` is by default the newest time that any of them tells.

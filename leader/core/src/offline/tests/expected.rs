@@ -164,6 +164,12 @@ fn the_time_is_the_newest_that_any_object_tells() {
     let newest = "2026-02-03T04:05:06Z";
     let pool_ready = json!({"conditions": [{"type": "Ready", "status": "True", "reason": "Ready",
         "lastTransitionTime": newest}]});
+    let heartbeat = json!([{"type": "Ready", "status": "True", "lastHeartbeatTime": newest}]);
+    let started = json!([{"name": "c", "state": {"running": {"startedAt": newest}}}]);
+    let class = json!({"apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass",
+        "metadata": {"name": "c", "creationTimestamp": newest}, "value": 1});
+    let deployment = json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "d"},
+        "status": {"conditions": [{"type": "Available", "lastUpdateTime": newest}]}});
     let disruption = json!({"apiVersion": "policy/v1", "kind": "PodDisruptionBudget",
         "metadata": {"name": "b", "creationTimestamp": newest}, "spec": {}});
     for object in [
@@ -171,9 +177,30 @@ fn the_time_is_the_newest_that_any_object_tells() {
         with(node("n", json!({})), "/metadata/deletionTimestamp", json!(newest)),
         with(pool("p"), "/metadata/creationTimestamp", json!(newest)),
         with(pool("p"), "/status", pool_ready),
+        with(pod("b", "1"), "/metadata/managedFields", json!([{"time": newest, "fieldsV1": {}}])),
+        with(pod("b", "1"), "/status", json!({"containerStatuses": started})),
+        with(node("n", json!({})), "/status/conditions", heartbeat),
+        class,
+        deployment,
         disruption,
     ] {
         assert_eq!(told(object.clone()), newest, "{object}");
+    }
+    // Users' texts, and what is yet to be.
+    let ends = json!({"capacityReservations": [{"id": "cr-1", "availabilityZone": "a",
+        "instanceType": "x.large", "ownerID": "1", "instanceMatchCriteria": "open",
+        "endTime": newest}]});
+    let class = json!({"apiVersion": "karpenter.k8s.aws/v1", "kind": "EC2NodeClass",
+        "metadata": {"name": "default"}, "spec": {"amiSelectorTerms": [],
+        "subnetSelectorTerms": [], "securityGroupSelectorTerms": []}, "status": ends});
+    for object in [
+        with(pod("b", "1"), "/metadata/annotations", json!({"until": newest})),
+        with(node("n", json!({"until": newest})), "/metadata/generation", json!(1)),
+        with(pod("b", "1"), "/spec/hostname", json!(newest)),
+        with(pod("b", "1"), "/status", json!({"message": newest})),
+        class,
+    ] {
+        assert_eq!(told(object.clone()), "2026-01-01T00:00:00Z", "{object}");
     }
     let older = with(pod("b", "1"), "/metadata/creationTimestamp", json!("2025-01-01T00:00:00Z"));
     assert_eq!(told(older), "2026-01-01T00:00:00Z");
