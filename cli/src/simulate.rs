@@ -80,7 +80,7 @@ fn answer(args: &SimulateArgs) -> Result<(), Failure> {
     let started = Instant::now();
     let read = read::read(&args.filenames)?;
     let settings = args.settings();
-    let mut cluster = read.dump.into_cluster(&types, args.now);
+    let mut cluster = read.dump.into_cluster(&types, &args.node_flags(), args.now);
     let seconds_to_read = started.elapsed().as_secs_f64();
     let started = Instant::now();
     cluster.launch_static(&settings);
@@ -88,7 +88,8 @@ fn answer(args: &SimulateArgs) -> Result<(), Failure> {
         note(&format!("warning: {warning}"));
     }
     let plan = plan(&cluster.plan_input(&settings));
-    let repack = args.consolidate.then(|| cluster.repack(&settings, &plan));
+    let repack =
+        args.consolidate.then(|| cluster.repack(&settings, &args.repack_settings(), &plan));
     let seconds_to_plan = started.elapsed().as_secs_f64();
     let problems = repack.iter().flat_map(|repack| &repack.report.problems);
     for problem in plan.report.problems.iter().chain(problems) {

@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use drover_common::catalog;
-use drover_core::offline::{Answer, InstanceTypes};
-use drover_core::planner::{PlannerSettings, check, plan};
+use drover_core::offline::{Answer, InstanceTypes, NodeFlags};
+use drover_core::planner::{PlannerSettings, RepackSettings, check, plan};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -175,7 +175,7 @@ fn try_input(text: &[u8], types: &InstanceTypes) -> Result<(), TestCaseError> {
     read_stream(&mut Cursor::new(text), "f", &mut input, &mut errors).unwrap();
     if errors.is_empty() {
         let settings = PlannerSettings::default();
-        let mut cluster = input.dump.into_cluster(types, None);
+        let mut cluster = input.dump.into_cluster(types, &NodeFlags::default(), None);
         cluster.launch_static(&settings);
         let pods = cluster.view.pods().values().map(|entry| &entry.pod);
         let waiting =
@@ -184,7 +184,7 @@ fn try_input(text: &[u8], types: &InstanceTypes) -> Result<(), TestCaseError> {
         let plan = plan(&asked);
         let violations = check::check(&asked, &plan);
         prop_assert!(violations.is_empty(), "{violations:#?}");
-        let repack = cluster.repack(&settings, &plan);
+        let repack = cluster.repack(&settings, &RepackSettings::default(), &plan);
         let problems = &repack.report.problems;
         prop_assert!(problems.is_empty(), "{problems:#?}");
         let answer = Answer::of(&cluster, &plan, Some(&repack), 0.0);

@@ -2,6 +2,7 @@
 
 use std::io::{Cursor, Write};
 
+use drover_core::offline::NodeFlags;
 use drover_core::planner::PlannerSettings;
 
 use super::*;
@@ -49,7 +50,7 @@ fn types() -> InstanceTypes {
 fn answered(text: &str, output: OutputFormat) -> String {
     let (input, errors) = read_text(text);
     assert_eq!(errors, Vec::<String>::new());
-    let cluster = input.dump.into_cluster(&types(), None);
+    let cluster = input.dump.into_cluster(&types(), &NodeFlags::default(), None);
     let plan = plan(&cluster.plan_input(&PlannerSettings::default()));
     render(output, &cluster, &plan, None, 0.0).unwrap()
 }
@@ -104,7 +105,7 @@ fn kubectls_yaml_lists_are_cut_into_items() {
                 metadata:\n    name: b\nkind: List\nmetadata:\n  resourceVersion: \"\"\n";
     let (input, errors) = read_text(text);
     assert_eq!(errors, Vec::<String>::new());
-    let cluster = input.dump.into_cluster(&types(), None);
+    let cluster = input.dump.into_cluster(&types(), &NodeFlags::default(), None);
     assert_eq!(cluster.view.counts().pods, 2);
 }
 
@@ -124,7 +125,7 @@ fn the_time_is_the_newest_in_json_and_in_yaml() {
         for text in [&pod, &serde_saphyr::to_string(&value).unwrap()] {
             let (input, errors) = read_text(text);
             assert_eq!(errors, Vec::<String>::new());
-            let cluster = input.dump.into_cluster(&types(), None);
+            let cluster = input.dump.into_cluster(&types(), &NodeFlags::default(), None);
             assert_eq!(cluster.now.to_string(), "2026-01-05T10:00:00Z", "{text}");
         }
     }
@@ -182,7 +183,7 @@ fn files_folders_and_gzip_are_read() {
     .unwrap();
     std::fs::write(folder.path().join("notes.txt"), "not for us").unwrap();
     let input = read::read(&[folder.path().to_owned()]).unwrap();
-    let cluster = input.dump.into_cluster(&types(), None);
+    let cluster = input.dump.into_cluster(&types(), &NodeFlags::default(), None);
     assert_eq!((cluster.view.counts().pods, cluster.view.counts().pools), (2, 1));
     let missing = folder.path().join("missing.json");
     let empty = folder.path().join("empty");

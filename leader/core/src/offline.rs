@@ -37,7 +37,7 @@ pub use answer::{
     Answer, AnsweredDisruption, AnsweredLaunch, AnsweredMove, AnsweredPlacement, AnsweredReason,
     AnsweredSummary, AnsweredUnschedulable,
 };
-pub use catalogs::InstanceTypes;
+pub use catalogs::{InstanceTypes, NodeFlags};
 pub use deployments::Deployment;
 pub use dump::{Dump, DumpKind, DumpObject};
 pub use fleet::{Fleet, FleetKey, FleetRow};

@@ -49,13 +49,33 @@ impl InstanceTypes {
     }
 }
 
+/// Flags of a leader by which nodes differ.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NodeFlags {
+    /// What a hypervisor keeps of its machine's memory, millionths. A catalogue file tells memory as it is.
+    pub vm_memory_overhead_ppm: u32,
+    /// Network interfaces that are not for pods.
+    pub reserved_enis: u32,
+    /// Whether capacity reservations that classes select are used.
+    pub reserved_capacity: bool,
+}
+
+impl Default for NodeFlags {
+    fn default() -> Self {
+        let NodeSettings { vm_memory_overhead_ppm, reserved_enis, .. } = NodeSettings::default();
+        Self { vm_memory_overhead_ppm, reserved_enis, reserved_capacity: true }
+    }
+}
+
 /// The types of every class. Without any class every pool's is taken to match all of them.
 pub(super) fn catalogs(
     view: &View,
     types: &InstanceTypes,
+    flags: &NodeFlags,
     warnings: &mut Vec<String>,
 ) -> BTreeMap<String, NodeClassCatalog> {
-    let plain = NodeSettings::default();
+    let NodeFlags { vm_memory_overhead_ppm, reserved_enis, .. } = *flags;
+    let plain = NodeSettings { vm_memory_overhead_ppm, reserved_enis, ..NodeSettings::default() };
     if view.classes().is_empty() {
         let mut all = types.with_settings(&plain);
         forget_zero_prices(&mut all, warnings);
@@ -63,18 +83,18 @@ pub(super) fn catalogs(
         let names = view.pools().values().map(|pool| &pool.spec.template.spec.node_class_ref.name);
         return names.map(|name| (name.clone(), catalog.clone())).collect();
     }
-    let flags = CatalogFlags {
-        region: types.region().to_owned(),
-        vm_memory_overhead_ppm: plain.vm_memory_overhead_ppm,
-        reserved_enis: plain.reserved_enis,
-    };
+    let of_catalog =
+        CatalogFlags { region: types.region().to_owned(), vm_memory_overhead_ppm, reserved_enis };
     let mut catalogs = BTreeMap::new();
     for (name, class) in view.classes().iter().filter(|(_, class)| is_usable(class)) {
-        let mut own = types.with_settings(&node_settings(&class.spec, &flags));
+        let mut own = types.with_settings(&node_settings(&class.spec, &of_catalog));
         if let Some(status) = &class.status {
             keep_what_status_allows(&mut own, status);
         }
         forget_zero_prices(&mut own, warnings);
+        if flags.reserved_capacity {
+            warnings.extend(left_out(name, class));
+        }
         let subnets = class.status.iter().flat_map(|status| &status.subnets);
         let ids = subnets.filter_map(|s| Some((s.zone.as_str(), s.zone_id.as_deref()?)));
         let catalog = NodeClassCatalog::new(own, false).with_zone_ids(&ids.collect());
@@ -91,6 +111,21 @@ fn is_usable(class: &Ec2NodeClass) -> bool {
     let refused = Condition::find(conditions, "Ready")
         .is_some_and(|ready| ready.status == ConditionStatus::False);
     class.metadata.deletion_timestamp.is_none() && !refused
+}
+
+/// That reserved capacity is left out: a status names the reservations that EC2 told of, and not how much room they
+/// have, which leaders ask EC2 for. A class that no controller has looked at may select some.
+fn left_out(name: &str, class: &Ec2NodeClass) -> Option<String> {
+    let selected = match &class.status {
+        None => !class.spec.capacity_reservation_selector_terms.is_empty(),
+        Some(status) => !status.capacity_reservations.is_empty(),
+    };
+    selected.then(|| {
+        format!(
+            "EC2NodeClass {name} selects capacity reservations, and does not tell what room they have: reserved \
+             capacity is left out, which a leader would use first"
+        )
+    })
 }
 
 /// Offerings in zones of the class's subnets, types that one of its images is for; as far as its

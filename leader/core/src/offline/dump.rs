@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Deserializer};
 
 use super::OfflineCluster;
-use super::catalogs::{InstanceTypes, catalogs};
+use super::catalogs::{InstanceTypes, NodeFlags, catalogs};
 use super::claims::{in_flight, leaving, pool_usage};
 use super::deployments::{Deployment, Deployments};
 use super::pods::{Priorities, settle};
@@ -165,12 +165,17 @@ impl Dump {
     }
 
     /// The cluster they make. `now` is by default the newest time that any of them tells.
-    pub fn into_cluster(self, types: &InstanceTypes, now: Option<Timestamp>) -> OfflineCluster {
+    pub fn into_cluster(
+        self,
+        types: &InstanceTypes,
+        flags: &NodeFlags,
+        now: Option<Timestamp>,
+    ) -> OfflineCluster {
         let Self { mut view, pods, priorities, deployments, newest } = self;
         let mut warnings = Vec::new();
         deployments.stand_in(&mut view);
         let set_aside = settle(&mut view, pods, &priorities, &mut warnings);
-        let catalogs = catalogs(&view, types, &mut warnings);
+        let catalogs = catalogs(&view, types, flags, &mut warnings);
         let in_flight = in_flight(&view, &catalogs, &mut warnings);
         let leaving = leaving(&view);
         let pool_usage = pool_usage(&view, &catalogs);

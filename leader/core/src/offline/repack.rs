@@ -20,11 +20,16 @@ use crate::planner::{
 impl OfflineCluster {
     /// Which of the managed nodes a leader would take down after a plan is carried out, budgets respected wave by
     /// wave: what the plan launches holds its pods, and counts for limits. Pods without a controller are taken to
-    /// come back, because a dump need not tell owners.
-    pub fn repack(&self, settings: &PlannerSettings, plan: &Plan) -> RepackPlan {
+    /// come back, because a dump need not tell owners, and every wait to have passed.
+    pub fn repack(
+        &self,
+        settings: &PlannerSettings,
+        of_repack: &RepackSettings,
+        plan: &Plan,
+    ) -> RepackPlan {
         let (nodes, pools) = self.managed();
-        let settings_of_repack =
-            RepackSettings { skip_waits: true, moves_bare_pods: true, ..RepackSettings::default() };
+        let of_repack =
+            RepackSettings { skip_waits: true, moves_bare_pods: true, ..of_repack.clone() };
         let bought = Bought::of(self, plan);
         let after = PlanInput {
             in_flight: &bought.in_flight,
@@ -37,7 +42,7 @@ impl OfflineCluster {
             nodes: &nodes,
             pools: &pools,
             seats: &plan.placements,
-            settings: &settings_of_repack,
+            settings: &of_repack,
         })
     }
 

@@ -1,4 +1,5 @@
 mod bad_input;
+mod classes;
 mod expected;
 mod flying;
 mod repacked;
@@ -7,7 +8,7 @@ use drover_common::catalog;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::planner::{PlannerSettings, plan};
+use crate::planner::{PlannerSettings, RepackSettings, plan};
 
 fn catalog_of_two() -> InstanceTypes {
     let kind = |name: &str, cpu: &str, price: f64| {
@@ -31,13 +32,17 @@ fn cluster(objects: &[Value]) -> OfflineCluster {
 }
 
 fn cluster_with(objects: &[Value], types: &InstanceTypes) -> OfflineCluster {
+    dump_of(objects).into_cluster(types, &NodeFlags::default(), None)
+}
+
+fn dump_of(objects: &[Value]) -> Dump {
     let mut dump = Dump::default();
     for object in objects {
         let text = |field: &str| object[field].as_str().unwrap();
         let kind = DumpKind::of(text("apiVersion"), text("kind")).unwrap();
         dump.add(DumpObject::read(kind, object.clone()).unwrap());
     }
-    dump.into_cluster(types, None)
+    dump
 }
 
 fn answer(cluster: &OfflineCluster) -> Answer {
@@ -380,7 +385,7 @@ fn an_empty_reserved_node_is_taken_down_like_any_other() {
     let cluster = cluster(&all);
     let settings = PlannerSettings::default();
     let made = plan(&cluster.plan_input(&settings));
-    let repack = cluster.repack(&settings, &made);
+    let repack = cluster.repack(&settings, &RepackSettings::default(), &made);
     let nodes: Vec<&str> =
         repack.batches.iter().flat_map(|batch| &batch.nodes).map(|node| node.as_str()).collect();
     assert_eq!(nodes, ["n1"], "{:?}", repack.left);
@@ -424,7 +429,7 @@ fn a_repack_moves_pods_that_tell_no_owner_and_leaves_nodes_that_waiting_pods_nee
     let settings = PlannerSettings::default();
     let told = |cluster: &OfflineCluster| {
         let made = plan(&cluster.plan_input(&settings));
-        let repack = cluster.repack(&settings, &made);
+        let repack = cluster.repack(&settings, &RepackSettings::default(), &made);
         assert_eq!(repack.report.problems, Vec::<String>::new());
         let answer = Answer::of(cluster, &made, Some(&repack), 0.0);
         let (now, after) = Fleet::repacked(cluster, &made, &repack).prices();

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::{cluster, node, pod, pool, with};
 use crate::offline::{AnsweredDisruption, OfflineCluster};
-use crate::planner::{Batch, Plan, PlannerSettings, RepackPlan, plan};
+use crate::planner::{Batch, Plan, PlannerSettings, RepackPlan, RepackSettings, plan};
 
 fn managed(kind: &str) -> Value {
     json!({"karpenter.sh/nodepool": "default", "node.kubernetes.io/instance-type": kind,
@@ -22,9 +22,13 @@ fn limited(limits: Value) -> Value {
 }
 
 fn both(cluster: &OfflineCluster) -> (Plan, RepackPlan) {
+    both_with(cluster, &RepackSettings::default())
+}
+
+fn both_with(cluster: &OfflineCluster, of_repack: &RepackSettings) -> (Plan, RepackPlan) {
     let settings = PlannerSettings::default();
     let made = plan(&cluster.plan_input(&settings));
-    let repack = cluster.repack(&settings, &made);
+    let repack = cluster.repack(&settings, of_repack, &made);
     assert_eq!(repack.report.problems, Vec::<String>::new());
     (made, repack)
 }
@@ -76,4 +80,16 @@ fn an_answer_tells_what_comes_after_what() {
     assert_eq!((first.wave, first.follows), (1, false));
     let later = AnsweredDisruption::of(&Batch { wave: 1, follows: true, ..Batch::default() });
     assert_eq!((later.wave, later.follows), (2, true));
+}
+
+#[test]
+fn what_must_be_saved_is_a_leaders_setting() {
+    let objects = [limited(json!({})), node("n1", managed("x.xlarge")), bound("stays", "3", "n1")];
+    let cluster = cluster(&objects);
+    let with_least = |min_saving_percent| {
+        let settings = RepackSettings { min_saving_percent, ..RepackSettings::default() };
+        both_with(&cluster, &settings).1.batches.len()
+    };
+    // The replacement costs half as much.
+    assert_eq!((with_least(50), with_least(51)), (1, 0));
 }
