@@ -240,7 +240,8 @@ pub struct Agent {
     teller: Teller,
     counts: Counts,
     drain_outcomes: Vec<(DrainKey, Result<(), KubernetesFailure>)>,
-    usage: Option<UsageDigest>,
+    /// Measured use, and when it came, on the steady clock.
+    usage: Option<(SignedDuration, UsageDigest)>,
     usage_told: UsageTold,
     /// Whether a report has told of use since the agent started.
     told_use: bool,
@@ -407,7 +408,7 @@ impl Agent {
                 self.add_directives(answer.directives, now);
             }
             Input::Outcome(key, outcome) => self.take_outcome(key, outcome, now),
-            Input::Usage(digest) => self.usage = digest,
+            Input::Usage(digest) => self.usage = digest.map(|digest| (now.steady, digest)),
             Input::Tick => {}
         }
         self.decide(now);

@@ -111,7 +111,7 @@ pub struct NodeSummary {
     pub imds_silent_since: Option<Timestamp>,
     /// How its drain goes, by its agent or in its place: the pods that are left, and why.
     pub drain: Option<DrainReport>,
-    /// Measured use (without pods), where known.
+    /// Measured use, where known; without pods where the log has it and the agent was not heard yet.
     pub usage: Option<UsageDigest>,
 }
 
@@ -173,6 +173,15 @@ impl Control {
         }
     }
 
+    /// A node's use as its agent says, to whom it may have become unknown; as the log has it only before the agent
+    /// was heard.
+    fn usage<'a>(&'a self, state: &'a State, node: &NodeName) -> Option<&'a UsageDigest> {
+        match self.agents.seen_at(node) {
+            Some(_) => self.agents.usage(node),
+            None => state.usage.get(node).map(|(_, digest)| digest),
+        }
+    }
+
     /// Every claim that is not gone, by name.
     pub fn nodes(&self, state: &State) -> Vec<NodeSummary> {
         state
@@ -199,12 +208,7 @@ impl Control {
                     agent_seen: node.and_then(|node| self.agents.seen_at(node)),
                     imds_silent_since: node.and_then(|node| self.agents.imds_silent_since(node)),
                     drain: self.drains.report(name).or_else(|| self.agents.drain(node?).cloned()),
-                    usage: node.and_then(|node| {
-                        self.agents
-                            .usage(node)
-                            .or_else(|| state.usage.get(node).map(|(_, digest)| digest))
-                            .cloned()
-                    }),
+                    usage: node.and_then(|node| self.usage(state, node)).cloned(),
                 }
             })
             .collect()

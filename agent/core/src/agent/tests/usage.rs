@@ -1,6 +1,7 @@
 //! What is told of use, and what measuring is told of the node.
 
 use drover_common::cluster::ContainerId;
+use drover_common::protocol::PodUsage;
 
 use super::*;
 use crate::usage::ContainerName;
@@ -12,6 +13,41 @@ fn use_that_is_unknown_by_now_is_not_told_any_more() {
     assert!(reports(&agent.step(Input::Tick, at(11_000)))[0].usage.is_some());
     agent.step(Input::Usage(None), at(12_000));
     assert_eq!(reports(&agent.step(Input::Tick, at(22_000)))[0].usage, None);
+}
+
+#[test]
+fn use_that_was_measured_long_ago_is_not_told_any_more() {
+    // Seconds between two reports, and for how long a digest is told.
+    for (interval, lasts) in [(1, 30), (10, 30), (60, 180)] {
+        let identity = Identity { node: "n".into(), boot: "b".into() };
+        let mut agent = Agent::new(identity, None, SignedDuration::from_secs(interval));
+        let pod = |uid: &str| PodUsage { uid: uid.into(), ..PodUsage::default() };
+        let digest = UsageDigest { pods: vec![pod("a"), pod("b")], ..UsageDigest::default() };
+        let measured = |agent: &mut Agent, second: i64| {
+            reports(&agent.step(Input::Usage(Some(digest.clone())), at(second * 1_000)))
+        };
+        let answer = |agent: &mut Agent, sequence, second: i64| {
+            agent.step(Input::Answered(sequence, ReportAnswer::default()), at(second * 1_000));
+        };
+        let mut sequence = measured(&mut agent, 1)[0].sequence;
+        answer(&mut agent, sequence, 1);
+        for second in 2..400 {
+            for report in reports(&agent.step(Input::Tick, at(second * 1_000))) {
+                let known = second < 1 + lasts;
+                assert_eq!(report.usage.is_some(), known, "{second} of {interval}");
+                let since = known.then_some(sequence);
+                assert_eq!((report.usage_since, report.usage_gone.len()), (since, 0));
+                sequence = report.sequence;
+                answer(&mut agent, sequence, second);
+            }
+        }
+        // Leaders have forgotten by now, and hear all anew.
+        measured(&mut agent, 400);
+        let told = reports(&agent.step(Input::Tick, at(400_000 + interval * 1_000)));
+        let again =
+            told.iter().find_map(|report| Some((report.usage_since, report.usage.clone()?)));
+        assert_eq!(again, Some((None, digest)), "{interval}");
+    }
 }
 
 #[test]

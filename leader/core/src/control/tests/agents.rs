@@ -117,6 +117,31 @@ fn use_goes_into_the_log_where_it_is_news() {
     assert!(later.0 > first.0);
 }
 
+#[test]
+fn use_that_an_agent_does_not_know_any_more_is_not_told_from_the_log() {
+    let (mut rig, mut report, _) = draining();
+    report.notices.clear();
+    let told = |rig: &Rig, report: &Report| {
+        let nodes = rig.control.nodes(&rig.state);
+        let node = nodes.into_iter().find(|node| node.node.as_ref() == Some(&report.node));
+        node.unwrap().usage.map(|usage| usage.cpu_milli_mean)
+    };
+    rig.run(15);
+    report.sequence += 1;
+    report.usage = Some(UsageDigest { cpu_milli_mean: 500, ..UsageDigest::default() });
+    rig.step(Input::Report(Box::new(report.clone())));
+    rig.run(1);
+    assert!(rig.state.usage.contains_key(&report.node));
+    assert_eq!(told(&rig, &report), Some(500));
+    report.sequence += 1;
+    report.usage = None;
+    rig.step(Input::Report(Box::new(report.clone())));
+    assert_eq!(told(&rig, &report), None, "unknown is unknown");
+    // A new leader has heard of nobody yet.
+    rig.control.agents = Default::default();
+    assert_eq!(told(&rig, &report), Some(500));
+}
+
 fn events(rig: &Rig, reason: &str) -> Vec<String> {
     let all = rig.world.list(Kind::Event);
     let own = all.iter().filter(|event| event["reason"] == reason);
