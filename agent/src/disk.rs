@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use drover_agent_core::Saved;
 use drover_agent_core::usage::SavedHistory;
@@ -13,6 +14,8 @@ use crate::clock::KeptClock;
 
 pub(crate) const NOTICES: &str = "notices.json";
 const HISTORY: &str = "usage.json";
+/// A disk that says nothing for so long is started without.
+pub(crate) const DISK_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Notices as they are kept, and the clock that their times are told by.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -3,6 +3,7 @@
 mod containers;
 mod fallback;
 mod gpu;
+mod histories;
 mod kept;
 mod kubelet;
 mod meter;
@@ -19,8 +20,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use drover_agent_core::Input;
-use drover_agent_core::usage::{ContainerNames, History, UnreadableFile, UsageWindow};
+use drover_agent_core::usage::{ContainerNames, UnreadableFile, UsageWindow};
 use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
 
 use crate::clock::{Clock, Reading};
 use crate::config::{GpuChoice, SourceChoice};
@@ -28,12 +30,10 @@ use crate::disk::StateDir;
 use crate::question::{ContainersQuestion, PodNamesQuestion};
 use fallback::{Fallback, Sight};
 use gpu::Gpus;
+use histories::Histories;
 use meter::Meter;
 
 pub(crate) use kubelet::KubeletSettings;
-
-/// How often histories are written to disk.
-const CHECKPOINT: Duration = Duration::from_secs(600);
 
 /// Why nothing could be measured. Unknown use stays unknown; it's never taken for idleness.
 #[derive(Debug, thiserror::Error)]
@@ -73,8 +73,57 @@ pub(crate) struct Settings {
     pub(crate) containers: ContainersQuestion,
 }
 
+/// Measuring under way, whose histories are to be on disk at the end.
+#[derive(Debug)]
+pub(crate) struct Measuring {
+    stop: CancellationToken,
+    ended: CancellationToken,
+}
+
+impl Measuring {
+    /// And the task that measures and sends digests, until it's told to finish or the receiver is dropped.
+    pub(crate) fn new(
+        settings: Settings,
+        disk: StateDir,
+        inputs: mpsc::Sender<Input>,
+    ) -> (Self, impl Future<Output = ()>) {
+        let (stop, ended) = (CancellationToken::new(), CancellationToken::new());
+        let (stopped, end) = (stop.clone(), ended.clone().drop_guard());
+        let task = async move {
+            // However it ends, nobody waits for it any more.
+            let _end = end;
+            measure(settings, disk, inputs, stopped).await;
+        };
+        (Self { stop, ended }, task)
+    }
+
+    /// Waits until histories are on disk, but not for long.
+    pub(crate) async fn finish(&self) {
+        self.stop.cancel();
+        self.ended.cancelled().await;
+    }
+}
+
+async fn measure(
+    settings: Settings,
+    disk: StateDir,
+    inputs: mpsc::Sender<Input>,
+    stop: CancellationToken,
+) {
+    let mut histories = tokio::select! {
+        () = stop.cancelled() => return,
+        histories = Histories::load(disk) => histories,
+    };
+    // Whatever is waited for: a sample that hangs, too, loses nothing but itself.
+    tokio::select! {
+        () = stop.cancelled() => {}
+        () = sample(settings, &mut histories, inputs) => {}
+    }
+    histories.finish().await;
+}
+
 /// Samples, and sends digests, until the receiver is dropped.
-pub(crate) async fn measure(settings: Settings, disk: StateDir, inputs: mpsc::Sender<Input>) {
+async fn sample(settings: Settings, histories: &mut Histories, inputs: mpsc::Sender<Input>) {
     let clock = Clock::new(Reading::now());
     let mut kernel = match settings.source {
         SourceChoice::Kubelet => None,
@@ -82,12 +131,10 @@ pub(crate) async fn measure(settings: Settings, disk: StateDir, inputs: mpsc::Se
     };
     let gpus = Gpus::start(settings.gpus, settings.has_gpus, settings.pod_names.clone());
     let mut fallback = Fallback::new(settings.source, settings.kubelet, settings.pod_names);
-    let mut history = disk.load_history().await.map(|kept| History::restore(&kept));
     let pace = if kernel.is_some() { settings.interval } else { settings.digest_interval };
     let mut ticks = tokio::time::interval(pace);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut digest_at = Instant::now();
-    let mut checkpoint_at = Instant::now() + CHECKPOINT;
     loop {
         ticks.tick().await;
         // Half a sample early rather than one late: ticks come when they come.
@@ -113,20 +160,13 @@ pub(crate) async fn measure(settings: Settings, disk: StateDir, inputs: mpsc::Se
                     gpus.write(digest);
                 }
                 let names = names.unwrap_or_default();
-                history.get_or_insert_default().take(digest, &names, clock.carried());
+                histories.take(digest, &names, clock.carried());
             }
             if inputs.send(Input::Usage(digest)).await.is_err() {
                 return;
             }
         }
-        if Instant::now() >= checkpoint_at
-            && let Some(history) = &history
-        {
-            checkpoint_at = Instant::now() + CHECKPOINT;
-            if let Err(error) = disk.save_history(&history.save()).await {
-                tracing::warn!(%error, "Histories can't be kept on disk.");
-            }
-        }
+        histories.keep();
         if inputs.is_closed() {
             return;
         }

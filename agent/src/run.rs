@@ -22,11 +22,12 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::{self, Clock, Reading};
 use crate::config::Config;
-use crate::disk::{self, Kept, StateDir};
+use crate::disk::{self, DISK_PATIENCE, Kept, StateDir};
 use crate::imds::Imds;
 use crate::keep::Keeper;
 use crate::kubeconfig::Way;
 use crate::leaders::{Leaders, LeadersError};
+use crate::measure::Measuring;
 use crate::metrics::MetricsQuestion;
 use crate::power::{self, Power};
 use crate::pulse::Pulse;
@@ -38,8 +39,6 @@ const BUSY_TICK: Duration = Duration::from_millis(200);
 const IDLE_TICK: Duration = Duration::from_secs(1);
 /// A patch or read of the own Node that takes longer is made again.
 const NODE_TIMEOUT: Duration = Duration::from_secs(3);
-/// A disk that says nothing for so long is started without.
-const DISK_PATIENCE: Duration = Duration::from_secs(5);
 /// An eviction can hang for 10 s within the API server while it updates a budget.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(11);
 
@@ -126,7 +125,8 @@ pub(crate) async fn run_with(
         pod_names,
         containers,
     };
-    tasks.spawn(measure::measure(settings, disk.clone(), inputs.clone()));
+    let (measuring, samples) = Measuring::new(settings, disk.clone(), inputs.clone());
+    tasks.spawn(samples);
     let (keeper, keeping) = Keeper::new(disk);
     tasks.spawn(keeping);
     if let Some(leaders) = leaders {
@@ -154,6 +154,7 @@ pub(crate) async fn run_with(
         pulse,
         clock,
         keeper,
+        measuring,
         clients,
         inputs,
         report,
@@ -181,6 +182,7 @@ struct Shell {
     pulse: Pulse,
     clock: Clock,
     keeper: Keeper,
+    measuring: Measuring,
     clients: watch::Receiver<Option<Client>>,
     inputs: mpsc::Sender<Input>,
     report: watch::Sender<Option<Arc<Report>>>,
@@ -241,7 +243,8 @@ impl Shell {
             if let Some(at) = stop_at
                 && (Instant::now() >= at || !self.agent.has_drain_to_finish(now))
             {
-                return self.keeper.finish().await;
+                tokio::join!(self.keeper.finish(), self.measuring.finish());
+                return;
             }
         }
     }

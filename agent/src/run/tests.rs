@@ -95,6 +95,20 @@ async fn a_restarted_agent_acts_on_the_kept_notice_while_imds_is_silent() {
 }
 
 #[tokio::test]
+async fn histories_of_use_are_on_disk_when_the_agent_has_ended() {
+    let world = World::new(&[]).await;
+    let config = Config { report_interval: Duration::from_secs(1), ..world.config(world.url()) };
+    let agent = world.start_agent_with(config);
+    world
+        .until("use is reported", |state| {
+            state.reports.iter().any(|report| !report["usage"].is_null())
+        })
+        .await;
+    agent.stop().await;
+    assert!(world.folder().join("usage.json").exists());
+}
+
+#[tokio::test]
 async fn a_clock_that_is_set_while_the_agent_restarts_takes_no_time_from_pods() {
     let world = World::new(&["web-0"]).await;
     world.state().budget_blocks = true;
