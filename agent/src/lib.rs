@@ -15,6 +15,7 @@ mod kubeconfig;
 mod leaders;
 mod measure;
 mod metrics;
+mod permissions;
 mod poll;
 mod power;
 mod process;

@@ -32,7 +32,7 @@ use crate::metrics::MetricsQuestion;
 use crate::power::{self, Power};
 use crate::pulse::Pulse;
 use crate::question::{ContainersQuestion, PodNamesQuestion};
-use crate::{cluster, eks, measure, metrics, poll};
+use crate::{cluster, eks, measure, metrics, permissions, poll};
 
 /// Between two looks at the state while something is under way, and while nothing is.
 const BUSY_TICK: Duration = Duration::from_millis(200);
@@ -145,6 +145,7 @@ pub(crate) async fn run_with(
         looks_every: power::LOOKS_EVERY,
     };
     tasks.spawn(power::follow(settings, inputs.clone(), asked));
+    tasks.spawn(permissions::look(config.node.clone(), clients.clone(), inputs.clone()));
     let access = cluster::Access { way, context: config.context, identity: api_identity };
     tasks.spawn(cluster::follow(config.node, access, client, is_urgent, events));
     let mut shell = Shell {

@@ -3,14 +3,20 @@
 use std::io::Write;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
-use drover_kubernetes::KubeletTrust;
+use drover_agent_core::permission;
+use drover_common::id::NodeName;
+use drover_kubernetes::{Client, KubeletTrust};
 
 use crate::imds::Imds;
 use crate::kubeconfig::Way;
 use crate::leaders::{Leaders, check_certificates};
-use crate::{Args, Config, disk, eks};
+use crate::{Args, Config, disk, eks, permissions};
+
+/// How long the API server may take to say what it allows: a unit starts no sooner.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Checks settings, files and the state folder; says on standard output what an agent would do. What
 /// may still appear after the start, such as the kubelet's kubeconfig, is only warned about, and so is
@@ -24,7 +30,7 @@ pub fn validate(args: Args) -> anyhow::Result<ExitCode> {
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
-    let (connected, writable, trusted) = runtime.block_on(async {
+    let (connected, denied, writable, trusted) = runtime.block_on(async {
         drover_kubernetes::install_crypto_provider();
         Leaders::new(&config, tokio::sync::watch::channel(None).1).await?;
         let context = config.context.as_deref();
@@ -41,12 +47,19 @@ pub fn validate(args: Args) -> anyhow::Result<ExitCode> {
             Some(path) => check_certificates(path).await,
             None => Ok(()),
         };
-        Ok::<_, anyhow::Error>((connected.map(|_client| ()), writable, trusted))
+        let denied = match &connected {
+            Ok(client) => said_of_permissions(client, &config.node).await,
+            Err(_untold) => None,
+        };
+        Ok::<_, anyhow::Error>((connected.map(|_client| ()), denied, writable, trusted))
     })?;
     let state = &config.state_dir;
     let mut out = std::io::stdout().lock();
     if let Err(error) = connected {
         writeln!(out, "warning: {error} (tried again until it works)")?;
+    }
+    if let Some(said) = denied {
+        writeln!(out, "{said}")?;
     }
     if let Err(error) = writable {
         let path = state.display();
@@ -70,4 +83,18 @@ pub fn validate(args: Args) -> anyhow::Result<ExitCode> {
         state.display()
     )?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// What there is to say of what the API server allows, if anything. What it denies, it may grant later.
+async fn said_of_permissions(client: &Client, node: &NodeName) -> Option<String> {
+    let asked = tokio::time::timeout(PATIENCE, permissions::denied(client, node));
+    match asked.await {
+        Ok(Ok(denied)) if denied.is_empty() => None,
+        Ok(Ok(denied)) => {
+            let missing = permission::names(&denied);
+            Some(format!("warning: the API server does not allow: {missing} (asked again)"))
+        }
+        Ok(Err(error)) => Some(format!("unknown: what the API server allows: {error}")),
+        Err(_elapsed) => Some("unknown: what the API server allows: it does not answer".to_owned()),
+    }
 }

@@ -2,6 +2,7 @@
 
 mod cut_off;
 mod decide;
+mod denied;
 #[cfg(test)]
 mod drains;
 mod hearing;
@@ -35,6 +36,7 @@ pub use metrics::Metrics;
 
 use crate::moment::Moment;
 use crate::notice::{Answer, NoticePath, Notices};
+use crate::permission::Permission;
 use crate::retry::{Retry, Spread};
 use crate::usage::{ContainerNames, PodNames, names_in};
 use cut_off::Refusals;
@@ -87,6 +89,8 @@ pub enum Input {
     Answered(u64, ReportAnswer),
     /// The outcome of a call.
     Outcome(CallKey, Result<Value, KubernetesFailure>),
+    /// What the API server does not let the agent do, of all that it needs.
+    Denied(BTreeSet<Permission>),
     /// Use was measured over an interval, or is unknown by now.
     Usage(Option<UsageDigest>),
     /// Time passes.
@@ -173,6 +177,10 @@ pub enum Fact {
     PatchFailed(KubernetesFailure),
     /// The own Node can't be read, though something is to be done to it; it is tried again.
     NodeUnread(KubernetesFailure),
+    /// The API server does not let the agent do what it needs to.
+    Denied(BTreeSet<Permission>),
+    /// It does by now.
+    Granted,
     /// A drain began, with its purpose in words.
     DrainBegan(String),
     /// A drain stands at this point.
@@ -259,6 +267,7 @@ pub struct Agent {
     /// Since when, on the steady clock, no call of the API server was answered.
     cut_off_since: Option<SignedDuration>,
     refusals: Refusals,
+    denied: BTreeSet<Permission>,
     told_cut_off: bool,
     power_off_grace: Option<SignedDuration>,
     power_off: Retry,
@@ -321,6 +330,7 @@ impl Agent {
             cordoned_at: None,
             cut_off_since: None,
             refusals: Refusals::default(),
+            denied: BTreeSet::new(),
             told_cut_off: false,
             power_off_grace: None,
             power_off: Retry::default(),
@@ -408,6 +418,7 @@ impl Agent {
                 self.add_directives(answer.directives, now);
             }
             Input::Outcome(key, outcome) => self.take_outcome(key, outcome, now),
+            Input::Denied(denied) => self.take_denied(denied),
             Input::Usage(digest) => self.usage = digest.map(|digest| (now.steady, digest)),
             Input::Tick => {}
         }

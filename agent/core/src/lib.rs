@@ -11,6 +11,7 @@ pub mod imds;
 mod moment;
 mod node;
 mod notice;
+pub mod permission;
 mod retry;
 mod sign;
 pub mod usage;

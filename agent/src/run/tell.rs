@@ -1,6 +1,6 @@
 //! What people are told, as log lines.
 
-use drover_agent_core::Fact;
+use drover_agent_core::{Fact, permission};
 
 pub(super) fn tell(fact: &Fact) {
     match fact {
@@ -47,6 +47,11 @@ pub(super) fn tell(fact: &Fact) {
             %failure,
             "Own Node can't be read; a leader's drain waits for it. Retrying."
         ),
+        Fact::Denied(denied) => tracing::warn!(
+            missing = %permission::names(denied),
+            "API server does not let the agent do all that it needs; grant what deploy/manifests grants."
+        ),
+        Fact::Granted => tracing::info!("API server lets the agent do all that it needs by now."),
         Fact::DrainBegan(purpose) => tracing::info!(%purpose, "Drain began."),
         Fact::DrainChanged(report) => tracing::info!(
             phase = ?report.phase,

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod permissions;
 mod units;
 
 use std::fs::{File, Permissions};
@@ -40,6 +41,10 @@ struct State {
     notice: Option<String>,
     cordons: u32,
     evicted: u32,
+    /// What the API server does not allow, as `verb resource`; it knows no reviews, if `None`.
+    denies: Option<&'static [&'static str]>,
+    /// How often it was asked.
+    reviews: usize,
     /// What the API server and leaders send without end, if they do.
     endless: Option<&'static str>,
     /// How many answers without end were begun.
@@ -273,12 +278,15 @@ impl World {
 }
 
 async fn serve(Extracted(world): Extracted<World>, request: Request) -> Response {
-    let (parts, _body) = request.into_parts();
+    let (parts, body) = request.into_parts();
     let path = parts.uri.path();
     let hostile = world.state.lock().unwrap().endless;
     let hangs = world.state.lock().unwrap().imds_hangs;
     if hangs && path.starts_with("/imds/") {
         return std::future::pending().await;
+    }
+    if path.ends_with("/selfsubjectaccessreviews") {
+        return world.review(body).await;
     }
     match (path.starts_with("/imds/"), path.starts_with("/agent/"), hostile) {
         (true, _, _) => world.imds(path),

@@ -104,7 +104,7 @@ async fn a_unit_is_not_ready_before_the_metadata_service_was_asked() {
 }
 
 /// What `validate` says, and whether a unit would start after it.
-fn validate(world: &World, more: &[(&str, &str)]) -> (bool, String) {
+pub(super) fn validate(world: &World, more: &[(&str, &str)]) -> (bool, String) {
     let _alone = forks();
     let mut command = world.command(more);
     let output = command.arg("validate").stdout(Stdio::piped()).stderr(Stdio::piped()).output();

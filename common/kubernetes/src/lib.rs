@@ -26,6 +26,6 @@ pub use jitter::part_of;
 pub use kube::Client;
 pub use kubelet::{KubeletError, KubeletTrust, connect_kubelet, read_kubelet};
 pub use limits::Limits;
-pub use review::{Identity, ReviewError, review_access, review_token};
+pub use review::{Identity, ReviewError, review_access, review_own_access, review_token};
 pub use sources::Sources;
 pub use watch::{watch, watch_by};

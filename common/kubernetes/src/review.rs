@@ -57,6 +57,12 @@ struct TokenStatus {
     user: Identity,
 }
 
+/// Without a word on it nothing is known: who may do nothing is told so.
+#[derive(Debug, Deserialize)]
+struct OwnAccessStatus {
+    allowed: bool,
+}
+
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct AccessStatus {
@@ -110,6 +116,26 @@ pub async fn review_access(
     let reviews = "/apis/authorization.k8s.io/v1/subjectaccessreviews";
     let status: AccessStatus = ask(client, reviews, &review, timeout).await?;
     Ok(status.allowed && !status.denied)
+}
+
+/// Whether the client itself may do what `attributes` say, the `resourceAttributes` of a SelfSubjectAccessReview. Every
+/// identity may ask that, unless somebody took it from them.
+///
+/// # Errors
+/// There was no answer within `timeout`, or one that is no review.
+pub async fn review_own_access(
+    client: &Client,
+    attributes: &Value,
+    timeout: Duration,
+) -> Result<bool, ReviewError> {
+    let review = json!({
+        "apiVersion": "authorization.k8s.io/v1",
+        "kind": "SelfSubjectAccessReview",
+        "spec": { "resourceAttributes": attributes },
+    });
+    let reviews = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
+    let status: OwnAccessStatus = ask(client, reviews, &review, timeout).await?;
+    Ok(status.allowed)
 }
 
 async fn ask<T: serde::de::DeserializeOwned>(

@@ -81,6 +81,8 @@ pub struct Metrics {
     pub cut_off: bool,
     /// Whether a leader takes its reports.
     pub heard: bool,
+    /// How much of what it needs to do the API server does not let it.
+    pub denied: usize,
 }
 
 impl Metrics {
@@ -125,6 +127,9 @@ impl Metrics {
         ] {
             page.gauge(name, help, u8::from(is));
         }
+        let denied = "drover_agent_permissions_denied";
+        let help = "Permissions that the agent needs and the API server says it lacks.";
+        page.gauge(denied, help, self.denied);
     }
 }
 
@@ -146,6 +151,7 @@ impl Agent {
             has_node: self.node_fresh && self.node.as_ref().is_some_and(own),
             cut_off: self.is_cut_off(now),
             heard: self.teller.is_heard(now),
+            denied: self.denied.len(),
         }
     }
 

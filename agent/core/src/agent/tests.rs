@@ -1,5 +1,6 @@
 mod clock;
 mod cordon;
+mod denied;
 mod hearing;
 mod metrics;
 mod news;
