@@ -172,6 +172,11 @@ impl FakeMachine {
         }
     }
 
+    /// Systemd stops its units. Who listens to logind alone hears nothing of it.
+    pub(crate) fn stop_units(&self) {
+        self.books.lock().unwrap().stopping = true;
+    }
+
     /// The bus goes, and whoever is on it.
     async fn stop(self) {
         self.listening.abort();

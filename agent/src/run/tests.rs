@@ -2,6 +2,7 @@
 
 mod metrics;
 mod rotation;
+mod stopping;
 mod world;
 
 use std::time::Duration;

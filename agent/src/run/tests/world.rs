@@ -51,6 +51,21 @@ pub(super) struct RunningAgent {
 }
 
 impl RunningAgent {
+    /// Asks it to stop, as SIGTERM does.
+    pub(super) fn ask_to_stop(&self) {
+        self.shutdown.cancel();
+    }
+
+    pub(super) fn has_ended(&self) -> bool {
+        self.handle.is_finished()
+    }
+
+    /// Waits until it has ended by itself.
+    pub(super) async fn ended(self, patience: Duration) {
+        let ended = tokio::time::timeout(patience, self.handle).await;
+        ended.expect("ends in time").expect("did not panic").expect("ended well");
+    }
+
     pub(super) async fn stop(self) {
         self.shutdown.cancel();
         let ended = tokio::time::timeout(Duration::from_secs(3), self.handle).await;
