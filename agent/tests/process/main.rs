@@ -3,8 +3,10 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod permissions;
+mod proxies;
 mod units;
 
+use std::collections::BTreeSet;
 use std::fs::{File, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
@@ -45,6 +47,8 @@ struct State {
     denies: Option<&'static [&'static str]>,
     /// How often it was asked.
     reviews: usize,
+    /// Paths that leaders and an exporter of GPU metrics are asked for.
+    asked: BTreeSet<String>,
     /// What the API server and leaders send without end, if they do.
     endless: Option<&'static str>,
     /// How many answers without end were begun.
@@ -284,6 +288,9 @@ async fn serve(Extracted(world): Extracted<World>, request: Request) -> Response
     let hangs = world.state.lock().unwrap().imds_hangs;
     if hangs && path.starts_with("/imds/") {
         return std::future::pending().await;
+    }
+    if path.starts_with("/agent/") || path == "/gpu" {
+        world.state.lock().unwrap().asked.insert(path.to_owned());
     }
     if path.ends_with("/selfsubjectaccessreviews") {
         return world.review(body).await;

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use http::Uri;
 use http::uri::Scheme;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
@@ -120,10 +121,20 @@ pub(crate) async fn config(
             Config::infer().await.map_err(|source| ConnectError::Infer(Box::new(source)))?
         }
     };
+    // kube takes HTTPS_PROXY for the kubeconfig's own proxy, and nothing of Drover's goes through one.
+    if config.proxy_url.as_ref().is_some_and(is_of_environment) {
+        config.proxy_url = None;
+    }
     config.connect_timeout = Some(CONNECT_TIMEOUT);
     // A 429 or 503 is an answer that decisions are made on; hidden retries would eat a drain's time.
     config.default_retry = false;
     Ok(config)
+}
+
+fn is_of_environment(proxy: &Uri) -> bool {
+    let told =
+        ["HTTPS_PROXY", "https_proxy"].into_iter().filter_map(|name| std::env::var(name).ok());
+    told.filter_map(|told| told.parse::<Uri>().ok()).any(|told| told == *proxy)
 }
 
 async fn from_file(path: &Path, options: &KubeConfigOptions) -> Result<Config, ConnectError> {
