@@ -4,6 +4,7 @@
 
 mod permissions;
 mod proxies;
+mod unit_files;
 mod units;
 
 use std::collections::BTreeSet;
