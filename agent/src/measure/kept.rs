@@ -92,11 +92,23 @@ impl Buffer {
         std::str::from_utf8(self.0.get(..length).unwrap_or_default()).map_err(io::Error::other)
     }
 
+    /// The same of one that is kept open.
+    pub(crate) fn read_beginning_of<'a>(&'a mut self, file: &Kept) -> io::Result<&'a str> {
+        match file {
+            Kept::Open(file) => self.read_beginning(file),
+            Kept::At(path) => {
+                let file = File::open(path)?;
+                self.read_beginning(&file)
+            }
+        }
+    }
+
     /// Opens and reads a file once.
     pub(crate) fn read_path<'a>(&'a mut self, path: &Path) -> io::Result<&'a str> {
         let file = File::open(path)?;
         self.read(&file)
     }
+
     /// Reads a text that the kernel makes in one piece.
     pub(crate) fn read_kept<'a>(&'a mut self, file: &Kept) -> io::Result<&'a str> {
         match file {

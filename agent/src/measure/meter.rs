@@ -2,56 +2,26 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
 
 use drover_agent_core::usage::{self, ContainerNames, Sample, UnreadableFile};
 use rustix::process::{Resource, getrlimit};
 use sysinfo::System;
 
 use super::MeasureError;
-use super::kept::Buffer;
+use super::kept::{Buffer, Kept};
 use super::pods::Pods;
 
 /// Everything that is measured, with its files.
 #[derive(Debug)]
 pub(crate) struct Meter {
     root: PathBuf,
-    /// The machine's own totals, where its root is ours.
-    system: Option<Totals>,
+    /// The machine's own memory, where its root is ours. Its CPU is read everywhere alike: `sysinfo` counts
+    /// time that the hypervisor stole as use, so that a throttled machine would look busy.
+    system: Option<System>,
+    stat: Kept,
     pressure: Option<[File; 3]>,
     pods: Pods,
     buffer: Buffer,
-}
-
-/// `sysinfo` gives CPU use as a share since the last read; it's summed up to a counter here.
-#[derive(Debug)]
-struct Totals {
-    system: System,
-    read_at: Instant,
-    cpu_usec: u64,
-}
-
-impl Totals {
-    /// `None` where `sysinfo` does not know the system; its files are read then.
-    fn new() -> Option<Self> {
-        let mut system = System::new().ok()?;
-        system.refresh_cpu_usage();
-        Some(Self { system, read_at: Instant::now(), cpu_usec: 0 })
-    }
-
-    fn read(&mut self) -> (u64, u64) {
-        self.system.refresh_cpu_usage();
-        self.system.refresh_memory();
-        let elapsed = self.read_at.elapsed();
-        self.read_at = Instant::now();
-        let cores = self.system.cpus().len();
-        let share = f64::from(self.system.global_cpu_usage()).clamp(0.0, 100.0) / 100.0;
-        let used = elapsed.mul_f64(share).saturating_mul(u32::try_from(cores).unwrap_or(1));
-        let usec = u64::try_from(used.as_micros()).unwrap_or(0);
-        self.cpu_usec = self.cpu_usec.saturating_add(usec);
-        let memory = self.system.total_memory().saturating_sub(self.system.available_memory());
-        (self.cpu_usec, memory)
-    }
 }
 
 /// Half of what the process may open beyond this is for files that are read now and then. The rest is for the others,
@@ -72,12 +42,14 @@ impl Meter {
 
     /// With so many files kept open besides those that are read each second.
     pub(super) fn keeping(root: &Path, most_kept: usize) -> Self {
-        let system = if root == Path::new("/") { Totals::new() } else { None };
+        // Where `sysinfo` does not know the system its files are read.
+        let system = if root == Path::new("/") { System::new().ok() } else { None };
         let open = |name: &str| File::open(root.join("proc/pressure").join(name)).ok();
         let pressure = || Some([open("cpu")?, open("memory")?, open("io")?]);
         Self {
             root: root.to_owned(),
             system,
+            stat: Kept::new(root.join("proc/stat"), &mut 1),
             pressure: pressure(),
             pods: Pods::new(root.join("sys/fs/cgroup"), root.join("proc"), most_kept),
             buffer: Buffer::new(),
@@ -86,14 +58,8 @@ impl Meter {
 
     /// Reads everything once, with the containers of these names, or only what changes from second to second.
     pub(crate) fn sample(&mut self, all: Option<&ContainerNames>) -> Result<Sample, MeasureError> {
-        let (cpu_usec, memory_working_set) = match &mut self.system {
-            Some(system) => system.read(),
-            None => {
-                let cpu_usec = self.parse("proc/stat", usage::node_cpu_usage)?;
-                let (total, available) = self.parse("proc/meminfo", usage::available_memory)?;
-                (cpu_usec, total.saturating_sub(available))
-            }
-        };
+        let cpu_usec = self.cpu()?;
+        let memory_working_set = self.memory()?;
         if all.is_some() {
             self.pods.find();
         }
@@ -104,6 +70,27 @@ impl Meter {
             traffic: all.and_then(|_| self.traffic()),
             pods: self.pods.sample(all, &mut self.buffer),
         })
+    }
+
+    /// The first line says it all. The rest, of each core and each interrupt, is long on large machines.
+    fn cpu(&mut self) -> Result<u64, MeasureError> {
+        let path = || self.root.join("proc/stat");
+        match self.buffer.read_beginning_of(&self.stat) {
+            Ok(text) => usage::node_cpu_usage(text)
+                .map_err(|error| MeasureError::Parse { path: path(), error }),
+            Err(error) => Err(MeasureError::Read { path: path(), error }),
+        }
+    }
+
+    fn memory(&mut self) -> Result<u64, MeasureError> {
+        let (total, available) = match &mut self.system {
+            Some(system) => {
+                system.refresh_memory();
+                (system.total_memory(), system.available_memory())
+            }
+            None => self.parse("proc/meminfo", usage::available_memory)?,
+        };
+        Ok(total.saturating_sub(available))
     }
 
     /// The node's stall times; `None` on kernels without PSI.
