@@ -70,8 +70,8 @@ pub struct Args {
         value_name = "DIR"
     )]
     state_dir: PathBuf,
-    /// How often IMDS is asked for spot notices; for rebalance recommendations and Auto Scaling's state half as
-    /// often, for maintenance 60 times less often.
+    /// How often IMDS is asked for spot notices; for rebalance recommendations and Auto Scaling's state a quarter as
+    /// often, for maintenance a sixtieth.
     #[arg(long, default_value = "500ms", value_parser = parse_duration)]
     imds_interval: Duration,
     /// How often CPU use is measured; the rest is with each report.
