@@ -198,6 +198,9 @@ pub struct UsageDigest {
     /// Bytes read and written a second by its disks; `None` if unknown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub disk_bytes_per_second: Option<[u64; 2]>,
+    /// Processes killed on the whole machine because memory ran out, as far as that is counted.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub oom_kills: u64,
     /// GPUs; `None` if unknown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gpu: Option<GpuUsage>,

@@ -51,6 +51,7 @@ pub fn is_news_of_node(before: &UsageDigest, now: &UsageDigest) -> bool {
         || differ(before.pressure_permille, now.pressure_permille, is_other_pressure)
         || differ(before.network_bytes_per_second, now.network_bytes_per_second, are_other_rates)
         || differ(before.disk_bytes_per_second, now.disk_bytes_per_second, are_other_rates)
+        || before.oom_kills != now.oom_kills
         || differ(before.gpu.as_ref(), now.gpu.as_ref(), are_other_gpus)
         || before.source != now.source
 }
@@ -203,6 +204,7 @@ mod tests {
         assert!(!with(&|now| now.memory_working_set += 1 << 20));
         assert!(with(&|now| now.memory_working_set += 1 << 28));
         assert!(with(&|now| now.pressure_permille = Some([0, 0, 50])));
+        assert!(with(&|now| now.oom_kills = 1));
         assert!(with(&|now| now.pressure_permille = None));
         assert!(with(&|now| now.network_bytes_per_second = Some([10 << 20, 2 << 20])));
         assert!(with(&|now| now.disk_bytes_per_second = Some([0; 2])));

@@ -38,14 +38,23 @@ pub use network::PodNetwork;
 pub struct Sample {
     /// CPU time of the node, microseconds.
     pub cpu_usec: u64,
-    /// Working set of the node, bytes.
+    /// What is looked at less often.
+    pub rest: Option<NodeRest>,
+    /// Pods.
+    pub pods: Vec<PodSample>,
+}
+
+/// What is read of the node only now and then: it counts up, or changes slowly.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct NodeRest {
+    /// Working set, bytes.
     pub memory_working_set: u64,
     /// Time in which some task stalled on CPU, memory and I/O, microseconds. `None`: no PSI.
     pub stalled_usec: Option<[u64; 3]>,
-    /// Bytes received, sent, read from disks and written to them, if they were looked at.
+    /// Bytes received, sent, read from disks and written to them. `None`: unknown.
     pub traffic: Option<[u64; 4]>,
-    /// Pods.
-    pub pods: Vec<PodSample>,
+    /// Processes killed because memory ran out. `None`: not counted here.
+    pub oom_kills: Option<u64>,
 }
 
 /// What was read of one pod.
@@ -83,20 +92,20 @@ pub struct PodRest {
 /// Samples since the last digest.
 #[derive(Clone, Debug, Default)]
 pub struct UsageWindow {
-    first: Option<(Timestamp, NodeSample)>,
-    last: Option<(Timestamp, NodeSample)>,
-    traffic: Option<(Timestamp, [u64; 4])>,
-    traffic_per_second: Option<[u64; 4]>,
+    /// CPU time of the node, microseconds.
+    first: Option<(Timestamp, u64)>,
+    last: Option<(Timestamp, u64)>,
+    rest: Option<RestFold>,
     cpu_milli_max: u64,
     /// Boxed: a map has room for more than it holds.
     pods: BTreeMap<Arc<str>, Box<PodFold>>,
 }
 
+/// The last reading before the window, or its first, and the last.
 #[derive(Clone, Copy, Debug)]
-struct NodeSample {
-    cpu_usec: u64,
-    memory_working_set: u64,
-    stalled_usec: Option<[u64; 3]>,
+struct RestFold {
+    first: (Timestamp, NodeRest),
+    last: (Timestamp, NodeRest),
 }
 
 #[derive(Clone, Debug)]
@@ -113,34 +122,22 @@ struct PodFold {
 impl UsageWindow {
     /// Adds a sample. Samples that are not later than the last are dropped.
     pub fn add(&mut self, at: Timestamp, sample: Sample) {
-        let node = NodeSample {
-            cpu_usec: sample.cpu_usec,
-            memory_working_set: sample.memory_working_set,
-            stalled_usec: sample.stalled_usec,
-        };
-        match &self.last {
-            None => self.first = Some((at, node)),
+        let cpu_usec = sample.cpu_usec;
+        match self.last {
+            None => self.first = Some((at, cpu_usec)),
             Some((before, previous)) => {
-                let usec = microseconds(*before, at);
+                let usec = microseconds(before, at);
                 if usec == 0 {
                     return;
                 }
-                let milli = milli_cores(previous.cpu_usec, node.cpu_usec, usec);
+                let milli = milli_cores(previous, cpu_usec, usec);
                 self.cpu_milli_max = self.cpu_milli_max.max(milli);
             }
         }
-        self.last = Some((at, node));
-        if let Some(traffic) = sample.traffic {
-            if let Some((before, previous)) = self.traffic {
-                let usec = microseconds(before, at);
-                let rate = |(after, before): (&u64, &u64)| {
-                    ratio(after.saturating_sub(*before), 1_000_000, usec)
-                };
-                let mut rates = traffic.iter().zip(&previous).map(rate);
-                self.traffic_per_second =
-                    Some(std::array::from_fn(|_| rates.next().unwrap_or_default()));
-            }
-            self.traffic = Some((at, traffic));
+        self.last = Some((at, cpu_usec));
+        if let Some(rest) = sample.rest {
+            let last = (at, rest);
+            self.rest = Some(RestFold { first: self.rest.map_or(last, |fold| fold.first), last });
         }
         for pod in sample.pods {
             self.add_pod(at, pod);
@@ -184,7 +181,7 @@ impl UsageWindow {
     }
 
     /// The digest of all samples since the last one; `None` if there were fewer than two, because
-    /// one sample says nothing about CPU. The last sample is the first of the next window.
+    /// one sample says nothing about CPU, or nothing else was ever looked at. The last sample is the first of the next window.
     pub fn digest(&mut self) -> Option<UsageDigest> {
         let (from, first) = self.first?;
         let (until, last) = self.last?;
@@ -192,34 +189,57 @@ impl UsageWindow {
         if usec == 0 {
             return None;
         }
-        let pressure_permille = match (first.stalled_usec, last.stalled_usec) {
-            (Some(before), Some(after)) => Some(std::array::from_fn(|kind| {
-                permille(element(&before, kind), element(&after, kind), usec)
-            })),
-            _ => None,
-        };
-        let traffic = self.traffic_per_second.take();
+        let rest = self.rest?;
+        let traffic = rest.traffic_per_second();
         // Pods that were not in the last sample are gone.
         self.pods.retain(|_, fold| fold.last.0 == until);
         let digest = UsageDigest {
             interval_seconds: u32::try_from(usec.div_ceil(1_000_000)).unwrap_or(u32::MAX),
-            cpu_milli_mean: milli_cores(first.cpu_usec, last.cpu_usec, usec),
+            cpu_milli_mean: milli_cores(first, last, usec),
             cpu_milli_max: self.cpu_milli_max,
-            memory_working_set: last.memory_working_set,
-            pressure_permille,
+            memory_working_set: rest.last.1.memory_working_set,
+            pressure_permille: rest.pressure_permille(),
             network_bytes_per_second: traffic.map(|[received, sent, ..]| [received, sent]),
             disk_bytes_per_second: traffic.map(|[.., read, written]| [read, written]),
+            oom_kills: rest.oom_kills(),
             gpu: None,
             source: UsageSource::Kernel,
             pods: self.pods.iter().filter_map(|(uid, fold)| fold.usage(uid)).collect(),
         };
         self.first = self.last;
+        self.rest = Some(RestFold { first: rest.last, ..rest });
         self.cpu_milli_max = 0;
         for fold in self.pods.values_mut() {
             fold.first = fold.last.clone();
             (fold.milli_max, fold.stalled_max) = (0, None);
         }
         Some(digest)
+    }
+}
+
+impl RestFold {
+    /// Microseconds between the two readings, of each of which something was known; `None` without a second.
+    fn between<T>(&self, of: impl Fn(&NodeRest) -> Option<T>) -> Option<(T, T, u64)> {
+        let usec = microseconds(self.first.0, self.last.0);
+        let (before, after) = of(&self.first.1).zip(of(&self.last.1))?;
+        (usec > 0).then_some((before, after, usec))
+    }
+
+    fn pressure_permille(&self) -> Option<[u32; 3]> {
+        let (before, after, usec) = self.between(|rest| rest.stalled_usec)?;
+        let share = |kind| permille(element(&before, kind), element(&after, kind), usec);
+        Some(std::array::from_fn(share))
+    }
+
+    fn traffic_per_second(&self) -> Option<[u64; 4]> {
+        let (before, after, usec) = self.between(|rest| rest.traffic)?;
+        let bytes = |way| element(&after, way).saturating_sub(element(&before, way));
+        Some(std::array::from_fn(|way| ratio(bytes(way), 1_000_000, usec)))
+    }
+
+    fn oom_kills(&self) -> u64 {
+        let counted = self.between(|rest| rest.oom_kills);
+        counted.map_or(0, |(before, after, _)| after.saturating_sub(before))
     }
 }
 

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use drover_agent_core::usage::{self, ContainerNames, Sample, UnreadableFile};
+use drover_agent_core::usage::{self, ContainerNames, NodeRest, Sample, UnreadableFile};
 use rustix::process::{Resource, getrlimit};
 use sysinfo::System;
 
@@ -59,16 +59,19 @@ impl Meter {
     /// Reads everything once, with the containers of these names, or only what changes from second to second.
     pub(crate) fn sample(&mut self, all: Option<&ContainerNames>) -> Result<Sample, MeasureError> {
         let cpu_usec = self.cpu()?;
-        let memory_working_set = self.memory()?;
+        let rest = if all.is_some() { Some(self.rest()?) } else { None };
         if all.is_some() {
             self.pods.find();
         }
-        Ok(Sample {
-            cpu_usec,
-            memory_working_set,
+        Ok(Sample { cpu_usec, rest, pods: self.pods.sample(all, &mut self.buffer) })
+    }
+
+    fn rest(&mut self) -> Result<NodeRest, MeasureError> {
+        Ok(NodeRest {
+            memory_working_set: self.memory()?,
             stalled_usec: self.stalled(),
-            traffic: all.and_then(|_| self.traffic()),
-            pods: self.pods.sample(all, &mut self.buffer),
+            traffic: self.traffic(),
+            oom_kills: self.parse("proc/vmstat", usage::oom_kills).ok(),
         })
     }
 

@@ -5,7 +5,7 @@ mod real;
 use std::fs;
 use std::path::Path;
 
-use drover_agent_core::usage::{ContainerName, ContainerNames, Sample};
+use drover_agent_core::usage::{ContainerName, ContainerNames, NodeRest, Sample};
 use drover_common::cluster::ContainerId;
 
 use super::*;
@@ -33,13 +33,14 @@ fn a_host_with_pods_of_all_classes() {
     assert!(Meter::new(root).sample(Some(&ContainerNames::new())).is_err());
     write_machine(root);
     let sample = Meter::new(root).sample(Some(&ContainerNames::new())).unwrap();
-    assert_eq!((sample.cpu_usec, sample.memory_working_set), (1_000_000, 60 * 1024));
-    assert_eq!((sample.stalled_usec, sample.pods.len()), (None, 0));
+    let rest = NodeRest { memory_working_set: 60 * 1024, ..NodeRest::default() };
+    assert_eq!((sample.cpu_usec, sample.rest, sample.pods.len()), (1_000_000, Some(rest), 0));
 
     for (name, total) in [("cpu", 1), ("memory", 2), ("io", 3)] {
         let text = format!("some avg10=0.00 avg60=0.00 avg300=0.00 total={total}\n");
         write(&root.join("proc/pressure").join(name), &text);
     }
+    write(&root.join("proc/vmstat"), "nr_free_pages 7\noom_kill 4\n");
     let slice = root.join("sys/fs/cgroup/kubepods.slice");
     write_pod(&slice.join("kubepods-podaaaa_1.slice"), 1);
     write_pod(&slice.join("kubepods-burstable.slice/kubepods-burstable-podbbbb_2.slice"), 2);
@@ -48,7 +49,8 @@ fn a_host_with_pods_of_all_classes() {
     write(&slice.join("kubepods-poddddd_4.slice/cpu.stat"), "usage_usec 4\n");
     let mut meter = Meter::new(root);
     let sample = meter.sample(Some(&ContainerNames::new())).unwrap();
-    assert_eq!(sample.stalled_usec, Some([1, 2, 3]));
+    let rest = sample.rest.unwrap();
+    assert_eq!((rest.stalled_usec, rest.oom_kills), (Some([1, 2, 3]), Some(4)));
     let pods = |sample: &Sample| -> Vec<_> {
         sample.pods.iter().map(|pod| (pod.uid.to_string(), pod.cpu_usec)).collect()
     };
@@ -63,6 +65,7 @@ fn a_host_with_pods_of_all_classes() {
     fs::write(second.join("cpu.stat"), "usage_usec 20\nthrottled_usec 5\n").unwrap();
     write_pod(&slice.join("kubepods-podeeee_5.slice"), 5);
     let sample = meter.sample(None).unwrap();
+    assert_eq!(sample.rest, None);
     assert_eq!(pods(&sample), named(&[("aaaa-1", 1), ("bbbb-2", 20), ("cccc-3", 3)]));
     assert_eq!((sample.pods[1].throttled_usec, sample.pods[1].rest), (5, None));
     fs::write(second.join("cpu.stat"), "").unwrap();
@@ -225,7 +228,7 @@ fn this_machine_has_totals_by_the_kernels_own_count() {
     let sample = meter.sample(Some(&ContainerNames::new())).unwrap();
     // As where the machine's root is another: nothing that was stolen.
     assert!((before..=busy().unwrap()).contains(&sample.cpu_usec), "{before} {sample:?}");
-    assert!(sample.memory_working_set > 1 << 20, "{sample:?}");
+    assert!(sample.rest.unwrap().memory_working_set > 1 << 20, "{sample:?}");
 }
 
 #[test]

@@ -67,7 +67,7 @@ pub fn cpu_throttled(cpu_stat: &str) -> u64 {
     field(cpu_stat, "throttled_usec").unwrap_or(0)
 }
 
-/// Processes killed for memory, from `memory.events`.
+/// Processes killed for memory, from `memory.events` or the whole machine's `/proc/vmstat`.
 ///
 /// # Errors
 /// There is no `oom_kill`.

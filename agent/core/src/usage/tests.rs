@@ -140,9 +140,12 @@ fn sample(cpu_usec: u64, pods: &[(&str, u64)]) -> Sample {
     };
     Sample {
         cpu_usec,
-        memory_working_set: 99,
-        stalled_usec: Some([cpu_usec / 10, 0, 0]),
-        traffic: Some([cpu_usec, 0, 0, cpu_usec.saturating_mul(2)]),
+        rest: Some(NodeRest {
+            memory_working_set: 99,
+            stalled_usec: Some([cpu_usec / 10, 0, 0]),
+            traffic: Some([cpu_usec, 0, 0, cpu_usec.saturating_mul(2)]),
+            oom_kills: Some(cpu_usec / 1_000_000),
+        }),
         pods: pods.iter().map(pod).collect(),
     }
 }
@@ -171,10 +174,10 @@ fn samples_fold_to_means_and_peaks() {
     // All was read in the second sample, too.
     assert_eq!(pod.disk_bytes_per_second, Some([40_000, 0]));
     assert_eq!(pod.network_bytes_per_second, Some([40_000, 20_000]));
-    assert_eq!(digest.network_bytes_per_second, Some([111_111, 0]));
-    assert_eq!(digest.disk_bytes_per_second, Some([0, 222_222]));
+    assert_eq!(digest.network_bytes_per_second, Some([300_000, 0]));
+    assert_eq!((digest.disk_bytes_per_second, digest.oom_kills), (Some([0, 600_000]), 3));
     let mut quick = sample(5_000_000, &[("late", 200_009)]);
-    quick.traffic = None;
+    quick.rest = None;
     quick.pods[0].rest = None;
     window.add(at(12_000), quick);
     let digest = window.digest().unwrap();
@@ -182,10 +185,33 @@ fn samples_fold_to_means_and_peaks() {
     let pods: Vec<_> = digest.pods.iter().map(|pod| pod.uid.as_str()).collect();
     assert_eq!(pods, ["late"], "a is gone");
     assert_eq!((digest.pods[0].cpu_milli_mean, digest.pods[0].memory_working_set), (100, 7));
-    assert_eq!(digest.network_bytes_per_second, None, "not looked at is not zero");
+    let unknown = (digest.network_bytes_per_second, digest.pressure_permille);
+    assert_eq!(unknown, (None, None), "not looked at is not zero");
+    assert_eq!((digest.memory_working_set, digest.oom_kills), (99, 0));
     window.add(at(13_000), sample(5_000_000, &[("late", 200_009)]));
-    let pod = window.digest().unwrap().pods.remove(0);
-    assert_eq!(pod.cpu_pressure_permille_max, Some(0), "of this window alone");
+    let digest = window.digest().unwrap();
+    assert_eq!(digest.pods[0].cpu_pressure_permille_max, Some(0), "of this window alone");
+    // Since it was looked at last, three seconds ago.
+    assert_eq!((digest.pressure_permille, digest.oom_kills), (Some([66, 0, 0]), 2));
+}
+
+#[test]
+fn what_is_read_only_for_digests_needs_two_readings() {
+    let mut window = UsageWindow::default();
+    let quick = |cpu_usec| Sample { cpu_usec, ..Sample::default() };
+    // As after an error, when the window begins between two digests.
+    window.add(at(0), quick(0));
+    window.add(at(1_000), quick(1_000_000));
+    assert_eq!(window.digest(), None, "of memory nothing is known");
+    window.add(at(2_000), sample(2_000_000, &[]));
+    let digest = window.digest().unwrap();
+    assert_eq!((digest.cpu_milli_mean, digest.memory_working_set), (1_000, 99));
+    assert_eq!((digest.pressure_permille, digest.disk_bytes_per_second), (None, None));
+    window.add(at(7_000), quick(3_000_000));
+    window.add(at(12_000), sample(7_000_000, &[]));
+    let digest = window.digest().unwrap();
+    assert_eq!((digest.cpu_milli_mean, digest.cpu_milli_max), (500, 800));
+    assert_eq!((digest.pressure_permille, digest.oom_kills), (Some([50, 0, 0]), 5));
 }
 
 #[test]
