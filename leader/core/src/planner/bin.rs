@@ -163,7 +163,7 @@ impl Board<'_> {
 
     /// Whether these offers of a pool have the values that it wants to choose from. What is reserved is there: it
     /// needs nothing to fall back on.
-    fn are_enough(&self, pool: &Pool, offers: &FixedBitSet, cheapest: usize) -> bool {
+    pub(super) fn are_enough(&self, pool: &Pool, offers: &FixedBitSet, cheapest: usize) -> bool {
         self.settings.min_values_policy != MinValuesPolicy::Strict
             || self.market.slot_of(cheapest).is_some()
             || self.missing_values(pool, offers).is_none()

@@ -124,12 +124,67 @@ impl Board<'_> {
                 let domain = |tracked: &Tracked| target.counted_domain(market, tracked);
                 self.topology.place(&part, &domain, -count);
             }
+            self.shrink(bin);
             returned.extend(pods);
         }
         if let Some(entry) = self.groups.get_mut(group) {
             entry.give_back(returned);
         }
         self.drop_empty_bins(first);
+    }
+
+    /// Plans a node that gave pods up as the cheapest of its sort for those that it still has.
+    fn shrink(&mut self, bin: usize) {
+        let Some(before) = self.bins.get(bin).filter(|bin| !bin.contents.is_empty()).cloned()
+        else {
+            return;
+        };
+        // A node that is reserved is paid for, used or not.
+        if self.market.slot_of(before.cheapest).is_some() {
+            return;
+        }
+        self.count_contents(bin, -1);
+        let groups = before.contents.iter().filter_map(|(group, _)| self.groups.get(*group));
+        let ports = groups.flat_map(|group| group.shape.ports.clone()).collect();
+        if let Some(target) = self.bins.get_mut(bin) {
+            target.ports = ports;
+        }
+        self.widen(bin);
+        let sort = |offer: usize| {
+            let billed = self.market.offers.get(offer).map(|offer| offer.capacity_type);
+            billed.zip(self.market.kind_of(offer).map(|kind| kind.template))
+        };
+        let like = |offer: &usize| sort(*offer) == sort(before.cheapest);
+        let wide = self.bins.get(bin).map(|bin| bin.offers.clone()).unwrap_or_default();
+        let cheapest = wide.ones().filter(like).min_by_key(|offer| self.market.rank(*offer));
+        let pool = self.market.pools.get(before.pool);
+        let cheapest = cheapest
+            .filter(|cheapest| pool.is_some_and(|pool| self.are_enough(pool, &wide, *cheapest)));
+        if let Some(target) = self.bins.get_mut(bin) {
+            match cheapest {
+                Some(cheapest) => target.cheapest = cheapest,
+                None => *target = before.clone(),
+            }
+        }
+        if let Some(cheapest) = cheapest {
+            self.reserve(before.cheapest, -1);
+            self.reserve(cheapest, 1);
+        }
+        self.count_contents(bin, 1);
+    }
+
+    /// Counts a planned node's pods out of their domains (`sign` -1) or back in (1).
+    fn count_contents(&mut self, bin: usize, sign: i64) {
+        let Some(target) = self.bins.get(bin) else { return };
+        for (group, pods) in &target.contents {
+            let Some(part) = self.groups.get(*group).map(|group| &group.part) else { continue };
+            if !part.is_free() {
+                let market = &self.market;
+                let domain = |tracked: &Tracked| target.counted_domain(market, tracked);
+                let count = i64::try_from(pods.len()).unwrap_or(i64::MAX);
+                self.topology.place(part, &domain, count.saturating_mul(sign));
+            }
+        }
     }
 
     fn drop_empty_bins(&mut self, first: usize) {
