@@ -4,7 +4,7 @@
 //! Deployment's environment can be moved over as it is.
 
 mod args;
-mod gates;
+pub mod gates;
 mod peers;
 mod security;
 #[cfg(test)]

@@ -103,22 +103,12 @@ pub(crate) struct Gates {
 
 /// Gates by `Name=true,Other=false`; others than ours are nobody's business here.
 fn gates(text: &str) -> Result<Gates, String> {
-    let mut gates = Gates { spot_to_spot: true, reserved_capacity: true };
-    for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
-        let (name, value) =
-            part.split_once('=').ok_or_else(|| format!("{part:?} is not NAME=BOOL"))?;
-        let open = match value.trim().to_ascii_lowercase().as_str() {
-            "true" | "t" | "1" => true,
-            "false" | "f" | "0" => false,
-            _ => return Err(format!("{part:?} is neither true nor false")),
-        };
-        match name.trim() {
-            "SpotToSpotConsolidation" => gates.spot_to_spot = open,
-            "ReservedCapacity" => gates.reserved_capacity = open,
-            _ => {}
-        }
-    }
-    Ok(gates)
+    let named = drover_leader::config::gates::parse(text)?;
+    let is_open = |name: &str| named.get(name).copied().unwrap_or(true);
+    Ok(Gates {
+        spot_to_spot: is_open("SpotToSpotConsolidation"),
+        reserved_capacity: is_open("ReservedCapacity"),
+    })
 }
 
 fn fraction(text: &str) -> Result<f64, String> {

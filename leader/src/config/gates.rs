@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 ///
 /// # Errors
 /// Which part is no gate, in words.
-pub(super) fn parse(text: &str) -> Result<BTreeMap<String, bool>, String> {
+pub fn parse(text: &str) -> Result<BTreeMap<String, bool>, String> {
     text.split(',')
         .map(str::trim)
         .filter(|part| !part.is_empty())
