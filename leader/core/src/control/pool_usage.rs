@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use drover_common::crd::parse_resources;
 use drover_common::id::{NodeClaimName, NodePoolName};
 use drover_common::instance_type::CapacityType;
 use drover_common::labels;
@@ -20,34 +21,22 @@ impl Control {
             let Some(pool) = record.nodepool.clone().filter(|_| record.stage < Stage::Gone) else {
                 continue;
             };
-            let mut capacity = self.capacity_of(state, &mut overlays, name, record);
+            let node = self.node_of(record).map(|node| node.status.capacity.clone());
+            let told = node.unwrap_or_default();
+            let mut capacity = if told.is_empty() || record.stage < Stage::Initialized {
+                // What device plugins have is not told by a node until they run.
+                let mut expected = self.expected_capacity(state, &mut overlays, name, record);
+                for (name, amount) in told.iter().filter(|(_, amount)| *amount > 0) {
+                    expected.set(name.clone(), amount);
+                }
+                expected
+            } else {
+                told
+            };
             capacity.set(ResourceName::from("nodes"), 1);
             usage.entry(pool).or_default().add(&capacity);
         }
         usage
-    }
-
-    fn capacity_of(
-        &self,
-        state: &State,
-        overlays: &mut Overlays,
-        name: &NodeClaimName,
-        record: &ClaimRecord,
-    ) -> Resources {
-        let node = self.node_of(record).map(|node| node.status.capacity.clone());
-        let node = node.filter(|capacity| !capacity.is_empty());
-        match node {
-            Some(capacity) if record.stage >= Stage::Initialized => capacity,
-            // What device plugins have is not told by a node until they run.
-            Some(capacity) => {
-                let mut expected = self.expected_capacity(state, overlays, name, record);
-                for (name, amount) in capacity.iter().filter(|(_, amount)| *amount > 0) {
-                    expected.set(name.clone(), amount);
-                }
-                expected
-            }
-            None => self.expected_capacity(state, overlays, name, record),
-        }
     }
 
     /// What a node will have, or the largest that it may come to have.
@@ -58,27 +47,23 @@ impl Control {
         name: &NodeClaimName,
         record: &ClaimRecord,
     ) -> Resources {
+        let mut of =
+            |kind, zone, billing| self.overlaid_capacity(overlays, record, kind, zone, billing);
         if let Some(instance) = &record.instance {
-            let (kind, zone) = (&instance.instance_type, &instance.zone);
-            let known =
-                self.overlaid_capacity(overlays, record, kind, zone, instance.capacity_type);
-            return known.unwrap_or_else(|| {
+            let billing = instance.capacity_type;
+            return of(&instance.instance_type, &instance.zone, billing).unwrap_or_else(|| {
                 let claim = self.view.claims().get(name);
-                claim
-                    .and_then(|claim| {
-                        drover_common::crd::parse_resources(&object::status_of(claim).capacity).ok()
-                    })
-                    .unwrap_or_default()
+                let told = claim.map(|claim| parse_resources(&object::status_of(claim).capacity));
+                told.and_then(Result::ok).unwrap_or_default()
             });
         }
         let intent = record.intent.as_ref().and_then(|intent| state.intents.get(intent));
-        intent.map_or_else(Resources::default, |intent| {
-            let billing = intent.request.capacity_type;
-            let may_be = intent.request.overrides.iter().filter_map(|o| {
-                self.overlaid_capacity(overlays, record, &o.instance_type, &o.zone, billing)
-            });
-            may_be.fold(Resources::default(), |most, capacity| most.maximum(&capacity))
-        })
+        let overrides = intent.map(|intent| &intent.request);
+        overrides
+            .into_iter()
+            .flat_map(|request| request.overrides.iter().map(|o| (o, request.capacity_type)))
+            .filter_map(|(o, billing)| of(&o.instance_type, &o.zone, billing))
+            .fold(Resources::default(), |most, capacity| most.maximum(&capacity))
     }
 
     /// What a type has, with what NodeOverlays add to such a node of this claim.

@@ -136,13 +136,9 @@ impl Board<'_> {
     /// The first to buy of some offers that a candidate may become as well, at no more of what limits
     /// count: a set of spot types is not the only one that holds what was packed for it.
     fn cheapest_like(&self, candidate: &Candidate, pool: &Pool, offers: &FixedBitSet) -> usize {
-        let sort = |offer: usize| {
-            let billed = self.market.offers.get(offer).map(|offer| offer.capacity_type);
-            billed.zip(self.market.kind_of(offer).map(|kind| kind.template))
-        };
-        let wanted = sort(candidate.offer);
+        let wanted = self.market.sort_of(candidate.offer);
         let like = |offer: &usize| {
-            sort(*offer) == wanted
+            self.market.sort_of(*offer) == wanted
                 && self
                     .market
                     .kind_of(*offer)

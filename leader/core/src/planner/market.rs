@@ -338,6 +338,11 @@ impl<'a> Market<'a> {
         type_label(kind.instance_type, key)
     }
 
+    /// How an offer is billed, and under which template: nodes of one sort differ by type and zone alone.
+    pub(super) fn sort_of(&self, offer: usize) -> Option<(CapacityType, usize)> {
+        Some((self.offers.get(offer)?.capacity_type, self.kind_of(offer)?.template))
+    }
+
     /// The node kind of an offer.
     pub(super) fn kind_of(&self, offer: usize) -> Option<&NodeKind<'a>> {
         self.kinds.get(self.offers.get(offer)?.kind)

@@ -150,11 +150,8 @@ impl Board<'_> {
             target.ports = ports;
         }
         self.widen(bin);
-        let sort = |offer: usize| {
-            let billed = self.market.offers.get(offer).map(|offer| offer.capacity_type);
-            billed.zip(self.market.kind_of(offer).map(|kind| kind.template))
-        };
-        let like = |offer: &usize| sort(*offer) == sort(before.cheapest);
+        let sort = self.market.sort_of(before.cheapest);
+        let like = |offer: &usize| self.market.sort_of(*offer) == sort;
         let wide = self.bins.get(bin).map(|bin| bin.offers.clone()).unwrap_or_default();
         let cheapest = wide.ones().filter(like).min_by_key(|offer| self.market.rank(*offer));
         let pool = self.market.pools.get(before.pool);
