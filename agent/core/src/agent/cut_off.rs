@@ -41,16 +41,18 @@ pub(super) struct Refusals {
     since: Option<SignedDuration>,
     /// When it was first asked for a deletion, of which none was let through since.
     deletion_asked: Option<SignedDuration>,
-    /// Whether one was refused.
-    deletion_refused: bool,
+    /// Since when those that were answered were refused.
+    deletion_refused: Option<SignedDuration>,
 }
 
 impl Refusals {
     /// Whether evictions and deletions are refused alike.
     fn are_complete(&self, now: Moment) -> bool {
-        let unheard = |at| now.is_past(at, DELETION_PATIENCE);
-        self.since.is_some_and(|at| now.is_past(at, CUT_OFF_AFTER))
-            && (self.deletion_refused || self.deletion_asked.is_some_and(unheard))
+        let for_long = |at| now.is_past(at, DELETION_PATIENCE);
+        // Where a budget held the evictions, all that is refused are deletions.
+        self.deletion_refused.is_some_and(for_long)
+            || self.since.is_some_and(|at| now.is_past(at, CUT_OFF_AFTER))
+                && (self.deletion_refused.is_some() || self.deletion_asked.is_some_and(for_long))
     }
 
     /// These calls are made.
@@ -95,8 +97,9 @@ impl Agent {
         match outcome {
             Err(failure) if refuses_us(failure) => {
                 self.refusals.since.get_or_insert(now.steady);
-                self.refusals.deletion_refused |=
-                    self.drain.as_ref().is_some_and(|drain| drain.is_deletion(key));
+                if self.drain.as_ref().is_some_and(|drain| drain.is_deletion(key)) {
+                    self.refusals.deletion_refused.get_or_insert(now.steady);
+                }
             }
             // Silence says nothing of whether it would.
             Err(failure) if is_silent(failure) => {}

@@ -5,9 +5,14 @@ use super::*;
 /// How a call of the drain is met; `None` if it hangs.
 type Answer = Option<Result<Value, KubernetesFailureKind>>;
 
-/// An agent whose evictions are forbidden from a spot notice on and whose deletions are met like this. Returns when it
-/// first asked for one and when it powered the machine off, both in milliseconds.
+/// [`refused`], with evictions that are forbidden.
 fn forbidden_to_evict(deletions: &Answer) -> (Option<i64>, Option<i64>) {
+    refused(KubernetesFailureKind::Forbidden, deletions)
+}
+
+/// An agent whose evictions are refused from a spot notice on and whose deletions are met like this. Returns when it
+/// first asked for one and when it powered the machine off, both in milliseconds.
+fn refused(evictions: KubernetesFailureKind, deletions: &Answer) -> (Option<i64>, Option<i64>) {
     let refusal = |kind| {
         let message = "no".to_owned();
         KubernetesFailure { kind, message, retry_after_seconds: None }
@@ -24,7 +29,7 @@ fn forbidden_to_evict(deletions: &Answer) -> (Option<i64>, Option<i64>) {
                     asked.get_or_insert(now - 100);
                     deletions.clone()
                 }
-                (CallKey::Drain(_), _) => Some(Err(KubernetesFailureKind::Forbidden)),
+                (CallKey::Drain(_), _) => Some(Err(evictions)),
                 _ => Some(Ok(node(json!({"spec": {"unschedulable": true}})))),
             };
             if let Some(answer) = answer {
@@ -67,4 +72,13 @@ fn a_deletion_that_is_refused_or_comes_to_nothing_leaves_the_pods_their_grace() 
         assert!(asked < LAST_CALL + 500, "{answer:?}: {asked}");
         assert!((asked + 100..=asked + within).contains(&off), "{answer:?}: {asked}, {off}");
     }
+}
+
+/// Evictions are held by a budget up to the last moment, so that none was refused for what the agent is.
+#[test]
+fn deletions_that_are_forbidden_where_a_budget_holds_evictions_leave_the_pods_their_grace() {
+    use KubernetesFailureKind::{DisruptionBudget, Forbidden};
+    let (asked, off) = refused(DisruptionBudget, &Some(Err(Forbidden)));
+    let (asked, off) = (asked.unwrap(), off.unwrap());
+    assert!((asked + 100..=asked + 3_500).contains(&off), "{asked}, {off}");
 }
