@@ -2,8 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use drover_agent_core::usage::{ContainerNames, History};
+use drover_agent_core::usage::{ContainerNames, History, SavedHistory};
 use drover_common::protocol::UsageDigest;
+use futures::FutureExt;
 use jiff::Timestamp;
 use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
@@ -19,6 +20,8 @@ const LAST: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub(super) struct Histories {
     disk: StateDir,
+    /// What was kept, while the disk owes it. Nothing is written over it before.
+    loading: Option<AbortOnDropHandle<Option<SavedHistory>>>,
     /// `None` while there is nothing to keep.
     history: Option<History>,
     due_at: Instant,
@@ -27,14 +30,29 @@ pub(super) struct Histories {
 }
 
 impl Histories {
-    /// What was kept; nothing where the disk does not answer in time.
+    /// What was kept; where the disk does not answer in time it is taken over once it does.
     pub(super) async fn load(disk: StateDir) -> Self {
-        let kept = timeout(DISK_PATIENCE, disk.load_history()).await.unwrap_or_else(|_| {
-            tracing::warn!("Disk does not answer; histories of use begin anew.");
-            None
-        });
-        let history = kept.map(|kept| History::restore(&kept));
-        Self { disk, history, due_at: Instant::now() + CHECKPOINT, saving: None }
+        let from = disk.clone();
+        let mut loading =
+            AbortOnDropHandle::new(tokio::spawn(async move { from.load_history().await }));
+        let due_at = Instant::now() + CHECKPOINT;
+        let mut histories = Self { disk, loading: None, history: None, due_at, saving: None };
+        match timeout(DISK_PATIENCE, &mut loading).await {
+            Ok(kept) => histories.take_over(kept.ok().flatten()),
+            Err(_) => {
+                tracing::warn!("Disk does not answer; histories of use are waited for.");
+                histories.loading = Some(loading);
+            }
+        }
+        histories
+    }
+
+    /// What was measured since the start is little beside what was kept over days.
+    fn take_over(&mut self, kept: Option<SavedHistory>) {
+        self.loading = None;
+        if let Some(kept) = kept {
+            self.history = Some(History::restore(&kept));
+        }
     }
 
     /// Takes in a digest and writes into it what it adds up to.
@@ -44,6 +62,10 @@ impl Histories {
         names: &ContainerNames,
         now: Timestamp,
     ) {
+        let loaded = self.loading.as_mut().and_then(FutureExt::now_or_never);
+        if let Some(kept) = loaded {
+            self.take_over(kept.ok().flatten());
+        }
         self.history.get_or_insert_default().take(digest, names, now);
     }
 
@@ -73,7 +95,9 @@ impl Histories {
     }
 
     fn save(&mut self) {
-        let Some(history) = &self.history else { return };
+        let Some(history) = self.history.as_ref().filter(|_| self.loading.is_none()) else {
+            return;
+        };
         let (disk, kept) = (self.disk.clone(), history.save());
         self.saving = Some(AbortOnDropHandle::new(tokio::spawn(async move {
             if let Err(error) = disk.save_history(&kept).await {
@@ -93,9 +117,40 @@ impl Histories {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write as _;
     use std::process::Command;
 
     use super::*;
+
+    #[tokio::test]
+    async fn what_a_slow_disk_owes_is_taken_over_and_not_written_over() {
+        let folder = tempfile::tempdir().unwrap();
+        let disk = StateDir::at(folder.path());
+        disk.save_history(&History::default().save()).await.unwrap();
+        let file = folder.path().join("usage.json");
+        let kept = std::fs::read(&file).unwrap();
+        std::fs::remove_file(&file).unwrap();
+        // Who reads it waits for what is written, and for whom it is open to write.
+        assert!(Command::new("mkfifo").arg(&file).status().unwrap().success());
+        let mut slow = std::fs::File::options().read(true).write(true).open(&file).unwrap();
+        let mut histories = Histories::load(disk).await;
+        let take = |histories: &mut Histories| {
+            let (mut digest, names) = (UsageDigest::default(), ContainerNames::new());
+            histories.take(&mut digest, &names, Timestamp::UNIX_EPOCH);
+            histories.due_at = Instant::now();
+            histories.keep();
+        };
+        take(&mut histories);
+        assert!(histories.saving.is_none(), "it would be lost");
+        slow.write_all(&kept).unwrap();
+        drop(slow);
+        while histories.loading.is_some() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            take(&mut histories);
+        }
+        histories.saved().await;
+        assert!(file.is_file(), "it is kept from then on");
+    }
 
     #[tokio::test]
     async fn a_disk_that_hangs_is_left_alone_until_it_answers() {
