@@ -322,6 +322,10 @@ impl ApiFailure {
             (409, _) => KubernetesFailureKind::Conflict,
             (429, _) if budget => KubernetesFailureKind::DisruptionBudget,
             (429, _) => KubernetesFailureKind::TooManyRequests,
+            // An eviction that a budget's broken status forbids.
+            (403, _) if self.kind == "poddisruptionbudget" => {
+                KubernetesFailureKind::DisruptionBudget
+            }
             (401 | 403, _) => KubernetesFailureKind::Forbidden,
             (500, _) if self.message.contains("more than one PodDisruptionBudget") => {
                 KubernetesFailureKind::OverlappingBudgets

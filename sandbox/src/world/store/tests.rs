@@ -1,3 +1,4 @@
+use drover_common::call::KubernetesFailureKind;
 use serde_json::{Value, json};
 
 use super::list::ListQuery;
@@ -232,6 +233,8 @@ fn a_budget_whose_status_cannot_be_right_forbids_evictions() {
         let refused = evict(generation, allowed, disrupted).unwrap_err();
         assert_eq!(refused.code, code, "{allowed} {disrupted}");
         assert!(refused.message.contains(part), "{}", refused.message);
+        let kind = refused.to_kubernetes_failure().kind;
+        assert_eq!(kind, KubernetesFailureKind::DisruptionBudget, "as real clients see it");
         let (status, is_budgets) = (refused.to_status(), code == 429);
         assert_eq!(
             refused.causes.iter().any(|cause| cause.reason == "DisruptionBudget"),
