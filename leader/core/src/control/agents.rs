@@ -367,9 +367,15 @@ impl Control {
     /// Whether the node's agent has been silent for too long, counted from the start of this reign:
     /// a new leader has not heard of anyone yet.
     pub(super) fn agent_is_silent(&self, node: &NodeName, now: Timestamp) -> bool {
-        let Some(reign) = self.reign else { return false };
-        let heard = self.agents.seen_at(node).map_or(reign.since, |at| at.max(reign.since));
-        now.duration_since(heard) > self.settings.agent_silence
+        let heard = self.heard_at(node);
+        heard.is_some_and(|heard| now.duration_since(heard) > self.settings.agent_silence)
+    }
+
+    /// When a node's agent was heard last, or this reign began, which is when an earlier leader may have heard it.
+    /// `None` outside of reigns.
+    pub(super) fn heard_at(&self, node: &NodeName) -> Option<Timestamp> {
+        let since = self.reign?.since;
+        Some(self.agents.seen_at(node).map_or(since, |at| at.max(since)))
     }
 }
 

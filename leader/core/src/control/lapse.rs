@@ -15,10 +15,8 @@ impl Control {
     /// Withdraws notices whose time is over and whose agents have been silent for as long as a notice is kept.
     pub(super) fn lapse_notices(&mut self, state: &State, now: Timestamp) {
         let Some(reign) = self.reign else { return };
-        // Who spoke to an earlier leader may have told it.
         let told_at = |record: &NoticeRecord| {
-            let seen_at = record.node.as_ref().and_then(|node| self.agents.seen_at(node));
-            seen_at.map_or(reign.since, |at| at.max(reign.since))
+            record.node.as_ref().and_then(|node| self.heard_at(node)).unwrap_or(reign.since)
         };
         let records = state.notices.iter().flat_map(|(instance, kinds)| {
             kinds.iter().map(move |(kind, record)| (instance, *kind, record))
