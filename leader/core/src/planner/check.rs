@@ -5,6 +5,7 @@
 //! repeated in the other. Used in tests, in debug builds and in shadow mode.
 
 mod diversity;
+mod fixed;
 mod host;
 mod listing;
 mod overlay;
@@ -23,6 +24,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Launch, PlacementTarget, Plan, PlanInput};
 use crate::planner::MinValuesPolicy;
+pub use fixed::check_static;
 use host::{Host, hosts_of_launch, hosts_of_target, labels_in};
 pub use repack::check_repack;
 use requests::{ports_of, requests, same_port};
@@ -67,7 +69,8 @@ fn check_places(input: &PlanInput<'_>, plan: &Plan) -> Vec<Violation> {
     for (number, launch) in plan.launches.iter().enumerate() {
         check_launch(input, number, launch, &mut violations);
     }
-    check_limits(input, plan, &mut violations);
+    check_pools(input, plan, &mut violations);
+    check_limits(input, &plan.launches, &mut violations);
     reservations::check(input, plan, &mut violations);
     topology::check(input, plan, &mut violations);
     violations
@@ -163,6 +166,19 @@ pub(super) fn check_launch(
     launch: &Launch,
     violations: &mut Vec<Violation>,
 ) {
+    if launch.pods.is_empty() {
+        violations.push(violation(format!("launch {number}"), "is for no pod"));
+    }
+    check_offered(input, number, launch, violations);
+}
+
+/// What is wrong with what a launch offers, and with its pods there.
+fn check_offered(
+    input: &PlanInput<'_>,
+    number: usize,
+    launch: &Launch,
+    violations: &mut Vec<Violation>,
+) {
     let subject = format!("launch {number}");
     let types: BTreeSet<&str> =
         launch.offerings.iter().map(|offering| offering.instance_type.as_str()).collect();
@@ -171,9 +187,6 @@ pub(super) fn check_launch(
     }
     if types.len() > input.settings.max_instance_types {
         violations.push(violation(&subject, format!("lists {} types", types.len())));
-    }
-    if launch.pods.is_empty() {
-        violations.push(violation(&subject, "is for no pod"));
     }
     match hosts_of_launch(input, number, launch) {
         Ok(hosts) => {
@@ -298,10 +311,22 @@ fn check_host(
     }
 }
 
+/// Nodes for pods are of pools that make nodes for pods.
+fn check_pools(input: &PlanInput<'_>, plan: &Plan, violations: &mut Vec<Violation>) {
+    let names: BTreeSet<_> = plan.launches.iter().map(|launch| &launch.nodepool).collect();
+    for name in names {
+        let Some(pool) = input.view.pools().get(name) else { continue };
+        if pool.spec.replicas.is_some() || pool.metadata.deletion_timestamp.is_some() {
+            let rule = "is static or being deleted and gets no such node";
+            violations.push(violation(name.as_str(), rule));
+        }
+    }
+}
+
 /// Launches stay within their pools' limits, whatever types they become.
-fn check_limits(input: &PlanInput<'_>, plan: &Plan, violations: &mut Vec<Violation>) {
+fn check_limits(input: &PlanInput<'_>, launches: &[Launch], violations: &mut Vec<Violation>) {
     let mut added: BTreeMap<&str, Resources> = BTreeMap::new();
-    for launch in &plan.launches {
+    for launch in launches {
         let Some(catalog) = input.catalogs.get(&launch.nodeclass) else { continue };
         let mut most = Resources::default();
         for offering in &launch.offerings {
@@ -325,9 +350,6 @@ fn check_limits(input: &PlanInput<'_>, plan: &Plan, violations: &mut Vec<Violati
             violations.push(violation(name, "is no NodePool"));
             continue;
         };
-        if object.spec.replicas.is_some() || object.metadata.deletion_timestamp.is_some() {
-            violations.push(violation(name, "is static or being deleted and gets no such node"));
-        }
         if let Some(before) = input.pool_usage.get(&pool) {
             used.add(before);
         }

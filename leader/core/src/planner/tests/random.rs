@@ -17,7 +17,9 @@ use proptest::test_runner::{RngSeed, TestCaseError};
 use serde_json::json;
 
 use super::world::{World, all_types, merge};
-use crate::planner::{InFlightNode, Launch, LaunchOffering, Plan, UnavailableOffering, check};
+use crate::planner::{
+    InFlightNode, Launch, LaunchOffering, Plan, UnavailableOffering, check, plan_static,
+};
 use rule::{RULES, rule};
 
 #[derive(Clone, Debug)]
@@ -419,8 +421,28 @@ fn holds(case: &Case) -> Result<(), TestCaseError> {
     for pod in plan.launches.iter().flat_map(|launch| &launch.pods) {
         prop_assert!(seated.contains(pod), "{pod} was planned for twice");
     }
+    fill_static_pool(&mut world, case)?;
     add_apps(&mut world, "late", &case.late);
     world.plan();
+    Ok(())
+}
+
+/// Nodes of a static pool break no rule either, beside all that was launched.
+fn fill_static_pool(world: &mut World, case: &Case) -> Result<(), TestCaseError> {
+    let limits = if case.pools & 1 != 0 { json!({"cpu": "20"}) } else { json!({"nodes": "2"}) };
+    let least = json!({"key": "karpenter.k8s.aws/instance-family", "operator": "Exists",
+        "minValues": 1 + case.pools % 4});
+    let zone = json!({"key": labels::ZONE, "operator": "In", "values": [ZONES[case.pools % 3]]});
+    world.pool("fixed", json!([least, zone]), json!({"replicas": 4, "limits": limits}));
+    let fixed = NodePoolName::from("fixed");
+    match plan_static(&world.input(), &fixed, 3) {
+        Ok(launches) => {
+            let violations = check::check_static(&world.input(), &fixed, 3, &launches);
+            prop_assert!(violations.is_empty(), "{violations:?}");
+            prop_assert!(!launches.is_empty());
+        }
+        Err(reason) => prop_assert!(!reason.is_empty()),
+    }
     Ok(())
 }
 

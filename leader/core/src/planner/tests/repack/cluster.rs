@@ -11,7 +11,8 @@ use serde_json::{Value, json};
 
 use super::super::world::{World, all_types, merge};
 use crate::planner::{
-    ManagedNode, MoveTarget, PoolNodes, RepackInput, RepackPlan, RepackSettings, check, repack,
+    ManagedNode, MoveTarget, PoolNodes, RepackInput, RepackPlan, RepackSettings, check,
+    remove_empty, repack,
 };
 
 pub(super) struct Cluster {
@@ -149,6 +150,9 @@ impl Cluster {
         let violations = check::check_repack(&input, &plan);
         assert!(violations.is_empty(), "{violations:#?}\n{}", render(&plan));
         assert_eq!(plan, repack(&input), "repacking is deterministic");
+        let empty = remove_empty(&input);
+        let violations = check::check_repack(&input, &empty);
+        assert!(violations.is_empty(), "{violations:#?}\n{}", render(&empty));
         let told = plan.left.iter().map(|left| &left.node);
         let gone = plan.batches.iter().flat_map(|batch| &batch.nodes);
         let moved = plan.batches.iter().flat_map(|batch| &batch.moves);
