@@ -58,7 +58,7 @@ pub enum Kind {
     VolumeAttachment,
     /// coordination.k8s.io/v1 Lease
     Lease,
-    /// events.k8s.io/v1 Event
+    /// v1 Event: the API of its own for events (`events.k8s.io`) is not granted to kubelets, as whom agents may speak.
     Event,
     /// karpenter.sh/v1 NodePool
     NodePool,
@@ -138,7 +138,7 @@ impl Kind {
                 ("storage.k8s.io", "VolumeAttachment", "volumeattachments", false)
             }
             Kind::Lease => ("coordination.k8s.io", "Lease", "leases", true),
-            Kind::Event => ("events.k8s.io", "Event", "events", true),
+            Kind::Event => ("", "Event", "events", true),
             Kind::NodePool => ("karpenter.sh", "NodePool", "nodepools", false),
             Kind::NodeClaim => ("karpenter.sh", "NodeClaim", "nodeclaims", false),
             Kind::Ec2NodeClass => ("karpenter.k8s.aws", "EC2NodeClass", "ec2nodeclasses", false),

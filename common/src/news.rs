@@ -168,18 +168,23 @@ impl Telling<'_> {
         let namespace = if self.namespace.is_empty() { "default" } else { self.namespace };
         let note: String = note.chars().take(LONGEST_NOTE).collect();
         let instance: String = self.instance.chars().take(LONGEST_INSTANCE).collect();
+        let second = now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
         let object = json!({
             "apiVersion": Kind::Event.api_version(),
             "kind": "Event",
             "metadata": {"name": name, "namespace": namespace},
             "eventTime": now.strftime("%Y-%m-%dT%H:%M:%S%.6fZ").to_string(),
-            "reportingController": self.controller,
+            "firstTimestamp": second,
+            "lastTimestamp": second,
+            "count": 1,
+            "source": {"component": self.controller},
+            "reportingComponent": self.controller,
             "reportingInstance": instance,
             "action": reason,
             "reason": reason,
             "type": if warning { "Warning" } else { "Normal" },
-            "note": note,
-            "regarding": {
+            "message": note,
+            "involvedObject": {
                 "apiVersion": self.kind.api_version(),
                 "kind": self.kind.endpoint().kind,
                 "namespace": self.namespace,

@@ -92,7 +92,7 @@ fn event(name: &str) -> Value {
     }
 }
 
-const EVENTS: &str = "/apis/events.k8s.io/v1/namespaces/default/events";
+const EVENTS: &str = "/api/v1/namespaces/default/events";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_policy_of_either_api_of_events_sees_them_as_that_shows_them() {
@@ -111,7 +111,7 @@ async fn a_policy_of_either_api_of_events_sees_them_as_that_shows_them() {
     }
     for (note, expected) in [("object.message", 403), ("object.note", 403), ("other", 201)] {
         let mut event = event(note);
-        event["note"] = json!(note);
+        event["message"] = json!(note);
         let (code, answer) = client.send(ADMINISTRATOR, "POST", EVENTS, &event).await;
         assert_eq!(code, expected, "{note}: {answer}");
         let message = answer["message"].as_str().unwrap_or_default();
@@ -128,11 +128,11 @@ async fn an_agent_tells_of_its_own_node_in_its_own_name() {
     let (code, made) = client.send(&token, "POST", EVENTS, &event("one.0")).await;
     assert_eq!(code, 201, "{made}");
     for (index, (pointer, value)) in [
-        ("/regarding/name", json!("two")),
-        ("/regarding/kind", json!("Pod")),
-        ("/reportingController", json!("drover")),
-        ("/reportingController", Value::Null),
-        ("/regarding", Value::Null),
+        ("/involvedObject/name", json!("two")),
+        ("/involvedObject/kind", json!("Pod")),
+        ("/reportingComponent", json!("drover")),
+        ("/reportingComponent", Value::Null),
+        ("/involvedObject", Value::Null),
     ]
     .into_iter()
     .enumerate()
@@ -149,7 +149,7 @@ async fn an_agent_tells_of_its_own_node_in_its_own_name() {
     }
     // Others are not concerned.
     let mut of_two = event("two.0");
-    of_two["regarding"]["name"] = json!("two");
+    of_two["involvedObject"]["name"] = json!("two");
     client.create(EVENTS, of_two).await;
     client.sandbox.shutdown().await;
 }

@@ -3,7 +3,7 @@
 use drover_common::id::NodeName;
 use serde_json::{Value, json};
 
-/// One thing that an agent does. Service accounts and kubelets' identities are granted all of them; the permission to read
+/// One thing that an agent does. Kubernetes grants kubelets' identities all of them, and the shipped manifests the service account; the permission to read
 /// a kubelet's metrics is left out, for few agents ask for those.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Permission {
@@ -52,7 +52,7 @@ impl Permission {
             Permission::WatchPods => "watch pods",
             Permission::EvictPods => "create pods/eviction",
             Permission::DeletePods => "delete pods",
-            Permission::CreateEvents => "create events.events.k8s.io in namespace default",
+            Permission::CreateEvents => "create events in namespace default",
         }
     }
 
@@ -75,8 +75,9 @@ impl Permission {
                 json!({"verb": "create", "resource": "pods", "subresource": "eviction"})
             }
             Permission::DeletePods => json!({"verb": "delete", "resource": "pods"}),
-            Permission::CreateEvents => json!({"verb": "create", "group": "events.k8s.io",
-                "resource": "events", "namespace": "default"}),
+            Permission::CreateEvents => {
+                json!({"verb": "create", "resource": "events", "namespace": "default"})
+            }
         }
     }
 }

@@ -125,11 +125,11 @@ async fn an_agent_with_a_kubelets_kubeconfig_signs_for_itself() {
     until("its node is cordoned", 10, async || cordoned().await == [node.clone()]).await;
     // There are no leaders, and a node may make events.
     until("its notice is told", 20, async || {
-        let events = herd.list("/apis/events.k8s.io/v1/namespaces/default/events").await;
+        let events = herd.list("/api/v1/namespaces/default/events").await;
         events.iter().any(|event| {
             event["reason"] == "SpotInterrupted"
-                && event["regarding"]["name"] == node.as_str()
-                && event["reportingController"] == "drover-agent"
+                && event["involvedObject"]["name"] == node.as_str()
+                && event["reportingComponent"] == "drover-agent"
         })
     })
     .await;

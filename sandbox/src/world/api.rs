@@ -1,14 +1,14 @@
 //! The API's verbs above the store: calls in process, eviction, binding, admission, custom
 //! resources. The HTTP face decodes into the same functions.
 
-use drover_common::call::{Kind, KubernetesCall, Target};
+use drover_common::call::{KubernetesCall, Target};
 use drover_common::cluster::ObjectKey;
 use jiff::Timestamp;
 use serde_json::Value;
 
 use super::failure::{ApiFailure, ApiResult};
 use super::object;
-use super::resource::{EVENTS, Resource};
+use super::resource::Resource;
 use super::store::{DeleteOptions, Part, Store, WriteOptions};
 
 pub mod admission;
@@ -31,30 +31,23 @@ pub fn perform(store: &mut Store, call: &KubernetesCall, now: Timestamp) -> ApiR
     match call {
         KubernetesCall::Get { target } => {
             let (resource, key) = locate(target);
-            Ok(present(target.kind, store.require(&resource, &key)?))
+            Ok(Value::clone(store.require(&resource, &key)?))
         }
         KubernetesCall::Create { target, object } => {
             let (resource, key) = locate(target);
-            let mut value = if target.kind == Kind::Event {
-                events::to_core(object.clone())
-            } else {
-                object.clone()
-            };
+            let mut value = object.clone();
             check_place(&mut value, &key)?;
             let created = store.create(&resource, value, &options, now)?;
-            Ok(present(target.kind, &created))
+            Ok(Value::clone(&created))
         }
         KubernetesCall::MergePatch { target, status, patch } => {
             let (resource, key) = locate(target);
-            let current = present(target.kind, store.require(&resource, &key)?);
-            let mut value = patch::merge(current, patch);
-            if target.kind == Kind::Event {
-                value = events::to_core(value);
-            }
+            let current = Value::clone(store.require(&resource, &key)?);
+            let value = patch::merge(current, patch);
             // Without these in the patch there is no precondition: what was read is current.
             let part = if *status { Part::Status } else { Part::Main };
             let updated = patch::write(store, &resource, value, part, &options, now)?;
-            Ok(present(target.kind, &updated))
+            Ok(Value::clone(&updated))
         }
         KubernetesCall::Delete { target, uid, grace_seconds } => {
             let (resource, key) = locate(target);
@@ -64,7 +57,7 @@ pub fn perform(store: &mut Store, call: &KubernetesCall, now: Timestamp) -> ApiR
                 ..DeleteOptions::default()
             };
             let deleted = store.delete(&resource, &key, &options, now)?;
-            Ok(present(target.kind, deleted.object()))
+            Ok(Value::clone(deleted.object()))
         }
         KubernetesCall::Evict { target, uid, grace_seconds } => {
             let (_, key) = locate(target);
@@ -80,14 +73,8 @@ pub fn perform(store: &mut Store, call: &KubernetesCall, now: Timestamp) -> ApiR
 }
 
 fn locate(target: &Target) -> (Resource, ObjectKey) {
-    // Both event APIs show the same objects; they are kept as core/v1.
-    let resource = if target.kind == Kind::Event { EVENTS } else { Resource::from(target.kind) };
     let namespace = target.namespace.clone().unwrap_or_default();
-    (resource, ObjectKey::new(namespace, &target.name))
-}
-
-fn present(kind: Kind, object: &Value) -> Value {
-    if kind == Kind::Event { events::from_core(object.clone()) } else { object.clone() }
+    (Resource::from(target.kind), ObjectKey::new(namespace, &target.name))
 }
 
 /// Name and namespace of an object must be those of the place it is written to.

@@ -18,6 +18,9 @@ const RATIO: f64 = 1.05;
 const HALF_LIFE: SignedDuration = SignedDuration::from_hours(24);
 /// Beyond this exponent of 2 the reference time moves, so that weights stay numbers.
 const LARGEST_EXPONENT: f64 = 100.0;
+/// A clock that goes back by more was wrong before: what was added then would outweigh, for as long as it was ahead,
+/// all that is added now.
+const SET_BACK: SignedDuration = SignedDuration::from_hours(48);
 /// One that weighs less is empty.
 const EPSILON: f64 = 1e-4;
 /// The heaviest bucket of a checkpoint.
@@ -54,6 +57,8 @@ fn start_of(bucket: u16) -> f64 {
 pub struct Histogram {
     /// A multiple of the half-life; a sample of that time weighs what it was added with.
     reference: Timestamp,
+    /// When the latest sample was of.
+    newest: Timestamp,
     weights: BTreeMap<u16, f64>,
 }
 
@@ -62,6 +67,9 @@ pub struct Histogram {
 pub struct Checkpoint {
     version: u32,
     reference: Timestamp,
+    /// Not in what older builds kept, which is taken as it is.
+    #[serde(default)]
+    newest: Timestamp,
     total: f64,
     /// Weights, the heaviest as 10,000.
     weights: BTreeMap<u16, u32>,
@@ -92,6 +100,7 @@ impl Histogram {
     /// Adds another histogram; the order of merging makes no difference.
     pub fn merge(&mut self, other: &Self) {
         self.move_reference(self.reference.max(other.reference));
+        self.newest = self.newest.max(other.newest);
         let factor = libm::exp2(-exponent(other.reference, self.reference));
         for (&bucket, weight) in &other.weights {
             *self.weights.entry(bucket).or_insert(0.0) += weight * factor;
@@ -106,6 +115,7 @@ impl Histogram {
         Checkpoint {
             version: HISTOGRAM_VERSION,
             reference: self.reference,
+            newest: self.newest,
             total: self.weights.values().sum(),
             weights: weights.filter(|(_, weight)| *weight > 0).collect(),
         }
@@ -124,11 +134,16 @@ impl Histogram {
         let factor = if sum > 0.0 { kept.total / sum } else { 0.0 };
         let weights =
             kept.weights.iter().map(|(&bucket, &weight)| (bucket, f64::from(weight) * factor));
-        Some(Self { reference: kept.reference, weights: weights.collect() })
+        let Checkpoint { reference, newest, .. } = *kept;
+        Some(Self { reference, newest, weights: weights.collect() })
     }
 
     /// The weight of a sample of `at`, moving the reference where that would become too great.
     fn decayed(&mut self, weight: f64, at: Timestamp) -> f64 {
+        if self.newest.max(self.reference).duration_since(at) > SET_BACK {
+            *self = Self::default();
+        }
+        self.newest = at;
         if exponent(self.reference, at) > LARGEST_EXPONENT {
             let half_lives = at.as_second().div_euclid(HALF_LIFE.as_secs());
             let multiple = half_lives.saturating_mul(HALF_LIFE.as_secs());
@@ -190,6 +205,29 @@ mod tests {
         assert!(histogram.weights.values().all(|weight| weight.is_finite()));
     }
 
+    #[test]
+    fn a_clock_that_was_ahead_freezes_nothing() {
+        for days_ahead in [10.0, 1_000.0] {
+            let mut histogram = Histogram::default();
+            histogram.add(1.0, 1.0, at(0.0));
+            histogram.add(8.0, 1.0, at(days_ahead * 24.0));
+            let kept = serde_json::to_string(&histogram.checkpoint()).unwrap();
+            let mut restored = Histogram::restore(&serde_json::from_str(&kept).unwrap()).unwrap();
+            for histogram in [&mut histogram, &mut restored] {
+                for hour in 1..4 {
+                    histogram.add(0.5, 1.0, at(f64::from(hour)));
+                }
+                let highest = histogram.percentile(0.9).unwrap();
+                assert!((0.5..0.53).contains(&highest), "{days_ahead} days: {highest}");
+            }
+        }
+        // An hour or a day is a time change, and costs no history.
+        let mut histogram = Histogram::default();
+        histogram.add(8.0, 1.0, at(24.0));
+        histogram.add(0.5, 1.0, at(0.0));
+        assert!(histogram.percentile(0.9).unwrap() > 8.0);
+    }
+
     proptest! {
         #[test]
         fn checkpoints_and_merges_keep_percentiles(
@@ -199,6 +237,8 @@ mod tests {
         ) {
             let mut whole = Histogram::default();
             let mut parts = [Histogram::default(), Histogram::default()];
+            let mut samples = samples;
+            samples.sort_by(|a: &(f64, f64, f64), b| a.2.total_cmp(&b.2));
             for (index, &(value, weight, hour)) in samples.iter().enumerate() {
                 whole.add(value, weight, at(hour));
                 parts[usize::from(index < split)].add(value, weight, at(hour));

@@ -87,7 +87,9 @@ impl History {
                 UsageSource::Kubelet => history.take_whole(pod, now),
             }
         }
-        self.pods.retain(|_, history| now.duration_since(history.seen_at) < FORGET_AFTER);
+        // A clock may have been set back: what was seen long after now is as old as what was seen long before.
+        let apart = |history: &PodHistory| now.duration_since(history.seen_at).abs();
+        self.pods.retain(|_, history| apart(history) < FORGET_AFTER);
     }
 
     /// What to keep on disk.

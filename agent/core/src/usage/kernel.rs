@@ -108,15 +108,16 @@ pub fn io_bytes(io_stat: &str) -> Result<[u64; 2], UnreadableFile> {
 /// pairs (`eni…`, `veth…`) carry the same bytes once more and don't count.
 ///
 /// # Errors
-/// A line of such an interface is short or holds no numbers.
+/// It names no such interface, or a line of one is short or holds no numbers.
 pub fn network_bytes(net_dev: &str) -> Result<[u64; 2], UnreadableFile> {
+    // As systemd's naming scheme has them: by slot, by path (`enP…` in another PCI domain), on board, of Xen (`enX…`).
     let own = |name: &str| {
-        ["eth", "ens", "enp", "eno"].iter().any(|prefix| {
+        ["eth", "ens", "enp", "enP", "eno", "enX"].iter().any(|prefix| {
             name.strip_prefix(prefix)
                 .is_some_and(|rest| rest.starts_with(|first: char| first.is_ascii_digit()))
         })
     };
-    interface_bytes(net_dev, own)
+    interface_bytes(net_dev, own)?.ok_or(unreadable("interface"))
 }
 
 /// Bytes received and sent by all interfaces but the loopback, from a `/proc/<pid>/net/dev` of a pod's.
@@ -127,14 +128,15 @@ pub fn pod_network_bytes(net_dev: &str) -> Result<[u64; 2], UnreadableFile> {
     if !net_dev.contains(':') {
         return Err(unreadable("interface"));
     }
-    interface_bytes(net_dev, |name| name != "lo")
+    Ok(interface_bytes(net_dev, |name| name != "lo")?.unwrap_or_default())
 }
 
+/// The sum over the interfaces that count; `None` where none does.
 fn interface_bytes(
     net_dev: &str,
     counts: impl Fn(&str) -> bool,
-) -> Result<[u64; 2], UnreadableFile> {
-    let mut total = [0_u64; 2];
+) -> Result<Option<[u64; 2]>, UnreadableFile> {
+    let mut sum: Option<[u64; 2]> = None;
     for line in net_dev.lines() {
         let Some((name, fields)) = line.split_once(':') else { continue };
         if !counts(name.trim()) {
@@ -144,12 +146,13 @@ fn interface_bytes(
         let mut numbers = fields.split_whitespace().map(str::parse::<u64>);
         match (numbers.next(), numbers.nth(7)) {
             (Some(Ok(received)), Some(Ok(sent))) => {
-                total = [total[0].saturating_add(received), total[1].saturating_add(sent)];
+                let [earlier, before] = sum.unwrap_or_default();
+                sum = Some([earlier.saturating_add(received), before.saturating_add(sent)]);
             }
             _ => return Err(unreadable("bytes")),
         }
     }
-    Ok(total)
+    Ok(sum)
 }
 
 /// Processes in the beginning of a `cgroup.procs`, which may be cut off anywhere. Those of whom the kernel

@@ -22,6 +22,9 @@ fn kernel_files_are_read() {
     assert_eq!(node_cpu_usage(stat), Ok(160 * 10_000));
     let net = "face |bytes\n  lo: 9 1 0 0 0 0 0 0 9 1 0\n ens5: 5 1 0 0 0 0 0 0 7 1 0\neth0:1 1 0 0 0 0 0 0 2 1\n enif3: 8 1 0 0 0 0 0 0 8 1\n";
     assert_eq!(network_bytes(net), Ok([6, 9]));
+    let xen =
+        "enX0: 5 1 0 0 0 0 0 0 7 1 0\nenP1p0s4: 1 1 0 0 0 0 0 0 2 1\nenX: 8 1 0 0 0 0 0 0 8 1\n";
+    assert_eq!(network_bytes(xen), Ok([6, 9]));
     assert_eq!(pod_network_bytes(net), Ok([14, 17]), "all of a pod's count but the loopback");
     assert_eq!(pod_network_bytes(" face |bytes\n  lo: 9 1 0 0 0 0 0 0 9 1 0\n"), Ok([0, 0]));
     assert_eq!(processes("0\n71\nx\n-1\n 5\n72\n7").collect::<Vec<_>>(), [71, 72]);
@@ -45,6 +48,12 @@ fn what_is_not_there_is_named() {
         assert_eq!(pod_network_bytes(text).unwrap_err().field, "bytes");
     }
     assert_eq!(pod_network_bytes(" face |bytes\n").unwrap_err().field, "interface");
+    let others = "lo: 9 1 0 0 0 0 0 0 9 1 0\neni7: 8 1 0 0 0 0 0 0 8 1\n";
+    assert_eq!(
+        network_bytes(others).unwrap_err().field,
+        "interface",
+        "none is known, and not none used"
+    );
     assert_eq!(stalled("full total=5").unwrap_err().field, "some total");
     assert_eq!(node_cpu_usage("cpu 1 2 3").unwrap_err().field, "cpu");
     assert_eq!(available_memory("MemTotal: 5 kB").unwrap_err().field, "MemAvailable");

@@ -50,6 +50,8 @@ struct Agent {
     seen_at: Timestamp,
     boot: BootId,
     sequence: u64,
+    /// By its own clock.
+    sent_at: Timestamp,
     /// With all pods that are known to be measured.
     usage: Option<UsageDigest>,
     /// The report that the pods are known as of; `None` if they aren't.
@@ -150,9 +152,11 @@ impl Agents {
     fn record(&mut self, report: &Report, now: Timestamp) -> Option<bool> {
         let before = self.by_node.get(&report.node);
         if before.is_some_and(|agent| {
-            // A restarted agent counts from the start again, which shows as a great step back.
+            // A restarted agent counts from the start again, and its first reports may be lost: what was said
+            // later was not overtaken. Where its clock was set back meanwhile, the step back tells.
             agent.boot == report.boot
                 && report.sequence < agent.sequence
+                && report.sent_at < agent.sent_at
                 && agent.sequence.saturating_sub(report.sequence) < 100
                 && report.sequence > 1
         }) {
@@ -166,6 +170,7 @@ impl Agents {
             seen_at: now,
             boot: report.boot.clone(),
             sequence: report.sequence,
+            sent_at: report.sent_at,
             usage,
             pods_of,
             fresh_usage: report.usage.is_some(),

@@ -21,7 +21,6 @@ const RULES: &[(&str, &[&str], &[&str])] = &[
     ("", &["configmaps", "secrets", "persistentvolumeclaims", "persistentvolumes"], &["get"]),
     ("", &["serviceaccounts/token"], &["create"]),
     ("", &["events"], &["create", "patch", "update"]),
-    ("events.k8s.io", &["events"], &["create", "patch", "update"]),
     ("coordination.k8s.io", &["leases"], &["get", "create", "patch", "update", "delete"]),
     ("storage.k8s.io", &["csinodes"], &["get", "create", "patch", "update", "delete"]),
     ("storage.k8s.io", &["volumeattachments", "csidrivers"], &["get", "list", "watch"]),

@@ -86,7 +86,7 @@ impl Scene {
     }
 
     fn told(&self) -> Vec<&str> {
-        self.asked.iter().map(|event| event["note"].as_str().unwrap()).collect()
+        self.asked.iter().map(|event| event["message"].as_str().unwrap()).collect()
     }
 }
 
@@ -102,7 +102,7 @@ fn without_a_leader_the_agent_tells_what_one_would() {
     scene.run(9);
     let event = scene.asked[0].clone();
     assert_eq!((&event["reason"], &event["type"]), (&json!("SpotInterrupted"), &json!("Warning")));
-    assert_eq!(event["regarding"]["uid"], "u");
+    assert_eq!(event["involvedObject"]["uid"], "u");
     assert_eq!(event["metadata"]["namespace"], "default");
     scene.run(20);
     assert_eq!(scene.told().len(), 2, "{:?}", scene.told());

@@ -85,6 +85,30 @@ fn an_agent_that_hears_nothing_of_imds_is_told_of() {
 }
 
 #[test]
+fn a_restarted_agent_is_heard_though_its_first_reports_were_lost() {
+    let mut rig = Rig::new();
+    rig.world.add_pods("web", 2, 800);
+    rig.run(10);
+    let instance = rig.world.running_instances()[0].instance.clone();
+    let mut report = rig.report(&instance, None);
+    let since = Some(report.sent_at - SignedDuration::from_secs(20));
+    report.sequence = 50;
+    rig.step(Input::Report(Box::new(report.clone())));
+    let blind = |rig: &Rig| rig.control.nodes(&rig.state)[0].imds_silent_since;
+    let mut overtaken = report.clone();
+    overtaken.sequence = 49;
+    overtaken.sent_at -= SignedDuration::from_secs(1);
+    overtaken.imds_silent_since = since;
+    rig.step(Input::Report(Box::new(overtaken)));
+    assert_eq!(blind(&rig), None, "it was overtaken on its way");
+    report.sequence = 3;
+    report.sent_at += SignedDuration::from_secs(30);
+    report.imds_silent_since = since;
+    rig.step(Input::Report(Box::new(report)));
+    assert_eq!(blind(&rig), since);
+}
+
+#[test]
 fn that_an_agent_is_heard_for_the_first_time_is_no_reason_either() {
     let mut rig = Rig::new();
     rig.world.add_pods("web", 2, 800);
@@ -145,7 +169,7 @@ fn use_that_an_agent_does_not_know_any_more_is_not_told_from_the_log() {
 fn events(rig: &Rig, reason: &str) -> Vec<String> {
     let all = rig.world.list(Kind::Event);
     let own = all.iter().filter(|event| event["reason"] == reason);
-    own.map(|event| format!("{} {}", event["type"], event["note"])).collect()
+    own.map(|event| format!("{} {}", event["type"], event["message"])).collect()
 }
 
 #[test]

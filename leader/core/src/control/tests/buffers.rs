@@ -92,5 +92,7 @@ fn what_can_not_be_kept_free_is_told() {
     let (replicas, holding, reasons) = told(&rig);
     assert_eq!((replicas, holding), (json!(2), vec!["ReadyForProvisioning".to_owned()]));
     assert!(reasons[0].contains("unavailable until"), "{reasons:?}");
-    assert!(rig.world.list(Kind::Event).iter().all(|event| event["regarding"]["kind"] != "Pod"));
+    assert!(
+        rig.world.list(Kind::Event).iter().all(|event| event["involvedObject"]["kind"] != "Pod")
+    );
 }

@@ -10,7 +10,7 @@ use super::rig::*;
 fn events(rig: &Rig, reason: &str) -> Vec<String> {
     let all = rig.world.list(Kind::Event);
     let own = all.iter().filter(|event| event["reason"] == reason);
-    own.map(|event| event["note"].as_str().unwrap().to_owned()).collect()
+    own.map(|event| event["message"].as_str().unwrap().to_owned()).collect()
 }
 
 /// A node with two pods whose agent tells of a spot loss and falls silent.
