@@ -197,6 +197,7 @@ impl Workload {
             virtual_pods: &[],
             in_flight: &[],
             leaving: const { &BTreeSet::new() },
+            staying: const { &BTreeSet::new() },
             unavailable: const { &BTreeMap::new() },
             reserved: const { &BTreeMap::new() },
             pool_usage: &self.usage,

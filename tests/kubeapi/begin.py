@@ -62,7 +62,7 @@ def limit_powers(stage):
                 "namespaces": [role["metadata"]["namespace"]] if role["kind"] == "Role" else [],
             }
             for role in documents
-            if role["metadata"]["name"] == user and role["kind"] in ("Role", "ClusterRole")
+            if role["metadata"]["name"].startswith(user) and role["kind"] in ("Role", "ClusterRole")
             for rule in role["rules"]
         ]
         assert rules[user], documents
@@ -103,6 +103,15 @@ def place_pods(stage):
     return describe(stage)
 
 
+def ask_for_powers(stage):
+    """the API server allows agents all that they ask for"""
+    told = {instance: stage.validate(instance) for instance in list(stage.agents)}
+    assert told
+    for instance, lines in told.items():
+        assert [line for line in lines if not line.startswith("valid:")] == [], (instance, lines)
+    return f"{len(told)} agents"
+
+
 def running(stage, app="web"):
     """How many pods of an app are ready."""
     pods = stage.cluster.list("pods")
@@ -134,4 +143,4 @@ def describe(stage):
     return f"{running(stage)} pods on {', '.join(types)}"
 
 
-STEPS = [start, apply_crds, apply_manifests, limit_powers, elect, resolve_class, place_pods]
+STEPS = [start, apply_crds, apply_manifests, limit_powers, elect, resolve_class, place_pods, ask_for_powers]

@@ -189,6 +189,13 @@ class Stage:
             for instance in set(self.agents) - set(alive):
                 self.agents[instance].stop()
 
+    def validate(self, instance):
+        """What `drover-agent validate` says with an agent's own settings, by line."""
+        command = self.agents[instance].command
+        command = [command[0], "validate", *command[1:]]
+        done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60)
+        return done.stdout.splitlines()
+
     def agent(self, instance, node, access, leaders):
         # Its own machine, though this one's numbers: no bus that could power this one off.
         root = self.folder / f"root-{instance}"

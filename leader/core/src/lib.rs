@@ -12,4 +12,5 @@ pub mod nodeclass;
 pub mod offline;
 pub mod planner;
 pub mod state;
+mod staying;
 pub mod view;

@@ -15,6 +15,7 @@ mod flying;
 mod pods;
 mod repack;
 mod static_pools;
+mod surroundings;
 #[cfg(test)]
 mod tests;
 mod times;
@@ -53,6 +54,8 @@ pub struct OfflineCluster {
     pub in_flight: Vec<InFlightNode>,
     /// Managed nodes that are being deleted.
     pub leaving: BTreeSet<NodeName>,
+    /// Pods on those that nothing may evict.
+    staying: BTreeSet<ObjectKey>,
     /// Capacity in use by NodePool.
     pub pool_usage: BTreeMap<NodePoolName, Resources>,
     /// Pods that are not there and are planned for all the same: replicas that their owner is yet to
@@ -81,6 +84,7 @@ impl OfflineCluster {
             virtual_pods: &self.expected,
             in_flight: &self.in_flight,
             leaving: &self.leaving,
+            staying: &self.staying,
             unavailable: &self.unavailable,
             reserved: &self.reserved,
             pool_usage: &self.pool_usage,

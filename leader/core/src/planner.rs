@@ -64,7 +64,7 @@ pub use input::*;
 pub use output::*;
 pub(crate) use overlay::Overlays;
 pub use repack::*;
-pub use static_pool::{OverlayFault, overlay_faults, plan_static};
+pub use static_pool::{MOST_STATIC_NODES, OverlayFault, overlay_faults, plan_static};
 pub use today::NodePrices;
 
 /// Plans for the pods that wait. Debug builds check the plan and report what they find.

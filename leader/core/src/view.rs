@@ -22,6 +22,7 @@ use drover_common::id::{
     InstanceId, NodeClaimName, NodeName, NodePoolName, instance_of_provider_id,
 };
 use drover_common::resources::Resources;
+use jiff::Timestamp;
 
 pub(crate) use shape::ShapeTable;
 pub use shape::{HostPort, PodShape, ShapeId, ShapeVolume};
@@ -142,6 +143,8 @@ pub struct View {
     attachments: BTreeMap<String, Arc<VolumeAttachment>>,
     budgets: BTreeMap<ObjectKey, Arc<PodDisruptionBudget>>,
     daemon_sets: BTreeMap<ObjectKey, Arc<DaemonSet>>,
+    /// The youngest pod seen of each DaemonSet: when it was made, and what it requests.
+    daemon_requests: BTreeMap<ObjectKey, (Option<Timestamp>, Resources)>,
     replica_sets: BTreeMap<ObjectKey, Arc<ReplicaSet>>,
     stateful_sets: BTreeMap<ObjectKey, Arc<StatefulSet>>,
     jobs: BTreeMap<ObjectKey, Arc<Job>>,
@@ -283,6 +286,9 @@ impl View {
         if pod.is_unschedulable() && !pod.is_terminating() && !pod.is_terminal() {
             self.unschedulable.insert(key.clone());
         }
+        if let Some(daemon) = daemon_of(&pod) {
+            self.see_daemon_pod(daemon, &pod);
+        }
         let entry = PodEntry { pod: Arc::new(pod), shape };
         let node = &entry.pod.spec.node_name;
         if !node.is_empty()
@@ -292,6 +298,13 @@ impl View {
             self.pods_by_node.entry(node).or_default().enter(key.clone(), &entry, content);
         }
         self.pods.insert(key, entry);
+    }
+
+    fn see_daemon_pod(&mut self, daemon: ObjectKey, pod: &Pod) {
+        let made = pod.metadata.creation_timestamp;
+        if self.daemon_requests.get(&daemon).is_none_or(|(youngest, _)| made >= *youngest) {
+            self.daemon_requests.insert(daemon, (made, pod.requests()));
+        }
     }
 
     fn forget_pod(&mut self, key: &ObjectKey) {
@@ -367,7 +380,10 @@ impl View {
             Kind::CsiNode => drop(self.csi_nodes.remove(&NodeName::from(key.name.as_str()))),
             Kind::VolumeAttachment => drop(self.attachments.remove(key.name.as_str())),
             Kind::PodDisruptionBudget => drop(self.budgets.remove(key)),
-            Kind::DaemonSet => drop(self.daemon_sets.remove(key)),
+            Kind::DaemonSet => {
+                self.daemon_sets.remove(key);
+                self.daemon_requests.remove(key);
+            }
             Kind::ReplicaSet => drop(self.replica_sets.remove(key)),
             Kind::StatefulSet => drop(self.stateful_sets.remove(key)),
             Kind::Job => drop(self.jobs.remove(key)),

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use drover_common::cluster::ObjectKey;
 use drover_common::id::{NodeClaimName, NodeName, NodePoolName};
 use drover_common::labels;
 use drover_common::requirement::Requirements;
@@ -13,6 +14,7 @@ use super::lifecycle::not_initialized;
 use crate::expected::expected_pods;
 use crate::planner::{InFlightNode, PlanInput, UnavailableOffering, VirtualPods};
 use crate::state::{ClaimRecord, Stage, State};
+use crate::staying::staying_pods;
 
 /// How long after a launch EC2's count of what a reservation has room for surely tells of it.
 const COUNTED_AFTER: SignedDuration = SignedDuration::from_secs(5);
@@ -25,6 +27,7 @@ pub(super) struct Gathered {
     usage: BTreeMap<NodePoolName, Resources>,
     unavailable: BTreeMap<UnavailableOffering, Timestamp>,
     virtual_pods: Vec<VirtualPods>,
+    staying: BTreeSet<ObjectKey>,
 }
 
 impl Gathered {
@@ -40,6 +43,7 @@ impl Gathered {
             virtual_pods: &self.virtual_pods,
             in_flight: &self.in_flight,
             leaving,
+            staying: &self.staying,
             unavailable: &self.unavailable,
             reserved: &self.reserved,
             pool_usage: &self.usage,
@@ -58,6 +62,7 @@ impl Control {
             reserved: self.reserved(state),
             usage: self.pool_usage(state),
             unavailable: unavailable_now(state, now),
+            staying: self.staying(state, now),
         }
     }
 
@@ -88,6 +93,18 @@ impl Control {
                 Some(NodeName::from(node.metadata.name.as_str()))
             })
             .collect()
+    }
+
+    /// Pods on leaving nodes that nothing may evict. What EC2 takes back is left by all.
+    fn staying(&self, state: &State, now: Timestamp) -> BTreeSet<ObjectKey> {
+        let leaving = self.leaving_nodes(state, now);
+        let is_taken = |name: &NodeName| {
+            let node = self.view.nodes().get(name);
+            let claim = node.and_then(|node| self.view.claim_of_node(node));
+            let claim = claim.and_then(|claim| claim.metadata.name.clone());
+            claim.is_some_and(|name| state.hard_notice(&name.into(), now).is_some())
+        };
+        staying_pods(&self.view, leaving.iter().filter(|name| !is_taken(name)), now)
     }
 
     /// Claims that will have a Node, or have one that takes no pods yet.

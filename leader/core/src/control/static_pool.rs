@@ -11,7 +11,7 @@ use jiff::Timestamp;
 
 use super::Control;
 use crate::command::DisruptionReason;
-use crate::planner::plan_static;
+use crate::planner::{MOST_STATIC_NODES, plan_static};
 use crate::state::{ClaimRecord, Stage, State};
 
 /// What is remembered of static pools between steps.
@@ -65,6 +65,7 @@ impl Control {
         if waits || !self.can_plan(state, now) {
             return;
         }
+        let missing = missing.min(MOST_STATIC_NODES);
         let subject = format!("nodes of static NodePool {pool}");
         let planned = self.plan_with(state, now, |input| plan_static(input, pool, missing));
         match planned {

@@ -3,6 +3,7 @@
 use drover_common::cluster::{ObjectKey, Pod, PodTemplate, TemplateSpec};
 use drover_common::crd::{ACTIVE_CAPACITY, CapacityBuffer, parse_resources};
 
+use super::MOST_OF_ONE;
 use crate::planner::VirtualPods;
 use crate::view::View;
 
@@ -90,6 +91,10 @@ pub(crate) fn read_buffer(view: &View, key: &ObjectKey, buffer: &CapacityBuffer)
         .min()
         .map(|most| i32::try_from(most).unwrap_or(i32::MAX));
     let count = usize::try_from(spec.wanted(replicas, most)).unwrap_or(0);
+    if count > MOST_OF_ONE {
+        let words = format!("spec: asks for room for {count} pods; {MOST_OF_ONE} is the most");
+        return Err(("Invalid", words));
+    }
     Ok(Wanted { pod, count, template: named })
 }
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use drover_common::cluster::{ObjectKey, Pod};
 use jiff::{SignedDuration, Timestamp};
 
+use super::MOST_OF_ONE;
 use crate::planner::{VirtualPods, is_provisionable};
 use crate::view::View;
 
@@ -60,6 +61,7 @@ pub(crate) fn siblings_to_come(view: &View, now: Timestamp) -> Vec<VirtualPods> 
         .filter_map(|((owner, kind), sibling)| {
             let missing = replicas_to_come(view, &owner, kind, &sibling, now);
             let name = format!("{}/{}", kind.prefix(), owner.name);
+            let missing = missing.min(MOST_OF_ONE);
             (missing > 0).then(|| VirtualPods::like(&sibling, &name, missing))
         })
         .collect()

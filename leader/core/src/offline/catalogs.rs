@@ -41,7 +41,7 @@ impl InstanceTypes {
         }
     }
 
-    fn region(&self) -> &str {
+    pub(super) fn region(&self) -> &str {
         match self {
             Self::Table(_) => REFERENCE_REGION,
             Self::File(catalog) => &catalog.region,

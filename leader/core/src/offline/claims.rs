@@ -1,6 +1,7 @@
 //! NodeClaims and managed nodes of a dump: what is in flight, what leaves, what pools hold.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
 use std::sync::Arc;
 
 use drover_common::cluster::Node;
@@ -8,7 +9,7 @@ use drover_common::crd::{Condition, NodeClaim, NodeClaimStatus, parse_resources}
 use drover_common::id::{NodeClaimName, NodeName, NodePoolName};
 use drover_common::instance_type::InstanceType;
 use drover_common::labels;
-use drover_common::requirement::{Requirements, ValueSet};
+use drover_common::requirement::{Requirement, Requirements, ValueSet};
 use drover_common::resources::{ResourceName, Resources};
 
 use crate::nodeclass::catalog::NodeClassCatalog;
@@ -60,6 +61,7 @@ pub(super) fn in_flight(
     catalogs: &BTreeMap<String, NodeClassCatalog>,
     warnings: &mut Vec<String>,
 ) -> Vec<InFlightNode> {
+    let mut known = Known::default();
     view.claims()
         .iter()
         .filter(|(_, claim)| claim.metadata.deletion_timestamp.is_none())
@@ -71,7 +73,7 @@ pub(super) fn in_flight(
         .filter_map(|(name, claim)| {
             let node = node_of_claim(view, claim);
             let node = node.map(|node| NodeName::from(node.metadata.name.as_str()));
-            let found = in_flight_node(name, claim, catalogs)?;
+            let found = in_flight_node(name, claim, &known.may_become(claim, catalogs))?;
             if !has_zone(claim, &found) {
                 warnings.push(format!(
                     "NodeClaim {name} says nothing of its zone, and its EC2NodeClass is not known: no pod counts on it"
@@ -92,6 +94,43 @@ fn is_initialized(claim: &NodeClaim, node: &Node) -> bool {
             .is_some_and(|status| Condition::is_true(&status.conditions, "Initialized"))
 }
 
+/// What claims may become, by class, stated type and requirements: those of one pool mostly say the same.
+#[derive(Default)]
+struct Known<'c>(BTreeMap<(String, Option<String>, Vec<Requirement>), Rc<MayBecome<'c>>>);
+
+/// What a claim may become.
+struct MayBecome<'c> {
+    types: Vec<&'c InstanceType>,
+    requirements: Requirements,
+    /// What is sure to be there.
+    least: Resources,
+    /// The most of each resource that may be there.
+    most: Resources,
+}
+
+impl<'c> Known<'c> {
+    fn may_become(
+        &mut self,
+        claim: &NodeClaim,
+        catalogs: &'c BTreeMap<String, NodeClassCatalog>,
+    ) -> Rc<MayBecome<'c>> {
+        let class = claim.spec.node_class_ref.name.clone();
+        let stated = claim.metadata.labels.as_ref().and_then(|l| l.get(labels::INSTANCE_TYPE));
+        let key = (class, stated.cloned(), claim.spec.requirements.clone());
+        let found = self.0.entry(key).or_insert_with(|| {
+            let types = possible_types(claim, catalogs);
+            let capacities = types.iter().map(|kind| &kind.capacity);
+            Rc::new(MayBecome {
+                requirements: what_may_come(claim, &types),
+                least: least(&types),
+                most: capacities.fold(Resources::new(), |most, own| most.maximum(own)),
+                types,
+            })
+        });
+        Rc::clone(found)
+    }
+}
+
 /// The types that a claim's labels and requirements leave.
 fn possible_types<'c>(
     claim: &NodeClaim,
@@ -107,13 +146,10 @@ fn possible_types<'c>(
         .iter()
         .filter(|kind| match stated {
             Some(name) => kind.name == *name,
-            None => {
-                let mut own = kind.labels.clone();
-                own.insert(labels::INSTANCE_TYPE.to_owned(), kind.name.clone());
-                requirements
-                    .iter()
-                    .all(|(key, values)| own.get(key).is_none_or(|value| values.contains(value)))
-            }
+            None => requirements.iter().all(|(key, values)| match key {
+                labels::INSTANCE_TYPE => values.contains(&kind.name),
+                key => kind.labels.get(key).is_none_or(|value| values.contains(value)),
+            }),
         })
         .collect()
 }
@@ -127,14 +163,12 @@ fn has_zone(claim: &NodeClaim, found: &InFlightNode) -> bool {
 fn in_flight_node(
     name: &NodeClaimName,
     claim: &NodeClaim,
-    catalogs: &BTreeMap<String, NodeClassCatalog>,
+    may_become: &MayBecome<'_>,
 ) -> Option<InFlightNode> {
     let nodepool = pool_of_claim(claim)?;
-    let types = possible_types(claim, catalogs);
-    let requirements = what_may_come(claim, &types);
     let stated = parse_resources(&status_of(claim).allocatable).unwrap_or_default();
-    let allocatable = if stated.is_empty() { least(&types) } else { stated };
-    let mut own = match types.as_slice() {
+    let allocatable = if stated.is_empty() { may_become.least.clone() } else { stated };
+    let mut own = match may_become.types.as_slice() {
         [only] => only.labels.clone(),
         _ => BTreeMap::new(),
     };
@@ -145,7 +179,7 @@ fn in_flight_node(
         node: None,
         nodepool,
         labels: own,
-        requirements,
+        requirements: may_become.requirements.clone(),
         taints: claim.spec.taints.clone(),
         allocatable,
         pods: Vec::new(),
@@ -201,6 +235,7 @@ pub(super) fn pool_usage(
         capacity.set(ResourceName::from("nodes"), 1);
         usage.entry(pool).or_default().add(&capacity);
     };
+    let mut known = Known::default();
     let mut starting: BTreeMap<&str, Resources> = BTreeMap::new();
     for claim in view.claims().values() {
         let stated = parse_resources(&status_of(claim).capacity).unwrap_or_default();
@@ -211,13 +246,8 @@ pub(super) fn pool_usage(
             continue;
         }
         let Some(pool) = pool_of_claim(claim) else { continue };
-        let capacity = if stated.is_empty() {
-            possible_types(claim, catalogs)
-                .iter()
-                .fold(Resources::new(), |most, kind| most.maximum(&kind.capacity))
-        } else {
-            stated
-        };
+        let capacity =
+            if stated.is_empty() { known.may_become(claim, catalogs).most.clone() } else { stated };
         book(pool, capacity);
     }
     for node in view.nodes().values() {

@@ -12,8 +12,10 @@ use super::catalogs::{InstanceTypes, NodeFlags, catalogs};
 use super::claims::{in_flight, leaving, pool_usage};
 use super::deployments::{Deployment, Deployments};
 use super::pods::{Priorities, settle};
+use super::surroundings::{name_namespaces, other_region};
 use super::times::{Newest, Noting};
 use crate::expected::{expected_pods, read_buffer};
+use crate::staying::staying_pods;
 use crate::view::View;
 
 /// Kinds that a dump is read for.
@@ -175,6 +177,8 @@ impl Dump {
         let mut warnings = Vec::new();
         deployments.stand_in(&mut view);
         let set_aside = settle(&mut view, pods, &priorities, &mut warnings);
+        name_namespaces(&mut view, &mut warnings);
+        warnings.extend(other_region(&view, types.region()));
         let catalogs = catalogs(&view, types, flags, &mut warnings);
         let in_flight = in_flight(&view, &catalogs, &mut warnings);
         let leaving = leaving(&view);
@@ -187,6 +191,7 @@ impl Dump {
         }));
         OfflineCluster {
             expected: expected_pods(&view, now),
+            staying: staying_pods(&view, &leaving, now),
             view,
             catalogs,
             in_flight,

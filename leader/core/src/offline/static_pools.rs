@@ -5,7 +5,7 @@ use drover_common::labels;
 
 use super::OfflineCluster;
 use super::bought::in_flight_of;
-use crate::planner::{Launch, PlannerSettings, plan_static};
+use crate::planner::{Launch, MOST_STATIC_NODES, PlannerSettings, plan_static};
 
 impl OfflineCluster {
     /// Launches what static pools lack, before pods are planned for: they may have a place there. Pools
@@ -18,8 +18,12 @@ impl OfflineCluster {
                     .push(format!("static NodePool {pool} lacks {missing} nodes: {reason}"));
                 Vec::new()
             });
-            if !launches.is_empty() && launches.len() < missing {
-                let rest = missing - launches.len();
+            let rest = missing - launches.len();
+            if launches.len() == MOST_STATIC_NODES && rest > 0 {
+                self.warnings.push(format!(
+                    "static NodePool {pool}: {rest} of {missing} nodes are not planned for"
+                ));
+            } else if !launches.is_empty() && rest > 0 {
                 self.warnings.push(format!(
                     "static NodePool {pool}: {rest} of {missing} nodes can't be made"
                 ));

@@ -3,6 +3,7 @@ mod classes;
 mod expected;
 mod flying;
 mod repacked;
+mod surroundings;
 
 use drover_common::catalog;
 use serde_json::{Value, json};

@@ -144,7 +144,11 @@ fn waits(input: &PlanInput<'_>, pod: &Pod) -> Result<(), &'static str> {
     }
     if !pod.spec.node_name.is_empty() {
         let leaving = input.leaving.iter().any(|name| name.as_str() == pod.spec.node_name);
-        return if leaving { Ok(()) } else { Err("runs already") };
+        return match (leaving, input.staying.contains(&ObjectKey::from(&pod.metadata))) {
+            (true, false) => Ok(()),
+            (true, true) => Err("stays where it is"),
+            (false, _) => Err("runs already"),
+        };
     }
     let unschedulable = pod.status.conditions.iter().any(|condition| {
         (condition.kind.as_str(), condition.status.as_str(), condition.reason.as_str())

@@ -1,7 +1,6 @@
 //! DaemonSets: the room their pods take on every node they match.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use drover_common::cluster::{DaemonSet, NodeSelector, ObjectKey};
 use drover_common::instance_type::{InstanceType, Offering};
@@ -28,10 +27,10 @@ pub(super) struct Daemon {
 
 /// Every DaemonSet of the cluster.
 pub(super) fn daemons_of(view: &View) -> Vec<Daemon> {
-    view.daemon_sets().values().map(daemon).collect()
+    view.daemon_sets().values().map(|set| daemon(view, set)).collect()
 }
 
-fn daemon(set: &Arc<DaemonSet>) -> Daemon {
+fn daemon(view: &View, set: &DaemonSet) -> Daemon {
     let template = &set.spec.template;
     let mut shape =
         PodShape::of_template(&set.metadata.namespace, &template.metadata.labels, &template.spec);
@@ -42,7 +41,12 @@ fn daemon(set: &Arc<DaemonSet>) -> Daemon {
     for key in ["unschedulable", "network-unavailable"] {
         shape.tolerations.push(condition_toleration(key));
     }
-    Daemon { key: ObjectKey::from(&set.metadata), shape }
+    let key = ObjectKey::from(&set.metadata);
+    // Its pods may be of an older template, too: the larger of both, as too much room beats too little.
+    if let Some(requests) = view.daemon_requests(&key) {
+        shape.requests = shape.requests.maximum(requests);
+    }
+    Daemon { key, shape }
 }
 
 fn condition_toleration(condition: &str) -> Toleration {

@@ -6,6 +6,7 @@ use std::ops::Deref;
 
 use drover_common::cluster::{Node, ObjectKey};
 use drover_common::id::{NodeClaimName, NodeName};
+use drover_common::instance_type::InstanceType;
 use drover_common::labels;
 use drover_common::taint::Taint;
 
@@ -21,6 +22,17 @@ use crate::view::{HostPort, NodePods, View};
 
 /// What is asked for a label's value.
 type Label<'a, 'l> = dyn Fn(&str) -> Option<&'l str> + 'a;
+
+/// Combinations of open labels that are tried for each type.
+const MOST_COMBINATIONS: usize = 1_000;
+
+/// A label that a type decides.
+pub(super) fn label_of<'k>(kind: &'k InstanceType, key: &str) -> Option<&'k str> {
+    if key == labels::INSTANCE_TYPE {
+        return Some(&kind.name);
+    }
+    kind.labels.get(key).map(String::as_str)
+}
 
 /// A node's labels: those of the Node itself, or what is known of one that is yet to come.
 #[derive(Clone, Debug)]
@@ -47,8 +59,8 @@ pub(super) struct ExistingNode<'a> {
     pub labels: NodeLabels<'a>,
     /// Labels whose value is not decided yet, with all it may be.
     pub open: Vec<(String, Vec<String>)>,
-    /// What its labels will be besides, for each type that it may become.
-    pub readings: Vec<BTreeMap<String, String>>,
+    /// The types that it may become, each with what its labels will be besides.
+    pub readings: Vec<&'a InstanceType>,
     pub taints: Vec<Taint>,
     pub room: Amounts,
     pub used: Amounts,
@@ -83,9 +95,9 @@ impl<'a> ExistingNode<'a> {
             return self.counted_domain(tracked).into_iter().collect();
         }
         let open = self.open.iter().filter(|(open, _)| open == key).flat_map(|(_, all)| all);
-        let read = self.readings.iter().filter_map(|reading| reading.get(key));
-        let counts = |value: &&String| self.may_count(tracked, Some((key, value.as_str())));
-        open.chain(read).filter(counts).cloned().collect()
+        let read = self.readings.iter().filter_map(|kind| label_of(kind, key));
+        let counts = |value: &&str| self.may_count(tracked, Some((key, value)));
+        open.map(String::as_str).chain(read).filter(counts).map(str::to_owned).collect()
     }
 
     /// Whether a term counts the node's pods, whatever the open labels turn out to be or for some of
@@ -105,7 +117,8 @@ impl<'a> ExistingNode<'a> {
             && self.in_every_reading(rules, None, &|label| rules.admit(label))
     }
 
-    /// Whether something holds whatever the open labels turn out to be that `rules` speak of.
+    /// Whether something holds whatever the open labels turn out to be that `rules` speak of. Where those are too many
+    /// combinations to try it is taken not to.
     fn in_every_reading<'n>(
         &'n self,
         rules: &'n NodeRules,
@@ -113,18 +126,24 @@ impl<'a> ExistingNode<'a> {
         holds: &dyn Fn(&Label<'_, 'n>) -> bool,
     ) -> bool {
         let mut chosen: Vec<(&str, &str)> = known.into_iter().collect();
+        let spoken = |key: &str| rules.keys().any(|spoken| spoken == key);
+        let open = self.open.iter().filter(|(key, _)| spoken(key));
+        let combinations = open.fold(1_usize, |all, (_, values)| all.saturating_mul(values.len()));
+        if combinations > MOST_COMBINATIONS {
+            return false;
+        }
         if self.readings.is_empty() {
             return self.holds_for_open(rules, None, &mut chosen, &self.open, holds);
         }
-        self.readings.iter().all(|reading| {
-            self.holds_for_open(rules, Some(reading), &mut chosen, &self.open, holds)
-        })
+        self.readings
+            .iter()
+            .all(|kind| self.holds_for_open(rules, Some(kind), &mut chosen, &self.open, holds))
     }
 
     fn holds_for_open<'n>(
         &'n self,
         rules: &'n NodeRules,
-        reading: Option<&'n BTreeMap<String, String>>,
+        reading: Option<&'n InstanceType>,
         chosen: &mut Vec<(&'n str, &'n str)>,
         open: &'n [(String, Vec<String>)],
         holds: &dyn Fn(&Label<'_, 'n>) -> bool,
@@ -132,8 +151,8 @@ impl<'a> ExistingNode<'a> {
         let Some(((key, values), rest)) = open.split_first() else {
             return holds(&|key| {
                 let decided = chosen.iter().find(|(own, _)| *own == key).map(|(_, value)| *value);
-                let known = || self.labels.get(key).or_else(|| reading?.get(key));
-                decided.or_else(|| known().map(String::as_str))
+                let own = || self.labels.get(key).map(String::as_str);
+                decided.or_else(own).or_else(|| label_of(reading?, key))
             });
         };
         // Only keys that the rules speak of can matter, and that are not decided yet.
@@ -158,7 +177,7 @@ impl<'a> ExistingNode<'a> {
     pub(super) fn is_open(&self, key: &str) -> bool {
         !self.labels.contains_key(key)
             && (self.open.iter().any(|(open, _)| open == key)
-                || self.readings.iter().any(|reading| reading.contains_key(key)))
+                || self.readings.iter().any(|kind| label_of(kind, key).is_some()))
     }
 
     /// Whether host ports allow one more.

@@ -122,7 +122,8 @@ pub(super) fn collect(input: &PlanInput<'_>, limits: &AttachLimits, soft_taints:
     let leaving = leaving.flat_map(|pods| pods.all.iter());
     for (key, entry) in unschedulable.chain(leaving) {
         let on_node = !entry.pod.spec.node_name.is_empty();
-        if on_node && !is_reschedulable(&entry.pod) || !on_node && !is_provisionable(&entry.pod) {
+        let stays = || !is_reschedulable(&entry.pod) || input.staying.contains(key);
+        if on_node && stays() || !on_node && !is_provisionable(&entry.pod) {
             continue;
         }
         let Some(shape) = view.shape(entry.shape) else { continue };

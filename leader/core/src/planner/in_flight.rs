@@ -10,7 +10,7 @@ use drover_common::resources::Resources;
 use super::attach::AttachLimits;
 use super::daemon::{Daemon, is_of_no_offering};
 use super::dimension::{Amounts, Dimensions};
-use super::existing::{ExistingNode, NodeLabels, bound, runs_already};
+use super::existing::{ExistingNode, NodeLabels, bound, label_of, runs_already};
 use super::market::{is_offer_key, offering_label};
 use super::{InFlightNode, PlacementTarget, PlanInput};
 use crate::view::HostPort;
@@ -36,12 +36,15 @@ pub(super) fn in_flight_node<'a>(
         known.insert(labels::HOSTNAME.to_owned(), host);
     }
     let decided = known.contains_key(labels::INSTANCE_TYPE);
-    let readings: Vec<BTreeMap<String, String>> =
-        if decided { Vec::new() } else { kinds.iter().map(|kind| labels_of(kind)).collect() };
+    let readings: Vec<&InstanceType> = if decided { Vec::new() } else { kinds.clone() };
+    // The pool may allow more values of a type's label than these types have.
+    let of_types = |key: &str| {
+        !readings.is_empty() && readings.iter().all(|kind| label_of(kind, key).is_some())
+    };
     let mut open = Vec::new();
     for requirement in node.requirements.to_requirements() {
-        let of_type = requirement.key == labels::INSTANCE_TYPE && !readings.is_empty();
-        if known.contains_key(&requirement.key) || of_type || requirement.operator != Operator::In {
+        let decided = known.contains_key(&requirement.key) || of_types(&requirement.key);
+        if decided || requirement.operator != Operator::In {
             continue;
         }
         match requirement.values.as_slice() {
@@ -83,12 +86,6 @@ fn add_zone_ids(
             open.push((labels::ZONE_ID.to_owned(), ids));
         }
     }
-}
-
-fn labels_of(kind: &InstanceType) -> BTreeMap<String, String> {
-    let mut labels = kind.labels.clone();
-    labels.insert(labels::INSTANCE_TYPE.to_owned(), kind.name.clone());
-    labels
 }
 
 /// The types that a node may become; none if they are not known.

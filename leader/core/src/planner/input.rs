@@ -29,6 +29,8 @@ pub struct PlanInput<'a> {
     /// Nodes being drained or interrupted: they take no pods, and their reschedulable pods count
     /// as pending.
     pub leaving: &'a BTreeSet<NodeName>,
+    /// Pods on those that nothing may evict: they keep their places for as long as those last.
+    pub staying: &'a BTreeSet<ObjectKey>,
     /// Offerings that EC2 lately could not provide, and until when they are left alone.
     pub unavailable: &'a BTreeMap<UnavailableOffering, Timestamp>,
     /// Nodes on their way into a capacity reservation that its room does not tell of yet, by its id.

@@ -59,6 +59,8 @@ pub(super) struct Pool {
     pub taints: Vec<Taint>,
     pub startup_taints: Vec<Taint>,
     pub requirements: Vec<Requirement>,
+    /// Whether every combination of the labels that it leaves open has a template.
+    pub looks_at_all: bool,
     /// What may still be added under `limits`, by dimension; `None` is unlimited.
     pub left: Vec<Option<i64>>,
     /// Nodes that may still be added.
@@ -117,6 +119,10 @@ pub(super) struct Offer<'a> {
     /// The reservation that it is bought from, where that is counted.
     pub reservation: Option<Held<'a>>,
 }
+
+/// Offers that templates for open labels may make of all pools together: what a plan costs grows with them. One pool
+/// makes half of what is left, and one template of each is always there.
+const MOST_OPEN_OFFERS: usize = 800_000;
 
 /// Price that an offering of unknown price is taken to have: dearer than any.
 pub(super) const UNKNOWN_PRICE: u64 = 1_000_000_000_000;
@@ -258,10 +264,14 @@ impl<'a> Market<'a> {
         let pool_index = self.pools.len();
         let (left, nodes_left) = limits_left(input, dimensions, name, pool, &mut self.problems);
         let open = open_labels(name, pool, &requirements, determined, uses)?;
-        if let Some(left_out) = open.left_out {
-            self.problems.push(format!("NodePool {name}: {left_out}"));
-        }
+        let most = first_offer + MOST_OPEN_OFFERS.saturating_sub(first_offer) / 2;
+        let mut looked_at = 0;
         for labels in open.combinations {
+            let per_template = (self.offers.len() - first_offer) / looked_at.max(1);
+            if looked_at > 0 && self.offers.len() + per_template > most {
+                break;
+            }
+            looked_at += 1;
             let template = Template { pool: pool_index, labels, offers: 0..0 };
             let start = self.offers.len();
             self.templates.push(template);
@@ -282,7 +292,14 @@ impl<'a> Market<'a> {
                 template.offers = start..end;
             }
         }
+        if let Some(key) = open.key.filter(|_| looked_at < open.all) {
+            self.problems.push(format!(
+                "NodePool {name}: of {} combinations of its labels up to {key} the first {looked_at} are looked at",
+                open.all
+            ));
+        }
         self.pools.push(Pool {
+            looks_at_all: looked_at == open.all,
             name: name.clone(),
             weight: pool.spec.weight.unwrap_or(0),
             class,

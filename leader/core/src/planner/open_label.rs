@@ -13,7 +13,7 @@ use super::market::{DeterminedKeys, single_values};
 use super::matching::fulfils;
 
 /// Most combinations of open labels that are looked at for one pool: a template each, with all the types
-/// that the pool admits.
+/// that the pool admits. Where those are many the market has room for fewer.
 const MOST_COMBINATIONS: usize = 128;
 
 /// Label keys that pods select nodes by.
@@ -39,8 +39,10 @@ impl LabelUse {
 #[derive(Clone, Debug, Default)]
 pub(super) struct OpenLabels {
     pub combinations: Vec<BTreeMap<String, String>>,
-    /// What pods ask for and is not looked at, in words.
-    pub left_out: Option<String>,
+    /// How many there are.
+    pub all: usize,
+    /// The last label that has several values.
+    pub key: Option<String>,
 }
 
 /// Every combination of a pool's own labels that pods may care for.
@@ -76,7 +78,7 @@ pub(super) fn open_labels(
             None => open.entry(&requirement.key).or_default().push(requirement),
         }
     }
-    let mut found = OpenLabels { combinations: vec![fixed], left_out: None };
+    let mut found = OpenLabels { combinations: vec![fixed], all: 1, key: None };
     for (key, rules) in open {
         let values = possible_values(key, &rules, uses);
         if values.is_empty() {
@@ -85,11 +87,9 @@ pub(super) fn open_labels(
             }
             return Err(format!("no value of label {key} fulfils the NodePool's requirements"));
         }
-        let all = found.combinations.len().saturating_mul(values.len());
-        if all > MOST_COMBINATIONS {
-            found.left_out = Some(format!(
-                "of {all} combinations of its labels up to {key} the first {MOST_COMBINATIONS} are looked at"
-            ));
+        found.all = found.all.saturating_mul(values.len());
+        if values.len() > 1 {
+            found.key = Some(key.to_owned());
         }
         found.combinations = found
             .combinations

@@ -2,13 +2,39 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use drover_common::instance_type::InstanceType;
 use drover_common::taint::Taint;
 
-use super::existing::ExistingNode;
+use super::existing::{ExistingNode, label_of};
 use super::rules::NodeRules;
 
-/// What rules can see of a node: values of the keys that some rule speaks of, and taints.
-type Seen<'n> = (Vec<Option<&'n str>>, &'n [Taint]);
+/// What rules can see of a node: values of the keys that some rule speaks of, and taints; of one that is not decided
+/// yet, also what of those may be.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Seen<'n> {
+    values: Values<'n>,
+    open: Vec<&'n (String, Vec<String>)>,
+    by_type: BTreeSet<Values<'n>>,
+    taints: &'n [Taint],
+}
+
+/// By key.
+type Values<'n> = Vec<Option<&'n str>>;
+
+impl<'n> Seen<'n> {
+    pub(super) fn of(node: &'n ExistingNode<'_>, keys: &BTreeSet<&str>) -> Self {
+        let of_type = |kind: &&'n InstanceType| {
+            let kind: &'n InstanceType = kind;
+            keys.iter().map(|key| label_of(kind, key)).collect()
+        };
+        Self {
+            values: keys.iter().map(|key| node.labels.get(*key).map(String::as_str)).collect(),
+            open: node.open.iter().filter(|(key, _)| keys.contains(key.as_str())).collect(),
+            by_type: node.readings.iter().map(of_type).collect(),
+            taints: &node.taints,
+        }
+    }
+}
 
 /// The profile of every node, so that rules are judged once a profile.
 #[derive(Clone, Debug, Default)]
@@ -26,12 +52,7 @@ impl Profiles {
         let mut known: BTreeMap<Seen<'_>, usize> = BTreeMap::new();
         for (number, node) in nodes.iter().enumerate() {
             let next = profiles.examples.len();
-            let labels = keys.iter().map(|key| node.labels.get(*key).map(String::as_str)).collect();
-            let profile = if node.is_decided() {
-                *known.entry((labels, &node.taints)).or_insert(next)
-            } else {
-                next
-            };
+            let profile = *known.entry(Seen::of(node, keys)).or_insert(next);
             if profile == next {
                 profiles.examples.push(number);
             }

@@ -12,7 +12,7 @@ use super::attach::driver_of;
 use super::board::Board;
 use super::group::Group;
 use super::market::Pool;
-use super::matching::{requirement_text, taint_text};
+use super::matching::{fulfils, requirement_text, taint_text};
 
 /// Names that a reason lists at most.
 const MOST_NAMES: usize = 3;
@@ -131,7 +131,13 @@ impl Board<'_> {
             format!("({})", each.collect::<Vec<_>>().join(" or "))
         });
         let rules: Vec<String> = all.chain(any).collect();
-        format!("no instance type and zone together fulfil {}", rules.join(", "))
+        let more = match pool.looks_at_all {
+            true => "",
+            false => {
+                "; pods name so many labels of the NodePool that the rest waits until those run"
+            }
+        };
+        format!("no instance type and zone together fulfil {}{more}", rules.join(", "))
     }
 
     fn missing_label(&mut self, requirement: &Requirement, pool: &Pool) -> String {
@@ -146,6 +152,16 @@ impl Board<'_> {
         if requirement.key == labels::HOSTNAME {
             return format!(
                 "needs {wanted}; what a new node is called is not known before it joins"
+            );
+        }
+        let open = |own: &Requirement| {
+            own.key == requirement.key && requirement.values.iter().any(|v| fulfils(own, Some(v)))
+        };
+        if !pool.looks_at_all && pool.requirements.iter().any(open) {
+            let count = values.len();
+            return format!(
+                "needs {wanted}; pods name so many labels of the NodePool that {count} of its values \
+                 are looked at now, and the rest waits until those run"
             );
         }
         match values.as_slice() {

@@ -9,8 +9,11 @@ use super::bin::most_room;
 use super::board::Board;
 use super::{Launch, PlanInput};
 
+/// So many nodes of a static pool are planned at once: what a pool lacks beyond is planned when those are launched.
+pub const MOST_STATIC_NODES: usize = 10_000;
+
 /// So many nodes of a static pool, each as cheap as they come; fewer where limits or EC2 allow no
-/// more.
+/// more, and never more than [`MOST_STATIC_NODES`].
 ///
 /// # Errors
 /// A reason, if the pool can make no node at all.
@@ -44,7 +47,7 @@ pub fn plan_static(
     if offers.is_clear() {
         return Err("EC2 could not provide any of the NodePool's offerings lately".to_owned());
     }
-    for _ in 0..count {
+    for _ in 0..count.min(MOST_STATIC_NODES) {
         let mut within = offers.clone();
         for offer in offers.ones() {
             if !board.can_have(offer, None) {

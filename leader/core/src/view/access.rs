@@ -11,6 +11,7 @@ use drover_common::cluster::{
 };
 use drover_common::crd::{CapacityBuffer, Ec2NodeClass, NodeClaim, NodeOverlay, NodePool};
 use drover_common::id::{InstanceId, NodeClaimName, NodeName, NodePoolName};
+use drover_common::resources::Resources;
 
 use super::{NodePods, PodEntry, PodShape, ShapeId, View};
 
@@ -162,6 +163,12 @@ impl View {
     /// All DaemonSets.
     pub fn daemon_sets(&self) -> &BTreeMap<ObjectKey, Arc<DaemonSet>> {
         &self.daemon_sets
+    }
+
+    /// What the youngest pod of a DaemonSet requests: a LimitRange or a webhook may have made it another than the
+    /// template says.
+    pub fn daemon_requests(&self, daemon: &ObjectKey) -> Option<&Resources> {
+        self.daemon_requests.get(daemon).map(|(_, requests)| requests)
     }
 
     /// All ReplicaSets.

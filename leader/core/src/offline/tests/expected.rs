@@ -205,3 +205,37 @@ fn the_time_is_the_newest_that_any_object_tells() {
     let older = with(pod("b", "1"), "/metadata/creationTimestamp", json!("2025-01-01T00:00:00Z"));
     assert_eq!(told(older), "2026-01-01T00:00:00Z");
 }
+
+#[test]
+fn a_nought_too_many_exhausts_no_memory() {
+    let set = json!({"apiVersion": "apps/v1", "kind": "ReplicaSet",
+        "metadata": {"name": "web", "uid": "u", "creationTimestamp": "2026-01-01T00:00:00Z"},
+        "spec": {"replicas": 2_000_000_000}});
+    let owner = json!([{"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "web",
+        "uid": "u", "controller": true}]);
+    let replica = with(pod("web-a", "100m"), "/metadata/ownerReferences", owner);
+    let replica = with(replica, "/metadata/creationTimestamp", json!("2026-01-01T00:00:01Z"));
+    let cluster_of = |more: &[Value]| {
+        let mut objects = vec![pool("default"), set.clone(), replica.clone()];
+        objects.extend_from_slice(more);
+        cluster(&objects)
+    };
+    assert_eq!(answer(&cluster_of(&[])).summary.pods, 10_001);
+    // Room for bytes of memory, by the one.
+    let template = json!({"apiVersion": "v1", "kind": "PodTemplate", "metadata": {"name": "chunk"},
+        "template": {"spec": {"containers": [
+            {"name": "c", "resources": {"requests": {"memory": "1"}}}]}}});
+    let buffer = json!({"apiVersion": "autoscaling.x-k8s.io/v1beta1", "kind": "CapacityBuffer",
+        "metadata": {"name": "spare"}, "spec": {"provisioningStrategy":
+            "buffer.x-k8s.io/active-capacity", "podTemplateRef": {"name": "chunk"},
+            "limits": {"memory": "1Gi"}}});
+    let cluster = cluster_of(&[template, buffer]);
+    let words = "spec: asks for room for 1073741824 pods; 10000 is the most";
+    assert!(cluster.warnings.iter().any(|told| told.contains(words)), "{:?}", cluster.warnings);
+    assert_eq!(answer(&cluster).summary.pods, 10_001);
+    let fixed = with(pool("fixed"), "/spec/replicas", json!(2_000_000_000));
+    let mut cluster = super::cluster(&[fixed]);
+    cluster.launch_static(&PlannerSettings::default());
+    let words = ["static NodePool fixed: 1999990000 of 2000000000 nodes are not planned for"];
+    assert_eq!(cluster.warnings, words);
+}

@@ -67,3 +67,31 @@ fn launches_of_static_pools_have_their_pods() {
     assert_eq!((found.nodes_now, found.nodes_after, found.pods_after), (0, 1, 1));
     assert_eq!(found.requested_after.to_string(), "cpu: 1, pods: 1");
 }
+
+#[test]
+fn no_node_is_bought_for_a_pod_that_stays_on_a_leaving_one() {
+    let mut labels = managed();
+    labels["kubernetes.io/hostname"] = json!("n1");
+    labels["karpenter.sh/initialized"] = json!("true");
+    let gone = json!("2026-01-01T00:00:00Z");
+    let leaving = with(node("n1", labels), "/metadata/deletionTimestamp", gone);
+    let there = |annotations: Value| {
+        let pod = with(pod("a", "1"), "/spec/nodeName", json!("n1"));
+        let pod = with(pod, "/status", json!({"phase": "Running"}));
+        let owner = json!([{"kind": "ReplicaSet", "name": "r", "uid": "u", "controller": true}]);
+        with(with(pod, "/metadata/ownerReferences", owner), "/metadata/annotations", annotations)
+    };
+    let held = || there(json!({"karpenter.sh/do-not-disrupt": "true"}));
+    let launched = |objects: &[Value]| answer(&cluster(objects)).launches.len();
+    let claim = |status: Value| {
+        let id = json!({"providerID": "aws:///us-east-1a/i-n1", "nodeName": "n1"});
+        with(claim(managed(), id), "/spec/terminationGracePeriod", status)
+    };
+    assert_eq!(launched(&[pool("default"), leaving.clone(), there(json!({}))]), 1);
+    assert_eq!(launched(&[pool("default"), leaving.clone(), held()]), 0);
+    // Its time is over some day.
+    let limited = claim(json!("1h"));
+    assert_eq!(launched(&[pool("default"), leaving.clone(), held(), limited]), 1);
+    let unlimited = claim(Value::Null);
+    assert_eq!(launched(&[pool("default"), leaving, held(), unlimited]), 0);
+}

@@ -150,7 +150,7 @@ fn in_flight_hosts(input: &PlanInput<'_>, node: &InFlightNode) -> Vec<Host> {
         host.labels.insert(key, value);
         hosts.push(host);
     }
-    // What is not known of the node follows from its type.
+    // What is not known of the node follows from its type, whatever more its pool would allow.
     let class = input.view.pools().get(&node.nodepool);
     let class = class.map(|pool| pool.spec.template.spec.node_class_ref.name.clone());
     let catalog = class.and_then(|class| input.catalogs.get(&class));
@@ -159,8 +159,8 @@ fn in_flight_hosts(input: &PlanInput<'_>, node: &InFlightNode) -> Vec<Host> {
         let kind = catalog
             .and_then(|catalog| catalog.instance_types.iter().find(|t| Some(&t.name) == name));
         let Some(kind) = kind else { continue };
-        for (key, value) in &kind.labels {
-            host.labels.entry(key.clone()).or_insert_with(|| value.clone());
+        for (key, value) in kind.labels.iter().filter(|(key, _)| !node.labels.contains_key(*key)) {
+            host.labels.insert(key.clone(), value.clone());
         }
         let zone = host.labels.get(labels::ZONE).cloned().unwrap_or_default();
         if !node.labels.contains_key(labels::ZONE_ID) {
@@ -297,7 +297,8 @@ fn subtract_daemons(input: &PlanInput<'_>, host: &mut Host) {
         });
         let pod = Pod { spec: set.spec.template.spec.clone(), ..Pod::default() };
         if !runs && host.admits(input, &pod).is_ok() {
-            host.free.subtract(&requests(&pod));
+            let made = input.view.daemon_requests(key).cloned().unwrap_or_default();
+            host.free.subtract(&requests(&pod).maximum(&made));
             host.ports.extend(ports_of(&pod));
         }
     }

@@ -16,6 +16,7 @@ use super::{LeftAlone, LeftKind, RepackInput};
 use crate::planner::attach::AttachLimits;
 use crate::planner::board::Board;
 use crate::planner::group::{Group, collect};
+use crate::planner::profile::Seen;
 use crate::planner::reserved::Slots;
 use crate::planner::topology::Topology;
 use crate::planner::zones::Counts;
@@ -427,10 +428,8 @@ fn classes(board: &Board<'_>) -> Vec<usize> {
         .existing
         .iter()
         .map(|place| {
-            let labels: Vec<Option<&String>> =
-                keys.iter().map(|key| place.labels.get(*key)).collect();
             let next = known.len();
-            *known.entry((labels, &place.taints, &place.open, &place.readings)).or_insert(next)
+            *known.entry(Seen::of(place, &keys)).or_insert(next)
         })
         .collect()
 }

@@ -233,3 +233,38 @@ fn a_zone_that_planned_nodes_would_be_in_by_another_billing_alone_holds_no_sprea
     let plan = world.plan();
     assert_eq!(plan.unschedulable.len(), 0, "{:?}", plan.unschedulable);
 }
+
+#[test]
+fn a_daemon_takes_what_its_pods_were_given_and_not_what_its_template_says() {
+    let mut world = World::small();
+    world.pool("default", json!([]), json!({}));
+    world.node("n1", "m5.large", "us-east-1a");
+    let mut bare = daemon("log", "0", json!({}));
+    bare["spec"]["template"]["spec"]["containers"] = json!([{"name": "d"}]);
+    world.object(Kind::DaemonSet, bare);
+    let owner = json!([{"apiVersion": "apps/v1", "kind": "DaemonSet", "name": "log", "uid": "u",
+        "controller": true}]);
+    for (name, made, cpu) in
+        [("log-a", "2026-01-01T00:00:00Z", "1500m"), ("log-b", "2026-01-02T00:00:00Z", "500m")]
+    {
+        world.object(
+            Kind::Pod,
+            json!({
+            "metadata": {"name": name, "namespace": "kube-system", "ownerReferences": owner,
+                "creationTimestamp": made},
+            "spec": {"nodeName": "n1", "containers": [
+                {"name": "d", "resources": {"requests": {"cpu": cpu, "memory": "500Mi"}}}]},
+            "status": {"phase": "Running"}}),
+        );
+    }
+    let placed = |world: &World| {
+        let plan = world.plan();
+        plan.launches.iter().map(|l| l.offerings[0].instance_type.to_string()).collect::<Vec<_>>()
+    };
+    world.pods("web", 1, json!({"cpu": "1800m", "memory": "1Gi"}), json!({}));
+    let with_room = placed(&world);
+    assert_eq!(with_room.len(), 1);
+    let kind = super::world::all_types().iter().find(|t| t.name == with_room[0]).unwrap();
+    let cpu = kind.allocatable.get(&drover_common::resources::ResourceName::Cpu);
+    assert!(cpu >= 2_300, "{} has {cpu}m", kind.name);
+}

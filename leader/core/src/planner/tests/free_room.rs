@@ -5,9 +5,9 @@ use serde_json::{Value, json};
 use super::world::{World, all_types};
 use std::collections::BTreeSet;
 
-use drover_common::id::{NodeClaimName, NodeName};
-use drover_common::requirement::Requirements;
-use drover_common::resources::ResourceName;
+use drover_common::id::{NodeClaimName, NodeName, NodePoolName};
+use drover_common::requirement::{Requirement, Requirements};
+use drover_common::resources::{ResourceName, Resources};
 
 use crate::planner::{InFlightNode, Plan};
 
@@ -108,6 +108,78 @@ fn a_node_whose_type_is_open_takes_what_every_type_it_may_become_takes() {
     world.pods("not-in", 1, json!({"cpu": "10m"}), family("NotIn", json!(["c5"])));
     world.pods("other", 1, json!({"cpu": "10m"}), family("NotIn", json!(["m5"])));
     insta::assert_snapshot!(world.story());
+}
+
+/// A claim that may become one of two types, of a pool that says more.
+fn flying(requirements: Value) -> InFlightNode {
+    let mut all: Vec<Requirement> = serde_json::from_value(requirements).unwrap();
+    all.extend(
+        serde_json::from_value::<Vec<Requirement>>(json!([
+            {"key": "node.kubernetes.io/instance-type", "operator": "In",
+                "values": ["c5.large", "m5.large"]},
+            {"key": "topology.kubernetes.io/zone", "operator": "In", "values": ["us-east-1a"]},
+        ]))
+        .unwrap(),
+    );
+    InFlightNode {
+        claim: NodeClaimName::from("c1"),
+        node: None,
+        nodepool: NodePoolName::from("default"),
+        labels: [("karpenter.sh/nodepool".to_owned(), "default".to_owned())].into(),
+        requirements: Requirements::from_requirements(&all).unwrap(),
+        taints: Vec::new(),
+        allocatable: Resources::from_quantities([
+            ("cpu", "1900m"),
+            ("memory", "3Gi"),
+            ("pods", "29"),
+        ])
+        .unwrap(),
+        pods: Vec::new(),
+    }
+}
+
+/// How many of the pods that wait go to nodes in flight.
+fn seated(world: &World) -> usize {
+    world.plan().placements.iter().map(|placement| placement.pods.len()).sum()
+}
+
+#[test]
+fn labels_of_types_are_no_more_open_than_the_types() {
+    let mut world = World::small();
+    world.pool("default", json!([]), json!({}));
+    world.in_flight.push(flying(json!([{"key": "karpenter.k8s.aws/instance-family",
+        "operator": "In", "values": ["c5", "m5", "r5"]}])));
+    let affinity = |families: Value| {
+        json!({"spec": {"affinity": {"nodeAffinity": {
+        "requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [
+            {"matchExpressions": [{"key": "karpenter.k8s.aws/instance-family",
+                "operator": "In", "values": families}]}]}}}}})
+    };
+    world.pods("either", 1, json!({"cpu": "100m"}), affinity(json!(["c5", "m5"])));
+    assert_eq!(seated(&world), 1);
+    world.pods("one", 1, json!({"cpu": "100m"}), affinity(json!(["c5", "r5"])));
+    assert_eq!(seated(&world), 1, "it may become an m5");
+}
+
+#[test]
+fn open_labels_of_very_many_combinations_hold_up_no_plan() {
+    let mut world = World::small();
+    let values: Vec<String> = (0..60).map(|number| format!("v{number}")).collect();
+    let open: Vec<Value> = (0..6)
+        .map(|key| json!({"key": format!("k{key}"), "operator": "In", "values": values}))
+        .collect();
+    world.pool("default", json!([]), json!({}));
+    world.in_flight.push(flying(json!(open)));
+    let exist: Vec<Value> =
+        (0..6).map(|key| json!({"key": format!("k{key}"), "operator": "Exists"})).collect();
+    let affinity = json!({"spec": {"affinity": {"nodeAffinity": {
+        "requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [
+            {"matchExpressions": exist}]}}}}});
+    world.pods("any", 1, json!({"cpu": "100m"}), affinity);
+    // Each combination would do; so many are not tried.
+    assert_eq!(seated(&world), 0);
+    world.pods("plain", 1, json!({"cpu": "100m"}), json!({}));
+    assert_eq!(seated(&world), 1);
 }
 
 #[test]

@@ -99,6 +99,26 @@ fn combinations_of_labels_beyond_measure_are_told() {
     let told =
         "NodePool default: of 144 combinations of its labels up to b the first 128 are looked at";
     assert_eq!(plan.report.problems, [told]);
+    let reason = &plan.unschedulable[0].reasons[0].1;
+    let words = "no instance type and zone together fulfil a In [v10], b In [v10]; pods name so many labels of the \
+                 NodePool that the rest waits until those run";
+    assert_eq!(reason, words);
+}
+
+#[test]
+fn values_of_one_open_label_beyond_measure_wait_for_those_looked_at() {
+    let mut world = World::small();
+    world.pool("default", json!([{"key": "team", "operator": "Exists"}]), json!({}));
+    for number in 0..130 {
+        let team = format!("t{number:03}");
+        world.pods(&team, 1, request(), json!({"spec": {"nodeSelector": {"team": team}}}));
+    }
+    let plan = world.plan();
+    let left: Vec<&str> = plan.unschedulable.iter().map(|left| left.pod.name.as_str()).collect();
+    assert_eq!(left, ["t128-0", "t129-0"]);
+    let words = "needs team In [t128]; pods name so many labels of the NodePool that 128 of its values are looked at \
+                 now, and the rest waits until those run";
+    assert_eq!(plan.unschedulable[0].reasons[0].1, words);
 }
 
 #[test]

@@ -263,6 +263,7 @@ impl World {
             catalogs: &self.catalogs,
             in_flight: &self.in_flight,
             leaving: &self.leaving,
+            staying: const { &BTreeSet::new() },
             unavailable: &self.unavailable,
             virtual_pods: &self.virtual_pods,
             reserved: &self.reserved,
