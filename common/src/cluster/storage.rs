@@ -52,6 +52,17 @@ pub struct VolumeSpec {
     pub node_affinity: Option<VolumeNodeAffinity>,
     /// CSI driver, if any.
     pub csi: Option<CsiSource>,
+    /// A disk of one host.
+    pub local: Option<PathSource>,
+    /// A directory of one host.
+    pub host_path: Option<PathSource>,
+}
+
+impl VolumeSpec {
+    /// Whether it is a part of its host, and gone with it.
+    pub fn is_of_host(&self) -> bool {
+        self.local.is_some() || self.host_path.is_some()
+    }
 }
 
 /// `spec.nodeAffinity` of a volume.
@@ -68,6 +79,14 @@ pub struct VolumeNodeAffinity {
 pub struct CsiSource {
     /// Driver name.
     pub driver: String,
+}
+
+/// `spec.local` or `spec.hostPath` of a volume.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct PathSource {
+    /// On the host.
+    pub path: String,
 }
 
 /// A StorageClass.

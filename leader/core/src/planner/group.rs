@@ -13,7 +13,7 @@ use super::dimension::{Amounts, CPU, MEMORY};
 use super::rules::{Alternatives, Variant, variants};
 use super::selectors::Preferences;
 use super::topology::Part;
-use super::volume::volume_rules;
+use super::volume::VolumeRules;
 use super::{PlanInput, PreferencePolicy};
 use crate::view::{PodShape, ShapeId};
 
@@ -116,6 +116,7 @@ pub(super) fn collect(input: &PlanInput<'_>, limits: &AttachLimits, soft_taints:
     // Pods without volumes are equal where their shapes are, so that contents need no comparing.
     let mut simple: BTreeMap<ShapeId, Vec<ObjectKey>> = BTreeMap::new();
     let view = input.view;
+    let rules = VolumeRules::of(view);
     let unschedulable = view.unschedulable_pods().iter();
     let unschedulable = unschedulable.filter_map(|key| Some((key, view.pods().get(key)?)));
     let leaving = input.leaving.iter().filter_map(|node| view.node_pods(node));
@@ -134,7 +135,7 @@ pub(super) fn collect(input: &PlanInput<'_>, limits: &AttachLimits, soft_taints:
             simple.entry(entry.shape).or_default().push(key.clone());
             continue;
         }
-        match volume_rules(view, key, shape) {
+        match rules.of_pod(key, shape) {
             Ok(volumes) => {
                 let attached = limits.requests(view, key, shape);
                 let group = (Reverse(shape.priority), Arc::clone(shape), volumes, attached);

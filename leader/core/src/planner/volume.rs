@@ -1,6 +1,12 @@
 //! Where volumes tie a pod to.
 
-use drover_common::cluster::{ObjectKey, StorageClass};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use drover_common::cluster::{
+    NodeSelectorTerm, ObjectKey, PersistentVolume, PersistentVolumeClaim, StorageClass,
+};
+use drover_common::id::NodeName;
 use drover_common::labels;
 use drover_common::requirement::{Operator, Requirement};
 
@@ -8,65 +14,139 @@ use super::matching::current_key;
 use super::rules::{Alternatives, normalized};
 use crate::view::{PodShape, ShapeVolume, View};
 
-/// One set of alternatives for each volume of the pod that is tied to places.
-///
-/// # Errors
-/// A reason, if a volume makes the pod unplaceable for now.
-pub(super) fn volume_rules(
-    view: &View,
-    pod: &ObjectKey,
-    shape: &PodShape,
-) -> Result<Vec<Alternatives>, String> {
-    let mut rules = Vec::new();
-    for volume in &shape.volumes {
-        let (name, ephemeral_class) = match volume {
-            ShapeVolume::Claim(name) => (name.clone(), None),
-            ShapeVolume::Ephemeral { volume, class } => {
-                (format!("{}-{volume}", pod.name), Some(class.clone()))
-            }
-        };
-        let key = ObjectKey::new(pod.namespace.clone(), name);
-        let alternatives = match (view.volume_claims().get(&key), ephemeral_class) {
-            (Some(_), _) => claim_rules(view, &key)?,
-            (None, Some(class)) => class_rules(view, class.as_deref(), &key, true)?,
-            (None, None) => return Err(format!("PersistentVolumeClaim {key} does not exist")),
-        };
-        if !alternatives.is_empty() && !rules.contains(&alternatives) {
-            rules.push(alternatives);
-        }
-    }
-    rules.sort();
-    Ok(rules)
+/// What a cluster's volumes ask of nodes.
+pub(super) struct VolumeRules<'v> {
+    view: &'v View,
+    /// What the cluster's Nodes are called, where some volume names a host.
+    hosts: BTreeSet<&'v str>,
 }
 
-fn claim_rules(view: &View, key: &ObjectKey) -> Result<Alternatives, String> {
-    let Some(claim) = view.volume_claims().get(key) else { return Ok(Vec::new()) };
-    if claim.metadata.deletion_timestamp.is_some() {
-        return Err(format!("PersistentVolumeClaim {key} is being deleted"));
+impl<'v> VolumeRules<'v> {
+    pub(super) fn of(view: &'v View) -> Self {
+        let names_host = |volume: &Arc<PersistentVolume>| {
+            let terms = terms(volume).iter();
+            terms.flat_map(|term| &term.match_expressions).any(|one| one.key == labels::HOSTNAME)
+        };
+        let hosts = match view.volumes().values().any(names_host) {
+            true => view
+                .nodes()
+                .iter()
+                .flat_map(|(name, node)| {
+                    let host = node.metadata.labels.get(labels::HOSTNAME);
+                    [Some(name.as_str()), host.map(String::as_str)].into_iter().flatten()
+                })
+                .collect(),
+            false => BTreeSet::new(),
+        };
+        Self { view, hosts }
     }
-    if claim.status.phase == "Lost" {
-        return Err(format!("PersistentVolumeClaim {key} has lost its volume"));
+
+    /// One set of alternatives for each volume of the pod that is tied to places.
+    ///
+    /// # Errors
+    /// A reason, if a volume makes the pod unplaceable for now.
+    pub(super) fn of_pod(
+        &self,
+        pod: &ObjectKey,
+        shape: &PodShape,
+    ) -> Result<Vec<Alternatives>, String> {
+        let mut rules = Vec::new();
+        for volume in &shape.volumes {
+            let (key, ephemeral_class) = claim_of(pod, volume);
+            let alternatives = match (self.view.volume_claims().get(&key), ephemeral_class) {
+                (Some(claim), _) => self.of_claim(claim, &key)?,
+                (None, Some(class)) => class_rules(self.view, class, &key, true)?,
+                (None, None) => return Err(format!("PersistentVolumeClaim {key} does not exist")),
+            };
+            if !alternatives.is_empty() && !rules.contains(&alternatives) {
+                rules.push(alternatives);
+            }
+        }
+        rules.sort();
+        Ok(rules)
     }
-    if claim.spec.volume_name.is_empty() {
-        return class_rules(view, claim.spec.storage_class_name.as_deref(), key, false);
+
+    fn of_claim(
+        &self,
+        claim: &PersistentVolumeClaim,
+        key: &ObjectKey,
+    ) -> Result<Alternatives, String> {
+        if claim.metadata.deletion_timestamp.is_some() {
+            return Err(format!("PersistentVolumeClaim {key} is being deleted"));
+        }
+        if claim.status.phase == "Lost" {
+            return Err(format!("PersistentVolumeClaim {key} has lost its volume"));
+        }
+        if claim.spec.volume_name.is_empty() {
+            return class_rules(self.view, claim.spec.storage_class_name.as_deref(), key, false);
+        }
+        let Some(volume) = self.view.volumes().get(&claim.spec.volume_name) else {
+            return Err(format!(
+                "PersistentVolume {} of PersistentVolumeClaim {key} does not exist",
+                claim.spec.volume_name
+            ));
+        };
+        Ok(self.of_volume(volume))
     }
-    let Some(volume) = view.volumes().get(&claim.spec.volume_name) else {
-        return Err(format!(
-            "PersistentVolume {} of PersistentVolumeClaim {key} does not exist",
-            claim.spec.volume_name
-        ));
+
+    fn of_volume(&self, volume: &PersistentVolume) -> Alternatives {
+        // Whoever makes a host's disk anew makes it in the zone of the one that is gone (Karpenter's rule).
+        let gone = volume.spec.is_of_host() && !self.has_host(volume);
+        let keep = |one: &Requirement| !gone || one.key != labels::HOSTNAME;
+        terms(volume)
+            .iter()
+            .map(|term| normalized(&term.match_expressions).into_iter().filter(keep).collect())
+            .collect()
+    }
+
+    /// Whether some Node is among the hosts that a volume names.
+    fn has_host(&self, volume: &PersistentVolume) -> bool {
+        let expressions = terms(volume).iter().flat_map(|term| &term.match_expressions);
+        let mut named = expressions.filter_map(hosts_named).flatten();
+        named.any(|host| self.hosts.contains(host.as_str()))
+    }
+
+    /// Why a pod can be on no other Node than this: one of its volumes is there.
+    pub(super) fn tie(&self, pod: &ObjectKey, shape: &PodShape, node: &NodeName) -> Option<String> {
+        let own = self.view.nodes().get(node)?.metadata.labels.get(labels::HOSTNAME);
+        let is_elsewhere = |host: &String| {
+            host != node.as_str() && Some(host) != own && self.hosts.contains(host.as_str())
+        };
+        let is_here = |term: &Vec<Requirement>| {
+            term.iter().filter_map(hosts_named).any(|hosts| !hosts.iter().any(is_elsewhere))
+        };
+        shape.volumes.iter().find_map(|volume| {
+            let claim = self.view.volume_claims().get(&claim_of(pod, volume).0)?;
+            let volume = self.view.volumes().get(&claim.spec.volume_name)?;
+            let rules = self.of_volume(volume);
+            let name = &claim.spec.volume_name;
+            (!rules.is_empty() && rules.iter().all(is_here))
+                .then(|| format!("PersistentVolume {name} can be used on host {node} alone"))
+        })
+    }
+}
+
+/// The terms of a volume's node affinity.
+fn terms(volume: &PersistentVolume) -> &[NodeSelectorTerm] {
+    let required = volume.spec.node_affinity.as_ref().and_then(|a| a.required.as_ref());
+    required.map_or(&[], |required| &required.node_selector_terms)
+}
+
+/// The hosts that a requirement lists, if it does.
+fn hosts_named(requirement: &Requirement) -> Option<&Vec<String>> {
+    let lists = requirement.key == labels::HOSTNAME && requirement.operator == Operator::In;
+    lists.then_some(&requirement.values)
+}
+
+/// The claim of a pod's volume, and the class that an ephemeral one asks for.
+fn claim_of<'s>(pod: &ObjectKey, volume: &'s ShapeVolume) -> (ObjectKey, Option<Option<&'s str>>) {
+    let (name, class) = match volume {
+        ShapeVolume::Claim(name) => (name.clone(), None),
+        ShapeVolume::Ephemeral { volume, class } => {
+            (format!("{}-{volume}", pod.name), Some(class.as_deref()))
+        }
     };
-    let Some(required) = volume.spec.node_affinity.as_ref().and_then(|a| a.required.as_ref())
-    else {
-        return Ok(Vec::new());
-    };
-    // A local volume's host may be gone or full; the zone still holds (Karpenter's rule).
-    let keep = |requirement: &Requirement| requirement.key != labels::HOSTNAME;
-    Ok(required
-        .node_selector_terms
-        .iter()
-        .map(|term| normalized(&term.match_expressions).into_iter().filter(keep).collect())
-        .collect())
+    (ObjectKey::new(pod.namespace.clone(), name), class)
 }
 
 /// Rules of a volume that is yet to be made.

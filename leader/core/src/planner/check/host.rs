@@ -123,6 +123,12 @@ pub(super) fn hosts_of_target(input: &PlanInput<'_>, target: &PlacementTarget) -
 /// One host as far as it is known, and one for each value that is still open.
 fn in_flight_hosts(input: &PlanInput<'_>, node: &InFlightNode) -> Vec<Host> {
     let mut labels = node.labels.clone();
+    if let Some((name, joined)) =
+        node.node.as_ref().zip(node.node.as_ref().and_then(|name| input.view.nodes().get(name)))
+    {
+        let host = joined.metadata.labels.get(labels::HOSTNAME).cloned();
+        labels.insert(labels::HOSTNAME.to_owned(), host.unwrap_or_else(|| name.to_string()));
+    }
     let mut open = Vec::new();
     for requirement in node.requirements.to_requirements() {
         if requirement.operator == Operator::In && !labels.contains_key(&requirement.key) {

@@ -2,10 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use drover_common::cluster::{CsiNode, NodeSelectorTerm, ObjectKey, Pod, StorageClass};
+use drover_common::cluster::{
+    CsiNode, NodeSelectorTerm, ObjectKey, PersistentVolume, Pod, StorageClass,
+};
 use drover_common::id::NodeName;
 use drover_common::labels;
-use drover_common::requirement::Requirement;
+use drover_common::requirement::Operator;
 
 use super::host::matches;
 use crate::planner::PlanInput;
@@ -65,8 +67,9 @@ pub(super) fn admit(
                 return Err(format!("volume {volume} does not exist"));
             };
             let required = found.spec.node_affinity.as_ref().and_then(|a| a.required.as_ref());
+            let gone = is_gone(input, found);
             if let Some(required) = required
-                && !required.node_selector_terms.iter().any(|term| reaches(term, node))
+                && !required.node_selector_terms.iter().any(|term| reaches(term, node, gone))
             {
                 return Err(format!("volume claim {key} can't be attached"));
             }
@@ -95,11 +98,28 @@ pub(super) fn admit(
     Ok(())
 }
 
-/// Whether a volume's term holds; the host it names may be gone.
-fn reaches(term: &NodeSelectorTerm, node: &BTreeMap<String, String>) -> bool {
-    let others: Vec<Requirement> =
-        term.match_expressions.iter().filter(|e| e.key != labels::HOSTNAME).cloned().collect();
-    matches(&others, node)
+/// Whether a volume was part of a host, and no Node is called like one that it names.
+fn is_gone(input: &PlanInput<'_>, volume: &PersistentVolume) -> bool {
+    if volume.spec.local.is_none() && volume.spec.host_path.is_none() {
+        return false;
+    }
+    let required = volume.spec.node_affinity.as_ref().and_then(|a| a.required.as_ref());
+    let terms = required.into_iter().flat_map(|required| &required.node_selector_terms);
+    let mut named = terms
+        .flat_map(|term| &term.match_expressions)
+        .filter(|one| one.key == labels::HOSTNAME && one.operator == Operator::In)
+        .flat_map(|one| &one.values);
+    !named.any(|host| {
+        input.view.nodes().iter().any(|(name, node)| {
+            name.as_str() == host || node.metadata.labels.get(labels::HOSTNAME) == Some(host)
+        })
+    })
+}
+
+/// Whether a volume's term holds; if its host is `gone`, all but that.
+fn reaches(term: &NodeSelectorTerm, node: &BTreeMap<String, String>, gone: bool) -> bool {
+    let others = term.match_expressions.iter().filter(|e| !gone || e.key != labels::HOSTNAME);
+    matches(&others.cloned().collect::<Vec<_>>(), node)
 }
 
 /// Adds the volumes of a pod.

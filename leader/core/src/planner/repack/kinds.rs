@@ -13,11 +13,18 @@ use crate::planner::board::Board;
 use crate::planner::group::PendingGroup;
 use crate::planner::rules::{Alternatives, variants};
 use crate::planner::selectors::Preferences;
-use crate::planner::volume::volume_rules;
+use crate::planner::volume::VolumeRules;
 use crate::view::ShapeId;
 
 /// The kinds of pods with volumes, by shape, by where those are, and by what attaches them.
 type ByVolumes = BTreeMap<(ShapeId, Vec<Alternatives>, Resources), usize>;
+
+/// What pods with volumes are looked up in.
+struct Volumes<'v> {
+    rules: VolumeRules<'v>,
+    limits: &'v AttachLimits,
+    kinds: ByVolumes,
+}
 
 /// The kinds of movable pods: one group each, found by the first of its pods.
 #[derive(Default)]
@@ -40,10 +47,11 @@ impl Kinds {
     ) -> (Self, Vec<LeftAlone>) {
         let mut kinds = Self::default();
         let mut refused = Vec::new();
-        let mut by_volumes = ByVolumes::new();
+        let rules = VolumeRules::of(input.plan.view);
+        let mut volumes = Volumes { rules, limits, kinds: ByVolumes::new() };
         for (node, contents) in judged.occupied() {
             for (key, shape) in &contents.pods {
-                if let Err(reason) = kinds.learn(input, key, *shape, limits, &mut by_volumes) {
+                if let Err(reason) = kinds.learn(input, node, key, *shape, &mut volumes) {
                     let reason = format!("Pod {key} can't move: {reason}");
                     refused.push(LeftAlone { node: node.clone(), reason, kind: LeftKind::Blocked });
                     kinds.unmovable.insert(node.clone());
@@ -57,21 +65,23 @@ impl Kinds {
     fn learn(
         &mut self,
         input: &RepackInput<'_>,
+        node: &NodeName,
         key: &ObjectKey,
         number: ShapeId,
-        limits: &AttachLimits,
-        by_volumes: &mut ByVolumes,
+        known: &mut Volumes<'_>,
     ) -> Result<(), String> {
         if self.by_shape.contains_key(&number) {
             return Ok(());
         }
         let view = input.plan.view;
         let Some(shape) = view.shape(number) else { return Ok(()) };
-        let volumes = volume_rules(view, key, shape)?;
-        let attached = limits.requests(view, key, shape);
+        let volumes = known.rules.of_pod(key, shape)?;
+        if let Some(reason) = known.rules.tie(key, shape, node) {
+            return Err(reason);
+        }
+        let attached = known.limits.requests(view, key, shape);
         let wanted = (number, volumes.clone(), attached.clone());
-        let known = by_volumes.get(&wanted).copied();
-        let kind = match known {
+        let kind = match known.kinds.get(&wanted).copied() {
             Some(kind) => kind,
             None => {
                 let policy = input.plan.settings.preference_policy;
@@ -86,7 +96,7 @@ impl Kinds {
                     pods: vec![key.clone()],
                 });
                 self.firsts.push(key.clone());
-                by_volumes.insert(wanted, self.firsts.len() - 1);
+                known.kinds.insert(wanted, self.firsts.len() - 1);
                 self.firsts.len() - 1
             }
         };

@@ -319,3 +319,27 @@ fn a_lost_claim_holds_its_node() {
     assert!(plan.batches.is_empty());
     insta::assert_snapshot!(plan.left[0].reason);
 }
+
+#[test]
+fn a_volume_of_a_host_holds_its_node() {
+    let mut cluster = Cluster::new(json!({}));
+    for node in ["n1", "n2"] {
+        cluster.node(node, "m5.2xlarge", "us-east-1a", CapacityType::OnDemand);
+    }
+    cluster.world.add(
+        Kind::PersistentVolume,
+        json!({"metadata": {"name": "pv"}, "spec": {"local": {"path": "/mnt"}, "nodeAffinity": {
+            "required": {"nodeSelectorTerms": [{"matchExpressions": [
+                {"key": "kubernetes.io/hostname", "operator": "In", "values": ["n1"]}]}]}}}}),
+    );
+    cluster.world.add(
+        Kind::PersistentVolumeClaim,
+        json!({"metadata": {"name": "data", "namespace": "default"},
+            "spec": {"volumeName": "pv"}, "status": {"phase": "Bound"}}),
+    );
+    let volume = json!({"spec": {"volumes": [
+        {"name": "data", "persistentVolumeClaim": {"claimName": "data"}}]}});
+    cluster.running("db-0", "db", "n1", small(), volume);
+    cluster.world.running("web-0", "web", "n2", small());
+    insta::assert_snapshot!(cluster.text());
+}

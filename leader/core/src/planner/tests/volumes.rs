@@ -60,12 +60,37 @@ fn a_bound_volume_ties_its_pod_to_a_zone() {
     insta::assert_snapshot!(world.story());
 }
 
+/// A volume of this source that names its host, and a pod with it.
+fn tied(world: &mut World, name: &str, source: Value, host: &str, zone: &str) {
+    let mut spec = json!({"nodeAffinity": {"required": {"nodeSelectorTerms": [
+        {"matchExpressions": [
+            {"key": "kubernetes.io/hostname", "operator": "In", "values": [host]},
+            {"key": "topology.kubernetes.io/zone", "operator": "In", "values": [zone]}]}]}}});
+    super::world::merge(&mut spec, source);
+    let volume = json!({"metadata": {"name": format!("pv-{name}")}, "spec": spec});
+    world.object(Kind::PersistentVolume, volume);
+    world.object(
+        Kind::PersistentVolumeClaim,
+        json!({"metadata": {"name": name, "namespace": "default"},
+            "spec": {"volumeName": format!("pv-{name}")}, "status": {"phase": "Bound"}}),
+    );
+    world.pods(name, 1, request(), mount(name));
+}
+
 #[test]
-fn a_local_volume_ties_its_pod_to_a_zone_and_not_to_a_host_that_may_be_gone() {
+fn a_volume_ties_its_pod_to_its_host_and_a_local_one_whose_host_is_gone_to_its_zone() {
     let mut world = World::small();
     world.pool("default", json!([]), json!({}));
-    volume(&mut world, "local", "kubernetes.io/hostname", "n-gone");
-    world.pods("local", 1, request(), mount("local"));
+    for node in ["n1", "n2"] {
+        world.node(node, "m5.xlarge", "us-east-1a");
+    }
+    let csi = json!({"csi": {"driver": "topolvm.io"}});
+    tied(&mut world, "csi", csi.clone(), "n2", "us-east-1a");
+    tied(&mut world, "csi-gone", csi, "n-gone", "us-east-1b");
+    let path = json!({"path": "/mnt"});
+    tied(&mut world, "local", json!({"local": path}), "n2", "us-east-1a");
+    tied(&mut world, "local-gone", json!({"local": path}), "n-gone", "us-east-1b");
+    tied(&mut world, "path-gone", json!({"hostPath": path}), "n-gone", "us-east-1c");
     insta::assert_snapshot!(world.story());
 }
 
