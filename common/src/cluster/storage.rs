@@ -24,6 +24,8 @@ pub struct ClaimSpec {
     pub volume_name: String,
     /// Its class.
     pub storage_class_name: Option<String>,
+    /// `ReadWriteOnce`, `ReadWriteOncePod`, …
+    pub access_modes: Vec<String>,
 }
 
 /// A claim's status.

@@ -39,6 +39,7 @@ mod reserved;
 mod rules;
 mod running;
 mod selectors;
+mod sole;
 mod split;
 mod static_pool;
 mod steps;

@@ -73,6 +73,7 @@ fn check_places(input: &PlanInput<'_>, plan: &Plan) -> Vec<Violation> {
     check_limits(input, &plan.launches, &mut violations);
     reservations::check(input, plan, &mut violations);
     topology::check(input, plan, &mut violations);
+    volume::check_sole_use(input, plan, &mut violations);
     violations
 }
 

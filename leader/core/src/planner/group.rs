@@ -116,7 +116,8 @@ pub(super) fn collect(input: &PlanInput<'_>, limits: &AttachLimits, soft_taints:
     // Pods without volumes are equal where their shapes are, so that contents need no comparing.
     let mut simple: BTreeMap<ShapeId, Vec<ObjectKey>> = BTreeMap::new();
     let view = input.view;
-    let rules = VolumeRules::of(view);
+    let mut rules = VolumeRules::of(view);
+    let mut rivals = Vec::new();
     let unschedulable = view.unschedulable_pods().iter();
     let unschedulable = unschedulable.filter_map(|key| Some((key, view.pods().get(key)?)));
     let leaving = input.leaving.iter().filter_map(|node| view.node_pods(node));
@@ -139,9 +140,22 @@ pub(super) fn collect(input: &PlanInput<'_>, limits: &AttachLimits, soft_taints:
             Ok(volumes) => {
                 let attached = limits.requests(view, key, shape);
                 let group = (Reverse(shape.priority), Arc::clone(shape), volumes, attached);
-                keyed.entry(group).or_default().push(key.clone());
+                if rules.may_be_taken(shape) {
+                    rivals.push((key.clone(), group));
+                } else {
+                    keyed.entry(group).or_default().push(key.clone());
+                }
             }
             Err(reason) => pending.refused.push((key.clone(), reason)),
+        }
+    }
+    let meant: BTreeSet<&ObjectKey> = input.in_flight.iter().flat_map(|node| &node.pods).collect();
+    rivals
+        .sort_by_cached_key(|(key, (priority, ..))| (*priority, !meant.contains(key), key.clone()));
+    for (key, group) in rivals {
+        match rules.take(&key, &group.1) {
+            Ok(()) => keyed.entry(group).or_default().push(key),
+            Err(reason) => pending.refused.push((key, reason)),
         }
     }
     for (id, pods) in simple {

@@ -12,6 +12,7 @@ use drover_common::requirement::{Operator, Requirement};
 
 use super::matching::current_key;
 use super::rules::{Alternatives, normalized};
+use super::sole::SoleUse;
 use crate::view::{PodShape, ShapeVolume, View};
 
 /// What a cluster's volumes ask of nodes.
@@ -19,6 +20,7 @@ pub(super) struct VolumeRules<'v> {
     view: &'v View,
     /// What the cluster's Nodes are called, where some volume names a host.
     hosts: BTreeSet<&'v str>,
+    sole: SoleUse,
 }
 
 impl<'v> VolumeRules<'v> {
@@ -38,7 +40,7 @@ impl<'v> VolumeRules<'v> {
                 .collect(),
             false => BTreeSet::new(),
         };
-        Self { view, hosts }
+        Self { view, hosts, sole: SoleUse::of(view) }
     }
 
     /// One set of alternatives for each volume of the pod that is tied to places.
@@ -50,6 +52,9 @@ impl<'v> VolumeRules<'v> {
         pod: &ObjectKey,
         shape: &PodShape,
     ) -> Result<Vec<Alternatives>, String> {
+        if let Some(reason) = self.sole.refusal(pod, shape) {
+            return Err(reason);
+        }
         let mut rules = Vec::new();
         for volume in &shape.volumes {
             let (key, ephemeral_class) = claim_of(pod, volume);
@@ -64,6 +69,23 @@ impl<'v> VolumeRules<'v> {
         }
         rules.sort();
         Ok(rules)
+    }
+
+    /// Whether the pod has a claim that one pod at a time may use.
+    pub(super) fn may_be_taken(&self, shape: &PodShape) -> bool {
+        self.sole.concerns(shape)
+    }
+
+    /// Plans a pod: its claims are taken from then on.
+    ///
+    /// # Errors
+    /// A reason, if another was planned first.
+    pub(super) fn take(&mut self, pod: &ObjectKey, shape: &PodShape) -> Result<(), String> {
+        if let Some(reason) = self.sole.refusal(pod, shape) {
+            return Err(reason);
+        }
+        self.sole.plan(pod, shape);
+        Ok(())
     }
 
     fn of_claim(

@@ -10,7 +10,8 @@ use drover_common::labels;
 use drover_common::requirement::Operator;
 
 use super::host::matches;
-use crate::planner::PlanInput;
+use super::{Violation, violation};
+use crate::planner::{Plan, PlanInput};
 
 /// Volumes by the driver that attaches them.
 pub(super) type Attached = BTreeMap<String, BTreeSet<String>>;
@@ -96,6 +97,40 @@ pub(super) fn admit(
         }
     }
     Ok(())
+}
+
+/// A claim for one pod (ReadWriteOncePod) is used by one pod, those of the plan included.
+pub(super) fn check_sole_use(input: &PlanInput<'_>, plan: &Plan, violations: &mut Vec<Violation>) {
+    let claims = input.view.volume_claims();
+    let sole = |key: &ObjectKey| {
+        claims.get(key).is_some_and(|c| c.spec.access_modes.iter().any(|m| m == "ReadWriteOncePod"))
+    };
+    if !claims.keys().any(sole) {
+        return;
+    }
+    let placed = plan.placements.iter().flat_map(|placement| &placement.pods);
+    let planned: BTreeSet<&ObjectKey> =
+        placed.chain(plan.launches.iter().flat_map(|launch| &launch.pods)).collect();
+    let mut users: BTreeMap<ObjectKey, Vec<&ObjectKey>> = BTreeMap::new();
+    for (key, entry) in input.view.pods() {
+        let runs = !entry.pod.spec.node_name.is_empty()
+            && !matches!(entry.pod.status.phase.as_str(), "Succeeded" | "Failed");
+        if !runs && !planned.contains(key) {
+            continue;
+        }
+        for (claim, ephemeral) in claims_of(&entry.pod) {
+            if ephemeral.is_none() && sole(&claim) {
+                users.entry(claim).or_default().push(key);
+            }
+        }
+    }
+    for (claim, users) in users {
+        let rule = format!("volume claim {claim} is for one pod, and {} would use it", users.len());
+        let planned = users.iter().filter(|user| planned.contains(**user));
+        for user in planned.filter(|_| users.len() > 1) {
+            violations.push(violation(user.to_string(), rule.clone()));
+        }
+    }
 }
 
 /// Whether a volume was part of a host, and no Node is called like one that it names.

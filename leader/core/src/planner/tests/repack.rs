@@ -343,3 +343,23 @@ fn a_volume_of_a_host_holds_its_node() {
     cluster.world.running("web-0", "web", "n2", small());
     insta::assert_snapshot!(cluster.text());
 }
+
+#[test]
+fn a_pod_takes_the_claim_along_that_it_alone_uses() {
+    let mut cluster = three(json!({}));
+    cluster.world.add(
+        Kind::PersistentVolume,
+        json!({"metadata": {"name": "pv"}, "spec": {"csi": {"driver": "ebs.csi.aws.com"}}}),
+    );
+    cluster.world.add(
+        Kind::PersistentVolumeClaim,
+        json!({"metadata": {"name": "data", "namespace": "default"}, "status": {"phase": "Bound"},
+            "spec": {"volumeName": "pv", "accessModes": ["ReadWriteOncePod"]}}),
+    );
+    let volume = json!({"spec": {"volumes": [
+        {"name": "data", "persistentVolumeClaim": {"claimName": "data"}}]}});
+    cluster.running("db-0", "db", "n1", small(), volume);
+    let plan = cluster.repack();
+    let mut moves = plan.batches.iter().flat_map(|batch| &batch.moves);
+    assert!(moves.any(|one| one.pod.name == "db-0"), "{plan:#?}");
+}

@@ -1,9 +1,15 @@
 //! Volumes: where they are, where they can be made, and how many a node takes.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Value, json};
 
 use super::world::World;
+use crate::planner::InFlightNode;
 use drover_common::call::Kind;
+use drover_common::cluster::ObjectKey;
+use drover_common::requirement::Requirements;
+use drover_common::resources::Resources;
 
 fn request() -> Value {
     json!({"cpu": "100m", "memory": "256Mi"})
@@ -257,4 +263,61 @@ fn a_type_that_is_not_there_yet_attaches_as_many_as_the_least() {
     let on_new: Vec<usize> = world.plan().launches.iter().map(|launch| launch.pods.len()).collect();
     assert_eq!(on_new.iter().sum::<usize>(), 5);
     assert!(on_new.iter().all(|count| *count <= 2), "{on_new:?}");
+}
+
+/// A claim of a volume that any node can have, for one pod at a time.
+fn sole_claim(world: &mut World, name: &str) {
+    let volume = json!({"metadata": {"name": format!("pv-{name}")}, "spec": {}});
+    world.object(Kind::PersistentVolume, volume);
+    let spec = json!({"volumeName": format!("pv-{name}"), "accessModes": ["ReadWriteOncePod"]});
+    world.object(
+        Kind::PersistentVolumeClaim,
+        json!({"metadata": {"name": name, "namespace": "default"}, "spec": spec,
+            "status": {"phase": "Bound"}}),
+    );
+}
+
+#[test]
+fn a_claim_for_one_pod_is_for_whoever_has_it_or_comes_first() {
+    let mut world = World::small();
+    world.pool("default", json!([]), json!({}));
+    world.node("n1", "m5.large", "us-east-1a");
+    for name in ["held", "ended", "free", "moving"] {
+        sole_claim(&mut world, name);
+    }
+    world.running_like("holder", "held", "n1", request(), mount("held"));
+    world.pods("held", 1, request(), mount("held"));
+    let mut ended = mount("ended");
+    super::world::merge(&mut ended, json!({"status": {"phase": "Succeeded"}}));
+    world.running_like("done", "ended", "n1", request(), ended);
+    world.pods("ended", 1, request(), mount("ended"));
+    world.pods("free", 2, request(), mount("free"));
+    let mut urgent = mount("free");
+    super::world::merge(&mut urgent, json!({"spec": {"priority": 7}}));
+    world.pods("urgent", 1, request(), urgent);
+    world.node("n2", "m5.large", "us-east-1a");
+    world.leaving.insert("n2".into());
+    world.running_like("mover", "moving", "n2", request(), mount("moving"));
+    world.pods("after", 1, request(), mount("moving"));
+    insta::assert_snapshot!(world.story());
+}
+
+#[test]
+fn of_pods_with_one_claim_the_one_that_a_node_was_launched_for_comes_first() {
+    let mut world = World::small();
+    world.pool("default", json!([]), json!({}));
+    sole_claim(&mut world, "data");
+    world.pods("db", 2, request(), mount("data"));
+    world.in_flight.push(InFlightNode {
+        claim: "c1".into(),
+        node: None,
+        nodepool: "default".into(),
+        labels: BTreeMap::new(),
+        requirements: Requirements::default(),
+        taints: Vec::new(),
+        allocatable: Resources::from_quantities([("cpu", "2"), ("memory", "4Gi"), ("pods", "9")])
+            .unwrap(),
+        pods: vec![ObjectKey::new("default", "db-1")],
+    });
+    insta::assert_snapshot!(world.text());
 }
