@@ -13,6 +13,7 @@
 //!   A voluntary drain waits for `do-not-disrupt` and for the ordinary pods before critical ones, but
 //!   not beyond the moment at which only a pod's own grace is left.
 
+mod go_duration;
 mod pod;
 mod rules;
 #[cfg(test)]

@@ -2,10 +2,10 @@
 
 use jiff::{SignedDuration, Timestamp};
 
+use super::go_duration::go_duration;
 use super::{DrainInput, Purpose};
 use crate::call::KubernetesFailure;
 use crate::cluster::{ContainerStatus, MIRROR, Metadata, Pod, PodSpec, PodStatus, Volume};
-use crate::crd::parse_duration;
 use crate::labels;
 use crate::taint::{Taint, TaintEffect};
 
@@ -160,17 +160,15 @@ fn moves(volume: &Volume) -> bool {
 }
 
 /// Whether the pod's `karpenter.sh/do-not-disrupt` holds: `"true"`, or a positive Go duration that
-/// hasn't passed since the pod started (it holds before the start).
+/// hasn't passed since the pod started (it holds before the start). What can't be read was meant to protect.
 pub fn has_active_do_not_disrupt(pod: &Pod, now: Timestamp) -> bool {
     let Some(value) = pod.metadata.annotations.get(labels::DO_NOT_DISRUPT) else { return false };
-    if value == "true" {
-        return true;
-    }
-    match parse_duration(value) {
+    match go_duration(value) {
         Some(duration) if duration.is_positive() => {
             pod.status.start_time.is_none_or(|start| now < after(start, duration))
         }
-        _ => false,
+        Some(_) => false,
+        None => value != "false",
     }
 }
 

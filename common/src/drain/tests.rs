@@ -337,6 +337,36 @@ fn flow_control_pauses_all_evictions() {
 }
 
 #[test]
+fn do_not_disrupt_holds_for_as_long_as_it_says_and_for_ever_where_nobody_can_read_it() {
+    // Seconds after the start of the pod until which it holds.
+    for (value, until) in [
+        ("true", i64::MAX),
+        ("90m", 5_400),
+        ("1.5h", 5_400),
+        ("1h30m0.5s", 5_401),
+        ("1500ms", 2),
+        ("1 day", i64::MAX),
+        ("yes", i64::MAX),
+        ("", i64::MAX),
+        ("0", 0),
+        ("-1h", 0),
+        ("false", 0),
+    ] {
+        let mut shy = pod("shy", 30);
+        shy.metadata.annotations.insert(labels::DO_NOT_DISRUPT.into(), value.into());
+        assert_eq!(has_active_do_not_disrupt(&shy, at(1)), until > 0, "{value}: not started");
+        shy.status.start_time = Some(at(0));
+        for second in [0, 1, 2, 5_399, 5_400, 5_401, 100_000] {
+            assert_eq!(
+                has_active_do_not_disrupt(&shy, at(second)),
+                second < until,
+                "{value}: {second}"
+            );
+        }
+    }
+}
+
+#[test]
 fn voluntary_drains_wait_for_consent_and_for_ordinary_pods() {
     let mut shy = pod("shy", 30);
     shy.metadata.annotations.insert(labels::DO_NOT_DISRUPT.into(), "true".into());
