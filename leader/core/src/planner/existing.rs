@@ -15,7 +15,7 @@ use super::daemon::Daemon;
 use super::dimension::{Amounts, Dimensions, add_times};
 use super::group::Group;
 use super::in_flight::in_flight_node;
-use super::rules::NodeRules;
+use super::rules::{NODE_NAME, NodeRules};
 use super::topology::{TermKind, Tracked};
 use super::{PlacementTarget, PlanInput};
 use crate::view::{HostPort, NodePods, View};
@@ -71,6 +71,14 @@ pub(super) struct ExistingNode<'a> {
 }
 
 impl<'a> ExistingNode<'a> {
+    /// The value of a label, or the node's name, if it has one yet.
+    pub(super) fn label(&self, key: &str) -> Option<&str> {
+        match &self.target {
+            PlacementTarget::Node(name) if key == NODE_NAME => Some(name.as_str()),
+            _ => self.labels.get(key).map(String::as_str),
+        }
+    }
+
     /// The node's value of a topology key; its name stands in for an absent host name.
     pub(super) fn domain(&self, key: &str) -> Option<Cow<'_, str>> {
         if let Some(value) = self.labels.get(key) {
@@ -151,8 +159,8 @@ impl<'a> ExistingNode<'a> {
         let Some(((key, values), rest)) = open.split_first() else {
             return holds(&|key| {
                 let decided = chosen.iter().find(|(own, _)| *own == key).map(|(_, value)| *value);
-                let own = || self.labels.get(key).map(String::as_str);
-                decided.or_else(own).or_else(|| label_of(reading?, key))
+                let read = || label_of(reading?, key);
+                decided.or_else(|| self.label(key)).or_else(read)
             });
         };
         // Only keys that the rules speak of can matter, and that are not decided yet.

@@ -12,6 +12,7 @@ use super::daemon::{Daemon, is_of_no_offering};
 use super::dimension::{Amounts, Dimensions};
 use super::existing::{ExistingNode, NodeLabels, bound, label_of, runs_already};
 use super::market::{is_offer_key, offering_label};
+use super::rules::NODE_NAME;
 use super::{InFlightNode, PlacementTarget, PlanInput};
 use crate::view::HostPort;
 
@@ -34,6 +35,7 @@ pub(super) fn in_flight_node<'a>(
         let host = joined.and_then(|node| node.metadata.labels.get(labels::HOSTNAME));
         let host = host.map_or_else(|| name.to_string(), Clone::clone);
         known.insert(labels::HOSTNAME.to_owned(), host);
+        known.insert(NODE_NAME.to_owned(), name.to_string());
     }
     let decided = known.contains_key(labels::INSTANCE_TYPE);
     let readings: Vec<&InstanceType> = if decided { Vec::new() } else { kinds.clone() };

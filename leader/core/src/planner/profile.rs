@@ -28,7 +28,7 @@ impl<'n> Seen<'n> {
             keys.iter().map(|key| label_of(kind, key)).collect()
         };
         Self {
-            values: keys.iter().map(|key| node.labels.get(*key).map(String::as_str)).collect(),
+            values: keys.iter().map(|key| node.label(key)).collect(),
             open: node.open.iter().filter(|(key, _)| keys.contains(key.as_str())).collect(),
             by_type: node.readings.iter().map(of_type).collect(),
             taints: &node.taints,

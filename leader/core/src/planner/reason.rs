@@ -13,6 +13,7 @@ use super::board::Board;
 use super::group::Group;
 use super::market::Pool;
 use super::matching::{fulfils, requirement_text, taint_text};
+use super::rules::{NAMES_A_NODE, name_nodes};
 
 /// Names that a reason lists at most.
 const MOST_NAMES: usize = 3;
@@ -113,6 +114,9 @@ impl Board<'_> {
                 return "its required node affinity has no term with an expression, and so matches \
                         no node"
                     .to_owned();
+            }
+            if name_nodes(alternatives) {
+                return NAMES_A_NODE.to_owned();
             }
             if let [only] = alternatives.as_slice()
                 && let [requirement] = only.as_slice()

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use drover_common::cluster::{
     LabelSelector, NodeSelectorTerm, PodAffinity, PodAffinityTerm, TopologySpreadConstraint,
 };
+use drover_common::id::NodeName;
 use drover_common::requirement::{Operator, Requirement};
 use drover_common::taint::{Taint, Toleration};
 use fixedbitset::FixedBitSet;
@@ -15,6 +16,11 @@ use super::market::{Market, is_offer_key};
 use super::matching::{current_key, fulfils, repelling};
 use super::open_label::LabelUses;
 use crate::view::PodShape;
+
+/// What fields of nodes are asked for by; no label can be called so.
+const FIELD: &str = "field ";
+/// What a node's name is asked for by.
+pub(super) const NODE_NAME: &str = "field metadata.name";
 
 /// Alternatives of which one must hold, each a conjunction.
 pub(super) type Alternatives = Vec<Vec<Requirement>>;
@@ -202,7 +208,7 @@ pub(super) fn variants(
         step.preferred_anti_affinity.extend(away.iter().cloned());
         step.spread.extend(soft.iter().cloned());
         if let Some(preferred) = nodes.last() {
-            step.rules.all.extend(normalized(&preferred.preference.match_expressions));
+            step.rules.all.extend(all_of(&preferred.preference));
         }
         steps.push(step);
         let dropped = near.pop().is_some()
@@ -260,7 +266,7 @@ fn required(shape: &PodShape, volumes: &[Alternatives]) -> Result<Variant, Strin
     }
     let selector = shape.affinity.node_affinity.as_ref().and_then(|a| a.required.as_ref());
     if let Some(selector) = selector {
-        rules.any.push(terms(&selector.node_selector_terms)?);
+        rules.any.push(terms(&selector.node_selector_terms));
     }
     let counted_nodes = rules.clone();
     rules.any.extend(volumes.iter().cloned());
@@ -286,19 +292,37 @@ pub(super) fn is_soft(spread: &TopologySpreadConstraint) -> bool {
     spread.when_unsatisfiable == "ScheduleAnyway"
 }
 
-/// Terms of a node selector. A term without expressions matches nothing (Kubernetes' rule).
-fn terms(terms: &[NodeSelectorTerm]) -> Result<Alternatives, String> {
-    if terms.iter().any(|term| !term.match_fields.is_empty()) {
-        return Err("node affinity with matchFields names one node, and new nodes have no name \
-                    yet"
-        .to_owned());
-    }
-    Ok(terms
-        .iter()
-        .filter(|term| !term.match_expressions.is_empty())
-        .map(|term| normalized(&term.match_expressions))
-        .collect())
+/// Terms of a node selector. An empty term matches nothing (Kubernetes' rule).
+fn terms(terms: &[NodeSelectorTerm]) -> Alternatives {
+    let is_empty =
+        |term: &NodeSelectorTerm| term.match_expressions.is_empty() && term.match_fields.is_empty();
+    terms.iter().filter(|term| !is_empty(term)).map(all_of).collect()
 }
+
+/// What a term asks of labels and of fields.
+fn all_of(term: &NodeSelectorTerm) -> Vec<Requirement> {
+    let mut all = normalized(&term.match_expressions);
+    let fields = term.match_fields.iter();
+    all.extend(fields.map(|one| Requirement { key: format!("{FIELD}{}", one.key), ..one.clone() }));
+    all
+}
+
+/// Whether alternatives are all about nodes that have names already.
+pub(super) fn name_nodes(alternatives: &[Vec<Requirement>]) -> bool {
+    let names = |one: &Requirement| one.key.starts_with(FIELD) && one.operator == Operator::In;
+    !alternatives.is_empty() && alternatives.iter().all(|term| term.iter().any(names))
+}
+
+/// Whether a node's name is all that they allow.
+pub(super) fn name_only(alternatives: &[Vec<Requirement>], node: &NodeName) -> bool {
+    let others = |one: &Requirement| one.values.iter().any(|name| name != node.as_str());
+    name_nodes(alternatives)
+        && !alternatives.iter().flatten().any(|one| one.key == NODE_NAME && others(one))
+}
+
+/// What is said of pods for which only nodes with a name will do.
+pub(super) const NAMES_A_NODE: &str =
+    "node affinity with matchFields names one node, and new nodes have no name yet";
 
 /// Requirements under today's label keys.
 pub(super) fn normalized(requirements: &[Requirement]) -> Vec<Requirement> {

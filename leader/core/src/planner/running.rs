@@ -8,6 +8,7 @@ use drover_common::taint::Taint;
 
 use super::board::Board;
 use super::existing::ExistingNode;
+use super::rules::NODE_NAME;
 use super::topology::{Term, TermKind, Tracked, anti_affinity_term};
 use crate::view::{NodePods, PodShape, ShapeId, View};
 
@@ -102,18 +103,21 @@ struct Sorts<'n> {
 
 impl<'n> Sorts<'n> {
     fn of(view: &'n View, existing: &'n [ExistingNode<'n>], keys: &BTreeSet<String>) -> Self {
-        type Seen<'n> = (Vec<Option<&'n String>>, &'n [Taint]);
+        type Seen<'n> = (Vec<Option<&'n str>>, &'n [Taint]);
         let mut seen: BTreeSet<Seen<'n>> = BTreeSet::new();
-        let mut is_new = |labels: &'n BTreeMap<String, String>, taints: &'n [Taint]| {
-            seen.insert((keys.iter().map(|key| labels.get(key)).collect(), taints))
-        };
         let nodes = view.nodes().values().map(AsRef::as_ref);
-        let nodes = nodes.filter(|node| is_new(&node.metadata.labels, &node.spec.taints));
-        let nodes = nodes.collect();
+        let nodes = nodes.filter(|node: &&Node| {
+            let labels = keys.iter().map(|key| label_or_name(node, key)).collect();
+            seen.insert((labels, &node.spec.taints))
+        });
+        let nodes: Vec<&Node> = nodes.collect();
         // Most are Nodes that have been seen.
         let existing = existing
             .iter()
-            .filter(|node| !node.is_decided() || is_new(&node.labels, &node.taints))
+            .filter(|node| {
+                let labels = keys.iter().map(|key| node.label(key)).collect();
+                !node.is_decided() || seen.insert((labels, &node.taints))
+            })
             .collect();
         Self { nodes, existing }
     }
@@ -121,12 +125,19 @@ impl<'n> Sorts<'n> {
 
 /// The domain of a term that a node's pods count in, if they count.
 fn domain_of<'n>(node: &'n Node, name: &'n str, tracked: &Tracked) -> Option<&'n str> {
-    let label = |key: &str| node.metadata.labels.get(key).map(String::as_str);
+    let label = |key: &str| label_or_name(node, key);
     let key = tracked.term.key.as_str();
     let domain = label(key).or((key == labels::HOSTNAME).then_some(name))?;
     let counts = tracked.has_keys(&|key| label(key).is_some())
         && tracked.counts_node(&label, &node.spec.taints);
     counts.then_some(domain)
+}
+
+fn label_or_name<'n>(node: &'n Node, key: &str) -> Option<&'n str> {
+    if key == NODE_NAME {
+        return Some(&node.metadata.name);
+    }
+    node.metadata.labels.get(key).map(String::as_str)
 }
 
 /// How many pods of each shape run on a node and stay, and how many of those are on their way out.

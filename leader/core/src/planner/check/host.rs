@@ -36,16 +36,34 @@ pub(super) fn matches(requirements: &[Requirement], labels: &BTreeMap<String, St
     })
 }
 
-pub(super) fn any_term(terms: &[NodeSelectorTerm], labels: &BTreeMap<String, String>) -> bool {
+/// Whether one of the terms holds for a node of this name, or a new one, which has none yet.
+fn any_term(
+    terms: &[NodeSelectorTerm],
+    labels: &BTreeMap<String, String>,
+    name: Option<&NodeName>,
+) -> bool {
+    let holds = |field: &Requirement| {
+        let listed = name.is_some_and(|name| field.values.iter().any(|one| one == name.as_str()));
+        field.key == "metadata.name"
+            && match field.operator {
+                Operator::In => listed,
+                Operator::NotIn => !listed,
+                _ => false,
+            }
+    };
     terms.iter().any(|term| {
-        !term.match_expressions.is_empty()
-            && term.match_fields.is_empty()
+        !(term.match_expressions.is_empty() && term.match_fields.is_empty())
+            && term.match_fields.iter().all(holds)
             && matches(&term.match_expressions, labels)
     })
 }
 
 /// Node selector and required node affinity.
-pub(super) fn selects_node(pod: &Pod, labels: &BTreeMap<String, String>) -> Result<(), String> {
+pub(super) fn selects_node(
+    pod: &Pod,
+    labels: &BTreeMap<String, String>,
+    name: Option<&NodeName>,
+) -> Result<(), String> {
     for (key, value) in &pod.spec.node_selector {
         if labels.get(labels::stable_name(key)) != Some(value) {
             return Err(format!("node selector {key}={value} does not hold"));
@@ -53,7 +71,7 @@ pub(super) fn selects_node(pod: &Pod, labels: &BTreeMap<String, String>) -> Resu
     }
     let required = pod.spec.affinity.node_affinity.as_ref().and_then(|a| a.required.as_ref());
     match required {
-        Some(selector) if !any_term(&selector.node_selector_terms, labels) => {
+        Some(selector) if !any_term(&selector.node_selector_terms, labels, name) => {
             Err("required node affinity does not hold".to_owned())
         }
         _ => Ok(()),
@@ -74,7 +92,7 @@ pub(super) fn tolerates(pod: &Pod, taints: &[Taint]) -> Result<(), String> {
 impl Host {
     /// Node selector, required node affinity, taints and volumes.
     pub(super) fn admits(&self, input: &PlanInput<'_>, pod: &Pod) -> Result<(), String> {
-        selects_node(pod, &self.labels)?;
+        selects_node(pod, &self.labels, self.node.as_ref())?;
         tolerates(pod, &self.taints)?;
         volume::admit(input, pod, &self.labels)
     }

@@ -10,6 +10,7 @@ mod spread;
 use std::collections::{BTreeMap, BTreeSet};
 
 use drover_common::cluster::{LabelSelector, ObjectKey, Pod, PodAffinityTerm};
+use drover_common::id::NodeName;
 use drover_common::labels;
 use drover_common::taint::Taint;
 
@@ -24,6 +25,8 @@ type Labels = BTreeMap<String, BTreeSet<String>>;
 struct Place {
     labels: Labels,
     taints: Vec<Taint>,
+    /// Its name, if it has one yet.
+    node: Option<NodeName>,
 }
 
 impl Place {
@@ -96,7 +99,8 @@ impl<'v> Picture<'v> {
             labels
                 .entry(labels::HOSTNAME.to_owned())
                 .or_insert_with(|| BTreeSet::from([name.to_string()]));
-            picture.places.push(Place { labels, taints: node.spec.taints.clone() });
+            let (taints, node) = (node.spec.taints.clone(), Some(name.clone()));
+            picture.places.push(Place { labels, taints, node });
         }
         for (key, entry) in input.view.pods() {
             if let Some(place) = numbers.get(&entry.pod.spec.node_name)
@@ -143,7 +147,7 @@ impl<'v> Picture<'v> {
             .entry(labels::HOSTNAME.to_owned())
             .or_insert_with(|| BTreeSet::from([format!("new/{name}")]));
         let taints = hosts.first().map(|host| host.taints.clone()).unwrap_or_default();
-        self.places.push(Place { labels, taints });
+        self.places.push(Place { labels, taints, node: None });
         self.add_pods(input, self.places.len() - 1, pods);
     }
 

@@ -11,7 +11,7 @@ use super::{LeftAlone, LeftKind, RepackInput};
 use crate::planner::attach::AttachLimits;
 use crate::planner::board::Board;
 use crate::planner::group::PendingGroup;
-use crate::planner::rules::{Alternatives, variants};
+use crate::planner::rules::{Alternatives, NAMES_A_NODE, name_only, variants};
 use crate::planner::selectors::Preferences;
 use crate::planner::volume::VolumeRules;
 use crate::view::ShapeId;
@@ -87,6 +87,10 @@ impl Kinds {
                 let policy = input.plan.settings.preference_policy;
                 let most = self.preferences.of(shape, 1);
                 let steps = variants(shape, &volumes, policy, false, most)?;
+                let required = steps.last().map(|step| &step.rules.any);
+                if required.is_some_and(|any| any.iter().any(|terms| name_only(terms, node))) {
+                    return Err(NAMES_A_NODE.to_owned());
+                }
                 let mut requests = shape.requests.clone();
                 requests.add(&attached);
                 self.groups.push(PendingGroup {

@@ -73,6 +73,33 @@ fn what_names_one_node_is_refused() {
 }
 
 #[test]
+fn of_terms_one_that_names_a_node_is_for_that_node_alone() {
+    let mut world = World::small();
+    world.pool("default", json!([]), json!({}));
+    for node in ["n1", "n2"] {
+        world.node(node, "m5.xlarge", "us-east-1a");
+    }
+    let names = |operator: &str, node: &str| json!({"matchFields": [{"key": "metadata.name", "operator": operator, "values": [node]}]});
+    let zone = expression("topology.kubernetes.io/zone", "In", &["us-east-1c"]);
+    let new = json!({"matchExpressions": [zone]});
+    let request = json!({"cpu": "1", "memory": "2Gi"});
+    for (name, terms) in [
+        ("there", json!([names("In", "n2")])),
+        ("other", json!([names("NotIn", "n1")])),
+        ("gone", json!([names("In", "n9")])),
+        ("either", json!([names("In", "n9"), new])),
+    ] {
+        world.pods(name, 1, request.clone(), affinity(&terms));
+    }
+    let mut both = names("In", "n2");
+    super::world::merge(&mut both, new);
+    world.pods("both", 1, request.clone(), affinity(&json!([both])));
+    let large = json!({"cpu": "3", "memory": "2Gi"});
+    world.pods("full", 2, large, affinity(&json!([names("In", "n1")])));
+    insta::assert_snapshot!(world.story());
+}
+
+#[test]
 fn a_comparison_with_other_than_one_integer_holds_nowhere() {
     let mut world = World::small();
     world.pool("default", json!([]), json!({}));

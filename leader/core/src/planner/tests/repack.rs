@@ -128,7 +128,7 @@ fn what_saves_too_little_stays() {
 #[test]
 fn each_node_that_stays_has_its_reason() {
     type Act = fn(&mut Cluster);
-    let rows: [(&str, Act); 14] = [
+    let rows: [(&str, Act); 15] = [
         ("node do-not-disrupt", |c| c.annotate_node("n1", "karpenter.sh/do-not-disrupt", "true")),
         ("pod do-not-disrupt", |c| {
             let extra =
@@ -142,6 +142,13 @@ fn each_node_that_stays_has_its_reason() {
         }),
         ("bare pod", |c| {
             c.running("bare", "web", "n1", small(), json!({"metadata": {"ownerReferences": []}}));
+        }),
+        ("named node", |c| {
+            let names = json!({"affinity": {"nodeAffinity": {
+                "requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [
+                    {"matchFields": [{"key": "metadata.name", "operator": "In",
+                        "values": ["n1"]}]}]}}}});
+            c.running("named", "web", "n1", small(), json!({"spec": names}));
         }),
         ("cordoned", |c| c.cordon("n1")),
         ("not initialized", |c| c.managed("n1").initialized_at = None),

@@ -72,7 +72,8 @@ fn least(
         .filter(|(place, domain)| {
             let mut labels = place.labels.clone();
             labels.insert(key.to_owned(), BTreeSet::from([(*domain).clone()]));
-            let decided = Place { labels, taints: place.taints.clone() };
+            let (taints, node) = (place.taints.clone(), place.node.clone());
+            let decided = Place { labels, taints, node };
             counts(&decided, pod, constraint, Sure::Possibly)
         })
         .map(|(_, domain)| domain.as_str())
@@ -113,7 +114,9 @@ fn counts(place: &Place, pod: &Pod, constraint: &TopologySpreadConstraint, sure:
     }
     let affinity = constraint.node_affinity_policy.as_deref() == Some("Ignore") || {
         let mut each = every_reading(&place.labels);
-        let fits = |labels: &BTreeMap<String, String>| selects_node(pod, labels).is_ok();
+        let fits = |labels: &BTreeMap<String, String>| {
+            selects_node(pod, labels, place.node.as_ref()).is_ok()
+        };
         match sure {
             Sure::Certainly => each.all(|labels| fits(&labels)),
             Sure::Possibly => each.any(|labels| fits(&labels)),
