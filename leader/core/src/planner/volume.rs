@@ -115,10 +115,19 @@ impl<'v> VolumeRules<'v> {
         // Whoever makes a host's disk anew makes it in the zone of the one that is gone (Karpenter's rule).
         let gone = volume.spec.is_of_host() && !self.has_host(volume);
         let keep = |one: &Requirement| !gone || one.key != labels::HOSTNAME;
-        terms(volume)
-            .iter()
+        let terms = terms(volume).iter();
+        let mut alternatives: Alternatives = terms
             .map(|term| normalized(&term.match_expressions).into_iter().filter(keep).collect())
-            .collect()
+            .collect();
+        let zones = zones(volume);
+        if alternatives.is_empty() && !zones.is_empty() {
+            alternatives.push(Vec::new());
+        }
+        for term in &mut alternatives {
+            let more: Vec<_> = zones.iter().filter(|one| !term.contains(*one)).cloned().collect();
+            term.extend(more);
+        }
+        alternatives
     }
 
     /// Whether some Node is among the hosts that a volume names.
@@ -152,6 +161,22 @@ impl<'v> VolumeRules<'v> {
 fn terms(volume: &PersistentVolume) -> &[NodeSelectorTerm] {
     let required = volume.spec.node_affinity.as_ref().and_then(|a| a.required.as_ref());
     required.map_or(&[], |required| &required.node_selector_terms)
+}
+
+/// What a volume's own labels ask of nodes (the scheduler's VolumeZone): one of the zones that `__` joins. A
+/// label that lists none is passed over there, too.
+fn zones(volume: &PersistentVolume) -> Vec<Requirement> {
+    let topology = volume.metadata.labels.iter().map(|(key, text)| (current_key(key), text));
+    let topology = topology.filter(|(key, _)| matches!(*key, labels::ZONE | labels::REGION));
+    topology
+        .map(|(key, text)| Requirement {
+            key: key.to_owned(),
+            operator: Operator::In,
+            values: text.split("__").map(|zone| zone.trim().to_owned()).collect(),
+            min_values: None,
+        })
+        .filter(|one| one.values.iter().all(|zone| !zone.is_empty()))
+        .collect()
 }
 
 /// The hosts that a requirement lists, if it does.

@@ -74,6 +74,9 @@ pub(super) fn admit(
             {
                 return Err(format!("volume claim {key} can't be attached"));
             }
+            if !in_labelled_zones(found, node) {
+                return Err(format!("volume claim {key} is labelled with another zone"));
+            }
             continue;
         }
         let name = claim
@@ -148,6 +151,22 @@ fn is_gone(input: &PlanInput<'_>, volume: &PersistentVolume) -> bool {
         input.view.nodes().iter().any(|(name, node)| {
             name.as_str() == host || node.metadata.labels.get(labels::HOSTNAME) == Some(host)
         })
+    })
+}
+
+/// Whether a node with labels of a zone or region has those that a volume is labelled with, one of several.
+fn in_labelled_zones(volume: &PersistentVolume, node: &BTreeMap<String, String>) -> bool {
+    let keys = ["topology.kubernetes.io/zone", "topology.kubernetes.io/region"];
+    if !keys.iter().any(|key| node.contains_key(*key)) {
+        return true;
+    }
+    volume.metadata.labels.iter().all(|(key, listed)| {
+        let key = labels::stable_name(key);
+        let own = node.get(key).map(String::as_str);
+        let mut zones = listed.split("__").map(str::trim);
+        !keys.contains(&key)
+            || zones.clone().any(str::is_empty)
+            || zones.any(|zone| Some(zone) == own)
     })
 }
 

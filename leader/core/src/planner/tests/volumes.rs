@@ -101,6 +101,43 @@ fn a_volume_ties_its_pod_to_its_host_and_a_local_one_whose_host_is_gone_to_its_z
 }
 
 #[test]
+fn labels_of_a_volume_tie_its_pod_to_zones() {
+    let mut world = World::small();
+    world.pool("default", json!([]), json!({}));
+    world.node("n1", "m5.xlarge", "us-east-1a");
+    let zone = "topology.kubernetes.io/zone";
+    let beta = "failure-domain.beta.kubernetes.io";
+    for (name, labels) in [
+        ("one", json!({zone: "us-east-1b", "topology.kubernetes.io/region": "us-east-1"})),
+        (
+            "old",
+            json!({(format!("{beta}/zone")): "us-east-1c", (format!("{beta}/region")): "us-east-1"}),
+        ),
+        ("some", json!({zone: "us-east-1b__us-east-1a"})),
+        ("void", json!({zone: "us-east-1b__"})),
+        ("far", json!({"topology.kubernetes.io/region": "eu-west-1"})),
+    ] {
+        let volume = json!({"metadata": {"name": format!("pv-{name}"), "labels": labels},
+            "spec": {"csi": {"driver": "ebs.csi.aws.com"}}});
+        world.tell(format!("labels {labels}"));
+        world.object(Kind::PersistentVolume, volume);
+        world.object(
+            Kind::PersistentVolumeClaim,
+            json!({"metadata": {"name": name, "namespace": "default"},
+                "spec": {"volumeName": format!("pv-{name}")}, "status": {"phase": "Bound"}}),
+        );
+        world.pods(name, 1, request(), mount(name));
+    }
+    volume(&mut world, "both", zone, "us-east-1a");
+    let mut both = world.view.volumes()["pv-both"].as_ref().clone();
+    both.metadata.labels.insert(zone.to_owned(), "us-east-1b".to_owned());
+    world.tell("its labels say us-east-1b".to_owned());
+    world.add(Kind::PersistentVolume, serde_json::to_value(both).unwrap());
+    world.pods("both", 1, request(), mount("both"));
+    insta::assert_snapshot!(world.story());
+}
+
+#[test]
 fn volumes_to_be_made_go_where_their_class_allows() {
     let mut world = World::small();
     world.pool("default", json!([]), json!({}));

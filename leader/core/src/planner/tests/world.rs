@@ -85,7 +85,7 @@ impl World {
         Self::with_types(all_types().iter().filter(of).cloned().collect())
     }
 
-    fn tell(&mut self, line: String) {
+    pub(crate) fn tell(&mut self, line: String) {
         self.told.push(line);
     }
 
