@@ -54,6 +54,8 @@ pub struct VolumeSpec {
     pub node_affinity: Option<VolumeNodeAffinity>,
     /// CSI driver, if any.
     pub csi: Option<CsiSource>,
+    /// An EBS volume of the in-tree plugin, which the CSI driver attaches.
+    pub aws_elastic_block_store: Option<EbsSource>,
     /// A disk of one host.
     pub local: Option<PathSource>,
     /// A directory of one host.
@@ -81,6 +83,15 @@ pub struct VolumeNodeAffinity {
 pub struct CsiSource {
     /// Driver name.
     pub driver: String,
+}
+
+/// `spec.awsElasticBlockStore` of a volume.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct EbsSource {
+    /// The volume.
+    #[serde(rename = "volumeID")]
+    pub volume_id: String,
 }
 
 /// `spec.local` or `spec.hostPath` of a volume.

@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use drover_common::cluster::ObjectKey;
+use drover_common::cluster::{ObjectKey, VolumeSpec};
 use drover_common::id::NodeName;
 use drover_common::labels;
 use drover_common::resources::{ResourceName, Resources};
@@ -17,6 +17,8 @@ use crate::view::{PodShape, ShapeVolume, View};
 
 /// What Kubernetes calls the attachments of a driver where it counts them as a resource.
 const PREFIX: &str = "attachable-volumes-csi-";
+/// What attaches EBS volumes, those of the in-tree plugin, too.
+const EBS_DRIVER: &str = "ebs.csi.aws.com";
 /// Room where nothing is known to limit.
 const UNLIMITED: i64 = i64::MAX / 4;
 
@@ -161,15 +163,21 @@ fn claim_and_driver(
     let claim = view.volume_claims().get(&key);
     if let Some(bound) = claim.filter(|claim| !claim.spec.volume_name.is_empty()) {
         let name = bound.spec.volume_name.clone();
-        let csi = view.volumes().get(&name).and_then(|volume| volume.spec.csi.as_ref());
-        return (name, csi.map(|csi| csi.driver.clone()));
+        let driver = view.volumes().get(&name).and_then(|volume| driver_of_volume(&volume.spec));
+        return (name, driver.map(str::to_owned));
     }
     let class = claim.and_then(|claim| claim.spec.storage_class_name.clone()).or(class);
     let class = super::volume::class_of(view, class.as_deref());
     (key.to_string(), class.map(|class| driver_name(&class.provisioner).to_owned()))
 }
 
+/// What attaches a volume that is there.
+fn driver_of_volume(spec: &VolumeSpec) -> Option<&str> {
+    let in_tree = spec.aws_elastic_block_store.as_ref().map(|_| EBS_DRIVER);
+    spec.csi.as_ref().map(|csi| csi.driver.as_str()).or(in_tree)
+}
+
 /// The in-tree EBS plugin is carried out by the CSI driver.
 fn driver_name(provisioner: &str) -> &str {
-    if provisioner == "kubernetes.io/aws-ebs" { "ebs.csi.aws.com" } else { provisioner }
+    if provisioner == "kubernetes.io/aws-ebs" { EBS_DRIVER } else { provisioner }
 }

@@ -188,7 +188,14 @@ pub(super) fn attach(input: &PlanInput<'_>, pod: &Pod, attached: &mut Attached) 
             (class(input, name.as_deref()).map(|c| c.provisioner.clone()), key.to_string())
         } else {
             let found = input.view.volumes().get(&volume);
-            (found.and_then(|v| v.spec.csi.as_ref()).map(|csi| csi.driver.clone()), volume)
+            let driver = found.and_then(|found| {
+                match (&found.spec.csi, &found.spec.aws_elastic_block_store) {
+                    (Some(csi), _) => Some(csi.driver.clone()),
+                    (None, Some(_)) => Some("ebs.csi.aws.com".to_owned()),
+                    (None, None) => None,
+                }
+            });
+            (driver, volume)
         };
         if let Some(driver) = driver {
             let driver = driver.replace("kubernetes.io/aws-ebs", "ebs.csi.aws.com");

@@ -275,6 +275,29 @@ fn the_in_tree_provisioner_is_the_drivers() {
 }
 
 #[test]
+fn volumes_of_the_in_tree_plugin_are_attached_by_the_driver() {
+    let mut world = World::small();
+    world.pool("default", json!([]), json!({}));
+    two_a_node(&mut world, "n1");
+    for number in 0..3 {
+        let (name, volume) = (format!("data-{number}"), format!("pv-{number}"));
+        world.add(
+            Kind::PersistentVolume,
+            json!({"metadata": {"name": volume}, "spec": {"awsElasticBlockStore": {
+                "volumeID": format!("aws://us-east-1a/vol-{number}"), "fsType": "ext4"}}}),
+        );
+        world.add(
+            Kind::PersistentVolumeClaim,
+            json!({"metadata": {"name": name, "namespace": "default"},
+                "spec": {"volumeName": volume}, "status": {"phase": "Bound"}}),
+        );
+        world.pods(&format!("db-{number}"), 1, request(), mount(&name));
+    }
+    assert_eq!(world.plan().report.on_existing, 2);
+    assert_eq!(world.plan().report.on_new, 1);
+}
+
+#[test]
 fn what_is_attached_takes_its_place_though_no_pod_has_it_any_more() {
     let mut world = World::small();
     world.pool("default", json!([]), json!({}));
