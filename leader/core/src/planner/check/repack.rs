@@ -3,12 +3,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use drover_common::cluster::{ObjectKey, Pod};
+use drover_common::cluster::{ObjectKey, Pod, PodDisruptionBudget};
 use drover_common::crd::allowed_disruptions;
 use drover_common::drain::has_active_do_not_disrupt;
 use drover_common::id::NodeName;
 use drover_common::instance_type::CapacityType;
 use drover_common::labels;
+use drover_common::taint::{Taint, TaintEffect};
 
 use super::{Violation, check_places, listing, violation};
 use crate::planner::today::at_todays_prices;
@@ -164,15 +165,34 @@ fn check_node(input: &RepackInput<'_>, name: &NodeName, violations: &mut Vec<Vio
         if has_active_do_not_disrupt(pod, input.plan.now) {
             violations.push(violation(&pod.metadata.name, "is not to be disrupted"));
         }
+        let going = Taint {
+            key: "karpenter.sh/disrupted".to_owned(),
+            value: String::new(),
+            effect: TaintEffect::NoSchedule,
+        };
+        if pod.spec.tolerations.iter().any(|toleration| toleration.tolerates(&going)) {
+            continue;
+        }
         let closed = input.plan.view.budgets().values().any(|budget| {
             budget.metadata.namespace == pod.metadata.namespace
                 && budget.status.disruptions_allowed <= 0
-                && budget.spec.unhealthy_pod_eviction_policy.as_deref() != Some("AlwaysAllow")
+                && (pod.is_ready() || !lets_unready_go(budget))
                 && super::topology::selected(budget.spec.selector.as_ref(), &pod.metadata.labels)
         });
         if closed {
             violations
                 .push(violation(&pod.metadata.name, "has a PodDisruptionBudget that is used up"));
+        }
+    }
+}
+
+/// Whether a budget that is used up lets go of pods that are not ready.
+fn lets_unready_go(budget: &PodDisruptionBudget) -> bool {
+    match budget.spec.unhealthy_pod_eviction_policy.as_deref() {
+        Some("AlwaysAllow") => true,
+        _ => {
+            let status = &budget.status;
+            status.desired_healthy >= 1 && status.desired_healthy <= status.current_healthy
         }
     }
 }

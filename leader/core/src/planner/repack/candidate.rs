@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use drover_common::cluster::{Node, ObjectKey, Pod, PodDisruptionBudget};
 use drover_common::crd::{ConsolidationPolicy, DisruptionReason, NodePool, allowed_disruptions};
-use drover_common::drain::has_active_do_not_disrupt;
+use drover_common::drain::{has_active_do_not_disrupt, stays};
 use drover_common::id::{NodeName, NodePoolName};
 use drover_common::instance_type::CapacityType;
 use drover_common::labels;
@@ -196,7 +196,10 @@ fn judge_node(
             let reason = format!("Pod {key} has no controller that would make it anew");
             return Err(blocked(reason));
         }
-        budgets.allow(key, pod).map_err(blocked)?;
+        // What a drain leaves where it is is never evicted.
+        if stays(pod).is_none() {
+            budgets.allow(key, pod).map_err(blocked)?;
+        }
         contents.eviction_cost = contents.eviction_cost.saturating_add(eviction_cost(pod).max(0));
         contents.pods.push((key.clone(), entry.shape));
     }
@@ -292,8 +295,11 @@ impl<'a> PodBudgets<'a> {
                 name.name, second.name
             ));
         }
-        let always = budget.spec.unhealthy_pod_eviction_policy.as_deref() == Some("AlwaysAllow");
-        if budget.status.disruptions_allowed > 0 || (always && !pod.is_ready()) {
+        let (policy, status) = (&budget.spec.unhealthy_pod_eviction_policy, &budget.status);
+        // The eviction API lets go of who isn't ready where enough others are.
+        let enough = status.desired_healthy > 0 && status.current_healthy >= status.desired_healthy;
+        let spare = enough || policy.as_deref() == Some("AlwaysAllow");
+        if status.disruptions_allowed > 0 || (spare && !pod.is_ready()) {
             return Ok(());
         }
         Err(format!("PodDisruptionBudget {name} allows no eviction of Pod {key} now"))

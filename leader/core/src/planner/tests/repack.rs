@@ -1,5 +1,6 @@
 //! Repacks: scenarios, and random clusters against the check.
 
+mod budgets;
 mod cluster;
 mod company;
 mod preferences;
