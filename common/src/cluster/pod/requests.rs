@@ -1,7 +1,7 @@
 //! What a pod asks of its node, as the kube-scheduler counts it.
 
 use super::{Container, Pod, ResourceRequirements};
-use crate::resources::{ResourceName, Resources};
+use crate::resources::{ResourceName, Resources, format_amount};
 
 impl Pod {
     /// The room it takes on a node, `pods: 1` included.
@@ -43,6 +43,21 @@ impl Pod {
         requests
     }
 
+    /// What asks for less than nothing, in words: no API server lets such a pod in.
+    pub fn negative_request(&self) -> Option<String> {
+        let containers = self.spec.containers.iter().chain(&self.spec.init_containers);
+        let mut of_containers = containers.filter_map(|container| {
+            let found = negative(&container.resources)?;
+            Some(format!("container {} requests {found}", container.name))
+        });
+        let whole = || negative(self.spec.resources.as_ref()?);
+        let overhead = || self.spec.overhead.iter().find(|(_, amount)| *amount < 0);
+        of_containers
+            .next()
+            .or_else(|| Some(format!("the pod as a whole requests {}", whole()?)))
+            .or_else(|| Some(format!("its overhead is {}", told(overhead()?))))
+    }
+
     /// What the pod as a whole holds while it is resized. Other names than its spec's are containers' own.
     fn keep_pod_level_resize(
         &self,
@@ -73,6 +88,17 @@ impl Pod {
         // A resize that can never happen on this node takes no room on it.
         if resize_infeasible && !held.is_empty() { held } else { wanted.maximum(&held) }
     }
+}
+
+/// An amount below zero, with limits standing in for requests that are missing.
+fn negative(resources: &ResourceRequirements) -> Option<String> {
+    let ResourceRequirements { requests, limits } = resources;
+    let limits = limits.iter().filter(|(name, _)| !requests.contains(name));
+    requests.iter().chain(limits).find(|(_, amount)| *amount < 0).map(told)
+}
+
+fn told((name, amount): (&ResourceName, i64)) -> String {
+    format!("{} {name}", format_amount(name, amount))
 }
 
 /// Requests, with limits standing in for those that are missing.
@@ -115,6 +141,24 @@ mod tests {
 
     fn sidecar(name: &str, cpu: &str) -> Value {
         json!({"name": name, "restartPolicy": "Always", "resources": {"requests": {"cpu": cpu}}})
+    }
+
+    #[test]
+    fn less_than_nothing_is_told_by_who_asks_for_it() {
+        let told = |spec: Value| {
+            let pod: Pod = serde_json::from_value(json!({ "spec": spec })).unwrap();
+            pod.negative_request()
+        };
+        let own = json!({"containers": [container("a", "1"), container("b", "-500m")]});
+        assert_eq!(told(own).as_deref(), Some("container b requests -500m cpu"));
+        let init = json!({"containers": [container("a", "1")], "initContainers": [
+            {"name": "i", "resources": {"limits": {"memory": "-1Gi"}}}]});
+        assert_eq!(told(init).as_deref(), Some("container i requests -1Gi memory"));
+        let whole = json!({"containers": [], "resources": {"requests": {"cpu": "-2"}}});
+        assert_eq!(told(whole).as_deref(), Some("the pod as a whole requests -2 cpu"));
+        let overhead = json!({"containers": [], "overhead": {"cpu": "-1m"}});
+        assert_eq!(told(overhead).as_deref(), Some("its overhead is -1m cpu"));
+        assert_eq!(told(json!({"containers": [container("a", "0")]})), None);
     }
 
     #[test]

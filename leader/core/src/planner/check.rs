@@ -27,7 +27,7 @@ use crate::planner::MinValuesPolicy;
 pub use fixed::check_static;
 use host::{Host, hosts_of_launch, hosts_of_target, labels_in};
 pub use repack::check_repack;
-use requests::{ports_of, requests, same_port};
+use requests::{asks_below_zero, ports_of, requests, same_port};
 
 /// A rule that a plan breaks.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -288,6 +288,9 @@ fn check_host(
         let Some(pod) = pod_of(input, key) else { continue };
         if let Err(rule) = host.admits(input, pod) {
             violations.push(violation(key.to_string(), format!("{rule} on {}", host.name)));
+        }
+        if asks_below_zero(pod) {
+            violations.push(violation(key.to_string(), "asks for less than nothing"));
         }
         let requests = requests(pod);
         asked.extend(requests.iter().filter(|(_, n)| *n > 0).map(|(name, _)| name.clone()));

@@ -128,6 +128,10 @@ pub(super) fn collect(input: &PlanInput<'_>, limits: &AttachLimits, soft_taints:
         if on_node && stays() || !on_node && !is_provisionable(&entry.pod) {
             continue;
         }
+        if let Some(reason) = below_zero(&entry.pod) {
+            pending.refused.push((key.clone(), reason));
+            continue;
+        }
         let Some(shape) = view.shape(entry.shape) else { continue };
         if on_node {
             pending.moving.insert(key.clone());
@@ -164,6 +168,11 @@ pub(super) fn collect(input: &PlanInput<'_>, limits: &AttachLimits, soft_taints:
         keyed.entry(key).or_default().extend(pods);
     }
     for virtual_pods in input.virtual_pods {
+        if let Some(reason) = below_zero(&virtual_pods.pod) {
+            let refused = virtual_pods.keys.iter().map(|key| (key.clone(), reason.clone()));
+            pending.refused.extend(refused);
+            continue;
+        }
         let shape = PodShape::of(&virtual_pods.pod);
         let key = (Reverse(shape.priority), Arc::new(shape), Vec::new(), Resources::new());
         keyed.entry(key).or_default().extend(virtual_pods.keys.iter().cloned());
@@ -187,6 +196,11 @@ pub(super) fn collect(input: &PlanInput<'_>, limits: &AttachLimits, soft_taints:
         pending.problems.extend(preferences.problem());
     }
     pending
+}
+
+/// Room that is less than none would be everybody else's.
+fn below_zero(pod: &Pod) -> Option<String> {
+    Some(format!("{}, which is less than nothing", pod.negative_request()?))
 }
 
 /// Whether a pod waits for a node to be made for it: found unschedulable, not nominated, not gated,

@@ -5,7 +5,7 @@ mod place;
 use drover_common::id::NodePoolName;
 use drover_common::labels;
 use drover_common::requirement::Requirement;
-use drover_common::resources::format_amount;
+use drover_common::resources::{ResourceName, format_amount};
 use fixedbitset::FixedBitSet;
 
 use super::attach::driver_of;
@@ -195,7 +195,7 @@ impl Board<'_> {
                         kind.instance_type.name
                     );
                 }
-                let wanted = format_amount(name, wanted);
+                let wanted = told_amount(name, wanted);
                 if most <= 0 {
                     return format!("needs {wanted} {name}; no type allowed offers any");
                 }
@@ -232,6 +232,15 @@ impl Board<'_> {
             }
         }
         "the NodePool's limits leave room for no type that fits".to_owned()
+    }
+}
+
+/// An amount as Kubernetes prints it. What has no end in our numbers is not told to the last digit.
+fn told_amount(name: &ResourceName, amount: i64) -> String {
+    const ROUND: i64 = 1_000 << 40;
+    match amount {
+        i64::MAX => format!("more than {}", format_amount(name, i64::MAX / ROUND * ROUND)),
+        _ => format_amount(name, amount),
     }
 }
 

@@ -74,8 +74,9 @@ fn what_contradicts_itself_is_named() {
 }
 
 #[test]
-fn requests_below_nothing_ask_for_nothing() {
-    assert_eq!(reasons(pool("default"), pod("a", "-5"), &[]), "");
+fn requests_below_nothing_are_refused() {
+    let told = reasons(pool("default"), pod("a", "-5"), &[]);
+    assert_eq!(told, "[] container c requests -5 cpu, which is less than nothing");
     assert_eq!(reasons(pool("default"), pod("a", "0"), &[]), "");
 }
 

@@ -43,6 +43,14 @@ pub(super) fn requests(pod: &Pod) -> Resources {
     most
 }
 
+/// Whether some part of the pod asks for less than nothing.
+pub(super) fn asks_below_zero(pod: &Pod) -> bool {
+    let below = |resources: &Resources| resources.iter().any(|(_, amount)| amount < 0);
+    let containers = pod.spec.containers.iter().chain(&pod.spec.init_containers);
+    let mut parts = containers.map(|container| &container.resources).chain(&pod.spec.resources);
+    below(&pod.spec.overhead) || parts.any(|part| below(&part.requests))
+}
+
 /// One resource of the pod as a whole: what is held during a resize counts, too.
 fn whole_request(pod: &Pod, name: &ResourceName, asked: i64, stuck: bool) -> i64 {
     let actual = pod.status.resources.as_ref().map(|actual| &actual.requests);

@@ -101,3 +101,13 @@ fn a_node_holds_no_more_pods_than_it_has_addresses_for() {
     world.pods("tiny", 60, json!({"cpu": "1m", "memory": "1Mi"}), json!({}));
     insta::assert_snapshot!(world.story());
 }
+
+#[test]
+fn what_no_node_can_be_asked_for_is_told() {
+    let mut world = World::small();
+    world.pool("default", json!([]), json!({}));
+    world.pods("negative", 1, json!({"cpu": "-1", "memory": "1Gi"}), json!({}));
+    world.pods("cpu", 1, json!({"cpu": "1e30", "memory": "1Gi"}), json!({}));
+    world.pods("memory", 1, json!({"cpu": "1", "memory": "1e30"}), json!({}));
+    insta::assert_snapshot!(world.story());
+}
