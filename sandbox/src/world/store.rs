@@ -14,6 +14,7 @@ use super::object;
 use super::random::Random;
 use super::resource::{Registry, Resource};
 
+mod deletion;
 pub mod list;
 pub mod selector;
 pub mod write;

@@ -3,15 +3,16 @@
 use std::sync::Arc;
 
 use drover_common::cluster::ObjectKey;
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use serde_json::{Map, Value};
 
 use super::Store;
+use super::deletion::{is_finished, mark_deleted};
 use crate::world::access::User;
 use crate::world::api::admission;
 use crate::world::failure::{ApiFailure, ApiResult, Cause};
 use crate::world::object;
-use crate::world::resource::{Definition, NAMESPACES, NODES, PODS, Resource};
+use crate::world::resource::{Definition, NAMESPACES, NODES, Resource};
 
 /// Which part of an object a write is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -438,59 +439,4 @@ fn bump_generation_for_deletion(current: &Value, value: &mut Value) {
     {
         object::set(value, &["metadata", "generation"], generation.saturating_add(1));
     }
-}
-
-/// The grace a pod's deletion gets: the shortest that anybody asked for.
-fn grace(resource: &Resource, value: &Value, options: &DeleteOptions) -> i64 {
-    if *resource != PODS {
-        return 0;
-    }
-    let settled = matches!(object::text(value, "/status/phase"), "Succeeded" | "Failed")
-        || object::text(value, "/spec/nodeName").is_empty();
-    if settled {
-        return 0;
-    }
-    let own = object::integer(value, "/spec/terminationGracePeriodSeconds").unwrap_or(30);
-    let asked = options.grace_seconds.unwrap_or(own).max(0);
-    if object::is_deleting(value) {
-        let given = object::integer(value, "/metadata/deletionGracePeriodSeconds").unwrap_or(asked);
-        return if options.grace_seconds.is_some() { asked.min(given) } else { given };
-    }
-    asked
-}
-
-fn mark_deleted(resource: &Resource, value: &mut Value, options: &DeleteOptions, now: Timestamp) {
-    let grace = grace(resource, value, options);
-    let finalizer = match options.propagation {
-        Propagation::Background => None,
-        Propagation::Foreground => Some("foregroundDeletion"),
-        Propagation::Orphan => Some("orphan"),
-    };
-    if let Some(finalizer) = finalizer
-        && !object::is_deleting(value)
-    {
-        let finalizers = object::entry(object::entry(value, "metadata"), "finalizers");
-        match finalizers {
-            Value::Array(list) if list.iter().any(|item| item == finalizer) => {}
-            Value::Array(list) => list.push(finalizer.into()),
-            other => *other = Value::Array(vec![finalizer.into()]),
-        }
-    }
-    let given = object::integer(value, "/metadata/deletionGracePeriodSeconds");
-    if !object::is_deleting(value) || given.is_some_and(|given| grace < given) {
-        let due = now.checked_add(SignedDuration::from_secs(grace)).unwrap_or(now);
-        object::set(value, &["metadata", "deletionTimestamp"], object::seconds(due));
-        object::set(value, &["metadata", "deletionGracePeriodSeconds"], grace);
-    }
-    if *resource == NAMESPACES {
-        object::set(value, &["status", "phase"], "Terminating");
-    }
-}
-
-/// Whether a marked object has nothing left to wait for.
-fn is_finished(resource: &Resource, value: &Value) -> bool {
-    object::is_deleting(value)
-        && object::list(value, "/metadata/finalizers").is_empty()
-        && object::integer(value, "/metadata/deletionGracePeriodSeconds").unwrap_or(0) == 0
-        && (*resource != NAMESPACES || object::list(value, "/spec/finalizers").is_empty())
 }
