@@ -13,6 +13,7 @@
 //!   A voluntary drain waits for `do-not-disrupt` and for the ordinary pods before critical ones, but
 //!   not beyond the moment at which only a pod's own grace is left.
 
+mod ending;
 mod go_duration;
 mod pod;
 mod rules;
@@ -28,6 +29,7 @@ use crate::cluster::{ObjectKey, Pod};
 use crate::id::DisruptionId;
 use crate::protocol::{DrainPhase, DrainReport, NoticeKind};
 
+pub use ending::is_stuck;
 use pod::{PodDrain, Want};
 pub use rules::{grace, has_active_do_not_disrupt, reduced, stays};
 
@@ -158,6 +160,12 @@ impl DrainState {
         self.pods.get(uid).is_some_and(PodDrain::has_accepted)
     }
 
+    /// When a pod that was told to end has had its time, as far as this drain knows.
+    pub fn ends_at(&self, pod: &Pod) -> Option<Timestamp> {
+        let known = self.pods.get(&pod.metadata.uid).and_then(|progress| progress.ends_at(pod));
+        known.or(pod.metadata.deletion_timestamp)
+    }
+
     /// Whether it is a deletion that is under way.
     pub fn is_deletion(&self, key: &DrainKey) -> bool {
         self.pods.get(&key.uid).is_some_and(|pod| pod.is_deleting(key.attempt))
@@ -229,7 +237,8 @@ pub fn step(state: &mut DrainState, input: DrainInput<'_>) -> Vec<DrainCall> {
             calls.push(progress.start(pod, attempt, input.now));
             in_flight = in_flight.saturating_add(1);
         }
-        all_stuck &= rules::is_stuck(pod, input.now);
+        let given_until = input.purpose.budgets_end.max(progress.shortened_to());
+        all_stuck &= is_stuck(pod, given_until, input.now);
         let reason = progress.reason(pod, &want, input.now);
         remaining.push((ObjectKey::from(&pod.metadata).to_string(), reason));
     }

@@ -2,6 +2,7 @@
 
 use jiff::{SignedDuration, Timestamp};
 
+use super::ending::Ending;
 use super::rules::{after, grace_seconds, latest_start, seconds_left};
 use super::{DrainCall, DrainKey};
 use crate::call::{Kind, KubernetesCall, KubernetesFailure, KubernetesFailureKind, Target};
@@ -30,6 +31,8 @@ pub(super) struct PodDrain {
     counted: bool,
     /// When a running deletion was asked to end instead.
     shortened_to: Option<Timestamp>,
+    /// Whether that failed, as far as is known.
+    shortening_failed: bool,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -77,6 +80,17 @@ impl PodDrain {
 
     pub(super) fn is_in_flight(&self) -> bool {
         self.in_flight.is_some()
+    }
+
+    /// When a running deletion was asked to end instead.
+    pub(super) fn shortened_to(&self) -> Option<Timestamp> {
+        self.shortened_to
+    }
+
+    /// When a pod that was told to end has had its time: what its kubelet was asked for last ends then,
+    /// whatever the object shows.
+    pub(super) fn ends_at(&self, pod: &Pod) -> Option<Timestamp> {
+        pod.metadata.deletion_timestamp.map(|end| self.shortened_to.map_or(end, |to| to.max(end)))
     }
 
     /// Whether this call is under way, and a deletion.
@@ -139,19 +153,25 @@ impl PodDrain {
         Want::Call(Attempt { forced: true, grace_seconds: Some(left.min(own)) })
     }
 
-    /// A deletion under way that would outlast the deadline is shortened, once for each deadline:
-    /// Kubernetes lets a grace only shrink.
+    /// A deletion under way that would outlast the deadline is shortened, once for each deadline.
     fn shorten(&self, pod: &Pod, deadline: Option<Timestamp>, now: Timestamp) -> Want {
-        let ends_at = pod.metadata.deletion_timestamp;
-        let (Some(deadline), Some(ends_at)) = (deadline, ends_at) else { return Want::Nothing };
+        let (Some(deadline), Some(ending)) = (deadline, Ending::of(pod)) else {
+            return Want::Nothing;
+        };
         let slack = after(deadline, SignedDuration::from_secs(1));
         // A deadline that has passed leaves a second from then.
         let in_time = slack.max(after(now, SignedDuration::from_secs(1)));
-        let shortened = self.shortened_to.is_some_and(|to| to <= in_time);
-        if ends_at <= slack || shortened || !self.may_call(now) {
+        let shortened =
+            !self.shortening_failed && self.shortened_to.is_some_and(|to| to <= in_time);
+        // One that was done without an answer may have come late, and then ends late.
+        let fits = !self.shortening_failed && self.ends_at(pod) <= Some(slack);
+        if fits || shortened || !self.may_call(now) {
             return Want::Nothing;
         }
-        let grace_seconds = Some(seconds_left(deadline, now));
+        let grace_seconds = ending.period_until(deadline, now);
+        if grace_seconds.is_none() {
+            return Want::Nothing;
+        }
         Want::Call(Attempt { forced: true, grace_seconds })
     }
 
@@ -174,6 +194,7 @@ impl PodDrain {
         if pod.is_terminating() {
             let grace = attempt.grace_seconds.unwrap_or(0);
             self.shortened_to = Some(after(now, SignedDuration::from_secs(grace.into())));
+            self.shortening_failed = false;
         }
         let target = Target::namespaced(
             Kind::Pod,
@@ -222,7 +243,7 @@ impl PodDrain {
                 if let Some(in_flight) = current {
                     self.refusals = self.refusals.saturating_add(1);
                     self.not_before = Some(after(now, pace(failure, self.refusals)));
-                    self.shortened_to = None;
+                    self.shortening_failed = true;
                     let forced = in_flight.forced;
                     self.refusal = Some(Refusal { failure: failure.clone(), at: now, forced });
                 }
@@ -244,7 +265,7 @@ impl PodDrain {
 
     /// Why the pod is still there, for people.
     pub(super) fn reason(&self, pod: &Pod, want: &Want, now: Timestamp) -> String {
-        if let Some(ends_at) = pod.metadata.deletion_timestamp {
+        if let Some(ends_at) = self.ends_at(pod) {
             let left = ends_at.duration_since(now).as_secs();
             return if left >= 0 {
                 format!("terminating, {left} s left")

@@ -11,8 +11,6 @@ use crate::taint::{Taint, TaintEffect};
 
 /// The lowest priority of `system-cluster-critical`.
 const CRITICAL_PRIORITY: i32 = 2_000_000_000;
-/// A pod that should have been gone for so long has lost its kubelet; nothing is gained by waiting.
-const STUCK_AFTER: SignedDuration = SignedDuration::from_secs(60);
 /// Pods with hardly any grace are deleted so long before the deadline.
 const SHORTEST_LAST_CALL: SignedDuration = SignedDuration::from_secs(3);
 /// Kubernetes' default for `terminationGracePeriodSeconds`.
@@ -58,6 +56,7 @@ pub fn reduced(pod: Pod) -> Pod {
             namespace: metadata.namespace,
             uid: metadata.uid,
             deletion_timestamp: metadata.deletion_timestamp,
+            deletion_grace_period_seconds: metadata.deletion_grace_period_seconds,
             annotations,
             owner_references: metadata.owner_references,
             ..Metadata::default()
@@ -120,11 +119,6 @@ fn is_stateful(pod: &Pod) -> bool {
         || pod.metadata.controller().is_some_and(|owner| owner.kind == "StatefulSet")
 }
 
-/// Whether a deletion should have ended long ago.
-pub(super) fn is_stuck(pod: &Pod, now: Timestamp) -> bool {
-    pod.metadata.deletion_timestamp.is_some_and(|end| now >= after(end, STUCK_AFTER))
-}
-
 /// The pod's own grace, seconds.
 pub(super) fn grace_seconds(pod: &Pod) -> i64 {
     pod.spec.termination_grace_period_seconds.unwrap_or(DEFAULT_GRACE_SECONDS).max(0)
@@ -183,11 +177,16 @@ pub(super) fn after(time: Timestamp, duration: SignedDuration) -> Timestamp {
     time.checked_add(duration).unwrap_or(Timestamp::MAX)
 }
 
+/// `time` less `duration`, at least the beginning of time.
+pub(super) fn before(time: Timestamp, duration: SignedDuration) -> Timestamp {
+    time.checked_sub(duration).unwrap_or(Timestamp::MIN)
+}
+
 /// The moment at which only the pod's own grace is left before `deadline`, or just enough time for
 /// a deletion to arrive and be tried again.
 pub(super) fn latest_start(pod: &Pod, deadline: Timestamp) -> Timestamp {
     let grace = SignedDuration::from_secs(grace_seconds(pod)).max(SHORTEST_LAST_CALL);
-    deadline.checked_sub(grace).unwrap_or(Timestamp::MIN)
+    before(deadline, grace)
 }
 
 /// Whole seconds from `now` until `deadline`: at least 1, because 0 would drop the object while its

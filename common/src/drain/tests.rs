@@ -3,6 +3,8 @@ use crate::cluster::{Metadata, OwnerReference, PodSpec, Volume};
 use crate::labels;
 use crate::taint::Toleration;
 
+mod ending;
+
 const START: i64 = 1_700_000_000;
 
 fn at(seconds: i64) -> Timestamp {
@@ -403,28 +405,6 @@ fn a_hanging_eviction_is_overtaken_when_time_runs_out() {
     drain.step(&[&web], 72);
     let report = drain.state.report();
     assert_eq!((report.forced, report.evicted), (1, 0), "a pod leaves once");
-}
-
-#[test]
-fn a_running_deletion_is_shortened_once_to_each_deadline() {
-    let mut web = pod("web", 600);
-    web.metadata.deletion_timestamp = Some(at(590));
-    let mut drain = Drain::new(disruption(None));
-    assert!(drain.step(&[&web], 0).is_empty());
-    drain.purpose = spot(100);
-    let calls = drain.step(&[&web], 10);
-    assert_eq!(short(&calls), ["delete web Some(90)"]);
-    drain.answer(&calls[0], Ok(()));
-    assert!(drain.step(&[&web], 30).is_empty());
-    web.metadata.deletion_timestamp = Some(at(100));
-    drain.purpose = spot(60);
-    let calls = drain.step(&[&web], 40);
-    assert_eq!(short(&calls), ["delete web Some(20)"], "a deadline that was tightened counts, too");
-    drain.answer(&calls[0], Ok(()));
-    assert!(drain.step(&[&web], 41).is_empty());
-    drain.purpose = spot(30);
-    assert_eq!(short(&drain.step(&[&web], 45)), ["delete web Some(1)"]);
-    assert!(drain.step(&[&web], 46).is_empty());
 }
 
 #[test]

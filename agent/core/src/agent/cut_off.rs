@@ -111,7 +111,11 @@ impl Agent {
     /// Whether nothing else than refusals was heard for a while, and no pod has a grace that runs.
     fn is_refused(&self, now: Moment) -> bool {
         let drain = self.drain.as_ref();
-        let ends = |pod: &Pod| match pod.metadata.deletion_timestamp {
+        let end_of = |pod: &Pod| match drain {
+            Some(drain) => drain.ends_at(pod),
+            None => pod.metadata.deletion_timestamp,
+        };
+        let ends = |pod: &Pod| match end_of(pod) {
             // One that was to have ended by then is stuck, and owed nothing.
             Some(end) => now.wall < end,
             None => drain.is_some_and(|drain| drain.has_accepted(&pod.metadata.uid)),

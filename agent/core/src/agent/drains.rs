@@ -18,7 +18,7 @@ use proptest::test_runner::{Config, RngSeed, TestCaseError, TestRunner};
 use super::*;
 use plan::{Plan, PodPlan, plans};
 use story::{Grounds, Story};
-use world::{World, at, uid};
+use world::{SLACK, World, at, uid};
 
 const TICK: i64 = 250;
 /// No drain of this world is watched for longer, milliseconds.
@@ -30,8 +30,6 @@ const DELETES_WITHIN: i64 = 5_000;
 const EVICTS_WITHIN: i64 = 20_000;
 /// The same of the reads by which an agent sees what a directive wants.
 const READS_WITHIN: i64 = 7_000;
-/// Rounding to whole seconds and ticks.
-const SLACK: i64 = 2_000;
 
 #[derive(Debug, Default)]
 struct Totals {
@@ -192,7 +190,7 @@ impl Drain {
             times.clear();
         }
         let Some(end) = end else { return Ok(()) };
-        let outlasting = self.world.outlasting(end.max(now) + SLACK);
+        let outlasting = self.world.outlasting(end, now);
         times.retain(|uid, _| outlasting.contains(uid));
         for uid in outlasting {
             let time = times.entry(uid.clone()).or_default();

@@ -162,9 +162,9 @@ impl Control {
             return Some("it became ready moments ago".to_owned());
         }
         // An empty node goes on another ground than what was given up.
-        self.consolidation
-            .given_up(name, now)
-            .filter(|_| record.node.as_ref().is_none_or(|node| self.has_pods_to_move(node, now)))
+        self.consolidation.given_up(name, now).filter(|_| {
+            record.node.as_ref().is_none_or(|node| self.has_pods_to_move(node, None, now))
+        })
     }
 
     /// Checks a committed voluntary disruption before its drain begins: the taint keeps new pods
@@ -212,7 +212,7 @@ impl Control {
         let node = self.node_of(claim)?;
         let node_name = NodeName::from(node.metadata.name.as_str());
         let empty = record.disruption.reason == DisruptionReason::Emptiness;
-        if empty && self.has_pods_to_move(&node_name, now) {
+        if empty && self.has_pods_to_move(&node_name, None, now) {
             return Some(format!("a pod came to Node {node_name}"));
         }
         let name = claim.nodepool.as_ref()?;

@@ -145,7 +145,7 @@ impl Control {
         // The last answers count; nothing is left to be called for.
         drop(self.own_calls(&mut own, now));
         let mut report = own.state.report();
-        if !self.has_pods_to_move(&own.node, now) {
+        if !self.has_pods_to_move(&own.node, own.purpose.budgets_end, now) {
             report.phase = DrainPhase::Drained;
         }
         self.tell_progress(&own.node, &mut own.progress, Some(&report), now);

@@ -313,11 +313,10 @@ impl Control {
             return proven.then(|| "there is no Node".to_owned());
         };
         let node_name = NodeName::from(node.metadata.name.as_str());
-        if self.view.is_stale() || self.has_pods_to_move(&node_name, now) {
-            let passed = disruption
-                .disruption
-                .deadline
-                .is_some_and(|end| now.duration_since(end) > SignedDuration::from_secs(30));
+        let deadline = disruption.disruption.deadline;
+        if self.view.is_stale() || self.has_pods_to_move(&node_name, deadline, now) {
+            let passed =
+                deadline.is_some_and(|end| now.duration_since(end) > SignedDuration::from_secs(30));
             return passed.then(|| "the drain's deadline passed".to_owned());
         }
         // Pods that the scheduler bound just before it saw the taint are found within this time; an
@@ -331,15 +330,16 @@ impl Control {
         Some(if agent { "its agent" } else { "no pod that should leave is on it" }.to_owned())
     }
 
-    /// Whether a pod that a drain would move is on the node.
-    pub(super) fn has_pods_to_move(&self, node: &NodeName, now: Timestamp) -> bool {
-        self.view.pods_on(node).any(|pod| {
-            let stuck = pod
-                .metadata
-                .deletion_timestamp
-                .is_some_and(|end| now.duration_since(end) > SignedDuration::from_secs(60));
-            drain::stays(pod).is_none() && !stuck
-        })
+    /// Whether a pod that a drain would move is on the node; one whose deletion should have ended long ago is
+    /// not waited for. `deadline` is the drain's, to which deletions may have been shortened.
+    pub(super) fn has_pods_to_move(
+        &self,
+        node: &NodeName,
+        deadline: Option<Timestamp>,
+        now: Timestamp,
+    ) -> bool {
+        let mut pods = self.view.pods_on(node);
+        pods.any(|pod| drain::stays(pod).is_none() && !drain::is_stuck(pod, deadline, now))
     }
 
     /// Terminates what was committed, and records what EC2 says is gone.

@@ -42,6 +42,8 @@ pub(super) struct PodLife {
     /// Whether its processes ended since.
     ended: bool,
     stopping: Option<Timestamp>,
+    /// The seconds that it was given last, and since when: a shorter time counts from when it's heard of.
+    given: Option<(i64, Timestamp)>,
     node_gone: Option<Timestamp>,
     out_of_service: Option<Timestamp>,
     /// Since when its node bears NoExecute taints.
@@ -89,6 +91,7 @@ fn note_life(turn: &mut Turn<'_>, key: &ObjectKey, pod: &Pod) {
             started: None,
             ended: false,
             stopping: None,
+            given: None,
             node_gone: None,
             out_of_service: None,
             tainted_since: None,
@@ -133,7 +136,8 @@ pub(super) fn restart(turn: &mut Turn<'_>, node: &str, goes_on: bool) {
             continue;
         }
         let Some(life) = turn.lives.get_mut(&key).filter(|life| life.ended) else { continue };
-        (life.started, life.ended, life.stopping) = (Some(now), false, None);
+        (life.started, life.ended) = (Some(now), false);
+        (life.stopping, life.given) = (None, None);
         let written =
             turn.store.modify(&PODS, &key, crate::world::store::Part::Whole, now, |pod| {
                 let statuses =
@@ -210,15 +214,19 @@ fn remove(turn: &mut Turn<'_>, key: &ObjectKey, pod: &Pod) {
 fn stop(turn: &mut Turn<'_>, key: &ObjectKey, pod: &Pod) {
     let grace = pod.metadata.deletion_grace_period_seconds.unwrap_or(0).max(0);
     let own = delay(turn, pod, STOP).unwrap_or_else(|| second(turn));
-    let wait = own.min(turn.options.scaled(SignedDuration::from_secs(grace)));
+    let wait = turn.options.scaled(SignedDuration::from_secs(grace));
     let now = turn.now;
     let Some(life) = turn.lives.get_mut(key) else { return };
-    let due = after(*life.stopping.get_or_insert(now), wait);
+    let stops = after(*life.stopping.get_or_insert(now), own);
+    let given = life.given.filter(|(given, _)| *given <= grace).unwrap_or((grace, now));
+    life.given = Some(given);
+    let killed = after(given.1, wait);
+    let due = stops.min(killed);
     if due > now {
         turn.at(due, &PODS, key);
         return;
     }
-    let by_itself = own <= wait;
+    let by_itself = stops <= killed;
     note_end(
         turn,
         key,

@@ -49,15 +49,31 @@ pub(super) fn mark_deleted(
             other => *other = Value::Array(vec![finalizer.into()]),
         }
     }
-    let given = object::integer(value, "/metadata/deletionGracePeriodSeconds");
-    if !object::is_deleting(value) || given.is_some_and(|given| grace < given) {
-        let due = now.checked_add(SignedDuration::from_secs(grace)).unwrap_or(now);
+    let end = if object::is_deleting(value) {
+        shortened(value, grace, now)
+    } else {
+        Some((after(now, grace), grace))
+    };
+    if let Some((due, grace)) = end {
         object::set(value, &["metadata", "deletionTimestamp"], object::seconds(due));
         object::set(value, &["metadata", "deletionGracePeriodSeconds"], grace);
     }
     if *resource == NAMESPACES {
         object::set(value, &["status", "phase"], "Terminating");
     }
+}
+
+/// The new end of a deletion under way and its grace, if this one is shorter. It is counted from the first
+/// deletion, and what would be over by now ends now, since Kubernetes 1.33 with a grace of a second.
+fn shortened(value: &Value, grace: i64, now: Timestamp) -> Option<(Timestamp, i64)> {
+    let given = object::integer(value, "/metadata/deletionGracePeriodSeconds")?;
+    let end: Timestamp = object::text(value, "/metadata/deletionTimestamp").parse().ok()?;
+    let due = after(end, grace.saturating_sub(given));
+    (grace < given).then_some(if due < now { (now, grace.min(1)) } else { (due, grace) })
+}
+
+fn after(time: Timestamp, seconds: i64) -> Timestamp {
+    time.checked_add(SignedDuration::from_secs(seconds)).unwrap_or(time)
 }
 
 /// Whether a marked object has nothing left to wait for.

@@ -173,6 +173,31 @@ fn a_running_pod_gets_its_grace_and_a_pending_one_goes_at_once() {
 }
 
 #[test]
+fn a_shorter_grace_is_counted_from_the_first_deletion() {
+    let mut store = store();
+    let key = running(&mut store, "a");
+    let mut shorten = |grace_seconds, seconds| {
+        let options = DeleteOptions { grace_seconds, ..DeleteOptions::default() };
+        let now = now() + SignedDuration::from_secs(seconds);
+        let deleted = store.delete(&PODS, &key, &options, now).unwrap();
+        let metadata = &deleted.object()["metadata"];
+        let text = |member: &str| metadata[member].to_string().replace('"', "");
+        format!("{} {}", text("deletionTimestamp"), text("deletionGracePeriodSeconds"))
+    };
+    for (asked, at, shown) in [
+        (Some(300), 0, "2026-01-01T00:05:00Z 300"),
+        (Some(100), 40, "2026-01-01T00:01:40Z 100"),
+        (Some(200), 50, "2026-01-01T00:01:40Z 100"),
+        (None, 50, "2026-01-01T00:01:40Z 100"),
+        (Some(60), 60, "2026-01-01T00:01:00Z 60"),
+        (Some(50), 70, "2026-01-01T00:01:10Z 1"),
+        (Some(1), 80, "2026-01-01T00:01:10Z 1"),
+    ] {
+        assert_eq!(shorten(asked, at), shown, "{asked:?} at {at} s");
+    }
+}
+
+#[test]
 fn budgets_are_charged_by_evictions() {
     let mut store = store();
     let (one, two) = (running(&mut store, "a"), running(&mut store, "b"));

@@ -110,6 +110,8 @@ pub(super) struct Plan {
     pub(super) bad_times: Vec<BadTime>,
     /// How late the watch is, milliseconds.
     pub(super) watch_delay: i64,
+    /// Whether the API server makes a second from now of a shortened end that would have passed.
+    pub(super) clamps: bool,
     /// By time, whole seconds.
     pub(super) events: Vec<(i64, Event)>,
     /// What EC2 does to a spot instance that it takes.
@@ -149,14 +151,16 @@ pub(super) fn plans() -> impl Strategy<Value = Plan> {
         [budget.clone(), budget.clone(), budget],
         prop::collection::vec(bad_time, 0..4),
         0..1_500_i64,
+        prop::bool::weighted(0.7),
         events(),
         prop::sample::select(vec!["terminate", "stop"]),
     )
-        .prop_map(|(pods, budgets, bad_times, watch_delay, events, action)| Plan {
+        .prop_map(|(pods, budgets, bad_times, watch_delay, clamps, events, action)| Plan {
             pods,
             budgets,
             bad_times,
             watch_delay,
+            clamps,
             events,
             action,
         })

@@ -14,14 +14,24 @@ use super::story::Grounds;
 
 type Outcome = Result<Value, KubernetesFailure>;
 
+/// The world begins then.
+const START: i64 = 1_700_000_000_000;
 /// A call that is not answered is given up by the shell after so long, milliseconds.
 const HANG: i64 = 11_000;
 /// The same of a call for the Node.
 const NODE_HANGS: i64 = 3_000;
 const ANSWER: i64 = 50;
+/// What an agent allows for the way of a request and for a clock that is ahead, with rounding.
+const ARRIVES_WITHIN: i64 = 12_000;
+/// Rounding to whole seconds and ticks.
+pub(super) const SLACK: i64 = 2_000;
 
 pub(super) fn at(milliseconds: i64) -> Timestamp {
-    Timestamp::from_millisecond(1_700_000_000_000 + milliseconds).unwrap()
+    Timestamp::from_millisecond(START + milliseconds).unwrap()
+}
+
+fn since_start(time: Timestamp) -> i64 {
+    time.as_millisecond() - START
 }
 
 /// How a pod began to leave.
@@ -51,6 +61,8 @@ pub(super) struct World {
     /// Changes on their way to the watches.
     told: Vec<(i64, Told)>,
     pub(super) endings: BTreeMap<String, Ending>,
+    /// When the kubelet kills what has not ended: it counts a period from when it hears of it.
+    kills: BTreeMap<String, i64>,
     /// When each allowed disruption of a budget was used.
     spent: [Vec<i64>; 3],
     pending: Vec<(i64, CallKey, Outcome)>,
@@ -78,6 +90,7 @@ impl World {
             plan,
             told: Vec::new(),
             endings: BTreeMap::new(),
+            kills: BTreeMap::new(),
             spent: [Vec::new(), Vec::new(), Vec::new()],
             pending: Vec::new(),
             delayed: Vec::new(),
@@ -103,11 +116,17 @@ impl World {
         self.pods.keys().any(|uid| self.plan_of(uid).stays.is_none())
     }
 
-    /// The pods that are still there later than so, though they end.
-    pub(super) fn outlasting(&self, end: i64) -> BTreeSet<String> {
-        let outlasts =
-            |pod: &Pod| pod.metadata.deletion_timestamp.is_some_and(|time| time > at(end));
-        self.pods.iter().filter(|(_, pod)| outlasts(pod)).map(|(uid, _)| uid.clone()).collect()
+    /// The pods that are still there later than so, though they end, and could be made to end by then
+    /// without losing what is left: an API server counts that from when they were first told to, and must
+    /// not find it over. In the last second nothing is lost.
+    pub(super) fn outlasting(&self, end: i64, now: i64) -> BTreeSet<String> {
+        let outlasts = |uid: &&String| {
+            let counted = self.endings[*uid].since + (end - now);
+            self.kills[*uid] > end.max(now) + SLACK
+                && (now >= end - 1_000 || counted >= now + ARRIVES_WITHIN)
+        };
+        let ending = self.pods.keys().filter(|uid| self.kills.contains_key(*uid));
+        ending.filter(outlasts).cloned().collect()
     }
 
     /// Carries out a call of the agent's, if the law allows it.
@@ -135,6 +154,11 @@ impl World {
         } else {
             NODE_HANGS
         };
+        let before = match &key {
+            CallKey::Drain(key) => self.kills.get_key_value(&key.uid),
+            _ => None,
+        };
+        let before = before.map(|(uid, kill)| (uid.clone(), *kill));
         let failure = |kind, retry| {
             let message = String::new();
             Err(KubernetesFailure { kind, message, retry_after_seconds: retry })
@@ -159,6 +183,15 @@ impl World {
                 (hang, silence)
             }
         };
+        // A deletion under way is shortened to the deadline, and no more.
+        if let Some((uid, before)) = before {
+            let end = possible.iter().filter_map(Grounds::budgets_end).min();
+            let due = end.map_or(before, |end| before.min(end.max(now)));
+            let kill = self.kills[&uid];
+            if kill < due - SLACK {
+                return Err(format!("{uid} is killed at {kill} ms, not {due}: {call:?} at {now}"));
+            }
+        }
         self.pending.push((now + delay, key, outcome));
         let under_way = self.pending.len();
         // A pod's deletion that hangs is repeated, but not more than once in three seconds. A drain that
@@ -222,13 +255,28 @@ impl World {
                 _ => return Err(KubernetesFailureKind::OverlappingBudgets),
             }
         }
-        let grace = asked.map_or(plan.grace, i64::from);
-        self.endings.entry(uid.to_owned()).or_insert(Ending { since: now, grace, forced });
         let pod = self.pods.get_mut(uid).expect("checked above");
-        let end = at(now + grace * 1000);
-        // A grace only shrinks.
-        let end = pod.metadata.deletion_timestamp.map_or(end, |known| known.min(end));
-        pod.metadata.deletion_timestamp = Some(end);
+        let metadata = &mut pod.metadata;
+        let whole = now / 1_000 * 1_000;
+        let (end, period) =
+            match metadata.deletion_timestamp.zip(metadata.deletion_grace_period_seconds) {
+                None => {
+                    let grace = asked.map_or(plan.grace, i64::from);
+                    self.endings.insert(uid.to_owned(), Ending { since: now, grace, forced });
+                    (whole + grace * 1_000, grace)
+                }
+                // It only shrinks, and is counted from the first deletion.
+                Some((end, given)) => match asked.map(i64::from).filter(|&asked| asked < given) {
+                    None => return Ok(()),
+                    Some(asked) => {
+                        let end = since_start(end) + (asked - given) * 1_000;
+                        if self.plan.clamps && end < now { (whole, 1) } else { (end, asked) }
+                    }
+                },
+            };
+        metadata.deletion_timestamp = Some(at(end));
+        metadata.deletion_grace_period_seconds = Some(period);
+        self.kills.insert(uid.to_owned(), now + period * 1_000);
         let told = Told::Pod(uid.to_owned(), Some(Box::new(pod.clone())));
         self.told.push((now + self.plan.watch_delay, told));
         Ok(())
@@ -240,12 +288,11 @@ impl World {
         for (time, call, uid) in due(&mut self.delayed, |(time, ..)| *time <= now) {
             let _nobody_waits = self.end(&call, &uid, time);
         }
-        let ended = |(uid, pod): &(&String, &Pod)| {
+        let ended = |uid: &&String| {
             let unmount = self.plan_of(uid).unmount;
-            pod.metadata.deletion_timestamp.is_some_and(|end| end <= at(now - unmount))
+            self.kills.get(*uid).is_some_and(|kill| *kill <= now - unmount)
         };
-        let gone: Vec<String> =
-            self.pods.iter().filter(ended).map(|(uid, _)| uid.clone()).collect();
+        let gone: Vec<String> = self.pods.keys().filter(ended).cloned().collect();
         for uid in gone {
             self.pods.remove(&uid);
             self.told.push((now + self.plan.watch_delay, Told::Pod(uid, None)));

@@ -296,7 +296,7 @@ fn that_everything_is_refused_is_told_once() {
 /// A pod that somebody else has asked to end by then.
 fn ending(name: &str, end: i64) -> Input {
     let metadata = json!({"name": name, "namespace": "d", "uid": format!("u-{name}"),
-        "deletionTimestamp": at(end).to_string()});
+        "deletionTimestamp": at(end).to_string(), "deletionGracePeriodSeconds": 700});
     applied(Kind::Pod, json!({"metadata": metadata, "spec": {"nodeName": "n"}}))
 }
 

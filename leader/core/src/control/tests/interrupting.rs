@@ -373,3 +373,27 @@ fn only_what_the_queue_itself_told_and_of_that_date_is_called_off() {
     rig.run(3);
     assert!(!known(&rig), "no date is any date");
 }
+
+#[test]
+fn a_pod_whose_deletion_was_shortened_to_the_deadline_is_waited_for_until_then() {
+    let (mut rig, instance, mut report) = settled();
+    // Its object shows an end that is long past: what it was given last, from when it was first told to end.
+    let end = after(&rig, -90).to_string();
+    rig.world.patch_pod(
+        "web-0",
+        &json!({
+            "metadata": {
+                "finalizers": ["example.com/kubelet"],
+                "deletionTimestamp": end,
+                "deletionGracePeriodSeconds": 100,
+            },
+            "spec": {"terminationGracePeriodSeconds": 600},
+        }),
+    );
+    let deadline = after(&rig, 105);
+    tell(&mut rig, &mut report, Some(NoticeKind::SpotTerminate), Some(deadline));
+    rig.run(90);
+    assert!(!rig.world.terminated.contains(&instance), "ten seconds are left");
+    rig.run(60);
+    assert!(rig.world.terminated.contains(&instance));
+}

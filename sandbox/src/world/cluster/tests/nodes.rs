@@ -183,6 +183,30 @@ fn a_stopping_pod_takes_its_time_but_not_more_than_its_grace() {
 }
 
 #[test]
+fn a_kubelet_counts_a_shortened_grace_from_when_it_hears_of_it() {
+    let mut town = Town::new();
+    town.node("n1", "us-east-1a", "8");
+    town.create(
+        &PODS,
+        json!({
+            "metadata": {"name": "db", "namespace": "default", "annotations": {"sandbox.drover.dev/stop-seconds": "900"}},
+            "spec": with(spec("1"), json!({"terminationGracePeriodSeconds": 300})),
+        }),
+    );
+    town.pass(3.0);
+    town.delete(&PODS, "default", "db", &DeleteOptions::default());
+    town.pass(60.0);
+    let shorter = DeleteOptions { grace_seconds: Some(100), ..DeleteOptions::default() };
+    town.delete(&PODS, "default", "db", &shorter);
+    town.pass(98.0);
+    assert_eq!(town.pods().len(), 1, "its object shows an end 58 s ago");
+    town.pass(4.0);
+    assert!(town.pods().is_empty());
+    let ends: Vec<_> = town.world.cluster.ends().map(|end| end.how).collect();
+    assert_eq!(ends, [EndKind::Killed { grace: 100 }]);
+}
+
+#[test]
 fn how_pods_ended_is_known_when_they_are_gone() {
     let mut town = Town::new();
     let instance = town.launch();

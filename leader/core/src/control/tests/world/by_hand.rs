@@ -48,9 +48,13 @@ impl World {
 
     /// Marks a pod with an annotation.
     pub(in super::super) fn annotate_pod(&mut self, pod: &str, key: &str, text: &str) {
+        self.patch_pod(pod, &json!({"metadata": {"annotations": {key: text}}}));
+    }
+
+    pub(in super::super) fn patch_pod(&mut self, pod: &str, patch: &Value) {
         let name = (Kind::Pod, "default".to_owned(), pod.to_owned());
         let mut object = self.objects[&name].clone();
-        object["metadata"]["annotations"][key] = json!(text);
+        super::merge(&mut object, patch);
         self.stamp(&name, object);
     }
 
