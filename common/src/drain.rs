@@ -36,8 +36,8 @@ pub use rules::{grace, has_active_do_not_disrupt, reduced, stays};
 /// Calls under way at a time: the API server's patience is the bound, not the node's.
 pub const CONCURRENCY: usize = 32;
 
-/// Evictions that hang must not keep deletions from being sent when time runs out.
-const FORCED_CONCURRENCY: usize = 2 * CONCURRENCY;
+/// Evictions that hang, or were told to pause, must not keep the last calls from being sent when time runs out.
+const LAST_CONCURRENCY: usize = 2 * CONCURRENCY;
 
 /// A drain isn't done sooner than this after its start, so that pods which the scheduler bound just
 /// before it saw the cordon are found (Karpenter waits as long).
@@ -228,8 +228,8 @@ pub fn step(state: &mut DrainState, input: DrainInput<'_>) -> Vec<DrainCall> {
         let waits = rules::waits(pod, &input, critical_may_go);
         let want = progress.want(pod, input.purpose.budgets_end, waits, input.now);
         if let Want::Call(attempt) = &want
-            && (if attempt.forced {
-                in_flight < FORCED_CONCURRENCY
+            && (if attempt.is_last_call {
+                in_flight < LAST_CONCURRENCY
             } else {
                 !paused && in_flight < CONCURRENCY
             })

@@ -3,7 +3,7 @@
 use jiff::{SignedDuration, Timestamp};
 
 use super::ending::Ending;
-use super::rules::{after, grace_seconds, latest_start, seconds_left};
+use super::rules::{LONGEST_PAUSE, after, grace_seconds, latest_start, seconds_left};
 use super::{DrainCall, DrainKey};
 use crate::call::{Kind, KubernetesCall, KubernetesFailure, KubernetesFailureKind, Target};
 use crate::cluster::Pod;
@@ -55,6 +55,8 @@ struct InFlight {
 pub(super) struct Attempt {
     /// A deletion, past any budget.
     pub(super) forced: bool,
+    /// The pod's last moment has come, or it ends already: each second of waiting is one of its grace.
+    pub(super) is_last_call: bool,
     grace_seconds: Option<u32>,
 }
 
@@ -119,7 +121,7 @@ impl PodDrain {
             return match waits {
                 Some(reason) => Want::Wait(reason),
                 None if self.may_call(now) => {
-                    Want::Call(Attempt { forced: false, grace_seconds: None })
+                    Want::Call(Attempt { forced: false, is_last_call: false, grace_seconds: None })
                 }
                 None => Want::Nothing,
             };
@@ -139,7 +141,7 @@ impl PodDrain {
         } else if self.attempts == 0 {
             // Its budget may well allow it, and then nothing has to be passed.
             let grace_seconds = clipped.then_some(left);
-            return Want::Call(Attempt { forced: false, grace_seconds });
+            return Want::Call(Attempt { forced: false, is_last_call: true, grace_seconds });
         }
         // Only what concerns deletions, too, is a reason to pause, and never for long.
         let pauses = self.refusal.as_ref().is_some_and(|refusal| {
@@ -150,7 +152,8 @@ impl PodDrain {
             return Want::Nothing;
         }
         let own = u32::try_from(grace_seconds(pod).max(1)).unwrap_or(u32::MAX);
-        Want::Call(Attempt { forced: true, grace_seconds: Some(left.min(own)) })
+        let grace_seconds = Some(left.min(own));
+        Want::Call(Attempt { forced: true, is_last_call: true, grace_seconds })
     }
 
     /// A deletion under way that would outlast the deadline is shortened, once for each deadline.
@@ -172,7 +175,7 @@ impl PodDrain {
         if grace_seconds.is_none() {
             return Want::Nothing;
         }
-        Want::Call(Attempt { forced: true, grace_seconds })
+        Want::Call(Attempt { forced: true, is_last_call: true, grace_seconds })
     }
 
     fn may_call(&self, now: Timestamp) -> bool {
@@ -303,6 +306,10 @@ fn pace(failure: &KubernetesFailure, refusals: u32) -> SignedDuration {
         Failure::DisruptionBudget => doubling(500, 5_000),
         _ => doubling(250, 5_000),
     };
-    let asked = i64::from(failure.retry_after_seconds.unwrap_or(0)).min(30);
-    pace.max(SignedDuration::from_secs(asked))
+    let asked = i64::from(failure.retry_after_seconds.unwrap_or(0));
+    let longest = match failure.kind {
+        Failure::TooManyRequests => LONGEST_PAUSE,
+        _ => 30,
+    };
+    pace.max(SignedDuration::from_secs(asked.min(longest)))
 }

@@ -13,6 +13,8 @@ use crate::taint::{Taint, TaintEffect};
 const CRITICAL_PRIORITY: i32 = 2_000_000_000;
 /// Pods with hardly any grace are deleted so long before the deadline.
 const SHORTEST_LAST_CALL: SignedDuration = SignedDuration::from_secs(3);
+/// An API server asks for up to 32 s under load; a drain has not the time to stay away for so long, seconds.
+pub(super) const LONGEST_PAUSE: i64 = 10;
 /// Kubernetes' default for `terminationGracePeriodSeconds`.
 const DEFAULT_GRACE_SECONDS: i64 = 30;
 
@@ -168,7 +170,7 @@ pub fn has_active_do_not_disrupt(pod: &Pod, now: Timestamp) -> bool {
 
 /// Until when API priority and fairness wants no more calls.
 pub(super) fn pause(failure: &KubernetesFailure, now: Timestamp) -> Timestamp {
-    let seconds = i64::from(failure.retry_after_seconds.unwrap_or(1)).clamp(1, 10);
+    let seconds = i64::from(failure.retry_after_seconds.unwrap_or(1)).clamp(1, LONGEST_PAUSE);
     after(now, SignedDuration::from_secs(seconds))
 }
 

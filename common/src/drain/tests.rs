@@ -210,7 +210,7 @@ fn so_many_calls_are_under_way_and_no_more() {
     assert_eq!(asked.len(), pods.len());
     let deletes = short(&drain.step(&pods, 70));
     assert!(deletes.iter().all(|call| call.starts_with("delete ")), "{deletes:?}");
-    assert_eq!(deletes.len(), FORCED_CONCURRENCY);
+    assert_eq!(deletes.len(), LAST_CONCURRENCY);
     assert_eq!(drain.step(&pods, 71).len(), 0, "nor more deletions");
 }
 
@@ -366,6 +366,32 @@ fn do_not_disrupt_holds_for_as_long_as_it_says_and_for_ever_where_nobody_can_rea
             );
         }
     }
+}
+
+#[test]
+fn no_pause_and_no_hanging_call_takes_a_pods_last_seconds() {
+    let (a, b) = (pod("a", 30), pod("b", 30));
+    let mut drain = Drain::new(spot(100));
+    let call = drain.step(&[&a], 65).remove(0);
+    let mut refusal = failure(KubernetesFailureKind::TooManyRequests);
+    refusal.retry_after_seconds = Some(32);
+    drain.outcomes.push((call.key, Err(refusal)));
+    assert!(drain.step(&[&a, &b], 66).is_empty());
+    assert!(drain.step(&[&a, &b], 69).is_empty());
+    let calls = short(&drain.step(&[&a, &b], 70));
+    assert_eq!(calls, ["delete a Some(30)", "evict b None"]);
+
+    // Nothing is answered any more.
+    let pods: Vec<Pod> = (10..60).map(|number| pod(&format!("web-{number}"), 30)).collect();
+    let pods: Vec<&Pod> = pods.iter().collect();
+    let mut drain = Drain::new(spot(100));
+    assert_eq!(drain.step(&pods, 68).len(), CONCURRENCY);
+    assert_eq!(drain.step(&pods, 69).len(), 0);
+    let overtaking = short(&drain.step(&pods, 70));
+    assert!(overtaking.iter().all(|call| call.starts_with("delete ")), "{overtaking:?}");
+    let first = short(&drain.step(&pods, 71));
+    assert!(first.iter().all(|call| call.starts_with("evict ")), "{first:?}");
+    assert_eq!((overtaking.len(), first.len()), (CONCURRENCY, pods.len() - CONCURRENCY));
 }
 
 #[test]

@@ -94,7 +94,7 @@ async fn answer(world: SharedWorld, request: Request<Body>) -> ApiResult<Respons
     let operation = format!("{} {}", verb.as_str(), path.name_of_resource());
     let disturbance = disturb(&world, Face::Kubernetes, &operation).await;
     if let Some(Disturbance::Refuse { status, code, message }) = &disturbance {
-        return Err(ApiFailure::injected(*status, code, message));
+        return Err(world.with(|world, _| world.faults.refusal(*status, code, message)));
     }
     let accept = header_text(&parts.headers, header::ACCEPT);
     let content_type = header_text(&parts.headers, header::CONTENT_TYPE);

@@ -276,11 +276,7 @@ impl ApiFailure {
             _ => "InternalError",
         };
         let message = if message.is_empty() { reason } else { message };
-        let mut failure = Self::new(code, known, message);
-        if code == 429 {
-            failure.retry_after_seconds = Some(1);
-        }
-        failure
+        Self::new(code, known, message)
     }
 
     /// The `Status` object as Kubernetes sends it.

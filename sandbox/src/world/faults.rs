@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::failure::ApiFailure;
 use super::random::Random;
 
 mod flag;
@@ -170,6 +171,15 @@ impl Faults {
         self.rules.retain(|(_, fault)| fault.remaining != Some(0));
         Some(effect)
     }
+
+    /// An error as the Kubernetes API puts it. Of too many requests it asks for 1 to 32 s, as one does under load.
+    pub fn refusal(&mut self, status: u16, code: &str, message: &str) -> Box<ApiFailure> {
+        let mut failure = ApiFailure::injected(status, code, message);
+        if status == 429 {
+            failure.retry_after_seconds = u32::try_from(self.random.below(32) + 1).ok();
+        }
+        failure
+    }
 }
 
 /// Whether a text matches a pattern in which `*` stands for any text.
@@ -188,6 +198,15 @@ fn matches_pattern(pattern: &str, text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn too_many_requests_are_to_be_tried_again_sooner_or_later() {
+        let mut faults = Faults::new(Random::new(1));
+        let mut asked = || faults.refusal(429, "TooManyRequests", "").retry_after_seconds;
+        let seconds: std::collections::BTreeSet<_> = (0..1_000).map(|_| asked()).collect();
+        assert_eq!(seconds, (1..=32).map(Some).collect());
+        assert_eq!(faults.refusal(503, "ServiceUnavailable", "").retry_after_seconds, None);
+    }
 
     #[test]
     fn a_fault_strikes_what_it_names_until_it_is_used_up() {

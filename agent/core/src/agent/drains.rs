@@ -154,7 +154,14 @@ impl Drain {
         if !effects.iter().any(|effect| matches!(effect, Effect::Call(..))) {
             return Ok(());
         }
-        let possible = self.story.possible(self.world.plan.watch_delay, now);
+        let mut possible = self.story.possible(self.world.plan.watch_delay, now);
+        // Of a disruption that it has yet to read on its Node an agent need not know.
+        let id = self.story.marks().map_or(0, |marks| marks.id);
+        if self.readable_for.0 != id || self.readable_for.1 < READS_WITHIN {
+            let mut unread = possible.clone();
+            unread.iter_mut().for_each(|grounds| grounds.marks = None);
+            possible.extend(unread);
+        }
         for effect in effects {
             if let Effect::Call(key, call) = effect {
                 self.world.execute(key, &call, &possible, now)?;

@@ -61,8 +61,8 @@ pub(super) struct BudgetPlan {
 /// A bad answer of the API server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fault {
-    /// 429 of priority and fairness.
-    Overloaded,
+    /// 429 of priority and fairness, which asks for so many seconds.
+    Overloaded(u32),
     /// 500.
     Error,
     /// No connection.
@@ -136,15 +136,12 @@ pub(super) fn plans() -> impl Strategy<Value = Plan> {
     let opens = prop_oneof![2 => Just(0), 2 => 0..150_000_i64, 1 => Just(i64::MAX)];
     let budget = (opens, 1..4_usize, 500..40_000_i64)
         .prop_map(|(opens, allowed, recovery)| BudgetPlan { opens, allowed, recovery });
-    let faults = vec![
-        Fault::Overloaded,
-        Fault::Error,
-        Fault::Refused,
-        Fault::Hang,
-        Fault::LostAnswer,
-        Fault::Late,
+    let faults = vec![Fault::Error, Fault::Refused, Fault::Hang, Fault::LostAnswer, Fault::Late];
+    let fault = prop_oneof![
+        1 => (1..=32_u32).prop_map(Fault::Overloaded),
+        5 => prop::sample::select(faults),
     ];
-    let bad_time = (0..140_000_i64, 500..40_000_i64, prop::sample::select(faults), 1..5_usize)
+    let bad_time = (0..140_000_i64, 500..40_000_i64, fault, 1..5_usize)
         .prop_map(|(from, length, fault, nth)| BadTime { from, until: from + length, fault, nth });
     (
         prop::collection::vec(pod(), 0..40),

@@ -166,8 +166,8 @@ impl World {
         let silence = failure(KubernetesFailureKind::Unreachable, None);
         let (delay, outcome) = match self.plan.fault_at(now, self.calls) {
             None => (ANSWER, self.obey(&key, call, now)),
-            Some(Fault::Overloaded) => {
-                (ANSWER, failure(KubernetesFailureKind::TooManyRequests, Some(1)))
+            Some(Fault::Overloaded(seconds)) => {
+                (ANSWER, failure(KubernetesFailureKind::TooManyRequests, Some(seconds)))
             }
             Some(Fault::Error) => (ANSWER, failure(KubernetesFailureKind::ServerError, None)),
             Some(Fault::Refused) => (ANSWER, silence),
