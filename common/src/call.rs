@@ -266,10 +266,10 @@ pub enum KubernetesFailureKind {
     NotFound,
     /// 409 on create
     AlreadyExists,
-    /// 409 otherwise: a precondition does not hold
+    /// Any other 409: a precondition does not hold
     Conflict,
     /// 429 with cause DisruptionBudget; 403 about the budget: it allows less than none, or waits for too many pods that
-    /// were let go already
+    /// were let go already; 409 about the budget: others changed it each time that it was to be charged
     DisruptionBudget,
     /// 429 of API priority and fairness
     TooManyRequests,

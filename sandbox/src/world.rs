@@ -130,7 +130,13 @@ impl World {
         call: &KubernetesCall,
         now: Timestamp,
     ) -> Result<Value, KubernetesFailure> {
-        api::perform(&mut self.store, call, now).map_err(|failure| failure.to_kubernetes_failure())
+        if !matches!(call, KubernetesCall::Evict { .. }) {
+            let done = api::perform(&mut self.store, call, now);
+            return done.map_err(|failure| failure.to_kubernetes_failure());
+        }
+        let refusal = self.faults.refuse_eviction();
+        let done = refusal.map_or_else(|| api::perform(&mut self.store, call, now), Err);
+        done.map_err(|failure| failure.to_eviction_failure())
     }
 
     /// The changes after `revision`, oldest first.

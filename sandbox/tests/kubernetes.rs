@@ -147,6 +147,38 @@ async fn faults_strike_the_operation_they_name() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_eviction_whose_budget_is_contended_conflicts_about_the_budget() {
+    use drover_common::call::{Call, Kind, KubernetesCall, KubernetesFailureKind, Outcome, Target};
+    let client = Client::start().await;
+    let pods = "/api/v1/namespaces/default/pods";
+    let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a"},
+        "spec": {"containers": [{"name": "c", "image": "i"}]}});
+    let (code, pod) = client.post(pods, &pod).await;
+    assert_eq!(code, 201, "{pod}");
+    client.sandbox.world().with(|world, _| {
+        let fault = "kubernetes/create pods/eviction:contended-budget".parse().unwrap();
+        world.faults.add(fault);
+    });
+    let eviction =
+        json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": "a"}});
+    let (code, status) = client.post(&format!("{pods}/a/eviction"), &eviction).await;
+    assert_eq!((code, status["reason"].as_str()), (409, Some("Conflict")));
+    let about = (&status["details"]["group"], &status["details"]["kind"]);
+    assert_eq!(about, (&json!("policy"), &json!("poddisruptionbudgets")));
+
+    let evict = Call::Kubernetes(KubernetesCall::Evict {
+        target: Target::namespaced(Kind::Pod, "default", "a"),
+        uid: pod["metadata"]["uid"].as_str().unwrap().to_owned(),
+        grace_seconds: None,
+    });
+    let outcome = client.sandbox.world().with(|world, now| world.apply(&evict, now));
+    let Outcome::Kubernetes(Err(failure)) = outcome else { panic!("{outcome:?}") };
+    assert_eq!(failure.kind, KubernetesFailureKind::DisruptionBudget);
+    assert_eq!(client.get(&format!("{pods}/a")).await.0, 200, "the pod is as it was");
+    client.sandbox.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn both_event_apis_show_the_same_events_and_tokens_are_reviewed() {
     let client = Client::start().await;
     let event = json!({"apiVersion": "events.k8s.io/v1", "kind": "Event", "metadata": {"name": "a"},

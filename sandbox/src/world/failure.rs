@@ -3,7 +3,7 @@
 use drover_common::call::{KubernetesFailure, KubernetesFailureKind};
 use serde_json::{Map, Value, json};
 
-use super::resource::Resource;
+use super::resource::{POD_DISRUPTION_BUDGETS, Resource};
 
 /// The answer of an API verb.
 pub type ApiResult<T> = Result<T, Box<ApiFailure>>;
@@ -252,6 +252,13 @@ impl ApiFailure {
         failure
     }
 
+    /// 409 of the eviction subresource about a budget, not the pod: others changed it each time that it was to
+    /// be charged.
+    pub fn contended_budget(budget: &str) -> Box<Self> {
+        let detail = "the object has been modified; please apply your changes to the latest version and try again";
+        Self::conflict(&POD_DISRUPTION_BUDGETS, budget, detail)
+    }
+
     /// 500.
     pub fn internal(message: impl Into<String>) -> Box<Self> {
         let message = message.into();
@@ -333,6 +340,19 @@ impl ApiFailure {
             kind,
             message: self.message.clone(),
             retry_after_seconds: self.retry_after_seconds,
+        }
+    }
+
+    /// The same for a caller who asked for an eviction: a conflict may be about the budget.
+    pub fn to_eviction_failure(&self) -> KubernetesFailure {
+        let failure = self.to_kubernetes_failure();
+        let is_about_budget =
+            self.group == "policy" && self.kind.starts_with("poddisruptionbudget");
+        match failure.kind {
+            KubernetesFailureKind::Conflict if is_about_budget => {
+                KubernetesFailure { kind: KubernetesFailureKind::DisruptionBudget, ..failure }
+            }
+            _ => failure,
         }
     }
 }

@@ -93,6 +93,9 @@ pub enum FaultEffect {
     Hang,
 }
 
+/// The code of an error that is a conflict about a PodDisruptionBudget, as only evictions meet it.
+pub const CONTENDED_BUDGET: &str = "ContendedBudget";
+
 /// One fault.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -158,8 +161,29 @@ impl Faults {
 
     /// What happens to this request, if a fault strikes it.
     pub fn strike(&mut self, face: Face, operation: &str) -> Option<FaultEffect> {
+        self.strike_with(face, operation, |_| true)
+    }
+
+    /// What refuses an eviction in process, if a fault does; the others are the wire's.
+    pub fn refuse_eviction(&mut self) -> Option<Box<ApiFailure>> {
+        let is_error = |effect: &FaultEffect| matches!(effect, FaultEffect::Error { .. });
+        match self.strike_with(Face::Kubernetes, "create pods/eviction", is_error)? {
+            FaultEffect::Error { status, code, message } => {
+                Some(self.refusal(status, &code, &message))
+            }
+            _ => None,
+        }
+    }
+
+    fn strike_with(
+        &mut self,
+        face: Face,
+        operation: &str,
+        takes: impl Fn(&FaultEffect) -> bool,
+    ) -> Option<FaultEffect> {
         let struck = self.rules.iter_mut().find(|(_, fault)| {
             fault.face == face
+                && takes(&fault.effect)
                 && (fault.operation.is_empty() || matches_pattern(&fault.operation, operation))
                 && fault.remaining != Some(0)
                 && self.random.chance(fault.probability)
@@ -174,6 +198,9 @@ impl Faults {
 
     /// An error as the Kubernetes API puts it. Of too many requests it asks for 1 to 32 s, as one does under load.
     pub fn refusal(&mut self, status: u16, code: &str, message: &str) -> Box<ApiFailure> {
+        if code == CONTENDED_BUDGET {
+            return ApiFailure::contended_budget("contended");
+        }
         let mut failure = ApiFailure::injected(status, code, message);
         if status == 429 {
             failure.retry_after_seconds = u32::try_from(self.random.below(32) + 1).ok();

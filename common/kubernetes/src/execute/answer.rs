@@ -109,6 +109,11 @@ fn kind(status: StatusCode, body: &ApiStatus, call: &KubernetesCall) -> Kubernet
         409 if body.reason.is_empty() && matches!(call, KubernetesCall::Create { .. }) => {
             Failure::AlreadyExists
         }
+        // The pod is there as it was: an API server has tried for ten seconds to charge a budget that
+        // others change all the time. It has answered, and no other failure of the server's is this.
+        409 if matches!(call, KubernetesCall::Evict { .. }) && body.is_about_budget() => {
+            Failure::DisruptionBudget
+        }
         409 => Failure::Conflict,
         429 if body.has_cause("DisruptionBudget") => Failure::DisruptionBudget,
         // API servers before 1.22 tell the two apart in the message only.

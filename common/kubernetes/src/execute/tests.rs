@@ -135,6 +135,15 @@ async fn each_refusal_has_its_own_kind() {
     assert_eq!(failure_of(409, exists, &create()).await.kind, Failure::AlreadyExists);
     let conflict = json!({"reason": "Conflict"});
     assert_eq!(failure_of(409, conflict, &create()).await.kind, Failure::Conflict);
+    // Of an eviction it may be about the pod, another of that name by now, or about its budget.
+    let of = |group: &str, kind: &str| {
+        let details = json!({"group": group, "kind": kind, "name": "web"});
+        json!({"reason": "Conflict", "message": "it has been modified", "details": details})
+    };
+    let (pod, budget) = (of("", "pods"), of("policy", "poddisruptionbudgets"));
+    assert_eq!(failure_of(409, pod, &evict()).await.kind, Failure::Conflict);
+    assert_eq!(failure_of(409, budget.clone(), &evict()).await.kind, Failure::DisruptionBudget);
+    assert_eq!(failure_of(409, budget, &create()).await.kind, Failure::Conflict);
     for (status, kind) in [
         (400, Failure::Invalid),
         (401, Failure::Forbidden),

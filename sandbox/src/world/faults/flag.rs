@@ -2,7 +2,7 @@
 
 use std::str::FromStr;
 
-use super::{Face, Fault, FaultEffect, always};
+use super::{CONTENDED_BUDGET, Face, Fault, FaultEffect, always};
 use crate::duration;
 
 /// Why a text is no fault.
@@ -16,7 +16,7 @@ pub enum FaultError {
     Face(String),
     /// There is no such effect.
     #[error(
-        "effect {0:?}: expected error[=STATUS], delay=TIME, delay-answer=TIME, lost-answer, cut-body, slow-body=TIME or hang"
+        "effect {0:?}: expected error[=STATUS], contended-budget (kubernetes alone), delay=TIME, delay-answer=TIME, lost-answer, cut-body, slow-body=TIME or hang"
     )]
     Effect(String),
     /// An error has an HTTP status that says no error.
@@ -65,6 +65,11 @@ fn read_effect(face: Face, text: &str) -> Result<FaultEffect, FaultError> {
             let number = number.ok_or_else(|| FaultError::Status(status.to_owned()))?;
             Ok(error(face, number))
         }
+        ("contended-budget", None) if face == Face::Kubernetes => Ok(FaultEffect::Error {
+            status: 409,
+            code: CONTENDED_BUDGET.to_owned(),
+            message: String::new(),
+        }),
         ("delay", Some(time)) => Ok(FaultEffect::Delay { milliseconds: read_time(time)? }),
         ("delay-answer", Some(time)) => {
             Ok(FaultEffect::DelayAnswer { milliseconds: read_time(time)? })
@@ -186,6 +191,7 @@ mod tests {
             ("s3:error", FaultError::Face("s3".to_owned())),
             (":error", FaultError::Face(String::new())),
             ("ec2:explode", FaultError::Effect("explode".to_owned())),
+            ("ec2:contended-budget", FaultError::Effect("contended-budget".to_owned())),
             ("ec2:delay", FaultError::Effect("delay".to_owned())),
             ("ec2:hang=3s", FaultError::Effect("hang=3s".to_owned())),
             ("ec2:error=200", FaultError::Status("200".to_owned())),

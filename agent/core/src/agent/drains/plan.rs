@@ -65,6 +65,8 @@ pub(super) enum Fault {
     Overloaded(u32),
     /// 500.
     Error,
+    /// An eviction is answered after ten seconds: its budget was charged by others all the time.
+    Contended,
     /// No connection.
     Refused,
     /// No answer, and nothing was done.
@@ -136,10 +138,17 @@ pub(super) fn plans() -> impl Strategy<Value = Plan> {
     let opens = prop_oneof![2 => Just(0), 2 => 0..150_000_i64, 1 => Just(i64::MAX)];
     let budget = (opens, 1..4_usize, 500..40_000_i64)
         .prop_map(|(opens, allowed, recovery)| BudgetPlan { opens, allowed, recovery });
-    let faults = vec![Fault::Error, Fault::Refused, Fault::Hang, Fault::LostAnswer, Fault::Late];
+    let faults = vec![
+        Fault::Error,
+        Fault::Contended,
+        Fault::Refused,
+        Fault::Hang,
+        Fault::LostAnswer,
+        Fault::Late,
+    ];
     let fault = prop_oneof![
         1 => (1..=32_u32).prop_map(Fault::Overloaded),
-        5 => prop::sample::select(faults),
+        6 => prop::sample::select(faults),
     ];
     let bad_time = (0..140_000_i64, 500..40_000_i64, fault, 1..5_usize)
         .prop_map(|(from, length, fault, nth)| BadTime { from, until: from + length, fault, nth });

@@ -165,7 +165,10 @@ impl World {
         };
         let silence = failure(KubernetesFailureKind::Unreachable, None);
         let (delay, outcome) = match self.plan.fault_at(now, self.calls) {
-            None => (ANSWER, self.obey(&key, call, now)),
+            Some(Fault::Contended) if matches!(call, KubernetesCall::Evict { .. }) => {
+                (10_000, failure(KubernetesFailureKind::DisruptionBudget, None))
+            }
+            None | Some(Fault::Contended) => (ANSWER, self.obey(&key, call, now)),
             Some(Fault::Overloaded(seconds)) => {
                 (ANSWER, failure(KubernetesFailureKind::TooManyRequests, Some(seconds)))
             }
