@@ -292,11 +292,21 @@ pub(super) fn is_soft(spread: &TopologySpreadConstraint) -> bool {
     spread.when_unsatisfiable == "ScheduleAnyway"
 }
 
-/// Terms of a node selector. An empty term matches nothing (Kubernetes' rule).
+/// Terms of a node selector. An empty term matches nothing, and so does one with fields that can't be read: those
+/// that are no name, or compare it with other than one (Kubernetes' rules).
 fn terms(terms: &[NodeSelectorTerm]) -> Alternatives {
     let is_empty =
         |term: &NodeSelectorTerm| term.match_expressions.is_empty() && term.match_fields.is_empty();
-    terms.iter().filter(|term| !is_empty(term)).map(all_of).collect()
+    let can_be_read = |field: &Requirement| {
+        field.key == "metadata.name"
+            && matches!(field.operator, Operator::In | Operator::NotIn)
+            && field.values.len() == 1
+    };
+    terms
+        .iter()
+        .filter(|term| !is_empty(term) && term.match_fields.iter().all(can_be_read))
+        .map(all_of)
+        .collect()
 }
 
 /// What a term asks of labels and of fields.

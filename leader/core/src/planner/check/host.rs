@@ -45,6 +45,7 @@ fn any_term(
     let holds = |field: &Requirement| {
         let listed = name.is_some_and(|name| field.values.iter().any(|one| one == name.as_str()));
         field.key == "metadata.name"
+            && field.values.len() == 1
             && match field.operator {
                 Operator::In => listed,
                 Operator::NotIn => !listed,

@@ -196,6 +196,9 @@ fn judge_node(
             let reason = format!("Pod {key} has no controller that would make it anew");
             return Err(blocked(reason));
         }
+        if let Some(request) = pod.negative_request() {
+            return Err(blocked(format!("Pod {key} could not come back: {request}")));
+        }
         // What a drain leaves where it is is never evicted.
         if stays(pod).is_none() {
             budgets.allow(key, pod).map_err(blocked)?;

@@ -88,6 +88,11 @@ fn of_terms_one_that_names_a_node_is_for_that_node_alone() {
         ("other", json!([names("NotIn", "n1")])),
         ("gone", json!([names("In", "n9")])),
         ("either", json!([names("In", "n9"), new])),
+        (
+            "unread",
+            json!([names("Exists", "n1"), {"matchFields": [
+            {"key": "spec.taints", "operator": "NotIn", "values": ["any"]}]}]),
+        ),
     ] {
         world.pods(name, 1, request.clone(), affinity(&terms));
     }

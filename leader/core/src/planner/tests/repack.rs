@@ -129,7 +129,7 @@ fn what_saves_too_little_stays() {
 #[test]
 fn each_node_that_stays_has_its_reason() {
     type Act = fn(&mut Cluster);
-    let rows: [(&str, Act); 15] = [
+    let rows: [(&str, Act); 16] = [
         ("node do-not-disrupt", |c| c.annotate_node("n1", "karpenter.sh/do-not-disrupt", "true")),
         ("pod do-not-disrupt", |c| {
             let extra =
@@ -150,6 +150,9 @@ fn each_node_that_stays_has_its_reason() {
                     {"matchFields": [{"key": "metadata.name", "operator": "In",
                         "values": ["n1"]}]}]}}}});
             c.running("named", "web", "n1", small(), json!({"spec": names}));
+        }),
+        ("less than nothing", |c| {
+            c.running("owing", "web", "n1", json!({"cpu": "-1"}), json!({}));
         }),
         ("cordoned", |c| c.cordon("n1")),
         ("not initialized", |c| c.managed("n1").initialized_at = None),
