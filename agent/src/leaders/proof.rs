@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use drover_common::call::{Kind, KubernetesCall, Target};
+use drover_common::call::{Kind, KubernetesCall, KubernetesFailureKind, Target};
 use drover_common::id::NodeName;
 use drover_common::labels;
 use drover_common::protocol::NonceAnswer;
@@ -105,7 +105,13 @@ impl Proof {
             patch: json!({ "metadata": { "annotations": { labels::AGENT_NONCE: nonce } } }),
         };
         drover_kubernetes::execute(&client, &call, PATIENCE).await.map_err(|failure| {
-            format!("the leader's nonce can't be written: {}", failure.message)
+            let hint = match failure.kind {
+                KubernetesFailureKind::Forbidden => {
+                    " (an agent of a service account shows leaders a token instead: --token-file)"
+                }
+                _ => "",
+            };
+            format!("the leader's nonce can't be written: {}{hint}", failure.message)
         })?;
         tries.made(Instant::now());
         tracing::info!(node = %self.node, "The leader's nonce was written on the Node.");
