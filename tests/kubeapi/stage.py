@@ -191,8 +191,7 @@ class Stage:
 
     def validate(self, instance):
         """What `drover-agent validate` says with an agent's own settings, by line."""
-        command = self.agents[instance].command
-        command = [command[0], "validate", *command[1:]]
+        command = [*self.agents[instance].command, "validate"]
         done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60)
         return done.stdout.splitlines()
 
