@@ -1,4 +1,7 @@
 //! Durations as Go's `time.ParseDuration` reads them: Karpenter takes annotations of pods so.
+//!
+//! Anybody who may make a pod writes them: `kube`'s own `Duration` panics on what is too long or has a sign inside, and
+//! reads nothing as 0.
 
 use jiff::SignedDuration;
 

@@ -8,6 +8,7 @@ mod sync;
 #[cfg(test)]
 mod tests;
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -302,8 +303,12 @@ impl View {
 
     fn see_daemon_pod(&mut self, daemon: ObjectKey, pod: &Pod) {
         let made = pod.metadata.creation_timestamp;
-        if self.daemon_requests.get(&daemon).is_none_or(|(youngest, _)| made >= *youngest) {
-            self.daemon_requests.insert(daemon, (made, pod.requests()));
+        let (youngest, requests) = self.daemon_requests.entry(daemon).or_default();
+        // Of those of one second the larger, whichever is told first.
+        match made.cmp(youngest) {
+            Ordering::Less => {}
+            Ordering::Equal => *requests = requests.maximum(&pod.requests()),
+            Ordering::Greater => (*youngest, *requests) = (made, pod.requests()),
         }
     }
 

@@ -62,7 +62,7 @@ impl Control {
             reserved: self.reserved(state),
             usage: self.pool_usage(state),
             unavailable: unavailable_now(state, now),
-            staying: self.staying(state, now),
+            staying: self.staying(state, &self.leaving_nodes(state, now), now),
         }
     }
 
@@ -96,8 +96,12 @@ impl Control {
     }
 
     /// Pods on leaving nodes that nothing may evict. What EC2 takes back is left by all.
-    fn staying(&self, state: &State, now: Timestamp) -> BTreeSet<ObjectKey> {
-        let leaving = self.leaving_nodes(state, now);
+    pub(super) fn staying(
+        &self,
+        state: &State,
+        leaving: &BTreeSet<NodeName>,
+        now: Timestamp,
+    ) -> BTreeSet<ObjectKey> {
         let is_taken = |name: &NodeName| {
             let node = self.view.nodes().get(name);
             let claim = node.and_then(|node| self.view.claim_of_node(node));

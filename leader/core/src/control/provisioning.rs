@@ -51,6 +51,7 @@ pub(super) struct Provisioning {
 #[derive(Clone, Debug, Default, PartialEq)]
 struct Ground {
     leaving: BTreeSet<NodeName>,
+    staying: BTreeSet<ObjectKey>,
     in_flight: BTreeSet<NodeClaimName>,
     generations: Vec<(String, Option<i64>)>,
     catalog_version: u64,
@@ -167,7 +168,9 @@ impl Control {
             .in_flight
             .iter()
             .any(|name| state.claims.get(name).is_none_or(|claim| claim.stage == Stage::Gone));
-        let worse = ground.leaving.difference(&memory.ground.leaving).next().is_some() || lost;
+        let freed = memory.ground.staying.difference(&ground.staying).next().is_some();
+        let left = ground.leaving.difference(&memory.ground.leaving).next().is_some();
+        let worse = left || freed || lost;
         let changed = ground.generations != memory.ground.generations
             || ground.catalog_version != memory.ground.catalog_version;
         let stale_buffers = !self.view.buffers().is_empty()
@@ -179,9 +182,11 @@ impl Control {
     fn ground(&self, state: &State, now: Timestamp) -> Ground {
         let pools = self.view.pools().values().map(|pool| &pool.metadata);
         let overlays = self.view.overlays().values().map(|overlay| &overlay.metadata);
+        let leaving = self.leaving_nodes(state, now);
         Ground {
             buffers: self.buffer_sizes(),
-            leaving: self.leaving_nodes(state, now),
+            staying: self.staying(state, &leaving, now),
+            leaving,
             in_flight: state
                 .claims
                 .iter()

@@ -15,6 +15,7 @@ use super::daemon::Daemon;
 use super::dimension::{Amounts, Dimensions, add_times};
 use super::group::Group;
 use super::in_flight::in_flight_node;
+use super::market::type_label;
 use super::rules::{NODE_NAME, NodeRules};
 use super::topology::{TermKind, Tracked};
 use super::{PlacementTarget, PlanInput};
@@ -25,14 +26,6 @@ type Label<'a, 'l> = dyn Fn(&str) -> Option<&'l str> + 'a;
 
 /// Combinations of open labels that are tried for each type.
 const MOST_COMBINATIONS: usize = 1_000;
-
-/// A label that a type decides.
-pub(super) fn label_of<'k>(kind: &'k InstanceType, key: &str) -> Option<&'k str> {
-    if key == labels::INSTANCE_TYPE {
-        return Some(&kind.name);
-    }
-    kind.labels.get(key).map(String::as_str)
-}
 
 /// A node's labels: those of the Node itself, or what is known of one that is yet to come.
 #[derive(Clone, Debug)]
@@ -103,7 +96,7 @@ impl<'a> ExistingNode<'a> {
             return self.counted_domain(tracked).into_iter().collect();
         }
         let open = self.open.iter().filter(|(open, _)| open == key).flat_map(|(_, all)| all);
-        let read = self.readings.iter().filter_map(|kind| label_of(kind, key));
+        let read = self.readings.iter().filter_map(|kind| type_label(kind, key));
         let counts = |value: &&str| self.may_count(tracked, Some((key, value)));
         open.map(String::as_str).chain(read).filter(counts).map(str::to_owned).collect()
     }
@@ -159,7 +152,7 @@ impl<'a> ExistingNode<'a> {
         let Some(((key, values), rest)) = open.split_first() else {
             return holds(&|key| {
                 let decided = chosen.iter().find(|(own, _)| *own == key).map(|(_, value)| *value);
-                let read = || label_of(reading?, key);
+                let read = || type_label(reading?, key);
                 decided.or_else(|| self.label(key)).or_else(read)
             });
         };
@@ -185,7 +178,7 @@ impl<'a> ExistingNode<'a> {
     pub(super) fn is_open(&self, key: &str) -> bool {
         !self.labels.contains_key(key)
             && (self.open.iter().any(|(open, _)| open == key)
-                || self.readings.iter().any(|kind| label_of(kind, key).is_some()))
+                || self.readings.iter().any(|kind| type_label(kind, key).is_some()))
     }
 
     /// Whether host ports allow one more.

@@ -10,8 +10,8 @@ use drover_common::resources::Resources;
 use super::attach::AttachLimits;
 use super::daemon::{Daemon, is_of_no_offering};
 use super::dimension::{Amounts, Dimensions};
-use super::existing::{ExistingNode, NodeLabels, bound, label_of, runs_already};
-use super::market::{is_offer_key, offering_label};
+use super::existing::{ExistingNode, NodeLabels, bound, runs_already};
+use super::market::{is_offer_key, offering_label, type_label};
 use super::rules::NODE_NAME;
 use super::{InFlightNode, PlacementTarget, PlanInput};
 use crate::view::HostPort;
@@ -41,7 +41,7 @@ pub(super) fn in_flight_node<'a>(
     let readings: Vec<&InstanceType> = if decided { Vec::new() } else { kinds.clone() };
     // The pool may allow more values of a type's label than these types have.
     let of_types = |key: &str| {
-        !readings.is_empty() && readings.iter().all(|kind| label_of(kind, key).is_some())
+        !readings.is_empty() && readings.iter().all(|kind| type_label(kind, key).is_some())
     };
     let mut open = Vec::new();
     for requirement in node.requirements.to_requirements() {

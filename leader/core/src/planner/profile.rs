@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use drover_common::instance_type::InstanceType;
 use drover_common::taint::Taint;
 
-use super::existing::{ExistingNode, label_of};
+use super::existing::ExistingNode;
+use super::market::type_label;
 use super::rules::NodeRules;
 
 /// What rules can see of a node: values of the keys that some rule speaks of, and taints; of one that is not decided
@@ -25,7 +26,7 @@ impl<'n> Seen<'n> {
     pub(super) fn of(node: &'n ExistingNode<'_>, keys: &BTreeSet<&str>) -> Self {
         let of_type = |kind: &&'n InstanceType| {
             let kind: &'n InstanceType = kind;
-            keys.iter().map(|key| label_of(kind, key)).collect()
+            keys.iter().map(|key| type_label(kind, key)).collect()
         };
         Self {
             values: keys.iter().map(|key| node.label(key)).collect(),

@@ -221,6 +221,26 @@ fn a_template_that_is_swept_while_it_is_needed_is_made_again() {
     rig.check_settled();
 }
 
+#[test]
+fn a_pod_that_stays_has_no_node_made_for_it_until_its_own_is_taken() {
+    let mut rig = Rig::new();
+    rig.world.add_pods("web", 1, 800);
+    rig.run(10);
+    rig.world.annotate_pod("web-0", "karpenter.sh/do-not-disrupt", "true");
+    rig.run(1);
+    let claim = rig.world.list(Kind::NodeClaim)[0]["metadata"]["name"].as_str().unwrap().to_owned();
+    assert!(rig.world.delete_named(Kind::NodeClaim, &claim));
+    rig.run(60);
+    let intents = |rig: &Rig| rig.state.intents.len() + rig.state.closed_intents.len();
+    assert_eq!(intents(&rig), 1, "its own is all there is");
+    assert_eq!(rig.world.running_pods(), 1);
+    let doomed = rig.world.running_instances()[0].instance.clone();
+    let report = rig.report(&doomed, Some(NoticeKind::SpotTerminate));
+    rig.step(Input::Report(Box::new(report)));
+    rig.run(1);
+    assert_eq!(intents(&rig), 2);
+}
+
 /// A node with one pod that leaves and a volume that stays attached; its NodeClaim is deleted.
 fn with_an_attached_volume(prepare: impl FnOnce(&mut Rig, &str)) -> (Rig, String) {
     let mut rig = Rig::new();

@@ -4,6 +4,8 @@ use serde_json::{Value, json};
 
 use super::world::World;
 use drover_common::call::Kind;
+use drover_common::cluster::ObjectKey;
+use drover_common::resources::ResourceName;
 
 fn daemon(name: &str, cpu: &str, spec: Value) -> Value {
     let mut pod = json!({"containers": [
@@ -257,6 +259,9 @@ fn a_daemon_takes_what_its_pods_were_given_and_not_what_its_template_says() {
             "status": {"phase": "Running"}}),
         );
     }
+    let seen = world.input().view.daemon_requests(&ObjectKey::new("kube-system", "log"));
+    let cpu = seen.unwrap().get(&ResourceName::Cpu);
+    assert_eq!(cpu, 500, "that of the youngest");
     let placed = |world: &World| {
         let plan = world.plan();
         plan.launches.iter().map(|l| l.offerings[0].instance_type.to_string()).collect::<Vec<_>>()
@@ -265,6 +270,6 @@ fn a_daemon_takes_what_its_pods_were_given_and_not_what_its_template_says() {
     let with_room = placed(&world);
     assert_eq!(with_room.len(), 1);
     let kind = super::world::all_types().iter().find(|t| t.name == with_room[0]).unwrap();
-    let cpu = kind.allocatable.get(&drover_common::resources::ResourceName::Cpu);
+    let cpu = kind.allocatable.get(&ResourceName::Cpu);
     assert!(cpu >= 2_300, "{} has {cpu}m", kind.name);
 }

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::world::World;
+use super::world::{World, all_types};
 
 fn request() -> Value {
     json!({"cpu": "500m", "memory": "1Gi"})
@@ -139,4 +139,24 @@ fn labels_of_the_template_that_a_type_or_an_offering_decides_are_kept_to() {
         (&["us-east-1b".to_owned()][..], "on-demand")
     );
     assert!(launch.offerings.iter().all(|one| one.instance_type.as_str().starts_with("r5.")));
+}
+
+#[test]
+fn templates_of_all_types_are_fewer_than_combinations() {
+    let mut world = World::new();
+    world.pool("default", json!([{"key": "team", "operator": "Exists"}]), json!({}));
+    let teams: Vec<String> = (0..128).map(|number| format!("t{number:03}")).collect();
+    let term = json!({"matchExpressions": [{"key": "team", "operator": "In", "values": teams}]});
+    let affinity = json!({"spec": {"affinity": {"nodeAffinity":
+        {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [term]}}}}});
+    world.pods("any", 1, request(), affinity);
+    let plan = world.plan();
+    assert_eq!(plan.launches.len(), 1);
+    let offers: usize = all_types().iter().map(|kind| kind.offerings.len()).sum();
+    let looked_at = 400_000 / offers;
+    assert!(looked_at < 128);
+    let told = format!(
+        "NodePool default: of 128 combinations of its labels up to team the first {looked_at} are looked at"
+    );
+    assert_eq!(plan.report.problems, [told]);
 }
