@@ -162,6 +162,40 @@ fn labels_of_types_are_no_more_open_than_the_types() {
 }
 
 #[test]
+fn claims_are_alike_only_if_their_types_and_open_labels_are() {
+    let zone = "topology.kubernetes.io/zone";
+    let seated_on = |claims: [Value; 2], selector: Value| {
+        let mut world = World::small();
+        world.pool("default", json!([]), json!({}));
+        for (number, requirements) in claims.into_iter().enumerate() {
+            let requirements: Vec<Requirement> = serde_json::from_value(requirements).unwrap();
+            let mut claim = flying(json!([]));
+            claim.requirements = Requirements::from_requirements(&requirements).unwrap();
+            claim.claim = NodeClaimName::from(format!("c{number}"));
+            world.in_flight.push(claim);
+        }
+        let affinity = json!({"spec": {"affinity": {"nodeAffinity": {
+            "requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [
+                {"matchExpressions": [selector]}]}}}}});
+        world.pods("web", 1, json!({"cpu": "100m"}), affinity);
+        let plan = world.plan();
+        plan.placements.iter().map(|place| format!("{:?}", place.node_or_claim)).collect::<String>()
+    };
+    let types = |types: [&str; 2]| json!([{"key": "node.kubernetes.io/instance-type", "operator": "In", "values": types}]);
+    let zones = |zones: [&str; 2]| json!([{"key": zone, "operator": "In", "values": zones}]);
+    let amd64 = json!({"key": "kubernetes.io/arch", "operator": "In", "values": ["amd64"]});
+    let near = json!({"key": zone, "operator": "In", "values": ["us-east-1a", "us-east-1b"]});
+    let (mixed, same) = (types(["m5.large", "m6g.large"]), types(["c5.large", "m5.large"]));
+    let (far, close) = (zones(["us-east-1a", "us-east-1c"]), zones(["us-east-1a", "us-east-1b"]));
+    for (wrong, right, selector) in [(mixed, same, amd64), (far, close, near)] {
+        let second = seated_on([wrong.clone(), right.clone()], selector.clone());
+        assert!(second.contains("c1"), "{selector}: {second}");
+        let first = seated_on([right, wrong], selector.clone());
+        assert!(first.contains("c0"), "{selector}: {first}");
+    }
+}
+
+#[test]
 fn open_labels_of_very_many_combinations_hold_up_no_plan() {
     let mut world = World::small();
     let values: Vec<String> = (0..60).map(|number| format!("v{number}")).collect();
