@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use anyhow::Context;
 use tokio::process::{Child, Command};
+use tokio::runtime::Runtime;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 /// How long a member may take to stop when asked.
@@ -17,7 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(3);
 #[derive(Debug)]
 pub(crate) enum Member {
     /// On a runtime of its own, so that killing it leaves no task of it behind.
-    Task { runtime: tokio::runtime::Runtime, shutdown: CancellationToken },
+    Task { runtime: Runtime, work: JoinHandle<()>, shutdown: CancellationToken },
     /// This binary again, under another role.
     Process(Child),
 }
@@ -36,8 +38,8 @@ impl Member {
             .build()
             .context("cannot start a runtime")?;
         let shutdown = CancellationToken::new();
-        runtime.spawn(work(shutdown.clone()));
-        Ok(Self::Task { runtime, shutdown })
+        let work = runtime.spawn(work(shutdown.clone()));
+        Ok(Self::Task { runtime, work, shutdown })
     }
 
     /// Runs this binary with `arguments`; its output goes to `log`.
@@ -96,8 +98,14 @@ impl Member {
     /// Asks it to stop, and ends it where it does not.
     pub(crate) async fn stop(self) {
         match self {
-            Member::Task { runtime, shutdown } => {
+            Member::Task { runtime, work, shutdown } => {
                 shutdown.cancel();
+                match tokio::time::timeout(PATIENCE, work).await {
+                    Ok(Ok(())) => {}
+                    Ok(Err(error)) => tracing::warn!(%error, "A member did not stop cleanly."),
+                    Err(_elapsed) => tracing::warn!("A member did not stop in time."),
+                }
+                // What is left of it: a runtime's end waits for no task.
                 let stopped =
                     tokio::task::spawn_blocking(move || runtime.shutdown_timeout(PATIENCE));
                 if let Err(error) = stopped.await {
@@ -124,5 +132,26 @@ async fn terminate(child: &Child) {
     let sent = Command::new("kill").arg("-TERM").arg(pid.to_string()).status().await;
     if let Err(error) = sent {
         tracing::warn!(%error, pid, "SIGTERM could not be sent.");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn who_is_asked_to_stop_may_finish() {
+        let finished = Arc::new(AtomicBool::new(false));
+        let done = Arc::clone(&finished);
+        let member = Member::task("slow", 1, |shutdown| async move {
+            shutdown.cancelled().await;
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            done.store(true, Ordering::Relaxed);
+        });
+        member.unwrap().stop().await;
+        assert!(finished.load(Ordering::Relaxed));
     }
 }

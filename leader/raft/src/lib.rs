@@ -38,7 +38,7 @@ use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{ClientWriteError, Fatal};
 use openraft::impls::ProgressResponder;
 use tokio::sync::watch;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
 use admission::Admission;
@@ -48,7 +48,7 @@ use identity::IdentityFile;
 use log_store::LogStore;
 use network::Network;
 use peer_clients::PeerClients;
-use server::Receiver;
+use server::{Receiver, Reception};
 use state_machine::{SharedState, StateMachine};
 use types::{LogCommand, TypeConfig, replica_of};
 
@@ -144,6 +144,8 @@ pub struct Group {
     leadership: watch::Receiver<Leadership>,
     tasks: TaskTracker,
     stop: CancellationToken,
+    /// Who is dropped without a shutdown hands nothing to Raft any more either.
+    _stop_when_dropped: DropGuard,
 }
 
 impl Group {
@@ -202,7 +204,8 @@ impl Group {
             identity: Arc::clone(&identity),
             admission: admission.clone(),
         };
-        transport.serve(server::router(receiver), clients.clone(), &tasks, &stop);
+        let reception = Reception { tasks: tasks.clone(), stop: stop.clone() };
+        transport.serve(server::router(receiver, reception), clients.clone(), &tasks, &stop);
         let most = config.timings.snapshot_after_bytes;
         let small = log_size::keep_small(raft.clone(), log.clone(), most);
         let changes = admission.finish_for_earlier_leaders();
@@ -219,7 +222,19 @@ impl Group {
         let beside = async move { tokio::join!(small, changes, newcomer.seek_vote()) };
         let ended = stop.clone();
         tasks.spawn(async move { ended.run_until_cancelled(beside).await });
-        Ok(Self { config, raft, log, identity, state, leadership, tasks, stop })
+        let _stop_when_dropped = stop.clone().drop_guard();
+        let group = Self {
+            config,
+            raft,
+            log,
+            identity,
+            state,
+            leadership,
+            tasks,
+            stop,
+            _stop_when_dropped,
+        };
+        Ok(group)
     }
 
     /// The replicated state as of now. It never changes under the caller.
@@ -326,11 +341,12 @@ impl Group {
 
     async fn end(&self) {
         self.stop.cancel();
+        self.tasks.close();
+        // Raft goes last: who still called it would wait for its end, and may be dropped meanwhile.
+        self.tasks.wait().await;
         if let Err(error) = self.raft.shutdown().await {
             tracing::warn!(%error, "Raft did not stop cleanly.");
         }
-        self.tasks.close();
-        self.tasks.wait().await;
     }
 
     /// The peer list.

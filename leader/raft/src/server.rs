@@ -4,13 +4,16 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Bytes;
-use axum::extract::{DefaultBodyLimit, State};
+use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::StatusCode;
+use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::{get, post};
 use openraft::Snapshot;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::admission::Admission;
 use crate::identity::IdentityFile;
@@ -92,8 +95,29 @@ fn answer<T: Serialize, E: std::fmt::Display>(result: Result<T, E>) -> Result<Js
     result.map(Json).map_err(|error| Refusal::Stopped(error.to_string()))
 }
 
+/// Where requests are attended to: in tasks of the group, none of which calls Raft after `stop`.
+///
+/// Neither the end of a connection nor that of Raft may drop such a call: where Raft has ended, the first caller
+/// waits for it on behalf of all others, and openraft panics in those if that one is dropped.
+#[derive(Clone, Debug)]
+pub(crate) struct Reception {
+    pub(crate) tasks: TaskTracker,
+    pub(crate) stop: CancellationToken,
+}
+
+async fn attend(State(reception): State<Reception>, request: Request, next: Next) -> Response {
+    let Reception { tasks, stop } = reception;
+    let answer = stop.run_until_cancelled_owned(next.run(request));
+    match tasks.spawn(answer).await {
+        Ok(Some(answer)) => answer,
+        Ok(None) | Err(_) => {
+            Refusal::Stopped("this replica is stopping".to_owned()).into_response()
+        }
+    }
+}
+
 /// The routes of the Raft listener.
-pub(crate) fn router(receiver: Receiver) -> Router {
+pub(crate) fn router(receiver: Receiver, reception: Reception) -> Router {
     Router::new()
         .route(Rpc::Append.path(), post(append))
         .route(Rpc::Vote.path(), post(vote))
@@ -103,6 +127,7 @@ pub(crate) fn router(receiver: Receiver) -> Router {
         .route(IDENTITY_PATH, get(identity))
         .route(JOIN_PATH, post(join))
         .layer(DefaultBodyLimit::max(LARGEST_REQUEST))
+        .layer(from_fn_with_state(reception, attend))
         .with_state(receiver)
 }
 

@@ -5,6 +5,7 @@
 mod cluster;
 mod log;
 mod members;
+mod stopping;
 mod strangers;
 
 use std::time::{Duration, Instant};
