@@ -1,5 +1,6 @@
 //! A node that is planned, while it is being filled.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use drover_common::cluster::ObjectKey;
@@ -44,16 +45,20 @@ pub(super) struct Narrowed {
 
 impl Bin {
     /// Its value of a topology key, as far as decided.
-    pub(super) fn domain(&self, key: &str) -> Option<String> {
+    pub(super) fn domain(&self, key: &str) -> Option<&str> {
         if key == labels::HOSTNAME {
-            return Some(self.host.clone());
+            return Some(&self.host);
         }
-        self.pinned.get(key).cloned()
+        self.pinned.get(key).map(String::as_str)
     }
 
     /// Its domain of a term, if its pods count for the term. What is not decided yet is judged by
     /// the cheapest it may become.
-    pub(super) fn counted_domain(&self, market: &Market<'_>, tracked: &Tracked) -> Option<String> {
+    pub(super) fn counted_domain(
+        &self,
+        market: &Market<'_>,
+        tracked: &Tracked,
+    ) -> Option<Cow<'_, str>> {
         let domain = self.domain(&tracked.term.key)?;
         let label = |key: &str| match self.pinned.get(key) {
             Some(value) => Some(value.as_str()),
@@ -63,7 +68,7 @@ impl Bin {
         if !tracked.has_keys(&|key| label(key).is_some()) {
             return None;
         }
-        tracked.counts_node(&label, taints.unwrap_or_default()).then_some(domain)
+        tracked.counts_node(&label, taints.unwrap_or_default()).then_some(domain.into())
     }
 
     fn hold(&mut self, group: usize, pods: Vec<ObjectKey>) {

@@ -84,16 +84,16 @@ impl<'a> ExistingNode<'a> {
     }
 
     /// The node's domain of a term, if its pods count for the term or may.
-    pub(super) fn counted_domain(&self, tracked: &Tracked) -> Option<String> {
+    pub(super) fn counted_domain(&self, tracked: &Tracked) -> Option<Cow<'_, str>> {
         let domain = self.domain(&tracked.term.key)?;
-        self.may_count(tracked, None).then(|| domain.into_owned())
+        self.may_count(tracked, None).then_some(domain)
     }
 
     /// The domains of a term that the node may be in where its pods count for the term, or may.
     pub(super) fn possible_domains(&self, tracked: &Tracked) -> Vec<String> {
         let key = tracked.term.key.as_str();
         if !self.is_open(key) {
-            return self.counted_domain(tracked).into_iter().collect();
+            return self.counted_domain(tracked).into_iter().map(Cow::into_owned).collect();
         }
         let open = self.open.iter().filter(|(open, _)| open == key).flat_map(|(_, all)| all);
         let read = self.readings.iter().filter_map(|kind| type_label(kind, key));

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
 
 use drover_common::cluster::ObjectKey;
 use drover_common::ec2::ReservationTarget;
@@ -72,20 +73,20 @@ impl Board<'_> {
     }
 
     /// What every planned node may become, cheapest first, without the rest of its launch; `None` if one can
-    /// become nothing.
-    pub(super) fn listings(&mut self) -> Option<Vec<Vec<LaunchOffering>>> {
+    /// become nothing. Equal nodes share theirs.
+    pub(super) fn listings(&mut self) -> Option<Vec<Rc<[LaunchOffering]>>> {
         let bins = std::mem::take(&mut self.bins);
-        let mut known: BTreeMap<BinKey, Vec<LaunchOffering>> = BTreeMap::new();
+        let mut known: BTreeMap<BinKey, Rc<[LaunchOffering]>> = BTreeMap::new();
         let mut listings = Vec::with_capacity(bins.len());
         for bin in &bins {
             let limited = self.market.pools.get(bin.pool).is_none_or(Pool::is_limited);
             let key = bin_key(bin);
             if !limited && let Some(like) = known.get(&key) {
-                listings.push(like.clone());
+                listings.push(Rc::clone(like));
             } else if let Some(chosen) = self.choose(bin) {
                 let offerings = chosen.offers.iter().filter_map(|o| self.launch_offering(*o));
-                let offerings: Vec<LaunchOffering> = offerings.collect();
-                known.insert(key, offerings.clone());
+                let offerings: Rc<[LaunchOffering]> = offerings.collect();
+                known.insert(key, Rc::clone(&offerings));
                 listings.push(offerings);
             }
         }

@@ -5,6 +5,7 @@
 //! left at last are placed by that, and from then on no node may be planned that would bring in a
 //! domain which tips a spread.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 
 use drover_common::labels;
@@ -110,7 +111,7 @@ impl Board<'_> {
         let Some(values) = self.index.known(&tracked.term.key) else { return };
         for bin in &self.bins {
             if bin.pinned.contains_key(&tracked.term.key) {
-                universe.extend(bin.counted_domain(&self.market, tracked));
+                universe.extend(bin.counted_domain(&self.market, tracked).map(Cow::into_owned));
                 continue;
             }
             let Some(cheapest) = self.market.offers.get(bin.cheapest) else { continue };

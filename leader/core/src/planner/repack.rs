@@ -101,18 +101,13 @@ const MOST_CHECKED_PODS: usize = 1_000;
 /// estimate is good, only for the most promising one.
 const SMALL: usize = 64;
 
+/// So many thresholds in a row without a better estimate end the search for the best one.
+const MOST_WORSE: usize = 2;
+
 /// The threshold worth most, evictions paid for.
 fn best_attempt(yard: &mut Yard<'_>) -> Attempt {
-    let thresholds = if yard.order.len() <= SMALL {
-        THRESHOLDS.to_vec()
-    } else {
-        let estimate = |threshold: &u32| {
-            yard.enter(*threshold);
-            let done = yard.delete(*threshold);
-            (yard.estimate(&done), std::cmp::Reverse(*threshold))
-        };
-        THRESHOLDS.iter().copied().max_by_key(estimate).into_iter().collect()
-    };
+    let thresholds =
+        if yard.order.len() <= SMALL { THRESHOLDS.to_vec() } else { vec![most_promising(yard)] };
     let mut best: Option<Attempt> = None;
     for threshold in thresholds {
         let attempt = yard.attempt(threshold);
@@ -123,7 +118,29 @@ fn best_attempt(yard: &mut Yard<'_>) -> Attempt {
     best.unwrap_or_default()
 }
 
-fn empty_batches(input: &RepackInput<'_>, judged: &Judged) -> Vec<Batch> {
+/// The threshold of the best estimate, the lowest of equals. From the highest on: with few targets few nodes
+/// fit elsewhere, which is soon known, and where prices could be much better none is worth keeping.
+fn most_promising(yard: &mut Yard<'_>) -> u32 {
+    let mut best: Option<(i64, u32)> = None;
+    let mut worse = 0;
+    for threshold in THRESHOLDS.into_iter().rev() {
+        yard.enter(threshold);
+        let done = yard.delete(threshold);
+        let estimate = yard.estimate(&done);
+        if best.is_none_or(|(most, _)| estimate >= most) {
+            best = Some((estimate, threshold));
+            worse = 0;
+            continue;
+        }
+        worse += 1;
+        if worse == MOST_WORSE {
+            break;
+        }
+    }
+    best.map_or(0, |(_, threshold)| threshold)
+}
+
+fn empty_batches(input: &RepackInput<'_>, judged: &Judged<'_>) -> Vec<Batch> {
     judged
         .empty
         .iter()
@@ -140,7 +157,7 @@ fn empty_batches(input: &RepackInput<'_>, judged: &Judged) -> Vec<Batch> {
         .collect()
 }
 
-fn report(input: &RepackInput<'_>, judged: &Judged, plan: &RepackPlan) -> RepackReport {
+fn report(input: &RepackInput<'_>, judged: &Judged<'_>, plan: &RepackPlan) -> RepackReport {
     let prices = input.nodes.values().map(|node| node.price_micro);
     RepackReport {
         nodes: input.nodes.len(),

@@ -97,7 +97,7 @@ impl Board<'_> {
         for meant in self.held.iter().filter(|meant| meant.group == group) {
             let node = self.existing.get(meant.node);
             if let Some(domain) = node.and_then(|node| node.counted_domain(&tracked)) {
-                *tracked.matching.entry(domain).or_default() += 1;
+                *tracked.matching.entry(domain.into_owned()).or_default() += 1;
             }
         }
         tracked

@@ -1,5 +1,6 @@
 //! Spread, affinity and anti-affinity as counts of pods by domain.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use drover_common::cluster::{
@@ -164,24 +165,24 @@ impl Topology {
 
     /// Counts pods into the domains of the host they go to. `domain` is the host's domain of a
     /// term, if its pods count for it.
-    pub(super) fn place(
+    pub(super) fn place<'d>(
         &mut self,
         part: &Part,
-        domain: &dyn Fn(&Tracked) -> Option<String>,
+        domain: &dyn Fn(&Tracked) -> Option<Cow<'d, str>>,
         count: i64,
     ) {
         for index in &part.matched {
             if let Some(tracked) = self.terms.get_mut(*index)
                 && let Some(value) = domain(tracked)
             {
-                *tracked.matching.entry(value).or_default() += count;
+                add(&mut tracked.matching, value, count);
             }
         }
         for index in &part.own {
             if let Some(tracked) = self.terms.get_mut(*index)
                 && let Some(value) = domain(tracked)
             {
-                *tracked.owning.entry(value).or_default() += count;
+                add(&mut tracked.owning, value, count);
             }
         }
     }
@@ -238,6 +239,14 @@ impl Topology {
                 if tracked.term.kind == TermKind::Affinity { -count.min(1) } else { count }
             })
             .sum()
+    }
+}
+
+/// Most domains are known: their names are not copied.
+fn add(counts: &mut BTreeMap<String, i64>, domain: Cow<'_, str>, count: i64) {
+    match counts.get_mut(domain.as_ref()) {
+        Some(known) => *known += count,
+        None => drop(counts.insert(domain.into_owned(), count)),
     }
 }
 

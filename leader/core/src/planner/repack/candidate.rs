@@ -20,11 +20,11 @@ const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
 
 /// Every managed node, sorted out.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Judged {
+pub(super) struct Judged<'a> {
     /// Nodes without a pod that would have to move.
     pub empty: Vec<NodeName>,
     /// Nodes whose pods may be moved, with those pods.
-    pub movable: BTreeMap<NodeName, Contents>,
+    pub movable: BTreeMap<NodeName, Contents<'a>>,
     /// Nodes that must stay.
     pub left: Vec<LeftAlone>,
     /// How many nodes of a pool may go at once, for `Underutilized`.
@@ -33,13 +33,13 @@ pub(super) struct Judged {
 
 /// The pods of a candidate.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Contents {
-    pub pods: Vec<(ObjectKey, ShapeId)>,
+pub(super) struct Contents<'a> {
+    pub pods: Vec<(&'a ObjectKey, ShapeId)>,
     pub eviction_cost: i64,
 }
 
-impl Judged {
-    pub(super) fn occupied(&self) -> impl Iterator<Item = (&NodeName, &Contents)> {
+impl<'a> Judged<'a> {
+    pub(super) fn occupied(&self) -> impl Iterator<Item = (&NodeName, &Contents<'a>)> {
         self.movable.iter()
     }
 }
@@ -57,7 +57,7 @@ fn waits(reason: impl Into<String>) -> Refusal {
 
 /// Sorts the managed nodes out. If `only_empty`, nodes are not looked at beyond their first pod that
 /// would have to move.
-pub(super) fn judge(input: &RepackInput<'_>, only_empty: bool) -> Judged {
+pub(super) fn judge<'a>(input: &RepackInput<'a>, only_empty: bool) -> Judged<'a> {
     let mut judged = Judged::default();
     let budgets = PodBudgets::new(input);
     let seated: BTreeSet<&NodeName> = input
@@ -148,14 +148,14 @@ pub(super) fn budgets_used_up(pool: &NodePoolName, reason: DisruptionReason) -> 
     format!("the budgets of NodePool {pool} allow no more disruption for {reason:?} now")
 }
 
-fn judge_node(
-    input: &RepackInput<'_>,
+fn judge_node<'a>(
+    input: &RepackInput<'a>,
     budgets: &PodBudgets<'_>,
     rule: &PoolRule,
     only_empty: bool,
     name: &NodeName,
     managed: &ManagedNode,
-) -> Result<Contents, Refusal> {
+) -> Result<Contents<'a>, Refusal> {
     if let Some(reason) = &managed.held {
         return Err(waits(reason.clone()));
     }
@@ -204,7 +204,7 @@ fn judge_node(
             budgets.allow(key, pod).map_err(blocked)?;
         }
         contents.eviction_cost = contents.eviction_cost.saturating_add(eviction_cost(pod).max(0));
-        contents.pods.push((key.clone(), entry.shape));
+        contents.pods.push((key, entry.shape));
     }
     if contents.pods.is_empty() {
         let leaving = ending.map(|key| waits(format!("Pod {key} is still leaving it")));

@@ -130,7 +130,7 @@ impl Yard<'_> {
                 let to = self.node_name(one.place)?;
                 for pod in pods.by_ref().take(one.count as usize) {
                     let to = MoveTarget::Node(to.clone());
-                    moves.push(Move { pod: pod.clone(), from: from.clone(), to });
+                    moves.push(Move { pod: (*pod).clone(), from: from.clone(), to });
                 }
             }
         }

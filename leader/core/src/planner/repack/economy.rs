@@ -22,7 +22,7 @@ const DIRECTIONS: u32 = 24;
 type Prices = (f64, f64);
 
 /// Puts a value on what every node holds.
-pub(super) fn appraise(board: &Board<'_>, lots: &mut [Lot]) {
+pub(super) fn appraise(board: &Board<'_>, lots: &mut [Lot<'_>]) {
     let values = values(board, lots);
     for lot in lots.iter_mut() {
         let value: f64 = lot
@@ -39,7 +39,7 @@ pub(super) fn appraise(board: &Board<'_>, lots: &mut [Lot]) {
 
 /// Pods of a node that a reservation has room for cost next to nothing there. The dearest nodes have
 /// the first choice, and each takes the place of one node in the reservation.
-fn appraise_reserved(board: &Board<'_>, lots: &mut [Lot]) {
+fn appraise_reserved(board: &Board<'_>, lots: &mut [Lot<'_>]) {
     let mut slots = board.market.slots.clone();
     let offers: Vec<usize> = board
         .market
@@ -65,7 +65,7 @@ fn appraise_reserved(board: &Board<'_>, lots: &mut [Lot]) {
 }
 
 /// Whether one node of an offer may hold everything that a node holds.
-fn holds(board: &Board<'_>, lot: &Lot, offer: usize) -> bool {
+fn holds(board: &Board<'_>, lot: &Lot<'_>, offer: usize) -> bool {
     let Some(kind) = board.market.kind_of(offer) else { return false };
     let mut used = vec![0; kind.room.len()];
     let fit = lot.contents.iter().all(|(group, pods)| {
@@ -78,7 +78,7 @@ fn holds(board: &Board<'_>, lot: &Lot, offer: usize) -> bool {
 }
 
 /// Micro-dollars an hour of one pod, by group.
-fn values(board: &Board<'_>, lots: &[Lot]) -> Vec<f64> {
+fn values(board: &Board<'_>, lots: &[Lot<'_>]) -> Vec<f64> {
     let mut demand = vec![0_usize; board.groups.len()];
     for (group, pods) in lots.iter().flat_map(|lot| &lot.contents) {
         if let Some(demand) = demand.get_mut(*group) {

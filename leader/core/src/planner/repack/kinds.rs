@@ -42,7 +42,7 @@ pub(super) struct Kinds {
 impl Kinds {
     pub(super) fn of(
         input: &RepackInput<'_>,
-        judged: &Judged,
+        judged: &Judged<'_>,
         limits: &AttachLimits,
     ) -> (Self, Vec<LeftAlone>) {
         let mut kinds = Self::default();

@@ -16,7 +16,7 @@ impl Yard<'_> {
     /// Launches that cost `most` at the worst, whatever they become.
     pub(super) fn launches_under(
         &mut self,
-        attempt: &Attempt,
+        attempt: &Attempt<'_>,
         most: u64,
     ) -> Result<Vec<Launch>, String> {
         let limits = self.limits();
@@ -24,7 +24,7 @@ impl Yard<'_> {
         let all = listed.iter().map(|offerings| dearest_of(offerings)).fold(0, u64::saturating_add);
         if all > most {
             let least = if attempt.spot { self.input.settings.min_spot_types } else { 1 };
-            let ceiling = Ceiling::under(listed.iter().map(Vec::as_slice), most, least);
+            let ceiling = Ceiling::under(listed.iter().map(AsRef::as_ref), most, least);
             let ceiling = ceiling.map_err(|worst| {
                 let dear = self.too_dear(attempt.price, worst);
                 let spot = || format!("{dear}, with up to {least} types to choose from on spot");
@@ -65,7 +65,7 @@ impl Yard<'_> {
     /// more nodes, launches list all that there are of those: none of them is cheaper than the rest.
     pub(super) fn check_diversity(
         &self,
-        attempt: &Attempt,
+        attempt: &Attempt<'_>,
         launches: &[Launch],
     ) -> Result<(), String> {
         for launch in launches {

@@ -52,19 +52,19 @@ struct Found<'f> {
 
 /// What a batch is made of while it is tried.
 #[derive(Default)]
-pub(super) struct Attempt {
+pub(super) struct Attempt<'a> {
     /// Pods on nodes that stay.
     pub placed: Vec<Placed>,
-    /// The pods of the nodes by group, each with its node, node by node, so that nodes share few
+    /// The pods of the nodes by group, each with its node's place, node by node, so that nodes share few
     /// replacements; those with a place first.
-    pub pods: BTreeMap<usize, Vec<(ObjectKey, NodeName)>>,
+    pub pods: BTreeMap<usize, Vec<(&'a ObjectKey, usize)>>,
     pub price: u64,
     pub eviction_cost: i64,
     pub spot: bool,
     pub nodes: usize,
 }
 
-impl Yard<'_> {
+impl<'a> Yard<'a> {
     /// Makes batches of the nodes that are worth replacing; tells of the others why not.
     pub(super) fn replace_all(
         &mut self,
@@ -225,18 +225,17 @@ impl Yard<'_> {
     }
 
     /// Takes the nodes' pods up, and moves those that fit free room.
-    fn begin(&mut self, nodes: &[usize]) -> Attempt {
+    fn begin(&mut self, nodes: &[usize]) -> Attempt<'a> {
         let mut attempt = Attempt { nodes: nodes.len(), ..Attempt::default() };
         for place in nodes {
             self.lift(*place, -1);
-            let name = self.node_name(*place);
-            let (Some(lot), Some(name)) = (self.lots.get(*place), name) else { continue };
+            let Some(lot) = self.lots.get(*place) else { continue };
             attempt.price = attempt.price.saturating_add(lot.price);
             attempt.eviction_cost = attempt.eviction_cost.saturating_add(lot.eviction_cost);
             attempt.spot |= lot.spot;
             for (group, pods) in &lot.contents {
                 let entry = attempt.pods.entry(*group).or_default();
-                entry.extend(pods.iter().map(|pod| (pod.clone(), name.clone())));
+                entry.extend(pods.iter().map(|pod| (*pod, *place)));
             }
         }
         for (group, pods) in &mut attempt.pods {
@@ -245,7 +244,7 @@ impl Yard<'_> {
             let placed = pods.len().saturating_sub(rest as usize);
             if let Some(group) = self.board.groups.get_mut(*group) {
                 let rest = pods.get(placed..).unwrap_or_default();
-                group.pods = rest.iter().map(|(pod, _)| pod.clone()).collect();
+                group.pods = rest.iter().map(|(pod, _)| (*pod).clone()).collect();
                 group.placed = 0;
             }
         }
@@ -253,7 +252,7 @@ impl Yard<'_> {
     }
 
     /// Buys new nodes for the rest, under a ceiling.
-    fn plan_batch(&mut self, attempt: &mut Attempt) -> Result<Vec<Launch>, String> {
+    fn plan_batch(&mut self, attempt: &mut Attempt<'_>) -> Result<Vec<Launch>, String> {
         let places = std::mem::take(&mut self.board.existing);
         let all: Vec<usize> = (0..self.board.groups.len()).collect();
         round(&mut self.board, &all);
@@ -298,8 +297,7 @@ impl Yard<'_> {
                     return false;
                 };
                 let part = &entry.part;
-                let allows =
-                    |key: &str| self.alone.allows(part, key, target.domain(key).as_deref());
+                let allows = |key: &str| self.alone.allows(part, key, target.domain(key));
                 let right = allows(drover_common::labels::HOSTNAME)
                     && self.alone.keys(part).iter().all(|key| allows(key));
                 if right {
@@ -329,11 +327,15 @@ impl Yard<'_> {
     fn batch_of(
         &self,
         nodes: &[usize],
-        attempt: &Attempt,
+        attempt: &Attempt<'_>,
         launches: Vec<Launch>,
     ) -> Result<Batch, String> {
         let gone = || "a node is gone".to_owned();
-        let mut from: BTreeMap<&ObjectKey, &NodeName> = BTreeMap::new();
+        let mut names: BTreeMap<usize, NodeName> = BTreeMap::new();
+        for place in nodes {
+            names.insert(*place, self.node_name(*place).ok_or_else(gone)?);
+        }
+        let mut from: BTreeMap<&ObjectKey, usize> = BTreeMap::new();
         let mut moves = Vec::new();
         for (group, pods) in &attempt.pods {
             let mut pods = pods.iter();
@@ -341,16 +343,17 @@ impl Yard<'_> {
                 let to = self.node_name(one.place).ok_or_else(gone)?;
                 for (pod, from) in pods.by_ref().take(one.count as usize) {
                     let to = MoveTarget::Node(to.clone());
-                    moves.push(Move { pod: pod.clone(), from: from.clone(), to });
+                    let from = names.get(from).ok_or_else(gone)?.clone();
+                    moves.push(Move { pod: (*pod).clone(), from, to });
                 }
             }
-            from.extend(pods.map(|(pod, from)| (pod, from)));
+            from.extend(pods.copied());
         }
         for (number, launch) in launches.iter().enumerate() {
             for pod in &launch.pods {
-                let from = from.get(pod).ok_or_else(gone)?;
+                let from = from.get(pod).and_then(|place| names.get(place)).ok_or_else(gone)?;
                 let to = MoveTarget::Replacement(number);
-                moves.push(Move { pod: pod.clone(), from: (*from).clone(), to });
+                moves.push(Move { pod: pod.clone(), from: from.clone(), to });
             }
         }
         moves.sort();
@@ -361,8 +364,7 @@ impl Yard<'_> {
         if saving < self.eviction_price(attempt.eviction_cost) {
             return Err("what it saves is not worth its evictions".to_owned());
         }
-        let names = nodes.iter().map(|place| self.node_name(*place).ok_or_else(gone));
-        let mut names = names.collect::<Result<Vec<NodeName>, _>>()?;
+        let mut names: Vec<NodeName> = names.into_values().collect();
         names.sort();
         Ok(Batch {
             reason: DisruptionReason::Underutilized,
@@ -379,7 +381,7 @@ impl Yard<'_> {
     }
 
     /// Clears the board of new nodes; takes everything back if the batch is not done.
-    fn end(&mut self, nodes: &[usize], attempt: &mut Attempt, done: bool) {
+    fn end(&mut self, nodes: &[usize], attempt: &mut Attempt<'_>, done: bool) {
         let bins = std::mem::take(&mut self.board.bins);
         for bin in &bins {
             for (group, pods) in &bin.contents {

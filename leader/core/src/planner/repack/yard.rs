@@ -25,7 +25,7 @@ use crate::view::{HostPort, View};
 
 /// A node as something to keep or to take down.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Lot {
+pub(super) struct Lot<'a> {
     /// Whether it may be taken down.
     pub candidate: bool,
     /// Whether it may take moved pods at all.
@@ -37,10 +37,10 @@ pub(super) struct Lot {
     /// What its pods would cost on new nodes.
     pub value: u64,
     /// Groups and their pods.
-    pub contents: Vec<(usize, Vec<ObjectKey>)>,
+    pub contents: Vec<(usize, Vec<&'a ObjectKey>)>,
 }
 
-impl Lot {
+impl Lot<'_> {
     pub(super) fn pods(&self) -> usize {
         self.contents.iter().map(|(_, pods)| pods.len()).sum()
     }
@@ -81,7 +81,7 @@ pub(super) struct Yard<'a> {
     /// board's own counts have all batches so far in them.
     pub alone: Topology,
     /// By place on the board.
-    pub lots: Vec<Lot>,
+    pub lots: Vec<Lot<'a>>,
     /// Candidates, the first to go first.
     pub order: Vec<usize>,
     /// Each place's position in that order.
@@ -113,7 +113,11 @@ pub(super) struct Yard<'a> {
 }
 
 impl<'a> Yard<'a> {
-    pub(super) fn set(input: &'a RepackInput<'a>, plan: &PlanInput<'a>, judged: &Judged) -> Self {
+    pub(super) fn set(
+        input: &'a RepackInput<'a>,
+        plan: &PlanInput<'a>,
+        judged: &Judged<'a>,
+    ) -> Self {
         let limits = AttachLimits::of(plan.view);
         let mut pending = collect(plan, &limits, false);
         let (mut kinds, refused) = Kinds::of(input, judged, &limits);
@@ -337,12 +341,12 @@ impl<'a> Yard<'a> {
     }
 }
 
-fn lots(
+fn lots<'a>(
     input: &RepackInput<'_>,
-    judged: &Judged,
+    judged: &Judged<'a>,
     board: &Board<'_>,
     kinds: &mut Kinds,
-) -> Vec<Lot> {
+) -> Vec<Lot<'a>> {
     let places = board.existing.iter();
     places
         .map(|place| match &place.target {
@@ -352,7 +356,12 @@ fn lots(
         .collect()
 }
 
-fn lot(input: &RepackInput<'_>, judged: &Judged, kinds: &Kinds, name: &NodeName) -> Lot {
+fn lot<'a>(
+    input: &RepackInput<'_>,
+    judged: &Judged<'a>,
+    kinds: &Kinds,
+    name: &NodeName,
+) -> Lot<'a> {
     let managed = input.nodes.get(name);
     let settled = managed.is_none_or(|managed| {
         managed.initialized_at.is_some() && (managed.quiet || input.settings.skip_waits)
@@ -367,10 +376,10 @@ fn lot(input: &RepackInput<'_>, judged: &Judged, kinds: &Kinds, name: &NodeName)
     let Some(Contents { pods, eviction_cost }) = judged.movable.get(name) else { return lot };
     lot.eviction_cost = *eviction_cost;
     lot.candidate = !kinds.unmovable.contains(name);
-    let mut contents: BTreeMap<usize, Vec<ObjectKey>> = BTreeMap::new();
+    let mut contents: BTreeMap<usize, Vec<&ObjectKey>> = BTreeMap::new();
     for (key, shape) in pods {
         match kinds.group(key, *shape) {
-            Some(group) => contents.entry(group).or_default().push(key.clone()),
+            Some(group) => contents.entry(group).or_default().push(*key),
             None => lot.candidate = false,
         }
     }
