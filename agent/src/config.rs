@@ -72,7 +72,7 @@ pub struct Args {
     state_dir: PathBuf,
     /// How often IMDS is asked for spot notices; for rebalance recommendations and Auto Scaling's state a quarter as
     /// often, for maintenance a sixtieth.
-    #[arg(long, default_value = "500ms", value_parser = parse_duration)]
+    #[arg(long, default_value = "500ms", value_parser = parse_imds_interval)]
     imds_interval: Duration,
     /// How often CPU use is measured; the rest is with each report.
     #[arg(long, default_value = "1s", value_parser = parse_duration)]
@@ -350,6 +350,16 @@ fn parse_kubelet_interval(text: &str) -> Result<Duration, String> {
     Ok(interval)
 }
 
+/// As [`parse_duration`], but often enough that an agent which hears nothing for fifteen seconds is one that nobody
+/// answers.
+fn parse_imds_interval(text: &str) -> Result<Duration, String> {
+    let interval = parse_duration(text)?;
+    if interval > Duration::from_secs(5) {
+        return Err("at most 5s: a spot notice is two minutes".to_owned());
+    }
+    Ok(interval)
+}
+
 /// `500ms`, `10s` or `1m`; at least 50 ms, so that no service is hammered.
 fn parse_duration(text: &str) -> Result<Duration, String> {
     let duration = parse_pause(text)?;
@@ -436,6 +446,13 @@ mod tests {
         assert_eq!(own.kubelet_url.unwrap().host(), Some("node-1"));
         assert!(config(&["--kubelet-url", "HTTP://127.0.0.1:1"]).is_err());
         assert!(parse_kubelet_interval("9s").is_err());
+    }
+
+    #[test]
+    fn imds_is_asked_often_enough_to_be_heard() {
+        assert_eq!(parse_imds_interval("5s"), Ok(Duration::from_secs(5)));
+        assert!(parse_imds_interval("6s").unwrap_err().contains("5s"));
+        assert!(parse_imds_interval("10ms").is_err());
     }
 
     #[test]

@@ -233,7 +233,8 @@ pub struct PodUsage {
     /// Highest one-second CPU, milli-cores.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub cpu_milli_max: u64,
-    /// Share of time in which its CPU limit held it back, in thousandths.
+    /// The most that its own CPU limit, or that of one of its containers, held it back: the share of the limit's
+    /// periods in which it did, in thousandths.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub throttled_permille: u32,
     /// Working set, bytes.
@@ -277,7 +278,7 @@ pub struct ContainerUsage {
     pub name: SmolStr,
     /// Mean CPU, milli-cores.
     pub cpu_milli_mean: u32,
-    /// Share of time in which its CPU limit held it back, in thousandths.
+    /// Share of its CPU limit's periods in which the limit held it back, in thousandths.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub throttled_permille: u32,
     /// Working set, bytes.

@@ -183,6 +183,11 @@ async fn a_kubelets_identity_is_restricted_to_its_node() {
     let (code, refused) = client.send(one, "PATCH", "/api/v1/nodes/one", &taint).await;
     assert_eq!(code, 403);
     assert!(refused["message"].as_str().unwrap().contains("taints"), "{refused}");
+    let owner = json!({"apiVersion": "v1", "kind": "ConfigMap", "name": "a", "uid": "u"});
+    let owned = json!({"metadata": {"ownerReferences": [owner]}});
+    let (code, refused) = client.send(one, "PATCH", "/api/v1/nodes/one", &owned).await;
+    assert_eq!(code, 403);
+    assert!(refused["message"].as_str().unwrap().contains("ownerReferences"), "{refused}");
     // `system:node` is granted events of the core group alone.
     assert_eq!(client.send(one, "POST", EVENTS, &event("one.0")).await.0, 201);
     let others = "/apis/events.k8s.io/v1/namespaces/default/events";

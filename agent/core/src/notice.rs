@@ -100,13 +100,13 @@ pub(crate) struct Notices {
 }
 
 impl Notices {
-    /// Takes up notices from disk: only those of this instance and boot, and only what IMDS told,
-    /// for what the machine itself told it tells again.
+    /// Takes up notices from disk: only those of this instance and boot. A shutdown that goes on the machine
+    /// itself tells again.
     pub(crate) fn restore(saved: Vec<Notice>, instance: &InstanceId, boot: &BootId) -> Self {
         let own = saved.into_iter().filter(|notice| {
             notice.instance == *instance
                 && notice.boot == *boot
-                && NoticePath::of(notice.kind).is_some()
+                && (NoticePath::of(notice.kind).is_some() || notice.kind == NoticeKind::Problem)
         });
         let in_force = own.map(|notice| (notice.kind, notice)).collect();
         Self { in_force, ..Self::default() }

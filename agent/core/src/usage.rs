@@ -26,9 +26,9 @@ pub use gpu::{GpuReading, GpuUse};
 pub use histogram::{Checkpoint, HISTOGRAM_VERSION, Histogram};
 pub use history::{HISTORY_VERSION, History, SavedHistory};
 pub use kernel::{
-    UnreadableFile, available_memory, container_of_directory, cpu_throttled, cpu_usage, disk_bytes,
-    inactive_file, io_bytes, network_bytes, node_cpu_usage, number, oom_kills, pod_network_bytes,
-    pod_uid_of_directory, processes, stalled,
+    LimitPeriods, UnreadableFile, available_memory, container_of_directory, cpu_usage, disk_bytes,
+    inactive_file, io_bytes, limit_periods, network_bytes, node_cpu_usage, number, oom_kills,
+    pod_network_bytes, pod_uid_of_directory, processes, stalled,
 };
 pub use kubelet::{KubeletFold, KubeletReading, KubeletUse, PodNames};
 pub use network::PodNetwork;
@@ -64,8 +64,8 @@ pub struct PodSample {
     pub uid: Arc<str>,
     /// CPU time, microseconds.
     pub cpu_usec: u64,
-    /// Time its limit held it back, microseconds.
-    pub throttled_usec: u64,
+    /// What came of its own CPU limit, which it has where all its containers have one.
+    pub limit: LimitPeriods,
     /// Time some task stalled on CPU, microseconds. `None`: no PSI.
     pub stalled_usec: Option<u64>,
     /// What is looked at less often.
@@ -267,11 +267,14 @@ impl PodFold {
             }
             _ => None,
         };
+        let containers = self.containers.usage();
+        let own = [last.limit.permille_since(first.limit)];
+        let of_containers = containers.iter().map(|one| one.throttled_permille);
         Some(PodUsage {
             uid: uid.to_owned(),
             cpu_milli_mean: milli_cores(first.cpu_usec, last.cpu_usec, usec),
             cpu_milli_max: self.milli_max,
-            throttled_permille: permille(first.throttled_usec, last.throttled_usec, usec),
+            throttled_permille: own.into_iter().chain(of_containers).max().unwrap_or(0),
             memory_working_set: rest.memory_working_set,
             pressure_permille,
             cpu_pressure_permille_max: self.stalled_max,
@@ -287,7 +290,7 @@ impl PodFold {
                 .map(|bytes| bytes.map(|bytes| ratio(bytes, 1_000_000, usec))),
             cpu_milli_p90: None,
             memory_peak: None,
-            containers: self.containers.usage(),
+            containers,
             gpu: None,
         })
     }

@@ -207,7 +207,7 @@ proptest! {
     #[test]
     fn kernel(text in inputs("kernel")) {
         let _numbers = (
-            usage::cpu_usage(&text), usage::cpu_throttled(&text), usage::inactive_file(&text),
+            usage::cpu_usage(&text), usage::limit_periods(&text), usage::inactive_file(&text),
             usage::number(&text), usage::stalled(&text), usage::oom_kills(&text),
             usage::node_cpu_usage(&text),
         );

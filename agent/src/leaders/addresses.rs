@@ -1,15 +1,20 @@
 //! One name for several leaders: each of its addresses has its turn.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use futures::future::BoxFuture;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+use tokio::sync::Semaphore;
 
 /// The most addresses of one name that are looked at.
 const MOST: usize = 64;
+
+/// Of the agent's few threads for what blocks.
+const MOST_LOOKUPS: usize = 2;
+const HANG: &str = "earlier lookups of leaders' names have not ended";
 
 type Lookup = dyn Fn(String) -> BoxFuture<'static, io::Result<Vec<SocketAddr>>> + Send + Sync;
 
@@ -24,8 +29,25 @@ pub(super) struct Addresses {
 impl Addresses {
     /// As the system resolves names.
     pub(super) fn of_system() -> Self {
-        Self::new(|name| {
-            Box::pin(async move { Ok(tokio::net::lookup_host((name, 0)).await?.collect()) })
+        Self::resolved_by(|name| Ok((name, 0).to_socket_addrs()?.collect()))
+    }
+
+    /// Each lookup keeps a thread until it ends, also when nobody waits for it any more: where name servers are
+    /// silent, that leaves most threads to others.
+    fn resolved_by(
+        resolve: impl Fn(&str) -> io::Result<Vec<SocketAddr>> + Clone + Send + Sync + 'static,
+    ) -> Self {
+        let free = Arc::new(Semaphore::new(MOST_LOOKUPS));
+        Self::new(move |name| {
+            let (free, resolve) = (Arc::clone(&free), resolve.clone());
+            Box::pin(async move {
+                let place = free.try_acquire_owned().map_err(|_| io::Error::other(HANG))?;
+                let looking = tokio::task::spawn_blocking(move || {
+                    let _place = place;
+                    resolve(&name)
+                });
+                looking.await.map_err(io::Error::other)?
+            })
         })
     }
 
@@ -77,5 +99,32 @@ impl Resolve for InTurn {
             found.rotate_left(first);
             Ok(Box::new(found.into_iter()) as Addrs)
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn lookups_that_hang_leave_threads_to_others() {
+        let (release, wait) = mpsc::channel::<()>();
+        let wait = Arc::new(std::sync::Mutex::new(wait));
+        let addresses = Addresses::resolved_by(move |_| {
+            let _ended = wait.lock().unwrap().recv();
+            Ok(vec!["127.0.0.1:1".parse().unwrap()])
+        });
+        let look = || (addresses.lookup)("leader".to_owned());
+        // Nobody waits for these any more.
+        let hanging: Vec<_> = (0..MOST_LOOKUPS).map(|_| tokio::spawn(look())).collect();
+        tokio::task::yield_now().await;
+        hanging.iter().for_each(tokio::task::JoinHandle::abort);
+        assert_eq!(look().await.unwrap_err().to_string(), HANG);
+        drop(release);
+        while look().await.is_err() {
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
     }
 }

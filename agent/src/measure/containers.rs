@@ -100,7 +100,7 @@ impl Container {
 
     fn read(&self, named: &ContainerName, buffer: &mut Buffer) -> Option<ContainerSample> {
         let cpu = buffer.read_kept(&self.cpu).ok()?;
-        let (cpu_usec, throttled_usec) = (usage::cpu_usage(cpu).ok()?, usage::cpu_throttled(cpu));
+        let (cpu_usec, limit) = (usage::cpu_usage(cpu).ok()?, usage::limit_periods(cpu));
         let current = usage::number(buffer.read_kept(&self.memory).ok()?).ok()?;
         let cache = usage::inactive_file(buffer.read_kept(&self.memory_stat).ok()?).ok()?;
         let events = buffer.read_kept(&self.memory_events).ok();
@@ -108,7 +108,7 @@ impl Container {
             name: named.name.clone(),
             id: self.id,
             cpu_usec,
-            throttled_usec,
+            limit,
             memory_working_set: current.saturating_sub(cache),
             oom_kills: events.and_then(|text| usage::oom_kills(text).ok()).unwrap_or(0),
         })

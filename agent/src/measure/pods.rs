@@ -134,7 +134,7 @@ impl Group {
         buffer: &mut Buffer,
     ) -> Option<PodSample> {
         let cpu = buffer.read_piece(&self.cpu).ok()?;
-        let (cpu_usec, throttled_usec) = (usage::cpu_usage(cpu).ok()?, usage::cpu_throttled(cpu));
+        let (cpu_usec, limit) = (usage::cpu_usage(cpu).ok()?, usage::limit_periods(cpu));
         let stalled_usec = self.stalled(cpu_usec, all.is_some(), buffer);
         let (mut rest, mut measured) = (None, Vec::new());
         if let Some(all) = all {
@@ -148,7 +148,7 @@ impl Group {
         Some(PodSample {
             uid: Arc::clone(uid),
             cpu_usec,
-            throttled_usec,
+            limit,
             stalled_usec,
             rest,
             containers: measured,

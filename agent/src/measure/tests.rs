@@ -62,12 +62,12 @@ fn a_host_with_pods_of_all_classes() {
 
     // From second to second only what changes is read, and pods are looked for now and then.
     let second = slice.join("kubepods-burstable.slice/kubepods-burstable-podbbbb_2.slice");
-    fs::write(second.join("cpu.stat"), "usage_usec 20\nthrottled_usec 5\n").unwrap();
+    fs::write(second.join("cpu.stat"), "usage_usec 20\nnr_periods 9\nnr_throttled 5\n").unwrap();
     write_pod(&slice.join("kubepods-podeeee_5.slice"), 5);
     let sample = meter.sample(None).unwrap();
     assert_eq!(sample.rest, None);
     assert_eq!(pods(&sample), named(&[("aaaa-1", 1), ("bbbb-2", 20), ("cccc-3", 3)]));
-    assert_eq!((sample.pods[1].throttled_usec, sample.pods[1].rest), (5, None));
+    assert_eq!((sample.pods[1].limit.throttled, sample.pods[1].rest), (5, None));
     fs::write(second.join("cpu.stat"), "").unwrap();
     assert_eq!(pods(&meter.sample(None).unwrap()), named(&[("aaaa-1", 1), ("cccc-3", 3)]));
     fs::remove_dir_all(&second).unwrap();

@@ -98,9 +98,16 @@ impl Agent {
     /// Whether an interruption's drain is under way that still has time: worth staying for, though
     /// the agent was asked to stop.
     pub fn has_drain_to_finish(&self, now: Timestamp) -> bool {
-        let unfinished = self.drain.is_some() && !self.is_drained();
-        unfinished
-            && self.interruption(now).and_then(|purpose| purpose.end).is_some_and(|end| now < end)
+        // Of what leaders began that alone which follows a notice of the machine's end.
+        let borne = self.node.as_ref().zip(self.verified.clone());
+        let directed = borne.map(|(node, id)| node::purpose_of(node, id));
+        let directed = directed.filter(|purpose| purpose.hurries);
+        self.is_draining_for(self.interruption(now), now) || self.is_draining_for(directed, now)
+    }
+
+    fn is_draining_for(&self, purpose: Option<Purpose>, now: Timestamp) -> bool {
+        let has_time = purpose.is_some_and(|purpose| purpose.end.is_none_or(|end| now < end));
+        has_time && self.drain.is_some() && !self.is_drained()
     }
 
     fn is_drained(&self) -> bool {
@@ -119,7 +126,7 @@ impl Agent {
 
     /// Holds a shutdown until the pods are gone or their time is over.
     fn decide_shutdown(&mut self, now: Timestamp) {
-        if self.holds_shutdown && !self.has_drain_to_finish(now) {
+        if self.holds_shutdown && !self.is_draining_for(self.interruption(now), now) {
             self.allow_shutdown();
         }
     }
@@ -148,8 +155,12 @@ impl Agent {
             }
             // Before IMDS has told the instance nothing is known about notices either.
             None if self.node_fresh && !self.node_suspect && self.instance.is_some() => {
+                // What a restarted agent finds cordoned for a break that lasts it does not uncordon for a minute.
+                let lasts = self.cordon_on_problem && self.is_broken();
                 let known = |mark: &CordonMark| {
-                    mark.boot != self.identity.boot || self.notices.knows(mark.why)
+                    let of_other = mark.boot != self.identity.boot;
+                    let lasts = lasts && mark.why == NoticeKind::Problem;
+                    of_other || (self.notices.knows(mark.why) && !lasts)
                 };
                 let bearing = self.node.as_ref();
                 let undo = bearing

@@ -89,7 +89,11 @@ impl Agent {
 
     /// A Node's conditions, held for a while, make a notice.
     pub(super) fn watch_conditions(&mut self, now: Moment) {
-        let broken = self.node.as_ref().is_some_and(node::is_broken) && self.owns_node();
+        // Before the Node was seen a restarted agent knows what it knew.
+        if self.node.is_none() && !self.node_fresh {
+            return;
+        }
+        let broken = self.is_broken();
         if !broken {
             self.problem_since = None;
             self.set_notice(NoticeKind::Problem, None, now.wall);
@@ -99,6 +103,11 @@ impl Agent {
         if now.is_past(since, PROBLEM_HOLDS) {
             self.set_notice(NoticeKind::Problem, Some(None), now.wall);
         }
+    }
+
+    /// Whether the own Node says that it is.
+    pub(super) fn is_broken(&mut self) -> bool {
+        self.node.as_ref().is_some_and(node::is_broken) && self.owns_node()
     }
 
     pub(super) fn take_event(&mut self, event: ClusterEvent, now: Moment) {

@@ -8,7 +8,7 @@ use drover_common::protocol::ContainerUsage;
 use jiff::Timestamp;
 use smol_str::SmolStr;
 
-use super::{microseconds, milli_cores, permille};
+use super::{LimitPeriods, microseconds, milli_cores};
 
 /// The containers of this node's running pods, by the pod's UID.
 pub type ContainerNames = BTreeMap<Arc<str>, Vec<ContainerName>>;
@@ -33,8 +33,8 @@ pub struct ContainerSample {
     pub id: ContainerId,
     /// CPU time, microseconds.
     pub cpu_usec: u64,
-    /// Time its limit held it back, microseconds.
-    pub throttled_usec: u64,
+    /// What came of its CPU limit.
+    pub limit: LimitPeriods,
     /// Working set, bytes.
     pub memory_working_set: u64,
     /// Processes killed because memory ran out.
@@ -80,7 +80,7 @@ impl ContainerFold {
             Some(ContainerUsage {
                 name: now.name.clone(),
                 cpu_milli_mean: small(milli_cores(before.cpu_usec, now.cpu_usec, usec)),
-                throttled_permille: permille(before.throttled_usec, now.throttled_usec, usec),
+                throttled_permille: now.limit.permille_since(before.limit),
                 memory_working_set: now.memory_working_set,
                 oom_kills: small(kills),
                 cpu_milli_p90: None,

@@ -61,10 +61,30 @@ pub fn stalled(pressure: &str) -> Result<u64, UnreadableFile> {
         .ok_or(unreadable("some total"))
 }
 
-/// Time in which a cgroup's limit held it back, from `cpu.stat`, microseconds; 0 where there is no
-/// limit, and so no such line.
-pub fn cpu_throttled(cpu_stat: &str) -> u64 {
-    field(cpu_stat, "throttled_usec").unwrap_or(0)
+/// The periods of a cgroup's CPU limit.
+///
+/// The kernel's `throttled_usec` would not do: it counts each CPU that waits, so that it grows faster than time.
+/// Both it and these are the group's own, without those of the groups in it (`cpu_extra_stat_show` of Linux).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LimitPeriods {
+    /// Those in which something ran.
+    pub elapsed: u64,
+    /// Those of them in which the limit held something back.
+    pub throttled: u64,
+}
+
+impl LimitPeriods {
+    /// The share of those since `before` in which the limit held something back, in thousandths.
+    pub fn permille_since(self, before: Self) -> u32 {
+        let elapsed = self.elapsed.saturating_sub(before.elapsed);
+        super::permille(before.throttled, self.throttled, elapsed)
+    }
+}
+
+/// The periods of a cgroup's CPU limit, from `cpu.stat`; none where there is no limit.
+pub fn limit_periods(cpu_stat: &str) -> LimitPeriods {
+    let count = |name| field(cpu_stat, name).unwrap_or(0);
+    LimitPeriods { elapsed: count("nr_periods"), throttled: count("nr_throttled") }
 }
 
 /// Processes killed for memory, from `memory.events` or the whole machine's `/proc/vmstat`.

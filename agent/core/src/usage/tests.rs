@@ -30,7 +30,9 @@ fn kernel_files_are_read() {
     assert_eq!(processes("0\n71\nx\n-1\n 5\n72\n7").collect::<Vec<_>>(), [71, 72]);
     let disks = " 259 0 nvme0n1 9 0 4 1 9 0 6 1\n 259 1 nvme0n1p1 9 0 4 1 9 0 6 1\n 8 0 sda 1 0 1 0 1 0 1 0\n 8 1 sda1 1 0 1 0 1 0 1 0\n";
     assert_eq!(disk_bytes(disks), Ok([5 * 512, 7 * 512]));
-    assert_eq!(cpu_throttled("usage_usec 1\nthrottled_usec 5\n"), 5);
+    let limited = "usage_usec 1\nnr_periods 9\nnr_throttled 4\nthrottled_usec 5\n";
+    assert_eq!(limit_periods(limited), LimitPeriods { elapsed: 9, throttled: 4 });
+    assert_eq!(limit_periods("usage_usec 1\n"), LimitPeriods::default());
     assert_eq!(oom_kills("oom 3\noom_kill 2\n"), Ok(2));
     let io = "259:0 rbytes=4096 wbytes=8192 rios=1 wios=2 dbytes=9 dios=9\n7:0 259:1 rbytes=1 wbytes=2\n7:1 rbytes=5 wbytes=5\n8:0 \n";
     assert_eq!(io_bytes(io), Ok([4_097, 8_194]));
@@ -95,7 +97,7 @@ fn container(name: &str, id: &str, cpu_usec: u64) -> ContainerSample {
         name: name.into(),
         id: ContainerId::of_hex(&id.repeat(64)).unwrap(),
         cpu_usec,
-        throttled_usec: cpu_usec / 20,
+        limit: LimitPeriods { elapsed: cpu_usec / 10, throttled: cpu_usec / 20 },
         memory_working_set: 5,
         oom_kills: cpu_usec / 400_000,
     }
@@ -121,7 +123,7 @@ fn containers_fold_to_means_of_those_that_ran_all_the_time() {
         read(10, Some(vec![container("web", "1", 500_000), container("log", "2", 5)]));
     assert_eq!(names, [told("web", 50)], "the other came just now");
     let web = &full.unwrap()[0];
-    assert_eq!((web.throttled_permille, web.oom_kills, web.memory_working_set), (2, 1, 5));
+    assert_eq!((web.throttled_permille, web.oom_kills, web.memory_working_set), (500, 1, 5));
     // What is read each second says nothing of containers: it stays as it was.
     assert_eq!(read(11, None).0, [told("web", 50)]);
     // Restarted: the counter of another one began anew.
@@ -136,7 +138,7 @@ fn sample(cpu_usec: u64, pods: &[(&str, u64)]) -> Sample {
     let pod = |&(uid, cpu_usec): &(&str, u64)| PodSample {
         uid: uid.into(),
         cpu_usec,
-        throttled_usec: cpu_usec / 20,
+        limit: LimitPeriods { elapsed: cpu_usec / 10, throttled: cpu_usec / 100 },
         stalled_usec: Some(cpu_usec / 10),
         rest: Some(PodRest {
             memory_working_set: 7,
@@ -160,6 +162,25 @@ fn sample(cpu_usec: u64, pods: &[(&str, u64)]) -> Sample {
 }
 
 #[test]
+fn a_pod_is_held_back_as_much_as_the_container_that_is_most() {
+    // Its own group has a limit only where all its containers have one.
+    let mut window = UsageWindow::default();
+    for (seconds, periods, throttled) in [(0, 0, 0), (10, 100, 12)] {
+        let mut sample = sample(0, &[("a", 0)]);
+        let limit = LimitPeriods { elapsed: periods, throttled };
+        sample.pods[0].containers =
+            vec![ContainerSample { limit, ..container("web", "1", 0) }, container("log", "2", 0)];
+        window.add(at(seconds * 1_000), sample);
+    }
+    let pod = &window.digest().unwrap().pods[0];
+    assert_eq!(pod.throttled_permille, 120);
+    assert_eq!(
+        pod.containers.iter().map(|one| one.throttled_permille).collect::<Vec<_>>(),
+        [120, 0]
+    );
+}
+
+#[test]
 fn samples_fold_to_means_and_peaks() {
     let mut window = UsageWindow::default();
     assert_eq!(window.digest(), None);
@@ -177,7 +198,7 @@ fn samples_fold_to_means_and_peaks() {
         digest.pods.iter().map(|pod| (pod.uid.as_str(), pod.cpu_milli_mean)).collect();
     assert_eq!(pods, [("a", 50), ("late", 0)]);
     let pod = &digest.pods[0];
-    assert_eq!((pod.cpu_milli_max, pod.throttled_permille, pod.oom_kills), (100, 2, 1));
+    assert_eq!((pod.cpu_milli_max, pod.throttled_permille, pod.oom_kills), (100, 100, 1));
     assert_eq!(pod.pressure_permille, Some([5, 0, 0]));
     assert_eq!(pod.cpu_pressure_permille_max, Some(10), "of its worst second");
     // All was read in the second sample, too.
@@ -259,7 +280,7 @@ proptest! {
         let _outcomes = (cpu_usage(&text), inactive_file(&text), number(&text), stalled(&text));
         let _more =
             (io_bytes(&text), container_of_directory(&text), node_cpu_usage(&text), available_memory(&text).is_ok(), pod_uid_of_directory(&text));
-        let _rest = (network_bytes(&text), pod_network_bytes(&text), processes(&text).count(), disk_bytes(&text), cpu_throttled(&text), oom_kills(&text));
+        let _rest = (network_bytes(&text), pod_network_bytes(&text), processes(&text).count(), disk_bytes(&text), limit_periods(&text), oom_kills(&text));
     }
 
     #[test]

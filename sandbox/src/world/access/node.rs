@@ -114,6 +114,9 @@ pub fn restrict(
         if taints(object) != taints(old) {
             return refuse(format!("node {node:?} is not allowed to modify taints"));
         }
+        if owners(object) != owners(old) {
+            return refuse(format!("node {node:?} is not allowed to modify ownerReferences"));
+        }
         let foreign = foreign_labels(object, old);
         if !foreign.is_empty() {
             let foreign = foreign.join(", ");
@@ -145,6 +148,10 @@ pub fn restrict(
 }
 
 /// A node's taints; none is the same as an empty list.
+fn owners(node: &Value) -> &[Value] {
+    object::list(node, "/metadata/ownerReferences")
+}
+
 fn taints(node: &Value) -> &[Value] {
     object::list(node, "/spec/taints")
 }

@@ -178,6 +178,57 @@ fn a_restarted_agent_undoes_nothing_before_imds_was_heard() {
     assert!(cordon_patch(&agent.step(none, at(500))).is_some());
 }
 
+#[test]
+fn a_restarted_agent_leaves_a_broken_node_cordoned() {
+    let condition = |status: &str| json!([{"type": "KernelDeadlock", "status": status}]);
+    let mark = json!({"by": "drover-agent", "why": "problem", "until": null, "boot": "b",
+        "wasUnschedulable": false});
+    let marked = |status: &str| {
+        node(json!({"spec": {"unschedulable": true}, "status": {"conditions": condition(status)},
+            "metadata": {"annotations": {labels::CORDONED: mark.to_string()}}}))
+    };
+    let notice = Notice {
+        kind: NoticeKind::Problem,
+        instance: "i-1".into(),
+        boot: "b".into(),
+        deadline: None,
+        detected_at: at(-600_000),
+        issued_at: None,
+    };
+    // Whether it kept the notice or lost its disk.
+    for notices in [vec![notice], Vec::new()] {
+        let known = notices.len();
+        let saved = Saved { instance: Some("i-1".into()), boot: "b".into(), notices };
+        let mut agent = super::agent(Some(saved)).cordoning_on_problem(true);
+        agent.step(Input::Instance("i-1".into()), at(0));
+        let none = Input::Notice(NoticePath::SpotAction, Answer::Absent);
+        agent.step(none, at(100));
+        assert_eq!(kinds(&agent).len(), known, "nothing says that it is over");
+        let mut effects = agent.step(applied(Kind::Node, marked("True")), at(200));
+        effects.extend(agent.step(Input::Cluster(ClusterEvent::Synced(Kind::Node)), at(300)));
+        effects.extend(agent.step(Input::Tick, at(30_000)));
+        let undone = calls(&effects).iter().any(|(key, _)| matches!(key, CallKey::Undo(_)));
+        assert!(!undone, "it was uncordoned");
+        assert_eq!(kinds(&agent).len(), known);
+        let effects = agent.step(applied(Kind::Node, marked("False")), at(31_000));
+        let undone = calls(&effects).iter().any(|(key, _)| matches!(key, CallKey::Undo(_)));
+        assert!(undone, "it works again");
+        assert_eq!(kinds(&agent), []);
+    }
+}
+
+#[test]
+fn a_drain_without_an_announced_end_is_worth_staying_for() {
+    let mut agent = settled();
+    let told = answer(NoticePath::AutoScaling, "Terminated");
+    assert_eq!(evictions(&agent.step(told, at(0))), 1);
+    assert!(agent.has_drain_to_finish(at(1_000)));
+    let deleted = ObjectKey::new("d", "web");
+    agent.step(Input::Cluster(ClusterEvent::Deleted(Kind::Pod, deleted)), at(2_000));
+    agent.step(Input::Tick, at(8_000));
+    assert!(!agent.has_drain_to_finish(at(8_000)), "all have gone");
+}
+
 /// An agent whose every call goes unanswered from a notice on; returns when it powers off.
 fn cut_off(agent: &mut Agent, action: &str) -> Option<i64> {
     cut_off_by(agent, action, |_, _| Err(failure()))
