@@ -39,6 +39,7 @@ mod reserved;
 mod rules;
 mod running;
 mod selectors;
+mod share;
 mod sole;
 mod split;
 mod static_pool;
@@ -102,7 +103,24 @@ enum Order {
 }
 
 fn plan_in(input: &PlanInput<'_>, order: Order) -> Plan {
+    let mut most = NodesOfPools::new();
+    loop {
+        let (plan, short) = plan_of_pools(input, order, &most);
+        if short.is_empty() {
+            return plan;
+        }
+        most.extend(short);
+    }
+}
+
+/// How many nodes of a pool are planned at most.
+type NodesOfPools = BTreeMap<NodePoolName, usize>;
+
+/// Plans with so many nodes of some pools at most. Returns for which pools, and to how many nodes, that is to be
+/// lowered: their limits leave too little for the types that their `minValues` ask for.
+fn plan_of_pools(input: &PlanInput<'_>, order: Order, most: &NodesOfPools) -> (Plan, NodesOfPools) {
     let mut board = Board::set(input);
+    board.keep_below(most);
     let waiting = board.keep_meant(input.view);
     board.hold(waiting);
     let bands = bands(&board, order);
@@ -125,6 +143,20 @@ fn plan_in(input: &PlanInput<'_>, order: Order) -> Plan {
     }
     board.place_over_domains_in_use(input.view);
     finish(board, first_fit_price)
+}
+
+/// Of pools with limits and `minValues`, where some nodes can't be launched: how many to plan next. What fewer nodes
+/// leave under the limits may do for the rest.
+fn nodes_to_plan(board: &Board<'_>, launches: &[Launch]) -> NodesOfPools {
+    let pools = board.market.pools.iter().enumerate();
+    let choosy = pools.filter(|(_, pool)| pool.is_limited() && pool.wants_values());
+    let counts = choosy.map(|(number, pool)| {
+        let planned = board.bins.iter().filter(|bin| bin.pool == number).count();
+        let launched = launches.iter().filter(|launch| launch.nodepool == pool.name).count();
+        (pool.name.clone(), planned, launched)
+    });
+    let short = counts.filter(|(_, planned, launched)| launched < planned);
+    short.map(|(name, planned, launched)| (name, launched.max(planned / 2))).collect()
 }
 
 /// Groups that are placed together.
@@ -263,8 +295,9 @@ fn relax(board: &mut Board<'_>, view: &View, band: &[usize]) -> bool {
     relaxed
 }
 
-fn finish(mut board: Board<'_>, first_fit_price: u64) -> Plan {
+fn finish(mut board: Board<'_>, first_fit_price: u64) -> (Plan, NodesOfPools) {
     let launches = board.launches();
+    let short = nodes_to_plan(&board, &launches);
     let mut unschedulable: Vec<Unschedulable> = Vec::new();
     let mut put_off = 0;
     for group in 0..board.groups.len() {
@@ -311,5 +344,5 @@ fn finish(mut board: Board<'_>, first_fit_price: u64) -> Plan {
         first_fit_price_micro: first_fit_price,
         problems: board.market.problems.clone(),
     };
-    Plan { launches, placements, unschedulable, report }
+    (Plan { launches, placements, unschedulable, report }, short)
 }

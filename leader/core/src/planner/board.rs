@@ -67,6 +67,16 @@ impl<'a> Board<'a> {
         board
     }
 
+    /// Plans no more nodes of some pools than these.
+    pub(super) fn keep_below(&mut self, most: &BTreeMap<NodePoolName, usize>) {
+        for pool in &mut self.market.pools {
+            let Some(most) = most.get(&pool.name) else { continue };
+            let most = i64::try_from(*most).unwrap_or(i64::MAX);
+            pool.nodes_left = Some(pool.nodes_left.map_or(most, |left| left.min(most)));
+            pool.is_cut = true;
+        }
+    }
+
     /// How many pods have no place yet.
     pub(super) fn left(&self) -> u64 {
         self.groups.iter().map(|group| u64::from(group.left())).sum()

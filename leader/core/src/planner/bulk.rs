@@ -11,6 +11,7 @@ use super::candidate::takes_no_more;
 use super::dimension::{add_times, fits};
 use super::market::Pool;
 use super::pack::{Allowance, Candidate, Item, Packed, pack};
+use super::share::Sharing;
 use super::split::Piece;
 use super::topology::Tracked;
 
@@ -21,9 +22,10 @@ impl Board<'_> {
         let first_bin = self.bins.len();
         let mut first_fit_price = 0_u64;
         // What nothing is offered for is no part of what is worth buying.
+        let mut sharing = Sharing::default();
         let (hopeless, mut pieces): (Vec<Piece>, Vec<Piece>) = groups
             .iter()
-            .flat_map(|group| self.pieces(*group))
+            .flat_map(|group| self.pieces(*group, &mut sharing))
             .partition(|piece| piece.offers.is_clear());
         for tier in self.tiers() {
             pieces.retain(|piece| piece.count > 0);
@@ -50,6 +52,7 @@ impl Board<'_> {
         let left = pieces.iter().filter(|piece| piece.count > 0).chain(&hopeless);
         for piece in left.filter(|piece| piece.pinned.is_some()) {
             self.take_back(piece.group, first_bin);
+            self.leave_seats(sharing.seats.extract_if(.., |seat| seat.group == piece.group));
         }
         first_fit_price
     }

@@ -24,6 +24,7 @@ impl Board<'_> {
         }
         let first_bin = self.bins.len();
         self.scope = self.undominated(&waiting);
+        let waiting = self.restricted_first(waiting);
         let waiting = self.in_turn(waiting);
         let mut first_look = true;
         loop {
@@ -226,7 +227,7 @@ impl Board<'_> {
     }
 
     /// Existing nodes whose labels and taints let the group in.
-    fn admitting_nodes(&self, group: usize) -> Vec<usize> {
+    pub(super) fn admitting_nodes(&self, group: usize) -> Vec<usize> {
         let Some(variant) = self.groups.get(group).and_then(|group| group.variant()) else {
             return Vec::new();
         };
@@ -247,6 +248,16 @@ impl Board<'_> {
 
     /// Whether spread and affinity let one more in.
     pub(super) fn node_is_allowed(&self, group: usize, node: usize) -> bool {
+        self.node_is_allowed_but(group, node, None)
+    }
+
+    /// The same, one topology key aside.
+    pub(super) fn node_is_allowed_but(
+        &self,
+        group: usize,
+        node: usize,
+        aside: Option<&String>,
+    ) -> bool {
         let Some((entry, target)) = self.groups.get(group).zip(self.existing.get(node)) else {
             return false;
         };
@@ -260,7 +271,11 @@ impl Board<'_> {
         };
         entry.part.is_free()
             || (allows(labels::HOSTNAME)
-                && self.topology.keys(&entry.part).iter().all(|key| allows(key)))
+                && self
+                    .topology
+                    .keys(&entry.part)
+                    .iter()
+                    .all(|key| Some(key) == aside || allows(key)))
     }
 
     pub(super) fn book_on_node(&mut self, group: usize, node: usize, pods: Vec<ObjectKey>) {
@@ -320,11 +335,14 @@ impl Board<'_> {
                 return Answer::NotNow;
             }
             let grown = self.cost(target.cheapest).saturating_add(alone);
-            let most = if thrifty { grown } else { u64::MAX };
+            let mut most = if thrifty { grown } else { u64::MAX };
             spent += self.steps_of_narrowing(group, target.offers.count_ones(..));
             match self.least_cost(group, target) {
                 None => return Answer::Never,
-                Some(least) if least > most => return Answer::Never,
+                Some(least) if least > most => match self.worth_growing_to(group, target, alone) {
+                    Some(dearest) if dearest >= least => most = dearest,
+                    _ => return Answer::Never,
+                },
                 Some(_) => {}
             }
             match self.narrow(group, target, Some(target.cheapest)) {
@@ -336,6 +354,25 @@ impl Board<'_> {
         let Some((bin, narrowed)) = found else { return false };
         self.fill(group, bin, narrowed, 1);
         true
+    }
+
+    /// The most that a planned node may cost with as many more pods of a group as it would hold then, and be no dearer
+    /// than with nodes of their own for these.
+    fn worth_growing_to(&self, group: usize, bin: &Bin, alone: u64) -> Option<u64> {
+        let entry = self.groups.get(group)?;
+        let terms = entry.part.own.iter().chain(&entry.part.matched);
+        let hosts = terms.filter_map(|term| self.topology.terms.get(*term));
+        let by_host = hosts.into_iter().any(|tracked| tracked.term.key == labels::HOSTNAME);
+        let left = if by_host || !entry.shape.ports.is_empty() { 1 } else { entry.left() };
+        let now = self.cost(bin.cheapest);
+        let pays = |offer: usize| {
+            let room = &self.market.kind_of(offer)?.room;
+            let count = u64::from(times(&entry.request, &bin.used, room).min(left));
+            let cost = self.cost(offer);
+            let apart = now.saturating_add(alone.saturating_mul(count));
+            (count > 0 && cost <= apart).then_some(cost)
+        };
+        bin.offers.intersection(&entry.offers).filter_map(pays).max()
     }
 
     /// Whether a planned node has room, ports and offers for one more. Once it has not, it never has

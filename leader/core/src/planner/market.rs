@@ -65,6 +65,8 @@ pub(super) struct Pool {
     pub left: Vec<Option<i64>>,
     /// Nodes that may still be added.
     pub nodes_left: Option<i64>,
+    /// Whether that is because more could not be launched: its limits leave too few types for its `minValues`.
+    pub is_cut: bool,
     pub offers: Range<usize>,
     /// The same as a set.
     pub bits: FixedBitSet,
@@ -308,6 +310,7 @@ impl<'a> Market<'a> {
             requirements,
             left,
             nodes_left,
+            is_cut: false,
             offers: first_offer..self.offers.len(),
             bits: FixedBitSet::new(),
         });

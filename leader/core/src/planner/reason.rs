@@ -75,6 +75,9 @@ impl Board<'_> {
         }
         let limited: Vec<usize> =
             offers.ones().filter(|offer| self.can_have(*offer, None)).collect();
+        if limited.is_empty() && pool.is_cut {
+            return "its limits leave too few types to choose from (minValues)".to_owned();
+        }
         if limited.is_empty() {
             return self.limit_reason(&pool, &offers);
         }

@@ -7,6 +7,7 @@ use drover_common::labels;
 use fixedbitset::FixedBitSet;
 
 use super::board::Board;
+use super::share::Sharing;
 use super::topology::{Part, TermKind, Tracked};
 
 /// Pods of one group that may go to one domain.
@@ -47,6 +48,9 @@ impl Board<'_> {
         let own = part.own.iter().all(|index| {
             let Some(tracked) = self.topology.terms.get(*index) else { return false };
             let host = tracked.term.key == labels::HOSTNAME;
+            if self.is_idle(tracked, &entry.offers) {
+                return true;
+            }
             keys += usize::from(!host);
             let kind = match tracked.term.kind {
                 TermKind::Spread { .. } => true,
@@ -58,18 +62,41 @@ impl Board<'_> {
         });
         own && keys <= 1
             && entry.shape.ports.is_empty()
-            && part.matched.iter().all(|index| part.own.contains(index))
+            && part.matched.iter().all(|index| {
+                part.own.contains(index)
+                    // Terms that others have left behind, or that it had itself at an earlier step.
+                    || (users.get(*index) == Some(&1) && !self.binds_who_matches(*index))
+            })
     }
 
-    /// The pieces of a group's remaining pods.
-    pub(super) fn pieces(&mut self, group: usize) -> Vec<Piece> {
+    /// Whether a spread is over one domain alone, where its pods may come in any number.
+    fn is_idle(&self, tracked: &Tracked, offers: &FixedBitSet) -> bool {
+        let TermKind::Spread { min_domains: None, .. } = tracked.term.kind else { return false };
+        let values = self.index.known(&tracked.term.key).into_iter().flatten();
+        let mut reachable = values.filter(|(_, bits)| !bits.is_disjoint(offers));
+        let only = reachable.next().filter(|_| reachable.next().is_none());
+        only.is_some_and(|(value, bits)| {
+            tracked.term.key != labels::HOSTNAME
+                && offers.is_subset(bits)
+                && tracked.universe.iter().all(|domain| domain == value)
+        })
+    }
+
+    fn binds_who_matches(&self, term: usize) -> bool {
+        let tracked = self.topology.terms.get(term);
+        tracked.is_none_or(|tracked| tracked.term.kind == TermKind::AntiAffinity)
+    }
+
+    /// The pieces of a group's remaining pods. Those that free room takes are seated on the way.
+    pub(super) fn pieces(&mut self, group: usize, sharing: &mut Sharing) -> Vec<Piece> {
         let Some(entry) = self.groups.get(group) else { return Vec::new() };
         let (left, offers, part) = (entry.left(), entry.offers.clone(), entry.part.clone());
         let terms: Vec<Tracked> =
             part.own.iter().filter_map(|index| self.topology.terms.get(*index).cloned()).collect();
         let cap = terms.iter().filter(|t| t.term.key == labels::HOSTNAME).map(host_cap).min();
         let cap = cap.unwrap_or(u32::MAX);
-        let Some(spread) = terms.into_iter().find(|t| t.term.key != labels::HOSTNAME) else {
+        let divides = |t: &Tracked| t.term.key != labels::HOSTNAME && !self.is_idle(t, &offers);
+        let Some(spread) = terms.into_iter().find(divides) else {
             return vec![Piece { group, offers, pinned: None, count: left, cap }];
         };
         let spread = self.with_held(group, spread);
@@ -81,7 +108,9 @@ impl Board<'_> {
                 domains.insert(value.clone(), narrowed);
             }
         }
-        let shares = share_out(&spread, domains.keys(), left);
+        let mut shares = self.share_out(&spread, &domains, left, sharing);
+        sharing.note(group, &spread.term.key, &shares, self);
+        self.seat_on_nodes(group, &spread, &mut shares, sharing);
         domains
             .into_iter()
             .filter_map(|(value, offers)| {
@@ -205,30 +234,4 @@ fn host_cap(tracked: &Tracked) -> u32 {
         TermKind::Spread { max_skew, .. } => u32::try_from(max_skew).unwrap_or(u32::MAX),
         TermKind::Affinity | TermKind::AntiAffinity | TermKind::PreferredAntiAffinity => 1,
     }
-}
-
-/// Shares pods out one by one to the emptiest domain in reach, as long as the skew allows.
-fn share_out<'d>(
-    spread: &Tracked,
-    reachable: impl Iterator<Item = &'d String>,
-    pods: u32,
-) -> BTreeMap<String, u32> {
-    let TermKind::Spread { max_skew, min_domains, .. } = &spread.term.kind else {
-        return BTreeMap::new();
-    };
-    let mut tracked = spread.clone();
-    let mut shares: BTreeMap<String, u32> = reachable.map(|domain| (domain.clone(), 0)).collect();
-    for _ in 0..pods {
-        let count = |domain: &String| tracked.matching.get(domain).copied().unwrap_or(0);
-        let Some(emptiest) = shares.keys().min_by_key(|domain| (count(domain), *domain)).cloned()
-        else {
-            break;
-        };
-        if count(&emptiest) + 1 - tracked.least(*min_domains) > *max_skew {
-            break;
-        }
-        *tracked.matching.entry(emptiest.clone()).or_default() += 1;
-        *shares.entry(emptiest).or_default() += 1;
-    }
-    shares
 }

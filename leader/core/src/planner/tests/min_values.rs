@@ -172,3 +172,38 @@ fn many_pods_are_not_put_on_accelerators_for_the_sake_of_values() {
         assert!(!exotic.iter().any(|family| first.instance_type.starts_with(family)), "{first:?}");
     }
 }
+
+fn sizes(least: u32) -> Value {
+    json!([
+        {"key": "karpenter.sh/capacity-type", "operator": "In", "values": ["on-demand"]},
+        {"key": "karpenter.k8s.aws/instance-cpu", "operator": "Exists", "minValues": least},
+    ])
+}
+
+#[test]
+fn where_limits_leave_too_few_types_another_pool_is_taken() {
+    let mut world = World::small();
+    world.pool("heavy", sizes(4), json!({"weight": 10, "limits": {"cpu": "4"}}));
+    world.pool("light", json!([]), json!({}));
+    world.pods("web", 1, json!({"cpu": "500m", "memory": "1Gi"}), json!({}));
+    let plan = world.plan();
+    assert_eq!(plan.unschedulable, []);
+    assert_eq!(plan.launches[0].nodepool.as_str(), "light");
+}
+
+#[test]
+fn what_fewer_nodes_leave_under_limits_does_for_some() {
+    let apart = json!({"spec": {"affinity": {"podAntiAffinity": {
+        "requiredDuringSchedulingIgnoredDuringExecution": [
+            {"labelSelector": {"matchLabels": {"app": "web"}},
+                "topologyKey": "kubernetes.io/hostname"}]}}}});
+    let mut world = World::small();
+    world.pool("default", sizes(4), json!({"limits": {"cpu": "20"}}));
+    world.pods("web", 8, json!({"cpu": "500m", "memory": "1Gi"}), apart);
+    let plan = world.plan();
+    assert_eq!(plan.report.problems, [""; 0]);
+    assert!(!plan.launches.is_empty() && !plan.unschedulable.is_empty(), "{}", world.text());
+    for left in &plan.unschedulable {
+        assert!(left.reasons[0].1.contains("minValues"), "{}", left.reasons[0].1);
+    }
+}

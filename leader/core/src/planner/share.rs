@@ -1,0 +1,164 @@
+//! Sharing spread pods out over domains: which gets how many, and what of that free room takes.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use drover_common::cluster::ObjectKey;
+use fixedbitset::FixedBitSet;
+
+use super::board::Board;
+use super::dimension::CPU;
+use super::topology::{TermKind, Tracked};
+
+/// Domains whose cheapest offer is this much dearer than that of the cheapest domain, in percent, are as good.
+const AS_CHEAP_PERCENT: u64 = 110;
+
+/// What the groups of one round share out.
+#[derive(Debug, Default)]
+pub(super) struct Sharing {
+    /// Pods on nodes that are there, ahead of those of their group that nodes are yet to be bought for.
+    pub seats: Vec<Seat>,
+    /// By topology key and domain: milli-cores that are there, or were shared out to it.
+    loads: BTreeMap<String, BTreeMap<String, i64>>,
+}
+
+/// Pods of a group that were put on a node.
+#[derive(Debug)]
+pub(super) struct Seat {
+    pub group: usize,
+    node: usize,
+    pods: Vec<ObjectKey>,
+}
+
+impl Sharing {
+    /// Counts what a group shared out.
+    pub(super) fn note(
+        &mut self,
+        group: usize,
+        key: &str,
+        shares: &BTreeMap<String, u32>,
+        board: &Board<'_>,
+    ) {
+        let request = board.groups.get(group).and_then(|group| group.request.get(CPU).copied());
+        let each = request.unwrap_or(0).max(1);
+        let loads = self.loads.entry(key.to_owned()).or_default();
+        for (domain, count) in shares {
+            let load = loads.entry(domain.clone()).or_default();
+            *load = load.saturating_add(each.saturating_mul(i64::from(*count)));
+        }
+    }
+
+    fn loads(&mut self, key: &str, board: &Board<'_>) -> &BTreeMap<String, i64> {
+        self.loads.entry(key.to_owned()).or_insert_with(|| {
+            let mut loads: BTreeMap<String, i64> = BTreeMap::new();
+            for place in &board.existing {
+                let Some(domain) = place.domain(key) else { continue };
+                let load = loads.entry(domain.into_owned()).or_default();
+                *load = load.saturating_add(place.used.get(CPU).copied().unwrap_or(0));
+            }
+            loads
+        })
+    }
+}
+
+impl Board<'_> {
+    /// Shares pods out one by one to the emptiest domain in reach, as long as the skew allows. Of equals the one whose
+    /// nodes are cheap goes first, then the one with least in it.
+    pub(super) fn share_out(
+        &self,
+        spread: &Tracked,
+        reachable: &BTreeMap<String, FixedBitSet>,
+        pods: u32,
+        sharing: &mut Sharing,
+    ) -> BTreeMap<String, u32> {
+        let TermKind::Spread { max_skew, min_domains, .. } = &spread.term.kind else {
+            return BTreeMap::new();
+        };
+        let loads = sharing.loads(&spread.term.key, self);
+        let cost = |offers: &FixedBitSet| {
+            let costs = offers.ones().filter_map(|offer| self.market.offers.get(offer));
+            costs.map(super::market::Offer::cost).min().unwrap_or(u64::MAX)
+        };
+        let costs: BTreeMap<&String, u64> =
+            reachable.iter().map(|(domain, offers)| (domain, cost(offers))).collect();
+        let least = costs.values().copied().min().unwrap_or(0);
+        let standing = |domain: &String| {
+            let cost = costs.get(domain).copied().unwrap_or(u64::MAX);
+            let as_cheap = cost <= least.saturating_mul(AS_CHEAP_PERCENT) / 100;
+            (if as_cheap { 0 } else { cost }, loads.get(domain).copied().unwrap_or(0))
+        };
+        let standings: BTreeMap<&String, (u64, i64)> =
+            reachable.keys().map(|domain| (domain, standing(domain))).collect();
+        let mut tracked = spread.clone();
+        let mut shares: BTreeMap<String, u32> =
+            reachable.keys().map(|domain| (domain.clone(), 0)).collect();
+        for _ in 0..pods {
+            let count = |domain: &String| tracked.matching.get(domain).copied().unwrap_or(0);
+            let ranked = shares.keys().map(|one| ((count(one), standings.get(one)), one));
+            let Some(emptiest) = ranked.min().map(|(_, domain)| domain.clone()) else { break };
+            if count(&emptiest) + 1 - tracked.least(*min_domains) > *max_skew {
+                break;
+            }
+            *tracked.matching.entry(emptiest.clone()).or_default() += 1;
+            *shares.entry(emptiest).or_default() += 1;
+        }
+        shares
+    }
+
+    /// Seats pods on nodes of the domains that they were shared out to, and takes them off the shares. The spread may
+    /// forbid it as things stand: all shares together keep it.
+    pub(super) fn seat_on_nodes(
+        &mut self,
+        group: usize,
+        spread: &Tracked,
+        shares: &mut BTreeMap<String, u32>,
+        sharing: &mut Sharing,
+    ) {
+        // Room that is held for some of the group has an order of its own.
+        if self.existing.is_empty() || self.held.iter().any(|meant| meant.group == group) {
+            return;
+        }
+        let open = |node: &usize| self.node_is_open(group, *node);
+        let nodes: Vec<usize> = self.admitting_nodes(group).into_iter().filter(open).collect();
+        for node in nodes {
+            let place = self.existing.get(node);
+            let domain = place.and_then(|place| place.counted_domain(spread)).map(Cow::into_owned);
+            let Some(share) = domain.and_then(|domain| shares.get_mut(&domain)) else { continue };
+            let mut pods = Vec::new();
+            while *share > 0
+                && self.node_is_open(group, node)
+                && self.node_is_allowed_but(group, node, Some(&spread.term.key))
+            {
+                let taken = self.groups.get_mut(group).map(|group| group.take(1));
+                let Some(taken) = taken.filter(|taken| !taken.is_empty()) else { break };
+                self.book_on_node(group, node, taken.clone());
+                pods.extend(taken);
+                *share -= 1;
+            }
+            if !pods.is_empty() {
+                sharing.seats.push(Seat { group, node, pods });
+            }
+        }
+    }
+
+    /// Takes pods off their seats, which could not be kept without the rest of their group.
+    pub(super) fn leave_seats(&mut self, seats: impl IntoIterator<Item = Seat>) {
+        for Seat { group, node, pods } in seats {
+            let Some((entry, place)) = self.groups.get(group).zip(self.existing.get_mut(node))
+            else {
+                continue;
+            };
+            let count = i64::try_from(pods.len()).unwrap_or(i64::MAX);
+            for (used, request) in place.used.iter_mut().zip(&entry.request) {
+                *used = used.saturating_sub(request.saturating_mul(count));
+            }
+            place.pods.retain(|pod| !pods.contains(pod));
+            let place = &*place;
+            let domain = |tracked: &Tracked| place.counted_domain(tracked);
+            self.topology.place(&entry.part, &domain, -count);
+            if let Some(entry) = self.groups.get_mut(group) {
+                entry.give_back(pods);
+            }
+        }
+    }
+}
