@@ -5,6 +5,7 @@ mod answers;
 mod batching;
 mod buffers;
 mod by_hand;
+mod clocks;
 mod consolidating;
 mod doubt;
 mod grace_periods;

@@ -31,6 +31,7 @@ fn tell(rig: &mut Rig, report: &mut Report, kind: Option<NoticeKind>, deadline: 
         notice.deadline = deadline;
     }
     report.sequence += 1;
+    report.sent_at = rig.world.now;
     rig.step(Input::Report(Box::new(report.clone())));
 }
 
