@@ -92,7 +92,7 @@ impl Control {
         if let Some(notice) = state.hard_notice(name, now) {
             return Some((DisruptionReason::Interruption, notice.describe()));
         }
-        let instance = record.instance.as_ref().and_then(|instance| self.cloud.get(&instance.id));
+        let instance = self.shown(record);
         let hibernated = state.is_hibernated(name);
         let resumes = |state| {
             matches!(state, InstanceState::Pending | InstanceState::Running)
