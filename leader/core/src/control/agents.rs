@@ -62,6 +62,8 @@ struct Agent {
     fresh_usage: bool,
     drain: Option<DrainReport>,
     imds_silent_since: Option<Timestamp>,
+    /// Whether it has to tell people by itself what it reports.
+    tells: bool,
 }
 
 impl Agents {
@@ -187,6 +189,7 @@ impl Agents {
             fresh_usage: report.usage.is_some(),
             drain: report.drain.clone(),
             imds_silent_since: report.imds_silent_since,
+            tells: before.is_some_and(|agent| agent.tells),
         };
         self.by_node.insert(report.node.clone(), agent);
         Some(drain_changed)
@@ -200,8 +203,10 @@ impl Control {
         if self.reign.is_none() {
             return false;
         }
+        let has_claim =
+            report.instance.as_ref().is_none_or(|id| self.is_of_node(state, &report, id));
         if news.is_some() {
-            self.tell_drain(&report, now);
+            self.tell_drain(&report, has_claim, now);
         }
         let mut urgent = news.unwrap_or(false);
         for notice in &report.notices {
@@ -209,6 +214,10 @@ impl Control {
         }
         if news.is_some() {
             self.propose_withdrawals(state, &report, now);
+        }
+        let tells = !has_claim || !self.makes_events(now);
+        if let Some(agent) = self.agents.by_node.get_mut(&report.node) {
+            agent.tells = tells;
         }
         self.batch_usage(state, now);
         urgent
@@ -218,6 +227,12 @@ impl Control {
     pub fn lacks_usage(&self, report: &Report) -> bool {
         let agent = self.agents.by_node.get(&report.node);
         report.usage.is_some() && agent.is_none_or(|agent| agent.pods_of != Some(report.sequence))
+    }
+
+    /// Whether this leader tells people nothing of what a report bears: it may only observe, has told too much of late, or
+    /// the node is nobody's here (EKS' own node groups have agents, too).
+    pub fn leaves_telling(&self, report: &Report) -> bool {
+        self.agents.by_node.get(&report.node).is_some_and(|agent| agent.tells)
     }
 
     /// Whether every notice of a report that concerns this cluster is committed.

@@ -22,4 +22,5 @@ mod rebalancing;
 mod reserving;
 mod rig;
 mod static_pools;
+mod telling;
 mod world;
