@@ -353,6 +353,10 @@ pub struct ReportAnswer {
     /// pods.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub usage_unknown: bool,
+    /// Whether this leader tells people nothing of what the report bears, so that it is the agent's part. Older
+    /// leaders do not say.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub untold: bool,
 }
 
 /// The answer to a long poll.

@@ -408,7 +408,8 @@ impl Agent {
             Input::Answered(sequence, answer) => {
                 self.usage_told.answered(sequence, answer.usage_unknown);
                 if answer.committed {
-                    self.teller.heard(sequence, self.sequence, self.reported_at);
+                    let newest = (self.sequence, self.reported_at);
+                    self.teller.taken(sequence, newest, answer.untold);
                 }
                 if answer.committed && self.uncommitted_since.is_some_and(|since| since <= sequence)
                 {

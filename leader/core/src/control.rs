@@ -23,6 +23,7 @@ mod by_hand;
 mod calls;
 mod claim_status;
 mod class;
+mod clocks;
 mod cloud;
 mod consolidate;
 mod discovery;

@@ -54,9 +54,10 @@ pub(super) async fn reports(
     let urgent = report.notices.iter().any(|notice| is_urgent(notice.kind));
     admit(&shared, &headers, &report.node, urgent).await?;
     let (node, instance) = (report.node.clone(), report.instance.clone());
-    let (committed, usage_unknown) = take_report(&shared, Arc::new(report)).await?;
+    let reported = take_report(&shared, Arc::new(report)).await?;
     let directives = directives_for(&shared.brain.board().borrow(), &node, instance.as_ref());
-    Ok(Json(ReportAnswer { committed, directives, usage_unknown }).into_response())
+    let Reported { committed, lacks_usage: usage_unknown, untold, .. } = reported;
+    Ok(Json(ReportAnswer { committed, directives, usage_unknown, untold }).into_response())
 }
 
 /// What a node ends by in minutes. Other notices may be in force for weeks.
@@ -83,20 +84,19 @@ async fn admit(
     })
 }
 
-/// Whether its notices are in the log, and whether it told what is new of pods to one who lacks the rest.
-async fn take_report(shared: &Shared, report: Arc<Report>) -> Result<(bool, bool), ApiError> {
+/// What it led to once its notices are in the log, or that they are not yet.
+async fn take_report(shared: &Shared, report: Arc<Report>) -> Result<Reported, ApiError> {
     let deadline = Instant::now() + COMMIT_PATIENCE;
     let mut applied = shared.group.applied();
     applied.mark_unchanged();
     let mut reported = shared.brain.report(Arc::clone(&report), true).await?;
     while reported.leading && !reported.committed {
         if timeout_at(deadline, applied.changed()).await.is_err() {
-            return Ok((false, reported.lacks_usage));
+            return Ok(reported);
         }
         reported = shared.brain.report(Arc::clone(&report), false).await?;
     }
-    let Reported { leading, committed, lacks_usage } = reported;
-    if leading { Ok((committed, lacks_usage)) } else { Err(ApiError::NoLeader) }
+    if reported.leading { Ok(reported) } else { Err(ApiError::NoLeader) }
 }
 
 #[derive(Debug, Deserialize)]

@@ -48,6 +48,8 @@ pub(crate) struct Reported {
     pub(crate) committed: bool,
     /// Whether it told what is new of pods, and the rest is not known here.
     pub(crate) lacks_usage: bool,
+    /// Whether it is left to the agent to tell people of it.
+    pub(crate) untold: bool,
 }
 
 /// The brain's task has ended.
@@ -270,6 +272,7 @@ impl Brain {
                     leading: self.term.is_some(),
                     committed: self.control.notices_committed(&state, &report),
                     lacks_usage: self.control.lacks_usage(&report),
+                    untold: self.control.leaves_telling(&report),
                 });
             }
             Question::Status { answer } => {

@@ -1,5 +1,5 @@
-//! What nobody else tells people: while no leader hears the agent, it makes the events on its Node that a leader
-//! would make of its reports.
+//! What nobody else tells people: while no leader hears the agent, or the one that does tells nobody, it makes the events
+//! on its Node that a leader would make of its reports.
 //!
 //! That comes last. It waits until an API server that was silent answers again, there is one such call at a time,
 //! and one that fails is not tried for long.
@@ -42,13 +42,15 @@ struct Waiting {
     sequence: u64,
     /// When that was sent, on the steady clock.
     sent_at: Option<SignedDuration>,
+    /// Whether a leader has it and tells nobody, so that it is the agent's own part.
+    own: bool,
     tries: u32,
 }
 
 impl Waiting {
-    /// Whether a leader has had the time to take it.
-    fn is_due(&self, now: Moment) -> bool {
-        self.sent_at.is_some_and(|at| now.is_past(at, PATIENCE))
+    /// Whether a leader has had the time to take it, or none would tell it. `alone` if the last answer was so.
+    fn is_due(&self, alone: bool, now: Moment) -> bool {
+        self.own || self.sent_at.map_or(alone, |at| now.is_past(at, PATIENCE))
     }
 }
 
@@ -61,6 +63,10 @@ pub(super) struct Teller {
     sent: u64,
     /// The last that one took.
     heard: u64,
+    /// The last whose news one tells.
+    told: u64,
+    /// Whether the one that took the last tells nobody.
+    alone: bool,
     /// When the notices of each kind were issued that were found to be in force.
     notices: BTreeMap<NoticeKind, Option<Timestamp>>,
     drain: Progress,
@@ -86,14 +92,27 @@ impl Teller {
         }
     }
 
-    /// A leader has a report, and what it says of notices is in the log: from here on telling is its part.
-    pub(super) fn heard(&mut self, sequence: u64, newest: u64, newest_at: Option<SignedDuration>) {
+    /// A leader has a report, and what it says of notices is in the log: from here on telling is its part, unless it says
+    /// that it isn't. `newest` is the last report, and when it was sent.
+    pub(super) fn taken(
+        &mut self,
+        sequence: u64,
+        (newest, newest_at): (u64, Option<SignedDuration>),
+        untold: bool,
+    ) {
         if self.unheard.is_some_and(|(first, _)| first <= sequence) {
             let next = sequence.saturating_add(1);
             self.unheard = newest_at.filter(|_| newest > sequence).map(|at| (next, at));
         }
         self.heard = self.heard.max(sequence);
-        self.waiting.retain(|waiting| waiting.sequence > sequence);
+        self.alone = untold;
+        if untold {
+            let waiting = self.waiting.iter_mut().chain(self.under_way.as_mut());
+            waiting.filter(|it| it.sequence <= sequence).for_each(|it| it.own = true);
+            return;
+        }
+        self.told = self.told.max(sequence);
+        self.waiting.retain(|waiting| waiting.own || waiting.sequence > sequence);
     }
 
     /// Whether something is to be reported so that leaders may take it: it came after the last report, and that they
@@ -111,7 +130,7 @@ impl Teller {
         if !is_known && !is_full {
             self.lately.push_back((news.note.clone(), now.steady));
             let sent_at = (sequence <= self.sent).then_some(now.steady);
-            self.waiting.push_back(Waiting { news, at, sequence, sent_at, tries: 0 });
+            self.waiting.push_back(Waiting { news, at, sequence, sent_at, own: false, tries: 0 });
         }
     }
 
@@ -195,7 +214,8 @@ impl Agent {
 
     fn tell_news(&mut self, now: Moment) {
         let waits = self.cut_off_since.is_some() || self.node_suspect;
-        let due = self.teller.waiting.iter().position(|waiting| waiting.is_due(now));
+        let alone = self.teller.alone;
+        let due = self.teller.waiting.iter().position(|waiting| waiting.is_due(alone, now));
         let Some(due) = due.filter(|_| !waits && self.owns_node()) else { return };
         let Some(uid) = self.node.as_ref().map(|node| node.metadata.uid.clone()) else { return };
         let Some(attempt) = self.teller.call.start(now) else { return };
@@ -225,7 +245,7 @@ impl Agent {
             failure.kind,
             KubernetesFailureKind::Forbidden | KubernetesFailureKind::Invalid
         );
-        if told.sequence <= self.teller.heard {
+        if !told.own && told.sequence <= self.teller.told {
             return;
         }
         if !is_final && told.tries < MOST_TRIES {

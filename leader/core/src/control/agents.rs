@@ -12,6 +12,7 @@ use drover_common::usage_news::{PodUses, apply, is_news_of_node};
 use jiff::{SignedDuration, Timestamp};
 
 use super::Control;
+use super::clocks::clock_ahead;
 use super::drain_news::Told;
 use crate::command::{Change, NoticeSource, UnavailableOffering};
 use crate::state::{Stage, State};
@@ -52,6 +53,8 @@ struct Agent {
     sequence: u64,
     /// By its own clock.
     sent_at: Timestamp,
+    /// How far this leader's clock is ahead of its own.
+    clock_ahead: SignedDuration,
     /// With all pods that are known to be measured.
     usage: Option<UsageDigest>,
     /// The report that the pods are known as of; `None` if they aren't.
@@ -59,6 +62,8 @@ struct Agent {
     fresh_usage: bool,
     drain: Option<DrainReport>,
     imds_silent_since: Option<Timestamp>,
+    /// Whether it has to tell people by itself what it reports.
+    tells: bool,
 }
 
 impl Agents {
@@ -75,6 +80,11 @@ impl Agents {
     /// The node's drain, as last reported.
     pub(super) fn drain(&self, node: &NodeName) -> Option<&DrainReport> {
         self.by_node.get(node)?.drain.as_ref()
+    }
+
+    /// How far this leader's clock is ahead of that of a node's agent.
+    pub(super) fn clock_ahead(&self, node: &NodeName) -> Option<SignedDuration> {
+        self.by_node.get(node).map(|agent| agent.clock_ahead)
     }
 
     /// How many agents reported lately.
@@ -118,6 +128,7 @@ impl Agents {
         for agent in self.by_node.values_mut() {
             agent.pods_of = None;
             agent.fresh_usage = false;
+            agent.clock_ahead = SignedDuration::ZERO;
         }
     }
 
@@ -149,7 +160,7 @@ impl Agents {
 
     /// Takes a report; returns whether a drain changed, and `None` for a word that was overtaken on
     /// its way.
-    fn record(&mut self, report: &Report, now: Timestamp) -> Option<bool> {
+    fn record(&mut self, state: &State, report: &Report, now: Timestamp) -> Option<bool> {
         let before = self.by_node.get(&report.node);
         if before.is_some_and(|agent| {
             // A restarted agent counts from the start again, and its first reports may be lost: what was said
@@ -166,16 +177,19 @@ impl Agents {
         let known = before.and_then(|agent| agent.drain.as_ref());
         let drain_changed = known != report.drain.as_ref();
         let (usage, pods_of) = complete(before, report);
+        let known = before.map(|agent| agent.clock_ahead);
         let agent = Agent {
             seen_at: now,
             boot: report.boot.clone(),
             sequence: report.sequence,
             sent_at: report.sent_at,
+            clock_ahead: clock_ahead(state, report, known, now),
             usage,
             pods_of,
             fresh_usage: report.usage.is_some(),
             drain: report.drain.clone(),
             imds_silent_since: report.imds_silent_since,
+            tells: before.is_some_and(|agent| agent.tells),
         };
         self.by_node.insert(report.node.clone(), agent);
         Some(drain_changed)
@@ -185,12 +199,14 @@ impl Agents {
 impl Control {
     /// Takes in a report; returns whether it is news that can't wait for the next tick.
     pub(super) fn take_report(&mut self, state: &State, report: Report, now: Timestamp) -> bool {
-        let news = self.agents.record(&report, now);
+        let news = self.agents.record(state, &report, now);
         if self.reign.is_none() {
             return false;
         }
+        let has_claim =
+            report.instance.as_ref().is_none_or(|id| self.is_of_node(state, &report, id));
         if news.is_some() {
-            self.tell_drain(&report, now);
+            self.tell_drain(&report, has_claim, now);
         }
         let mut urgent = news.unwrap_or(false);
         for notice in &report.notices {
@@ -198,6 +214,10 @@ impl Control {
         }
         if news.is_some() {
             self.propose_withdrawals(state, &report, now);
+        }
+        let tells = !has_claim || !self.makes_events(now);
+        if let Some(agent) = self.agents.by_node.get_mut(&report.node) {
+            agent.tells = tells;
         }
         self.batch_usage(state, now);
         urgent
@@ -209,12 +229,22 @@ impl Control {
         report.usage.is_some() && agent.is_none_or(|agent| agent.pods_of != Some(report.sequence))
     }
 
+    /// Whether this leader tells people nothing of what a report bears: it may only observe, has told too much of late, or
+    /// the node is nobody's here (EKS' own node groups have agents, too).
+    pub fn leaves_telling(&self, report: &Report) -> bool {
+        self.agents.by_node.get(&report.node).is_some_and(|agent| agent.tells)
+    }
+
     /// Whether every notice of a report that concerns this cluster is committed.
     pub fn notices_committed(&self, state: &State, report: &Report) -> bool {
-        report
-            .notices
-            .iter()
-            .all(|notice| !self.concerns(state, report, notice) || state.has_notice(notice))
+        report.notices.iter().all(|notice| {
+            !self.concerns(state, report, notice) || self.is_logged(state, report, notice)
+        })
+    }
+
+    /// Whether a notice is in the log as this leader reads it.
+    fn is_logged(&self, state: &State, report: &Report, notice: &Notice) -> bool {
+        state.has_notice(&self.in_own_time(&report.node, notice))
     }
 
     /// Whether a notice is about this boot of the reporting node's own instance, and that is of a
@@ -271,9 +301,10 @@ impl Control {
         notice: &Notice,
         now: Timestamp,
     ) -> bool {
-        if !self.concerns(state, report, notice) || state.has_notice(notice) {
+        if !self.concerns(state, report, notice) || self.is_logged(state, report, notice) {
             return false;
         }
+        let notice = &self.in_own_time(&report.node, notice);
         let change = Change::RecordNotice {
             node: Some(report.node.clone()),
             notice: notice.clone(),

@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 
 use drover_common::call::Call;
-use drover_common::ec2::{Ec2Call, Instance, InstanceQuery, Tags};
+use drover_common::ec2::{Ec2Call, Instance, InstanceQuery, InstanceState, Tags};
 use drover_common::id::InstanceId;
 use drover_common::labels;
 use jiff::{SignedDuration, Timestamp};
 
 use super::Control;
 use super::calls::CallKey;
-use crate::state::State;
+use crate::state::{ClaimRecord, State};
 
 /// How often instances are read while one is being terminated, or something happened to one.
 const TERMINATION_POLL: SignedDuration = SignedDuration::from_secs(2);
@@ -96,6 +96,16 @@ impl Control {
         if self.calls.call(CallKey::DescribeInstances, call, now) {
             self.cloud.asked_at = Some(now);
         }
+    }
+
+    /// What EC2 shows of a claim's instance. That it is off says nothing of one whose agent was heard after that was read:
+    /// it may have come back from hibernation.
+    pub(super) fn shown(&self, record: &ClaimRecord) -> Option<&Instance> {
+        let shown = self.cloud.get(&record.instance.as_ref()?.id)?;
+        let is_off = matches!(shown.state, InstanceState::Stopping | InstanceState::Stopped);
+        let heard_at = record.node.as_ref().and_then(|node| self.agents.seen_at(node));
+        let is_old = is_off && heard_at.is_some_and(|at| !self.cloud.is_read_since(at));
+        (!is_old).then_some(shown)
     }
 
     /// The tags by which this cluster's instances are found: Karpenter's.

@@ -29,8 +29,8 @@ impl Control {
         &self.agents.counts
     }
 
-    /// Tells what is new in an agent's report.
-    pub(super) fn tell_drain(&mut self, report: &Report, now: Timestamp) {
+    /// Tells what is new in an agent's report, and counts it; where the node has no claim, its agent tells.
+    pub(super) fn tell_drain(&mut self, report: &Report, has_claim: bool, now: Timestamp) {
         let Some(mut told) = self.agents.told.remove(&report.node) else {
             // What was before the first word was told to another leader.
             let cordoned_for = CordonedFor::of(report.cordoned_at, &report.notices);
@@ -42,7 +42,14 @@ impl Control {
         let counts = &mut self.agents.counts;
         counts.count_cordon(report.cordoned_at, &report.notices, &mut told.cordoned_for);
         let mut progress = std::mem::take(&mut told.progress);
-        self.tell_progress(&report.node, &mut progress, report.drain.as_ref(), now);
+        if has_claim {
+            self.tell_progress(&report.node, &mut progress, report.drain.as_ref(), now);
+        } else {
+            if let Some(drain) = &report.drain {
+                self.agents.counts.count_pods(drain, progress.drain());
+            }
+            progress.take(report.drain.as_ref(), now);
+        }
         self.agents.told.insert(report.node.clone(), Told { progress, ..told });
     }
 

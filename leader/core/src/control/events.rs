@@ -26,7 +26,20 @@ pub(super) struct Recorder {
     made: BTreeMap<String, Timestamp>,
 }
 
+impl Recorder {
+    /// Whether no more are made for now.
+    fn is_full(&self, now: Timestamp) -> bool {
+        let lately = self.made.values().filter(|at| now.duration_since(**at) < REPEAT_AFTER);
+        self.made.len() >= MOST && lately.count() >= MOST
+    }
+}
+
 impl Control {
+    /// Whether events are made now; what is left out is not made later.
+    pub(super) fn makes_events(&self, now: Timestamp) -> bool {
+        self.may_act(now) && !self.events.is_full(now)
+    }
+
     pub(super) fn node_event(
         &mut self,
         node: &NodeName,

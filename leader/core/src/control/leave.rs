@@ -20,6 +20,7 @@ use serde_json::json;
 
 use super::Control;
 use super::calls::CallKey;
+use super::clocks::has_time_left;
 use super::intent::short_hash;
 use super::object;
 use crate::command::{Change, Disruption, DisruptionReason};
@@ -91,7 +92,7 @@ impl Control {
         if let Some(notice) = state.hard_notice(name, now) {
             return Some((DisruptionReason::Interruption, notice.describe()));
         }
-        let instance = record.instance.as_ref().and_then(|instance| self.cloud.get(&instance.id));
+        let instance = self.shown(record);
         let hibernated = state.is_hibernated(name);
         let resumes = |state| {
             matches!(state, InstanceState::Pending | InstanceState::Running)
@@ -280,7 +281,7 @@ impl Control {
     ) {
         let Some(instance) = &record.instance else { return };
         if record.drained_at.is_none() {
-            if let Some(by) = self.drained_by(state, record, node, now) {
+            if let Some(by) = self.drained_by(state, name, record, node, now) {
                 self.propose(Change::RecordDrained { claim: name.clone(), by }, now);
             }
             return;
@@ -301,6 +302,7 @@ impl Control {
     fn drained_by(
         &self,
         state: &State,
+        name: &NodeClaimName,
         record: &ClaimRecord,
         node: Option<&Node>,
         now: Timestamp,
@@ -315,8 +317,9 @@ impl Control {
         let node_name = NodeName::from(node.metadata.name.as_str());
         let deadline = disruption.disruption.deadline;
         if self.view.is_stale() || self.has_pods_to_move(&node_name, deadline, now) {
-            let passed =
-                deadline.is_some_and(|end| now.duration_since(end) > SignedDuration::from_secs(30));
+            let passed = !has_time_left(state, name, now)
+                && deadline
+                    .is_some_and(|end| now.duration_since(end) > SignedDuration::from_secs(30));
             return passed.then(|| "the drain's deadline passed".to_owned());
         }
         // Pods that the scheduler bound just before it saw the taint are found within this time; an

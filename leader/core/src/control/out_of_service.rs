@@ -37,8 +37,10 @@ impl Control {
         now: Timestamp,
     ) -> OutOfService {
         let nothing = OutOfService::default();
-        let Some(instance) = &record.instance else { return nothing };
-        let shown = self.cloud.get(&instance.id).map(|instance| instance.state);
+        if record.instance.is_none() {
+            return nothing;
+        }
+        let shown = self.shown(record).map(|instance| instance.state);
         let gone = record.stage == Stage::Gone;
         // A hibernated machine goes on with its pods; one that was stopped otherwise is going to be terminated.
         let stopped = shown == Some(InstanceState::Stopped)

@@ -9,6 +9,10 @@ pub(super) struct Scene {
     pub(super) now: i64,
     /// What a leader says to reports: whether notices are in its log. `None`: there is no leader.
     pub(super) leader: Option<bool>,
+    /// Whether it leaves it to the agent to tell people.
+    untold: bool,
+    /// When reports went out, in milliseconds.
+    reported: Vec<i64>,
     /// What the API server says to events, and to evictions.
     events: Result<(), KubernetesFailureKind>,
     pub(super) evictions: Result<(), KubernetesFailureKind>,
@@ -29,6 +33,8 @@ impl Scene {
             node: node(json!({})),
             now: 0,
             leader: None,
+            untold: false,
+            reported: Vec::new(),
             events: Ok(()),
             evictions: Ok(()),
             up: true,
@@ -54,10 +60,13 @@ impl Scene {
                         inputs.push(Input::Outcome(key, outcome));
                     }
                     Effect::Report(report) => {
+                        self.reported.push(self.now);
                         if let Some(committed) = self.leader {
-                            let answer =
-                                json!({"committed": committed, "directives": []}).to_string();
-                            let answer = serde_json::from_str(&answer).unwrap();
+                            let mut answer = json!({"committed": committed, "directives": []});
+                            if self.untold {
+                                answer["untold"] = json!(true);
+                            }
+                            let answer = serde_json::from_value(answer).unwrap();
                             inputs.push(Input::Answered(report.sequence, answer));
                         }
                     }
@@ -131,6 +140,53 @@ fn a_leader_that_hears_tells_by_itself() {
     scene.step(spot("terminate", 110_000));
     scene.run(9);
     assert_eq!(scene.told(), [NOTICE]);
+}
+
+#[test]
+fn what_a_leader_hears_and_tells_nobody_the_agent_tells() {
+    let run = |untold: bool| {
+        let mut scene = Scene::new();
+        scene.leader = Some(true);
+        scene.untold = untold;
+        scene.evictions = Err(KubernetesFailureKind::DisruptionBudget);
+        scene.run(30);
+        scene.step(spot("terminate", 90_000));
+        scene.run(1);
+        assert_eq!(scene.told().len(), usize::from(untold), "the answer says whose part it is");
+        scene.run(60);
+        scene
+    };
+    let (heard, alone) = (run(false), run(true));
+    assert_eq!(heard.told(), Vec::<&str>::new());
+    let told = alone.told();
+    assert_eq!((told[0], told.len()), (NOTICE, 3), "{told:?}");
+    assert!(told[1].starts_with("Failed to drain node"), "{told:?}");
+    assert_eq!(told[2], "The time of its notice ran out with 1 pods left: d/web");
+    assert_eq!(alone.reported, heard.reported, "it is heard: nothing is reported for this");
+    assert!(alone.agent.teller.is_heard(at(alone.now).into()));
+}
+
+#[test]
+fn what_was_left_to_the_agent_it_tells_though_a_leader_tells_the_next() {
+    for works_again in [true, false] {
+        let mut scene = Scene::new();
+        scene.leader = Some(true);
+        scene.untold = true;
+        scene.events = Err(KubernetesFailureKind::ServerError);
+        let rebalance = format!("{{\"noticeTime\":\"{}\"}}", at(0));
+        scene.step(Input::Notice(NoticePath::Rebalance, Answer::Body(rebalance)));
+        scene.run(5);
+        scene.untold = false;
+        scene.run(10);
+        if works_again {
+            scene.events = Ok(());
+        }
+        scene.run(60);
+        assert_eq!((scene.asked.len(), scene.failed), (3, u32::from(!works_again)));
+        scene.step(spot("terminate", 90_000 + scene.now));
+        scene.run(60);
+        assert_eq!(scene.asked.len(), 3, "the leader tells again");
+    }
 }
 
 #[test]

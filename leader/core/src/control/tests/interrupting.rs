@@ -1,7 +1,7 @@
 //! Notices of every kind: when nodes leave for them, by when, and what a notice that comes later changes.
 
 use drover_common::call::Kind;
-use drover_common::ec2::InstanceState;
+use drover_common::ec2::{Ec2Call, InstanceState};
 use drover_common::id::InstanceId;
 use drover_common::labels;
 use drover_common::protocol::{NoticeKind, Report};
@@ -31,6 +31,7 @@ fn tell(rig: &mut Rig, report: &mut Report, kind: Option<NoticeKind>, deadline: 
         notice.deadline = deadline;
     }
     report.sequence += 1;
+    report.sent_at = rig.world.now;
     rig.step(Input::Report(Box::new(report.clone())));
 }
 
@@ -145,6 +146,34 @@ fn a_hibernated_instance_keeps_its_node_and_comes_back() {
     rig.world.instances.get_mut(&instance).unwrap().state = InstanceState::Stopping;
     rig.run(40);
     assert_eq!(left_for(&rig), ["Interruption"]);
+}
+
+#[test]
+fn a_machine_that_is_back_from_hibernation_does_not_go_by_how_ec2_was_read_before() {
+    for last_read in [InstanceState::Stopping, InstanceState::Stopped] {
+        let (mut rig, instance, mut report) = settled();
+        let now = rig.world.now;
+        tell(&mut rig, &mut report, Some(NoticeKind::SpotHibernate), Some(now));
+        rig.run(5);
+        rig.world.instances.get_mut(&instance).unwrap().state = last_read;
+        rig.run(60);
+        rig.throttles = Some(|call| matches!(call, Ec2Call::DescribeInstances(_)));
+        rig.world.instances.get_mut(&instance).unwrap().state = InstanceState::Running;
+        for _ in 0..6 {
+            rig.run(10);
+            tell(&mut rig, &mut report, None, None);
+        }
+        rig.run(30);
+        assert!(rig.state.notices.is_empty(), "its agent has said so");
+        assert_eq!(left_for(&rig), [] as [&str; 0], "{last_read:?}");
+        rig.throttles = None;
+        rig.run(60);
+        assert_eq!(left_for(&rig), [] as [&str; 0], "{last_read:?}");
+        // Now it is off, and nothing promises that it comes back.
+        rig.world.instances.get_mut(&instance).unwrap().state = last_read;
+        rig.run(40);
+        assert_eq!(left_for(&rig), ["Interruption"], "{last_read:?}");
+    }
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! The taint that frees pods and volumes of machines that are off, and of no others.
 
 use drover_common::call::Kind;
-use drover_common::ec2::InstanceState;
+use drover_common::ec2::{Ec2Call, InstanceState};
 use drover_common::id::InstanceId;
 use drover_common::labels;
 use drover_common::protocol::NoticeKind;
@@ -113,6 +113,38 @@ fn a_hibernated_machine_keeps_its_pods() {
     rig.run(40);
     assert_eq!(stage(&rig, &instance), Stage::Draining);
     assert_eq!(shown(&rig, &instance), (vec![], false));
+}
+
+#[test]
+fn a_machine_that_is_back_from_hibernation_keeps_them_however_ec2_was_read_before() {
+    let (mut rig, instance) = stuck();
+    let mut report = rig.report(&instance, Some(NoticeKind::SpotHibernate));
+    rig.step(Input::Report(Box::new(report.clone())));
+    let claim = rig.world.list(Kind::NodeClaim)[0]["metadata"]["name"].as_str().unwrap().to_owned();
+    rig.world.delete_named(Kind::NodeClaim, &claim);
+    rig.run(5);
+    enter(&mut rig, &instance, InstanceState::Stopped);
+    rig.run(40);
+    rig.throttles = Some(|call| matches!(call, Ec2Call::DescribeInstances(_)));
+    enter(&mut rig, &instance, InstanceState::Running);
+    report.notices.clear();
+    for _ in 0..6 {
+        rig.run(10);
+        report.sequence += 1;
+        report.sent_at = rig.world.now;
+        rig.step(Input::Report(Box::new(report.clone())));
+    }
+    rig.run(20);
+    assert!(rig.state.notices.is_empty());
+    assert_eq!(
+        (stage(&rig, &instance), shown(&rig, &instance)),
+        (Stage::Draining, (vec![], false))
+    );
+    // Nobody hears of it any more, and EC2 says that it is off.
+    rig.throttles = None;
+    enter(&mut rig, &instance, InstanceState::Stopped);
+    rig.run(40);
+    assert_eq!(shown(&rig, &instance), (vec!["nodeshutdown".to_owned()], true));
 }
 
 #[test]
