@@ -16,6 +16,9 @@ use super::matching::fulfils;
 /// that the pool admits. Where those are many the market has room for fewer.
 const MOST_COMBINATIONS: usize = 128;
 
+/// Neighbours of the numbers that pods name which are looked at.
+const MOST_NEIGHBOURS: usize = 16;
+
 /// Label keys that pods select nodes by.
 pub(super) type LabelUses = BTreeMap<String, LabelUse>;
 
@@ -26,12 +29,15 @@ pub(super) struct LabelUse {
     pub values: BTreeSet<String>,
     /// Whether some could have, or tell apart, any value: they spread over it, or name what they don't want.
     pub any: bool,
+    /// Whether some want values that they don't name, or none.
+    pub others: bool,
 }
 
 impl LabelUse {
     pub(super) fn note(&mut self, requirement: &Requirement) {
         self.values.extend(requirement.values.iter().cloned());
         self.any |= requirement.operator != Operator::In;
+        self.others |= requirement.operator != Operator::In;
     }
 }
 
@@ -82,7 +88,7 @@ pub(super) fn open_labels(
     for (key, rules) in open {
         let values = possible_values(key, &rules, uses);
         if values.is_empty() {
-            if rules.iter().all(|r| fulfils(r, None)) {
+            if may_be_absent(&rules) {
                 continue;
             }
             return Err(format!("no value of label {key} fulfils the NodePool's requirements"));
@@ -97,7 +103,7 @@ pub(super) fn open_labels(
             .flat_map(|labels| {
                 values.iter().map(|value| {
                     let mut labels = labels.clone();
-                    labels.insert(key.to_owned(), value.clone());
+                    labels.extend(value.iter().map(|value| (key.to_owned(), value.clone())));
                     labels
                 })
             })
@@ -108,8 +114,9 @@ pub(super) fn open_labels(
 }
 
 /// The values of an open key worth a template: of those that the pool lists the ones that pods name, all if
-/// they could have any, and the first if nobody asks; else those that pods name and the pool admits.
-fn possible_values(key: &str, rules: &[&Requirement], uses: &LabelUses) -> Vec<String> {
+/// they could have any, and the first if nobody asks; else those that pods name and the pool admits, and where some
+/// want others than they name, others, and none (`None`).
+fn possible_values(key: &str, rules: &[&Requirement], uses: &LabelUses) -> Vec<Option<String>> {
     let admitted = |value: &&String| rules.iter().all(|r| fulfils(r, Some(value)));
     let listed: BTreeSet<&String> =
         rules.iter().filter(|r| r.operator == Operator::In).flat_map(|r| &r.values).collect();
@@ -118,15 +125,19 @@ fn possible_values(key: &str, rules: &[&Requirement], uses: &LabelUses) -> Vec<S
         let wanted = |value: &&&String| {
             uses.get(key).is_some_and(|used| used.any || used.values.contains(**value))
         };
-        let named: Vec<String> =
-            values.iter().filter(wanted).map(|value| (*value).clone()).collect();
-        let first = values.into_iter().take(1).cloned();
+        let named: Vec<Option<String>> =
+            values.iter().filter(wanted).map(|value| Some((*value).clone())).collect();
+        let first = values.into_iter().take(1).cloned().map(Some);
         return if named.is_empty() { first.collect() } else { named };
     }
-    let named: Vec<String> =
-        uses.get(key).into_iter().flat_map(|used| &used.values).filter(admitted).cloned().collect();
-    if !named.is_empty() {
-        return named;
+    let used = uses.get(key);
+    let mut values: BTreeSet<String> =
+        used.into_iter().flat_map(|used| &used.values).filter(admitted).cloned().collect();
+    let others = used.filter(|used| used.others);
+    values.extend(others.into_iter().flat_map(unnamed).filter(|value| admitted(&value)));
+    if !values.is_empty() {
+        let absent = others.is_some() && may_be_absent(rules);
+        return values.into_iter().map(Some).chain(absent.then_some(None)).collect();
     }
     // `Exists` and bounds without a value that anyone named: any value will do.
     let numbers = rules.iter().filter_map(|r| r.values.first()?.parse::<i64>().ok());
@@ -135,8 +146,22 @@ fn possible_values(key: &str, rules: &[&Requirement], uses: &LabelUses) -> Vec<S
         .map(|n| n.to_string())
         .collect();
     guesses.push("true".to_owned());
-    if rules.iter().all(|r| fulfils(r, None)) {
+    if may_be_absent(rules) {
         return Vec::new();
     }
-    guesses.iter().find(|value| admitted(value)).cloned().into_iter().collect()
+    guesses.iter().find(|value| admitted(value)).cloned().into_iter().map(Some).collect()
+}
+
+fn may_be_absent(rules: &[&Requirement]) -> bool {
+    rules.iter().all(|rule| fulfils(rule, None))
+}
+
+/// Neighbours of the numbers that pods name, for bounds, and a value that none of them names.
+fn unnamed(used: &LabelUse) -> Vec<String> {
+    let numbers = used.values.iter().filter_map(|value| value.parse::<i64>().ok());
+    let near = numbers.flat_map(|n| [n.saturating_sub(1), n.saturating_add(1)]);
+    let mut values: Vec<String> = near.take(MOST_NEIGHBOURS).map(|n| n.to_string()).collect();
+    let names = (0..).map(|n| if n == 0 { "other".to_owned() } else { format!("other-{n}") });
+    values.extend(names.into_iter().find(|name| !used.values.contains(name)));
+    values
 }

@@ -106,6 +106,37 @@ fn combinations_of_labels_beyond_measure_are_told() {
 }
 
 #[test]
+fn an_open_label_may_be_what_no_pod_names_or_absent() {
+    let label_of = |rule: Value, wanted: Value| {
+        let mut world = World::small();
+        let mut requirement = json!({"key": "team"});
+        super::world::merge(&mut requirement, rule);
+        world.pool("default", json!([requirement]), json!({}));
+        let mut expression = json!({"key": "team"});
+        super::world::merge(&mut expression, wanted);
+        let affinity = json!({"spec": {"affinity": {"nodeAffinity": {
+            "requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [
+                {"matchExpressions": [expression]}]}}}}});
+        world.pods("web", 1, json!({"cpu": "500m", "memory": "1Gi"}), affinity);
+        let plan = world.plan();
+        assert_eq!(plan.report.problems, [""; 0]);
+        plan.launches.first().map(|launch| launch.labels.get("team").cloned())
+    };
+    let exists = || json!({"operator": "Exists"});
+    let but = |value: &str| json!({"operator": "NotIn", "values": [value]});
+    let absent = || json!({"operator": "DoesNotExist"});
+    let above = |n: &str| json!({"operator": "Gt", "values": [n]});
+    assert_eq!(label_of(exists(), but("a")), Some(Some("other".to_owned())));
+    assert_eq!(label_of(exists(), but("other")), Some(Some("other-1".to_owned())));
+    assert_eq!(label_of(but("z"), but("a")).unwrap().as_deref(), Some("other"));
+    assert_eq!(label_of(but("z"), absent()), Some(None));
+    assert_eq!(label_of(exists(), absent()), None);
+    assert_eq!(label_of(above("3"), above("7")), Some(Some("8".to_owned())));
+    // What is listed is all there is.
+    assert_eq!(label_of(json!({"operator": "In", "values": ["a"]}), but("a")), None);
+}
+
+#[test]
 fn values_of_one_open_label_beyond_measure_wait_for_those_looked_at() {
     let mut world = World::small();
     world.pool("default", json!([{"key": "team", "operator": "Exists"}]), json!({}));
