@@ -14,6 +14,9 @@ use super::market::{Market, Pool};
 use super::topology::Tracked;
 use crate::view::HostPort;
 
+/// What stands-in for host names of planned nodes begin with: no Node's name has a slash.
+pub(super) const NEW_HOST: &str = "new/";
+
 /// A node that is planned.
 #[derive(Clone, Debug)]
 pub(super) struct Bin {
@@ -367,7 +370,7 @@ impl Board<'_> {
             ports: Vec::new(),
             pinned: BTreeMap::new(),
             contents: Vec::new(),
-            host: format!("new/{number}"),
+            host: format!("{NEW_HOST}{number}"),
             number,
         }
     }

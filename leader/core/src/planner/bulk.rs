@@ -50,7 +50,7 @@ impl Board<'_> {
         }
         // A spread that could not be had as planned is not half kept.
         let left = pieces.iter().filter(|piece| piece.count > 0).chain(&hopeless);
-        for piece in left.filter(|piece| piece.pinned.is_some()) {
+        for piece in left.filter(|piece| !piece.pinned.is_empty()) {
             self.take_back(piece.group, first_bin);
             self.leave_seats(sharing.seats.extract_if(.., |seat| seat.group == piece.group));
         }

@@ -8,6 +8,7 @@ use fixedbitset::FixedBitSet;
 use super::bin::{Bin, most_room};
 use super::board::Board;
 use super::dimension::{fits, times};
+use super::topology::Part;
 use crate::view::View;
 
 impl Board<'_> {
@@ -265,7 +266,7 @@ impl Board<'_> {
             let domain = target.domain(key);
             // A value that is not decided yet may turn out to be any.
             if domain.is_none() && target.is_open(key) {
-                return false;
+                return !self.matters(&entry.part, key);
             }
             self.topology.allows(&entry.part, key, domain.as_deref())
         };
@@ -276,6 +277,18 @@ impl Board<'_> {
                     .keys(&entry.part)
                     .iter()
                     .all(|key| Some(key) == aside || allows(key)))
+    }
+
+    /// Whether it matters to pods, or to others that wait, in which domain of a key these are.
+    fn matters(&self, part: &Part, key: &str) -> bool {
+        let of_key = |term: &&usize| {
+            self.topology.terms.get(**term).is_some_and(|tracked| tracked.term.key == key)
+        };
+        let owned = |term: &usize| {
+            self.groups.iter().any(|group| group.part.own.binary_search(term).is_ok())
+        };
+        part.own.iter().any(|term| of_key(&term))
+            || part.matched.iter().filter(of_key).any(|term| self.keeps_away(*term) || owned(term))
     }
 
     pub(super) fn book_on_node(&mut self, group: usize, node: usize, pods: Vec<ObjectKey>) {

@@ -15,8 +15,8 @@ use super::topology::{Part, TermKind, Tracked};
 pub(super) struct Piece {
     pub group: usize,
     pub offers: FixedBitSet,
-    /// The domain, where there is a choice of them.
-    pub pinned: Option<(String, String)>,
+    /// Topology keys and the domains that they are decided to be.
+    pub pinned: Vec<(String, String)>,
     /// Pods left.
     pub count: u32,
     /// Most pods a new node.
@@ -48,7 +48,7 @@ impl Board<'_> {
         let own = part.own.iter().all(|index| {
             let Some(tracked) = self.topology.terms.get(*index) else { return false };
             let host = tracked.term.key == labels::HOSTNAME;
-            if self.is_idle(tracked, &entry.offers) {
+            if self.only_domain(tracked, &entry.offers).is_some() {
                 return true;
             }
             keys += usize::from(!host);
@@ -65,24 +65,26 @@ impl Board<'_> {
             && part.matched.iter().all(|index| {
                 part.own.contains(index)
                     // Terms that others have left behind, or that it had itself at an earlier step.
-                    || (users.get(*index) == Some(&1) && !self.binds_who_matches(*index))
+                    || (users.get(*index) == Some(&1) && !self.keeps_away(*index))
             })
     }
 
-    /// Whether a spread is over one domain alone, where its pods may come in any number.
-    fn is_idle(&self, tracked: &Tracked, offers: &FixedBitSet) -> bool {
-        let TermKind::Spread { min_domains: None, .. } = tracked.term.kind else { return false };
+    /// The domain that a spread is over, where it is the only one: its pods may come there in any number.
+    fn only_domain(&self, tracked: &Tracked, offers: &FixedBitSet) -> Option<&String> {
+        let TermKind::Spread { min_domains: None, .. } = tracked.term.kind else { return None };
         let values = self.index.known(&tracked.term.key).into_iter().flatten();
         let mut reachable = values.filter(|(_, bits)| !bits.is_disjoint(offers));
         let only = reachable.next().filter(|_| reachable.next().is_none());
-        only.is_some_and(|(value, bits)| {
+        let only = only.filter(|(value, bits)| {
             tracked.term.key != labels::HOSTNAME
                 && offers.is_subset(bits)
-                && tracked.universe.iter().all(|domain| domain == value)
-        })
+                && tracked.universe.iter().all(|domain| domain == *value)
+        });
+        only.map(|(value, _)| value)
     }
 
-    fn binds_who_matches(&self, term: usize) -> bool {
+    /// Whether a term forbids domains to pods that it is about.
+    pub(super) fn keeps_away(&self, term: usize) -> bool {
         let tracked = self.topology.terms.get(term);
         tracked.is_none_or(|tracked| tracked.term.kind == TermKind::AntiAffinity)
     }
@@ -95,9 +97,15 @@ impl Board<'_> {
             part.own.iter().filter_map(|index| self.topology.terms.get(*index).cloned()).collect();
         let cap = terms.iter().filter(|t| t.term.key == labels::HOSTNAME).map(host_cap).min();
         let cap = cap.unwrap_or(u32::MAX);
-        let divides = |t: &Tracked| t.term.key != labels::HOSTNAME && !self.is_idle(t, &offers);
+        // A node on its way is counted where its domain is known.
+        let decided =
+            |t: &Tracked| Some((t.term.key.clone(), self.only_domain(t, &offers)?.clone()));
+        let decided: Vec<(String, String)> = terms.iter().filter_map(decided).collect();
+        let divides = |t: &Tracked| {
+            t.term.key != labels::HOSTNAME && decided.iter().all(|(key, _)| *key != t.term.key)
+        };
         let Some(spread) = terms.into_iter().find(divides) else {
-            return vec![Piece { group, offers, pinned: None, count: left, cap }];
+            return vec![Piece { group, offers, pinned: decided, count: left, cap }];
         };
         let spread = self.with_held(group, spread);
         let mut domains: BTreeMap<String, FixedBitSet> = BTreeMap::new();
@@ -115,7 +123,8 @@ impl Board<'_> {
             .into_iter()
             .filter_map(|(value, offers)| {
                 let count = *shares.get(&value)?;
-                let pinned = Some((spread.term.key.clone(), value));
+                let own = (spread.term.key.clone(), value);
+                let pinned = std::iter::once(own).chain(decided.iter().cloned()).collect();
                 (count > 0).then_some(Piece { group, offers, pinned, count, cap })
             })
             .collect()

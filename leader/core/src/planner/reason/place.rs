@@ -8,6 +8,7 @@ use fixedbitset::FixedBitSet;
 use jiff::Timestamp;
 
 use super::list;
+use crate::planner::bin::NEW_HOST;
 use crate::planner::board::Board;
 use crate::planner::group::Group;
 use crate::planner::market::Pool;
@@ -143,8 +144,22 @@ fn term_reason(tracked: &Tracked, own: bool, reach: &[String]) -> Option<String>
             )
         }
         (TermKind::Affinity, true) => match with(&|count| count > 0).as_slice() {
+            [] if reach.is_empty() && key != labels::HOSTNAME => format!(
+                "pod affinity over {key}: {there}, and no pod that it wants to join is on a node with it"
+            ),
             [] => {
                 format!("pod affinity over {key}: no pod that it wants to join runs or is planned")
+            }
+            hosts if key == labels::HOSTNAME => {
+                let there = |host: &&String| !host.starts_with(NEW_HOST);
+                let known: Vec<String> = hosts.iter().filter(there).cloned().collect();
+                let planned =
+                    (known.len() < hosts.len()).then(|| "nodes that are planned".to_owned());
+                let places: Vec<String> = known.into_iter().chain(planned).collect();
+                let places = list(&places);
+                format!(
+                    "pod affinity over {key}: the pods it wants to join are on {places}, which can't take it"
+                )
             }
             some => format!(
                 "pod affinity over {key}: the pods it wants to join are in {}; {there}",

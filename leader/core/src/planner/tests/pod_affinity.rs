@@ -38,6 +38,23 @@ fn pods_that_like_their_own_kind_share_a_zone_or_a_host() {
 }
 
 #[test]
+fn a_full_host_and_a_label_that_no_node_has_are_told_as_such() {
+    let mut world = World::small();
+    world.pool("default", json!([]), json!({}));
+    world.node("n1", "m5.large", "us-east-1b");
+    world.running("db-0", "db", "n1", json!({"cpu": "1800m"}));
+    world.pods("near", 1, request(), near(&json!([to("db", "kubernetes.io/hostname")])));
+    world.pods("rack", 1, request(), near(&json!([to("rack", "example.com/rack")])));
+    let plan = world.plan();
+    let reasons: Vec<&str> =
+        plan.unschedulable.iter().map(|left| left.reasons[0].1.as_str()).collect();
+    let full = "pod affinity over kubernetes.io/hostname: the pods it wants to join are on n1, which can't take it";
+    let rack = "pod affinity over example.com/rack: its nodes have no label example.com/rack, and no pod that it \
+                wants to join is on a node with it";
+    assert_eq!(reasons, [full, rack]);
+}
+
+#[test]
 fn a_pod_joins_what_runs_and_what_is_planned_with_it() {
     let mut world = World::small();
     world.pool("default", json!([]), json!({}));

@@ -1,6 +1,7 @@
 //! Random clusters of every constraint: no plan breaks a rule, and nothing is left that could have
 //! had one more node.
 
+mod once;
 mod rule;
 
 use std::collections::BTreeSet;
