@@ -7,6 +7,7 @@
 pub mod command;
 pub mod control;
 mod expected;
+mod joined;
 pub mod journal;
 pub mod nodeclass;
 pub mod offline;

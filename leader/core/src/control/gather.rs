@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use drover_common::cluster::ObjectKey;
+use drover_common::cluster::{Node, ObjectKey};
 use drover_common::id::{NodeClaimName, NodeName, NodePoolName};
 use drover_common::labels;
 use drover_common::requirement::Requirements;
@@ -12,6 +12,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::Control;
 use super::lifecycle::not_initialized;
 use crate::expected::expected_pods;
+use crate::joined::{as_joined, is_labelled_registered, will_take_pods};
 use crate::planner::{InFlightNode, PlanInput, UnavailableOffering, VirtualPods};
 use crate::state::{ClaimRecord, Stage, State};
 use crate::staying::staying_pods;
@@ -56,13 +57,14 @@ impl Gathered {
 impl Control {
     /// What plans are made from besides the view.
     pub(super) fn gather(&self, state: &State, now: Timestamp) -> Gathered {
+        let leaving = self.leaving_nodes(state, now);
         Gathered {
             virtual_pods: expected_pods(&self.view, now),
-            in_flight: self.in_flight_nodes(state),
+            in_flight: self.in_flight_nodes(state, &leaving, now),
             reserved: self.reserved(state),
             usage: self.pool_usage(state),
             unavailable: unavailable_now(state, now),
-            staying: self.staying(state, &self.leaving_nodes(state, now), now),
+            staying: self.staying(state, &leaving, now),
         }
     }
 
@@ -111,22 +113,54 @@ impl Control {
         staying_pods(&self.view, leaving.iter().filter(|name| !is_taken(name)), now)
     }
 
-    /// Claims that will have a Node, or have one that takes no pods yet.
-    fn in_flight_nodes(&self, state: &State) -> Vec<InFlightNode> {
+    /// Claims that will have a Node, or have one that takes no pods yet, but will.
+    fn in_flight_nodes(
+        &self,
+        state: &State,
+        leaving: &BTreeSet<NodeName>,
+        now: Timestamp,
+    ) -> Vec<InFlightNode> {
+        let shut = self.shut_claims(state, leaving, now);
         state
             .claims
             .iter()
-            .filter(|(_, record)| record.stage < Stage::Initialized)
+            .filter(|(name, record)| record.stage < Stage::Initialized && !shut.contains(*name))
             .filter_map(|(name, record)| {
-                // A Node that still bears startup taints takes no pods yet, but will.
-                let node = self.node_of(record);
+                let Some(node) = self.node_of(record) else {
+                    return Some(self.in_flight_node(name, record));
+                };
                 let claim = self.view.claims().get(name);
-                let usable = node
-                    .zip(claim)
-                    .is_some_and(|(node, claim)| not_initialized(claim, &node).is_none());
-                (!usable).then(|| self.in_flight_node(name, record))
+                if claim.is_some_and(|claim| not_initialized(claim, &node).is_none()) {
+                    return None;
+                }
+                // Which taints come off only the claim tells.
+                let is_registered = claim.is_some() && is_labelled_registered(&node);
+                let startup = claim.map_or(&[][..], |claim| &claim.spec.startup_taints);
+                let planned = self.in_flight_node(name, record);
+                Some(as_joined(planned, &node, is_registered, startup))
             })
             .collect()
+    }
+
+    /// Claims on their way that no pod should wait for: EC2 takes them back, or their Node has joined and will take none.
+    pub(super) fn shut_claims(
+        &self,
+        state: &State,
+        leaving: &BTreeSet<NodeName>,
+        now: Timestamp,
+    ) -> BTreeSet<NodeClaimName> {
+        let is_shut = |name: &NodeClaimName, record: &ClaimRecord| {
+            let node = self.node_of(record);
+            let shut = |node: &Node| {
+                !will_take_pods(node)
+                    || leaving.contains(&NodeName::from(node.metadata.name.as_str()))
+            };
+            state.hard_notice(name, now).is_some() || node.is_some_and(|node| shut(&node))
+        };
+        let on_their_way =
+            state.claims.iter().filter(|(_, record)| record.stage < Stage::Initialized);
+        let shut = on_their_way.filter(|(name, record)| is_shut(name, record));
+        shut.map(|(name, _)| name.clone()).collect()
     }
 
     fn in_flight_node(&self, name: &NodeClaimName, record: &ClaimRecord) -> InFlightNode {

@@ -9,7 +9,6 @@ use drover_common::crd::{NodeClaim, parse_resources};
 use drover_common::id::{NodeClaimName, NodeName};
 use drover_common::instance_type::CapacityType;
 use drover_common::labels;
-use drover_common::taint::{Taint, TaintEffect};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
@@ -17,6 +16,7 @@ use super::Control;
 use super::calls::CallKey;
 use super::{claim_status, node_patch, object};
 use crate::command::Change;
+use crate::joined::{is_passing, is_startup};
 use crate::state::{ClaimRecord, Stage, State};
 use crate::view::View;
 
@@ -302,13 +302,8 @@ pub(super) fn not_initialized(claim: &NodeClaim, node: &Node) -> Option<(&'stati
     if !node.is_ready() {
         return Some(("NodeNotReady", "Node status is NotReady".to_owned()));
     }
-    let startup = node.spec.taints.iter().find(|taint| {
-        claim
-            .spec
-            .startup_taints
-            .iter()
-            .any(|startup| startup.key == taint.key && startup.effect == taint.effect)
-    });
+    let mut taints = node.spec.taints.iter();
+    let startup = taints.find(|taint| is_startup(taint, &claim.spec.startup_taints));
     if let Some(taint) = startup {
         return Some(("StartupTaintsExist", format!("StartupTaint {} still exists", taint.key)));
     }
@@ -327,14 +322,4 @@ pub(super) fn not_initialized(claim: &NodeClaim, node: &Node) -> Option<(&'stati
 
 fn is_initialized(claim: &NodeClaim, node: &Node) -> bool {
     not_initialized(claim, node).is_none()
-}
-
-/// Taints that Kubernetes sets while a node starts.
-fn is_passing(taint: &Taint) -> bool {
-    match taint.key.as_str() {
-        "node.kubernetes.io/not-ready" => true,
-        "node.kubernetes.io/unreachable" => taint.effect == TaintEffect::NoSchedule,
-        "node.cloudprovider.kubernetes.io/uninitialized" => true,
-        key => key == labels::UNREGISTERED_TAINT || key.starts_with("readiness.k8s.io/"),
-    }
 }

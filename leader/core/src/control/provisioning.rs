@@ -53,6 +53,7 @@ struct Ground {
     leaving: BTreeSet<NodeName>,
     staying: BTreeSet<ObjectKey>,
     in_flight: BTreeSet<NodeClaimName>,
+    shut: BTreeSet<NodeClaimName>,
     generations: Vec<(String, Option<i64>)>,
     catalog_version: u64,
     buffers: BTreeMap<ObjectKey, usize>,
@@ -170,7 +171,8 @@ impl Control {
             .any(|name| state.claims.get(name).is_none_or(|claim| claim.stage == Stage::Gone));
         let freed = memory.ground.staying.difference(&ground.staying).next().is_some();
         let left = ground.leaving.difference(&memory.ground.leaving).next().is_some();
-        let worse = left || freed || lost;
+        let shut = ground.shut.difference(&memory.ground.shut).next().is_some();
+        let worse = left || freed || lost || shut;
         let changed = ground.generations != memory.ground.generations
             || ground.catalog_version != memory.ground.catalog_version;
         let stale_buffers = !self.view.buffers().is_empty()
@@ -186,6 +188,7 @@ impl Control {
         Ground {
             buffers: self.buffer_sizes(),
             staying: self.staying(state, &leaving, now),
+            shut: self.shut_claims(state, &leaving, now),
             leaving,
             in_flight: state
                 .claims

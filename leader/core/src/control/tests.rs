@@ -10,6 +10,7 @@ mod consolidating;
 mod doubt;
 mod grace_periods;
 mod interrupting;
+mod joined;
 mod judging;
 mod launching;
 mod leaders_drains;

@@ -12,6 +12,7 @@ use drover_common::labels;
 use drover_common::requirement::{Requirement, Requirements, ValueSet};
 use drover_common::resources::{ResourceName, Resources};
 
+use crate::joined::{as_joined, is_labelled_registered, will_take_pods};
 use crate::nodeclass::catalog::NodeClassCatalog;
 use crate::planner::InFlightNode;
 use crate::view::View;
@@ -55,10 +56,11 @@ pub(super) fn leaving(view: &View) -> BTreeSet<NodeName> {
     leaving
 }
 
-/// Claims whose node is not there yet, or not ready for pods.
+/// Claims whose node is not there yet, or not ready for pods. One that will take none is left out.
 pub(super) fn in_flight(
     view: &View,
     catalogs: &BTreeMap<String, NodeClassCatalog>,
+    leaving: &BTreeSet<NodeName>,
     warnings: &mut Vec<String>,
 ) -> Vec<InFlightNode> {
     let mut known = Known::default();
@@ -68,30 +70,44 @@ pub(super) fn in_flight(
         .filter(|(_, claim)| match node_of_claim(view, claim) {
             None => true,
             // The planner finds a claim's node by instance alone.
-            Some(node) => view.claim_of_node(node).is_some() && !is_initialized(claim, node),
+            Some(node) => {
+                view.claim_of_node(node).is_some()
+                    && !is_initialized(claim, node)
+                    && will_take_pods(node)
+                    && !leaving.contains(&NodeName::from(node.metadata.name.as_str()))
+            }
         })
         .filter_map(|(name, claim)| {
             let node = node_of_claim(view, claim);
-            let node = node.map(|node| NodeName::from(node.metadata.name.as_str()));
-            let found = in_flight_node(name, claim, &known.may_become(claim, catalogs))?;
-            if !has_zone(claim, &found) {
+            let mut found = in_flight_node(name, claim, &known.may_become(claim, catalogs))?;
+            if let Some(node) = node {
+                let is_registered = is_registered(claim, node);
+                found = as_joined(found, node, is_registered, &claim.spec.startup_taints);
+                found.node = Some(NodeName::from(node.metadata.name.as_str()));
+            }
+            if !has_zone(&found) {
                 warnings.push(format!(
                     "NodeClaim {name} says nothing of its zone, and its EC2NodeClass is not known: no pod counts on it"
                 ));
                 return None;
             }
-            Some(InFlightNode { node, ..found })
+            Some(found)
         })
         .collect()
 }
 
-fn is_initialized(claim: &NodeClaim, node: &Node) -> bool {
+pub(super) fn is_initialized(claim: &NodeClaim, node: &Node) -> bool {
     let labelled = node.metadata.labels.get(labels::INITIALIZED).is_some_and(|v| v == "true");
-    labelled
-        || claim
-            .status
-            .as_ref()
-            .is_some_and(|status| Condition::is_true(&status.conditions, "Initialized"))
+    labelled || has_condition(claim, "Initialized")
+}
+
+fn is_registered(claim: &NodeClaim, node: &Node) -> bool {
+    is_labelled_registered(node) || has_condition(claim, "Registered")
+}
+
+fn has_condition(claim: &NodeClaim, kind: &str) -> bool {
+    let status = claim.status.as_ref();
+    status.is_some_and(|status| Condition::is_true(&status.conditions, kind))
 }
 
 /// What claims may become, by class, stated type and requirements: those of one pool mostly say the same.
@@ -155,9 +171,8 @@ fn possible_types<'c>(
 }
 
 /// Whether anything is known of where it may be.
-fn has_zone(claim: &NodeClaim, found: &InFlightNode) -> bool {
-    let labelled = claim.metadata.labels.as_ref().is_some_and(|l| l.contains_key(labels::ZONE));
-    labelled || found.requirements.get(labels::ZONE).is_some()
+fn has_zone(found: &InFlightNode) -> bool {
+    found.labels.contains_key(labels::ZONE) || found.requirements.get(labels::ZONE).is_some()
 }
 
 fn in_flight_node(

@@ -180,8 +180,8 @@ impl Dump {
         name_namespaces(&mut view, &mut warnings);
         warnings.extend(other_region(&view, types.region()));
         let catalogs = catalogs(&view, types, flags, &mut warnings);
-        let in_flight = in_flight(&view, &catalogs, &mut warnings);
         let leaving = leaving(&view);
+        let in_flight = in_flight(&view, &catalogs, &leaving, &mut warnings);
         let pool_usage = pool_usage(&view, &catalogs);
         let now = now.or(newest).unwrap_or(Timestamp::UNIX_EPOCH);
         let buffers = view.buffers().iter();

@@ -10,6 +10,7 @@ use jiff::Timestamp;
 
 use super::answer::{AnsweredDisruption, AnsweredLaunch, AnsweredMove, dollars};
 use super::bought::Bought;
+use super::claims::is_initialized;
 use super::fleet::{price_of_node, types_by_name};
 use super::{FleetKey, OfflineCluster};
 use crate::planner::{
@@ -48,15 +49,12 @@ impl OfflineCluster {
 
     fn managed(&self) -> (BTreeMap<NodeName, ManagedNode>, BTreeMap<NodePoolName, PoolNodes>) {
         let types = types_by_name(self);
-        let flying: BTreeSet<&str> =
-            self.in_flight.iter().map(|node| node.claim.as_str()).collect();
         let mut nodes = BTreeMap::new();
         let mut pools: BTreeMap<NodePoolName, PoolNodes> = BTreeMap::new();
         for (name, node) in self.view.nodes() {
             let Some(pool) = node.metadata.labels.get(labels::NODEPOOL) else { continue };
             let claim = self.view.claim_of_node(node);
-            let claim_name = claim.and_then(|claim| claim.metadata.name.as_deref());
-            let initialized = !claim_name.is_some_and(|name| flying.contains(name));
+            let initialized = claim.is_none_or(|claim| is_initialized(claim, node));
             let pool = NodePoolName::from(pool.clone());
             if initialized {
                 let count = pools.entry(pool.clone()).or_default();

@@ -2,6 +2,7 @@ mod bad_input;
 mod classes;
 mod expected;
 mod flying;
+mod joined;
 mod repacked;
 mod surroundings;
 

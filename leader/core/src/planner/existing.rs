@@ -118,6 +118,16 @@ impl<'a> ExistingNode<'a> {
             && self.in_every_reading(rules, None, &|label| rules.admit(label))
     }
 
+    /// Whether pods that were planned onto it may still come, without their preferences where need be. Their rules on
+    /// labels held for all that it might become; of a Node that has joined, those that it has count.
+    pub(super) fn still_admits(&self, group: &Group) -> bool {
+        let is_told = self.labels.contains_key(NODE_NAME) && self.is_decided();
+        group.variants.iter().any(|variant| {
+            variant.rules.repelled_by(&self.taints).is_none()
+                && (!is_told || self.admits(&variant.rules))
+        })
+    }
+
     /// Whether something holds whatever the open labels turn out to be that `rules` speak of. Where those are too many
     /// combinations to try it is taken not to.
     fn in_every_reading<'n>(

@@ -36,8 +36,12 @@ impl Board<'_> {
         let mut waiting: Vec<Meant> = Vec::new();
         for (node, place) in self.existing.iter().enumerate() {
             let pods = place.meant.iter();
+            let mut may: BTreeMap<usize, bool> = BTreeMap::new();
             waiting.extend(pods.filter_map(|pod| {
-                Some(Meant { group: *owners.get(pod)?, node, pod: pod.clone() })
+                let group = *owners.get(pod)?;
+                let entry = self.groups.get(group)?;
+                let may = may.entry(group).or_insert_with(|| place.still_admits(entry));
+                may.then(|| Meant { group, node, pod: pod.clone() })
             }));
         }
         self.seat(view, &mut waiting);
@@ -141,7 +145,7 @@ impl Board<'_> {
         loop {
             let before = waiting.len();
             waiting.retain(|Meant { group, node, pod }| {
-                // Its rules on labels held for all that the node may become when it was planned.
+                // Rules on labels and taints were looked at before.
                 let taken = self.node_has_room(*group, *node)
                     && self.groups.get_mut(*group).is_some_and(|group| group.take_named(pod));
                 if taken {

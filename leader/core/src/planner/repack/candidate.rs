@@ -159,13 +159,17 @@ fn judge_node<'a>(
     if let Some(reason) = &managed.held {
         return Err(waits(reason.clone()));
     }
+    // What is on its way out is held by nothing.
+    if input.plan.leaving.contains(name) {
+        return Err(waits("it is leaving already"));
+    }
     if let Some(refusal) = &rule.refusal {
         return Err(refusal.clone());
     }
     let Some(node) = input.plan.view.nodes().get(name) else {
         return Err(waits("its Node is not there"));
     };
-    check_node(input, name, node, managed)?;
+    check_node(input, node, managed)?;
     let mut contents = Contents::default();
     let mut ending = None;
     let pods = input.plan.view.node_pods(name);
@@ -235,16 +239,11 @@ fn is_stuck(pod: &Pod, now: Timestamp) -> bool {
     pod.metadata.deletion_timestamp.is_some_and(over)
 }
 
-fn check_node(
-    input: &RepackInput<'_>,
-    name: &NodeName,
-    node: &Node,
-    managed: &ManagedNode,
-) -> Result<(), Refusal> {
+fn check_node(input: &RepackInput<'_>, node: &Node, managed: &ManagedNode) -> Result<(), Refusal> {
     if managed.initialized_at.is_none() {
         return Err(waits("it is not initialized"));
     }
-    if input.plan.leaving.contains(name) || node.metadata.deletion_timestamp.is_some() {
+    if node.metadata.deletion_timestamp.is_some() {
         return Err(waits("it is leaving already"));
     }
     if !node.is_ready() {

@@ -23,6 +23,11 @@ impl World {
         self.patch(&(kind, namespace.to_owned(), name.to_owned()), false, patch).unwrap();
     }
 
+    /// What a kubelet says of its Node anew.
+    pub(in super::super) fn change_status(&mut self, kind: Kind, name: &str, patch: &Value) {
+        self.patch(&(kind, String::new(), name.to_owned()), true, patch).unwrap();
+    }
+
     /// A user's deletion of an object in a namespace.
     pub(in super::super) fn delete_object(&mut self, kind: Kind, namespace: &str, name: &str) {
         self.delete(&(kind, namespace.to_owned(), name.to_owned()));
