@@ -4,6 +4,7 @@ mod expected;
 mod flying;
 mod joined;
 mod repacked;
+mod static_pools;
 mod surroundings;
 
 use drover_common::catalog;
