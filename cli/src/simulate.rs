@@ -83,7 +83,7 @@ fn answer(args: &SimulateArgs) -> Result<(), Failure> {
     let mut cluster = read.dump.into_cluster(&types, &args.node_flags(), args.now);
     let seconds_to_read = started.elapsed().as_secs_f64();
     let started = Instant::now();
-    cluster.launch_static(&settings);
+    cluster.keep_static_pools(&settings);
     for warning in read.ignored.warning().iter().chain(&cluster.warnings) {
         note(&format!("warning: {warning}"));
     }

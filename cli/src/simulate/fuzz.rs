@@ -176,7 +176,7 @@ fn try_input(text: &[u8], types: &InstanceTypes) -> Result<(), TestCaseError> {
     if errors.is_empty() {
         let settings = PlannerSettings::default();
         let mut cluster = input.dump.into_cluster(types, &NodeFlags::default(), None);
-        cluster.launch_static(&settings);
+        cluster.keep_static_pools(&settings);
         let pods = cluster.view.pods().values().map(|entry| &entry.pod);
         let waiting =
             pods.filter(|pod| pod.spec.node_name.is_empty() && !pod.is_terminal()).count();

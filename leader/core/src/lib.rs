@@ -12,6 +12,7 @@ pub mod journal;
 pub mod nodeclass;
 pub mod offline;
 pub mod planner;
+mod replicas;
 pub mod state;
 mod staying;
 pub mod view;

@@ -66,6 +66,8 @@ pub struct OfflineCluster {
     /// Nodes that static pools lack and that are launched whatever pods wait; they are in flight when
     /// pods are planned for.
     pub static_launches: BTreeMap<NodeClaimName, Launch>,
+    /// Nodes that static pools have too many, claims of those that have not joined among them: they leave.
+    pub static_excess: BTreeMap<NodePoolName, Vec<String>>,
     /// What was odd about the input, one sentence each.
     pub warnings: Vec<String>,
     /// The time that ages and windows are judged by.

@@ -4,14 +4,14 @@ use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use drover_common::crd::{NodePool, parse_resources};
+use drover_common::crd::NodePool;
 use drover_common::id::{NodeClaimName, NodePoolName};
-use drover_common::resources::ResourceName;
 use jiff::Timestamp;
 
 use super::Control;
 use crate::command::DisruptionReason;
 use crate::planner::{MOST_STATIC_NODES, plan_static};
+use crate::replicas::{MayGo, first_to_go, pods_to_move, wanted_nodes};
 use crate::state::{ClaimRecord, Stage, State};
 
 /// What is remembered of static pools between steps.
@@ -87,7 +87,6 @@ impl Control {
         }
     }
 
-    /// Those go first that hold no pod, then those with the fewest, the youngest first.
     fn let_static_nodes_go(
         &mut self,
         state: &State,
@@ -100,35 +99,17 @@ impl Control {
             return;
         }
         // What is being launched can't be called back; it goes once it is there.
-        let mut settled: Vec<(usize, Reverse<Timestamp>, NodeClaimName)> = there
-            .iter()
-            .filter(|(_, record)| record.stage >= Stage::Launched)
-            .map(|(name, record)| {
-                let pods = record.node.as_ref().map_or(0, |node| {
-                    self.view.pods_on(node).filter(|pod| !pod.is_node_bound()).count()
-                });
-                (pods, Reverse(record.created_at), (*name).clone())
-            })
-            .collect();
-        settled.sort();
-        let excess = there.len().saturating_sub(wanted);
-        let claims: Vec<NodeClaimName> =
-            settled.into_iter().take(excess).map(|(_, _, name)| name).collect();
+        let settled = there.iter().filter(|(_, record)| record.stage >= Stage::Launched);
+        let settled = settled.map(|(name, record)| MayGo {
+            pods: record.node.as_ref().map_or(0, |node| pods_to_move(&self.view, node)),
+            created_at: Reverse(record.created_at),
+            name: (*name).clone(),
+        });
+        let claims = first_to_go(settled.collect(), there.len().saturating_sub(wanted));
         if claims.is_empty() {
             return;
         }
         let words = format!("NodePool {pool} keeps {wanted} nodes and has {}", there.len());
         self.commit_disruption(state, claims, DisruptionReason::Deletion, words, now);
     }
-}
-
-/// `spec.replicas`, within the limit of nodes.
-fn wanted_nodes(pool: &NodePool) -> usize {
-    let replicas = usize::try_from(pool.spec.replicas.unwrap_or(0)).unwrap_or(0);
-    let name = ResourceName::from("nodes");
-    let limit = parse_resources(&pool.spec.limits)
-        .ok()
-        .filter(|limits| limits.contains(&name))
-        .map(|limits| usize::try_from(limits.get(&name)).unwrap_or(0));
-    limit.map_or(replicas, |limit| replicas.min(limit))
 }

@@ -101,7 +101,7 @@ pub struct AnsweredReason {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct AnsweredDisruption {
-    /// `Empty`, `Underutilized` or `Drifted`.
+    /// `Empty`, `Underutilized` or `Drifted`; `Deletion` of what a static pool has too many.
     pub reason: String,
     /// 1 may begin at once, each next one when the one before is done.
     pub wave: u32,
@@ -212,8 +212,10 @@ impl Answer {
             launches,
             placements,
             unschedulable: left.into_iter().map(unschedulable).collect(),
-            disruptions: repack
-                .map(|repack| repack.batches.iter().map(AnsweredDisruption::of).collect()),
+            disruptions: repack.map(|repack| {
+                let batches = repack.batches.iter().map(AnsweredDisruption::of);
+                AnsweredDisruption::of_static(cluster).into_iter().chain(batches).collect()
+            }),
         }
     }
 }

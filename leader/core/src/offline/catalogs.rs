@@ -79,6 +79,7 @@ pub(super) fn catalogs(
     if view.classes().is_empty() {
         let mut all = types.with_settings(&plain);
         forget_zero_prices(&mut all, warnings);
+        leave_reserved_out(&mut all, flags, warnings);
         let catalog = NodeClassCatalog::new(all, false);
         let names = view.pools().values().map(|pool| &pool.spec.template.spec.node_class_ref.name);
         return names.map(|name| (name.clone(), catalog.clone())).collect();
@@ -92,6 +93,7 @@ pub(super) fn catalogs(
             keep_what_status_allows(&mut own, status);
         }
         forget_zero_prices(&mut own, warnings);
+        leave_reserved_out(&mut own, flags, warnings);
         if flags.reserved_capacity {
             warnings.extend(left_out(name, class));
         }
@@ -144,6 +146,22 @@ fn keep_what_status_allows(types: &mut Vec<InstanceType>, status: &Ec2NodeClassS
         !kind.offerings.is_empty()
             && (images.is_empty() || images.iter().any(|image| image.matches_labels(&kind.labels)))
     });
+}
+
+/// A catalogue says of reserved capacity neither whose it is nor how much there is: planned for, it would be endless.
+fn leave_reserved_out(types: &mut [InstanceType], flags: &NodeFlags, warnings: &mut Vec<String>) {
+    let mut reserved = 0_usize;
+    for kind in types {
+        let before = kind.offerings.len();
+        kind.offerings.retain(|offering| offering.capacity_type != CapacityType::Reserved);
+        reserved += before - kind.offerings.len();
+    }
+    if reserved > 0 && flags.reserved_capacity {
+        warnings.push(format!(
+            "{reserved} offerings of the catalogue are reserved capacity, and do not tell what room there is: they \
+             are left out"
+        ));
+    }
 }
 
 /// Nothing but reserved capacity is free: a price of zero is one that is not known.

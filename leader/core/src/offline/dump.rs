@@ -199,6 +199,7 @@ impl Dump {
             pool_usage,
             set_aside,
             static_launches: BTreeMap::new(),
+            static_excess: BTreeMap::new(),
             warnings,
             now,
             unavailable: BTreeMap::new(),

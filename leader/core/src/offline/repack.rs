@@ -13,6 +13,7 @@ use super::bought::Bought;
 use super::claims::is_initialized;
 use super::fleet::{price_of_node, types_by_name};
 use super::{FleetKey, OfflineCluster};
+use crate::command::DisruptionReason;
 use crate::planner::{
     Batch, ManagedNode, MoveTarget, Placement, PlacementTarget, Plan, PlanInput, PlannerSettings,
     PoolNodes, RepackInput, RepackPlan, RepackSettings, repack,
@@ -100,6 +101,25 @@ fn capacity_type(text: &str) -> CapacityType {
 }
 
 impl AnsweredDisruption {
+    /// What static pools let go. Their pods are among those that the plan has placed.
+    pub fn of_static(cluster: &OfflineCluster) -> Vec<Self> {
+        let types = types_by_name(cluster);
+        let price = |name: &str| {
+            let node = cluster.view.nodes().get(&NodeName::from(name))?;
+            price_of_node(&types, node)
+        };
+        let entries = cluster.static_excess.values().map(|nodes| Self {
+            reason: format!("{:?}", DisruptionReason::Deletion),
+            wave: 1,
+            follows: false,
+            nodes: nodes.clone(),
+            replacements: Vec::new(),
+            savings_per_hour: dollars(nodes.iter().filter_map(|name| price(name)).sum()),
+            moves: Vec::new(),
+        });
+        entries.collect()
+    }
+
     /// A batch of a repack.
     pub fn of(batch: &Batch) -> Self {
         let moves = batch.moves.iter().map(|one| AnsweredMove {

@@ -4,6 +4,7 @@ mod expected;
 mod flying;
 mod joined;
 mod repacked;
+mod static_pools;
 mod surroundings;
 
 use drover_common::catalog;
@@ -359,6 +360,31 @@ fn classes_narrow_the_catalogue_and_missing_ones_are_named() {
         answer(&none).unschedulable[0].reasons[0].reason,
         "EC2NodeClass gone is not there or not ready"
     );
+}
+
+#[test]
+fn reserved_capacity_of_a_catalogue_is_left_out() {
+    let offering =
+        |kind: &str, price: f64| json!({"zone": "a", "capacityType": kind, "price": price});
+    let text = json!({"instanceTypes": [{"name": "x.large", "labels": {},
+        "capacity": {"cpu": "4", "memory": "16Gi", "pods": "58"},
+        "offerings": [offering("reserved", 0.0), offering("on-demand", 0.1)]}]});
+    let types = InstanceTypes::File(catalog::parse(&text.to_string()).unwrap());
+    let class = json!({"apiVersion": "karpenter.k8s.aws/v1", "kind": "EC2NodeClass",
+        "metadata": {"name": "default"}, "spec": {"amiSelectorTerms": [{"alias": "al2023@latest"}],
+            "role": "r", "subnetSelectorTerms": [], "securityGroupSelectorTerms": []}});
+    for classes in [vec![], vec![class]] {
+        let objects = [vec![pool("default"), pod("a", "1")], classes].concat();
+        let cluster = cluster_with(&objects, &types);
+        assert_eq!(cluster.warnings.len(), 1, "{:?}", cluster.warnings);
+        assert!(cluster.warnings[0].starts_with("1 offerings of the catalogue are reserved"));
+        let answer = answer(&cluster);
+        assert_eq!(answer.launches[0].capacity_type, "on-demand");
+        assert_eq!(answer.summary.hourly_cost, 0.1);
+        let flags = NodeFlags { reserved_capacity: false, ..NodeFlags::default() };
+        let off = dump_of(&objects).into_cluster(&types, &flags, None);
+        assert_eq!(off.warnings, [] as [&str; 0], "leaders would not use it either");
+    }
 }
 
 #[test]

@@ -127,7 +127,7 @@ fn static_pools_get_the_nodes_that_they_lack_and_pods_may_have_a_place_there() {
     let settings = PlannerSettings::default();
     let told = |objects: &[Value]| {
         let mut cluster = cluster(objects);
-        cluster.launch_static(&settings);
+        cluster.keep_static_pools(&settings);
         let answer = answer(&cluster);
         let plan = plan(&cluster.plan_input(&settings));
         let rows = Fleet::of(&cluster, &plan).rows;
@@ -235,7 +235,7 @@ fn a_nought_too_many_exhausts_no_memory() {
     assert_eq!(answer(&cluster).summary.pods, 10_001);
     let fixed = with(pool("fixed"), "/spec/replicas", json!(2_000_000_000));
     let mut cluster = super::cluster(&[fixed]);
-    cluster.launch_static(&PlannerSettings::default());
+    cluster.keep_static_pools(&PlannerSettings::default());
     let words = ["static NodePool fixed: 1999990000 of 2000000000 nodes are not planned for"];
     assert_eq!(cluster.warnings, words);
 }

@@ -62,7 +62,7 @@ fn nodes_that_have_joined_go_by_their_own_name_and_have_their_pods() {
 #[test]
 fn launches_of_static_pools_have_their_pods() {
     let mut cluster = cluster(&[with(pool("fixed"), "/spec/replicas", json!(1)), pod("a", "1")]);
-    cluster.launch_static(&PlannerSettings::default());
+    cluster.keep_static_pools(&PlannerSettings::default());
     let (_, found) = row(&cluster);
     assert_eq!((found.nodes_now, found.nodes_after, found.pods_after), (0, 1, 1));
     assert_eq!(found.requested_after.to_string(), "cpu: 1, pods: 1");
