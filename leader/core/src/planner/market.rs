@@ -187,6 +187,10 @@ impl<'a> Market<'a> {
                 market.refused.push((name.clone(), reason));
             }
         }
+        let conflicts = market.overlays.conflicts.iter();
+        market.problems.extend(conflicts.map(|(name, first)| {
+            format!("NodeOverlay {name} says the same of some types as {first}, of the same weight, which counts")
+        }));
         market.mark(input.settings.max_node_vcpus);
         market.rank_offers();
         market

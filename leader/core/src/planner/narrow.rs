@@ -5,7 +5,6 @@
 //! left at last are placed by that, and from then on no node may be planned that would bring in a
 //! domain which tips a spread.
 
-use std::borrow::Cow;
 use std::collections::BTreeSet;
 
 use drover_common::labels;
@@ -106,14 +105,11 @@ impl Board<'_> {
     }
 
     /// A planned node comes to the domains of what it may become: of its cheapest offer's capacity type, in the zones of
-    /// that offer's type, as [`Self::choose`] lists it.
+    /// that offer's type, as [`Self::choose`] lists it. Where its domain is decided, a term may count it for one of its types
+    /// and not for another.
     fn add_planned_domains(&self, tracked: &Tracked, universe: &mut BTreeSet<String>) {
         let Some(values) = self.index.known(&tracked.term.key) else { return };
         for bin in &self.bins {
-            if bin.pinned.contains_key(&tracked.term.key) {
-                universe.extend(bin.counted_domain(&self.market, tracked).map(Cow::into_owned));
-                continue;
-            }
             let Some(cheapest) = self.market.offers.get(bin.cheapest) else { continue };
             let zones = self.zones_of(bin, cheapest.capacity_type);
             let may_become = |offer: &usize| {

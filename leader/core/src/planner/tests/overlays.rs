@@ -174,6 +174,10 @@ fn what_is_wrong_with_overlays_is_told() {
         .map(|(name, fault)| format!("{name}: {} {}", fault.reason, fault.message))
         .collect();
     insta::assert_snapshot!(text.join("\n"));
+    let problems = world.plan().report.problems;
+    let words = "NodeOverlay b-second says the same of some types as a-first, of the same weight, which counts";
+    assert!(problems.iter().any(|told| told == words), "{problems:?}");
+    assert_eq!(problems.len(), 4, "{problems:?}");
 }
 
 #[test]

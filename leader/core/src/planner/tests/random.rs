@@ -429,7 +429,9 @@ fn holds(case: &Case) -> Result<(), TestCaseError> {
     let mut world = build(case);
     let plan = world.plan();
     prop_assert_eq!(addable(&world, &plan), None, "{:?}", plan.unschedulable);
-    prop_assert!(plan.report.problems.is_empty(), "{:?}", plan.report.problems);
+    // Overlays at random may contradict each other.
+    let mut problems = plan.report.problems.iter().filter(|told| !told.starts_with("NodeOverlay"));
+    prop_assert_eq!(problems.next(), None);
     carry_out(&mut world, &plan);
     let kept = world.plan();
     // Equal pods may change places with each other and with those on nodes that are there.
