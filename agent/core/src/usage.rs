@@ -64,8 +64,6 @@ pub struct PodSample {
     pub uid: Arc<str>,
     /// CPU time, microseconds.
     pub cpu_usec: u64,
-    /// What came of its own CPU limit, which it has where all its containers have one.
-    pub limit: LimitPeriods,
     /// Time some task stalled on CPU, microseconds. `None`: no PSI.
     pub stalled_usec: Option<u64>,
     /// What is looked at less often.
@@ -77,6 +75,8 @@ pub struct PodSample {
 /// What is read of a pod only now and then: it counts up, or changes slowly.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PodRest {
+    /// What came of its own CPU limit, which it has where all its containers have one.
+    pub limit: LimitPeriods,
     /// Working set, bytes.
     pub memory_working_set: u64,
     /// Time some task stalled on memory and I/O, microseconds. `None`: no PSI.
@@ -268,7 +268,7 @@ impl PodFold {
             _ => None,
         };
         let containers = self.containers.usage();
-        let own = [last.limit.permille_since(first.limit)];
+        let own = [rest.limit.permille_since(before.limit)];
         let of_containers = containers.iter().map(|one| one.throttled_permille);
         Some(PodUsage {
             uid: uid.to_owned(),

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use drover_agent_core::usage::{self, ContainerNames, PodRest, PodSample};
+use drover_agent_core::usage::{self, ContainerNames, LimitPeriods, PodRest, PodSample};
 
 use super::containers::Containers;
 use super::kept::{Buffer, Kept};
@@ -134,25 +134,19 @@ impl Group {
         buffer: &mut Buffer,
     ) -> Option<PodSample> {
         let cpu = buffer.read_piece(&self.cpu).ok()?;
-        let (cpu_usec, limit) = (usage::cpu_usage(cpu).ok()?, usage::limit_periods(cpu));
+        let cpu_usec = usage::cpu_usage(cpu).ok()?;
+        let limit = if all.is_some() { usage::limit_periods(cpu) } else { LimitPeriods::default() };
         let stalled_usec = self.stalled(cpu_usec, all.is_some(), buffer);
         let (mut rest, mut measured) = (None, Vec::new());
         if let Some(all) = all {
             let names = all.get(uid).map(Vec::as_slice).unwrap_or_default();
             let network = self.network.read(networks, &self.folder, names, buffer);
-            rest = Some(PodRest { network, ..self.rest(buffer)? });
+            rest = Some(PodRest { network, ..self.rest(limit, buffer)? });
             if !names.is_empty() {
                 measured = self.containers.sample(&self.folder, names, room, buffer);
             }
         }
-        Some(PodSample {
-            uid: Arc::clone(uid),
-            cpu_usec,
-            limit,
-            stalled_usec,
-            rest,
-            containers: measured,
-        })
+        Some(PodSample { uid: Arc::clone(uid), cpu_usec, stalled_usec, rest, containers: measured })
     }
 
     /// How long some task stalled on CPU. Who has not run since has stalled no longer, but for a machine that
@@ -169,7 +163,7 @@ impl Group {
     }
 
     /// All but the network.
-    fn rest(&self, buffer: &mut Buffer) -> Option<PodRest> {
+    fn rest(&self, limit: LimitPeriods, buffer: &mut Buffer) -> Option<PodRest> {
         let current = usage::number(buffer.read_piece(&self.memory).ok()?).ok()?;
         let cache = usage::inactive_file(buffer.read_piece(&self.memory_stat).ok()?).ok()?;
         let disk_bytes =
@@ -179,6 +173,7 @@ impl Group {
         let events = self.memory_events.as_ref();
         let kills = events.and_then(|file| usage::oom_kills(buffer.read_piece(file).ok()?).ok());
         Some(PodRest {
+            limit,
             memory_working_set: current.saturating_sub(cache),
             stalled_usec: memory.zip(io).map(|(memory, io)| [memory, io]),
             oom_kills: kills.unwrap_or(0),

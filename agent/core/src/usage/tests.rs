@@ -138,9 +138,9 @@ fn sample(cpu_usec: u64, pods: &[(&str, u64)]) -> Sample {
     let pod = |&(uid, cpu_usec): &(&str, u64)| PodSample {
         uid: uid.into(),
         cpu_usec,
-        limit: LimitPeriods { elapsed: cpu_usec / 10, throttled: cpu_usec / 100 },
         stalled_usec: Some(cpu_usec / 10),
         rest: Some(PodRest {
+            limit: LimitPeriods { elapsed: cpu_usec / 10, throttled: cpu_usec / 100 },
             memory_working_set: 7,
             stalled_usec: Some([cpu_usec / 100, 0]),
             oom_kills: cpu_usec / 400_000,
