@@ -8,7 +8,7 @@ use drover_raft::parts::{TypeConfig, Vote};
 use openraft::raft::VoteRequest;
 use serde_json::{Value, json};
 
-use crate::cluster::{Cluster, PATIENCE, pause_by, wait_until};
+use crate::cluster::{Cluster, PATIENCE, Replica, pause_by, wait_until};
 
 const CALLERS: u64 = 16;
 
@@ -58,6 +58,18 @@ fn stale_vote(cluster: &Cluster, sender: u64, receiver: u64) -> Value {
     })
 }
 
+/// Stops a replica; where `broken_off` as one that is dropped in the middle of it, as a process' last moments may.
+fn stop(replica: &Replica, broken_off: bool) {
+    let mut stopping = replica.group.shutdown();
+    replica.runtime.block_on(async {
+        if broken_off {
+            let _ = futures::poll!(&mut stopping);
+        } else {
+            stopping.await;
+        }
+    });
+}
+
 #[test]
 fn who_calls_a_replica_that_stops_does_not_panic_in_it() {
     let mut cluster = Cluster::start(3);
@@ -68,7 +80,7 @@ fn who_calls_a_replica_that_stops_does_not_panic_in_it() {
     let answers = Arc::new(Answers::default());
     let client = reqwest::Client::new();
     let callers = tokio::runtime::Runtime::new().unwrap();
-    for replica in cluster.others(leader) {
+    for (replica, broken_off) in cluster.others(leader).into_iter().zip([true, false]) {
         let url = format!("http://{}/raft/v1/vote", cluster.peers[&replica].raft);
         let request = stale_vote(&cluster, leader, replica);
         let calling: Vec<_> = (0..CALLERS)
@@ -89,7 +101,7 @@ fn who_calls_a_replica_that_stops_does_not_panic_in_it() {
         wait_until("calls are served", || answers.served.load(Ordering::Relaxed) > served + 100);
         let gone = answers.gone.load(Ordering::Relaxed);
         let ending = cluster.replicas.remove(&replica).unwrap();
-        ending.runtime.block_on(ending.group.shutdown());
+        stop(&ending, broken_off);
         wait_until("all know", || answers.gone.load(Ordering::Relaxed) > gone + 100);
         calling.iter().for_each(tokio::task::JoinHandle::abort);
     }
