@@ -146,6 +146,9 @@ fn agents_of_node_mode_have_the_kubelets_kubeconfig_and_no_token() {
         let host = &named(&pod["volumes"], volume)["hostPath"];
         assert_eq!(host, &json!({"path": path, "type": "File"}));
     }
+    // The cluster's DNS may be on the nodes that are interrupted.
+    assert_eq!(pod["dnsConfig"]["nameservers"], json!(["169.254.169.253"]));
+    assert_eq!(named(&pod["dnsConfig"]["options"], "timeout")["value"], "1");
     // Leaders' certificates are where the other agents have them.
     let usual_container = &usual["spec"]["template"]["spec"]["containers"][0];
     let at =
