@@ -7,11 +7,17 @@ use serde_json::{Value, json};
 
 use super::world::World;
 
-fn families(least: u32) -> Value {
+/// Of a label of EC2's types.
+fn values_of(label: &str, least: u32) -> Value {
+    let key = format!("karpenter.k8s.aws/{label}");
     json!([
         {"key": "karpenter.sh/capacity-type", "operator": "In", "values": ["on-demand"]},
-        {"key": "karpenter.k8s.aws/instance-family", "operator": "Exists", "minValues": least},
+        {"key": key, "operator": "Exists", "minValues": least},
     ])
+}
+
+fn families(least: u32) -> Value {
+    values_of("instance-family", least)
 }
 
 #[test]
@@ -173,17 +179,14 @@ fn many_pods_are_not_put_on_accelerators_for_the_sake_of_values() {
     }
 }
 
-fn sizes(least: u32) -> Value {
-    json!([
-        {"key": "karpenter.sh/capacity-type", "operator": "In", "values": ["on-demand"]},
-        {"key": "karpenter.k8s.aws/instance-cpu", "operator": "Exists", "minValues": least},
-    ])
-}
-
 #[test]
 fn where_limits_leave_too_few_types_another_pool_is_taken() {
     let mut world = World::small();
-    world.pool("heavy", sizes(4), json!({"weight": 10, "limits": {"cpu": "4"}}));
+    world.pool(
+        "heavy",
+        values_of("instance-cpu", 4),
+        json!({"weight": 10, "limits": {"cpu": "4"}}),
+    );
     world.pool("light", json!([]), json!({}));
     world.pods("web", 1, json!({"cpu": "500m", "memory": "1Gi"}), json!({}));
     let plan = world.plan();
@@ -198,7 +201,7 @@ fn what_fewer_nodes_leave_under_limits_does_for_some() {
             {"labelSelector": {"matchLabels": {"app": "web"}},
                 "topologyKey": "kubernetes.io/hostname"}]}}}});
     let mut world = World::small();
-    world.pool("default", sizes(4), json!({"limits": {"cpu": "20"}}));
+    world.pool("default", values_of("instance-cpu", 4), json!({"limits": {"cpu": "20"}}));
     world.pods("web", 8, json!({"cpu": "500m", "memory": "1Gi"}), apart);
     let plan = world.plan();
     assert_eq!(plan.report.problems, [""; 0]);

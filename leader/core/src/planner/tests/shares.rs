@@ -132,33 +132,27 @@ fn a_key_with_one_value_divides_nothing() {
     assert_eq!(price(&[ZONE, CAPACITY_TYPE]), price(&[ZONE]));
 }
 
+/// One of a set that keeps together by zone, or apart; some can go to one zone alone.
+fn by_zone(affinity: &str, zone: Option<&str>) -> Value {
+    let selector = zone.map_or(json!({}), |zone| json!({ZONE: zone}));
+    let terms = json!([{"labelSelector": {"matchLabels": {"set": "db"}}, "topologyKey": ZONE}]);
+    json!({"metadata": {"labels": {"set": "db"}}, "spec": {"nodeSelector": selector,
+        "affinity": {affinity: {"requiredDuringSchedulingIgnoredDuringExecution": terms}}}})
+}
+
 #[test]
 fn who_can_go_to_few_zones_goes_first() {
     let mut world = World::small();
     zones(&mut world);
-    let away = |zone: Option<&str>| {
-        let selector = zone.map_or(json!({}), |zone| json!({ZONE: zone}));
-        json!({"spec": {"nodeSelector": selector, "affinity": {"podAntiAffinity": {
-            "requiredDuringSchedulingIgnoredDuringExecution": [
-                {"labelSelector": {"matchLabels": {"set": "db"}}, "topologyKey": ZONE}]}}},
-            "metadata": {"labels": {"set": "db"}}})
-    };
-    world.pods("a", 1, json!({"cpu": "1", "memory": "1Gi"}), away(None));
-    world.pods("b", 1, request(), away(Some("us-east-1a")));
-    world.pods("c", 1, request(), away(Some("us-east-1b")));
+    world.pods("a", 1, json!({"cpu": "1", "memory": "1Gi"}), by_zone("podAntiAffinity", None));
+    world.pods("b", 1, request(), by_zone("podAntiAffinity", Some("us-east-1a")));
+    world.pods("c", 1, request(), by_zone("podAntiAffinity", Some("us-east-1b")));
     assert_eq!(world.plan().unschedulable, []);
 
-    let near = |zone: Option<&str>| {
-        let selector = zone.map_or(json!({}), |zone| json!({ZONE: zone}));
-        json!({"spec": {"nodeSelector": selector, "affinity": {"podAffinity": {
-            "requiredDuringSchedulingIgnoredDuringExecution": [
-                {"labelSelector": {"matchLabels": {"set": "db"}}, "topologyKey": ZONE}]}}},
-            "metadata": {"labels": {"set": "db"}}})
-    };
     let mut world = World::small();
     zones(&mut world);
-    world.pods("free", 4, json!({"cpu": "1", "memory": "1Gi"}), near(None));
-    world.pods("tied", 1, request(), near(Some("us-east-1b")));
+    world.pods("free", 4, json!({"cpu": "1", "memory": "1Gi"}), by_zone("podAffinity", None));
+    world.pods("tied", 1, request(), by_zone("podAffinity", Some("us-east-1b")));
     let plan = world.plan();
     assert_eq!(plan.unschedulable, []);
     assert_eq!(per_zone(&plan.launches).keys().collect::<Vec<_>>(), [&"us-east-1b"]);
