@@ -104,14 +104,19 @@ enum Order {
 
 fn plan_in(input: &PlanInput<'_>, order: Order) -> Plan {
     let mut most = NodesOfPools::new();
-    loop {
-        let (plan, short) = plan_of_pools(input, order, &most);
+    let (mut plan, mut short) = plan_of_pools(input, order, &most);
+    for _ in 0..MOST_CUTS {
         if short.is_empty() {
-            return plan;
+            break;
         }
-        most.extend(short);
+        most.extend(std::mem::take(&mut short));
+        (plan, short) = plan_of_pools(input, order, &most);
     }
+    plan
 }
+
+/// How often a plan is made anew with fewer nodes of pools: halved each time, 65,000 come to one.
+const MOST_CUTS: usize = 16;
 
 /// How many nodes of a pool are planned at most.
 type NodesOfPools = BTreeMap<NodePoolName, usize>;

@@ -121,10 +121,8 @@ impl Control {
         now: Timestamp,
     ) -> Vec<InFlightNode> {
         let shut = self.shut_claims(state, leaving, now);
-        state
-            .claims
-            .iter()
-            .filter(|(name, record)| record.stage < Stage::Initialized && !shut.contains(*name))
+        on_their_way(state)
+            .filter(|(name, _)| !shut.contains(*name))
             .filter_map(|(name, record)| {
                 let Some(node) = self.node_of(record) else {
                     return Some(self.in_flight_node(name, record));
@@ -157,9 +155,7 @@ impl Control {
             };
             state.hard_notice(name, now).is_some() || node.is_some_and(|node| shut(&node))
         };
-        let on_their_way =
-            state.claims.iter().filter(|(_, record)| record.stage < Stage::Initialized);
-        let shut = on_their_way.filter(|(name, record)| is_shut(name, record));
+        let shut = on_their_way(state).filter(|(name, record)| is_shut(name, record));
         shut.map(|(name, _)| name.clone()).collect()
     }
 
@@ -245,4 +241,9 @@ pub(super) fn unavailable_now(
             (offering, *until)
         })
         .collect()
+}
+
+/// Claims whose nodes are not initialized.
+pub(super) fn on_their_way(state: &State) -> impl Iterator<Item = (&NodeClaimName, &ClaimRecord)> {
+    state.claims.iter().filter(|(_, record)| record.stage < Stage::Initialized)
 }

@@ -10,6 +10,7 @@ use super::Control;
 use super::batch::Batches;
 use super::binding::Bindings;
 use super::buffer::Buffers;
+use super::gather::on_their_way;
 use super::intent::{IntentError, MOST_CLAIMS};
 use super::object::after;
 use super::overlay::OverlayGround;
@@ -190,12 +191,7 @@ impl Control {
             staying: self.staying(state, &leaving, now),
             shut: self.shut_claims(state, &leaving, now),
             leaving,
-            in_flight: state
-                .claims
-                .iter()
-                .filter(|(_, claim)| claim.stage < Stage::Initialized)
-                .map(|(name, _)| name.clone())
-                .collect(),
+            in_flight: on_their_way(state).map(|(name, _)| name.clone()).collect(),
             generations: pools
                 .chain(overlays)
                 .map(|metadata| (metadata.name.clone().unwrap_or_default(), metadata.generation))

@@ -48,6 +48,8 @@ pub(super) struct Board<'a> {
     pub hosts: OpenHosts,
     /// Shapes among the pods looked at.
     pub shapes: usize,
+    /// By term: how many groups have it at their present step.
+    pub owners: Vec<u32>,
     /// Nodes by zone, once zones were dealt to some.
     pub dealt: Option<Counts>,
     /// The most a launch may cost, where it replaces nodes.
@@ -140,6 +142,7 @@ impl<'a> Board<'a> {
             steps: Steps::default(),
             hosts: OpenHosts::default(),
             shapes: pending.groups.len(),
+            owners: Vec::new(),
             dealt: None,
             ceiling: None,
         };
@@ -233,9 +236,16 @@ impl<'a> Board<'a> {
         let mut possible = variant.rules.offers(&self.market, &mut self.index);
         self.keep_fitting(&mut possible, &entry.request);
         let offers = self.worth_buying(&possible);
+        self.owners.resize(self.topology.terms.len(), 0);
         if let Some(entry) = self.groups.get_mut(group) {
+            let before = std::mem::replace(&mut entry.part.own, own.into_iter().collect());
+            for term in &entry.part.own {
+                self.owners.get_mut(*term).into_iter().for_each(|owners| *owners += 1);
+            }
+            for term in before {
+                self.owners.get_mut(term).into_iter().for_each(|owners| *owners -= 1);
+            }
             entry.step = step;
-            entry.part.own = own.into_iter().collect();
             entry.possible = possible;
             entry.offers = offers;
         }

@@ -284,9 +284,7 @@ impl Board<'_> {
         let of_key = |term: &&usize| {
             self.topology.terms.get(**term).is_some_and(|tracked| tracked.term.key == key)
         };
-        let owned = |term: &usize| {
-            self.groups.iter().any(|group| group.part.own.binary_search(term).is_ok())
-        };
+        let owned = |term: &usize| self.owners.get(*term).is_some_and(|owners| *owners > 0);
         part.own.iter().any(|term| of_key(&term))
             || part.matched.iter().filter(of_key).any(|term| self.keeps_away(*term) || owned(term))
     }
@@ -374,8 +372,8 @@ impl Board<'_> {
     fn worth_growing_to(&self, group: usize, bin: &Bin, alone: u64) -> Option<u64> {
         let entry = self.groups.get(group)?;
         let terms = entry.part.own.iter().chain(&entry.part.matched);
-        let hosts = terms.filter_map(|term| self.topology.terms.get(*term));
-        let by_host = hosts.into_iter().any(|tracked| tracked.term.key == labels::HOSTNAME);
+        let mut tracked = terms.filter_map(|term| self.topology.terms.get(*term));
+        let by_host = tracked.any(|tracked| tracked.term.key == labels::HOSTNAME);
         let left = if by_host || !entry.shape.ports.is_empty() { 1 } else { entry.left() };
         let now = self.cost(bin.cheapest);
         let pays = |offer: usize| {

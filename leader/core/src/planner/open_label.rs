@@ -36,8 +36,9 @@ pub(super) struct LabelUse {
 impl LabelUse {
     pub(super) fn note(&mut self, requirement: &Requirement) {
         self.values.extend(requirement.values.iter().cloned());
-        self.any |= requirement.operator != Operator::In;
-        self.others |= requirement.operator != Operator::In;
+        let others = requirement.operator != Operator::In;
+        self.any |= others;
+        self.others |= others;
     }
 }
 
