@@ -106,8 +106,15 @@ const MOST_WORSE: usize = 2;
 
 /// The threshold worth most, evictions paid for.
 fn best_attempt(yard: &mut Yard<'_>) -> Attempt {
-    let thresholds =
-        if yard.order.len() <= SMALL { THRESHOLDS.to_vec() } else { vec![most_promising(yard)] };
+    let thresholds = if yard.order.len() <= SMALL {
+        THRESHOLDS.to_vec()
+    } else {
+        vec![most_promising(|threshold| {
+            yard.enter(threshold);
+            let done = yard.delete(threshold);
+            yard.estimate(&done)
+        })]
+    };
     let mut best: Option<Attempt> = None;
     for threshold in thresholds {
         let attempt = yard.attempt(threshold);
@@ -120,13 +127,11 @@ fn best_attempt(yard: &mut Yard<'_>) -> Attempt {
 
 /// The threshold of the best estimate, the lowest of equals. From the highest on: with few targets few nodes
 /// fit elsewhere, which is soon known, and where prices could be much better none is worth keeping.
-fn most_promising(yard: &mut Yard<'_>) -> u32 {
+fn most_promising(mut estimate_of: impl FnMut(u32) -> i64) -> u32 {
     let mut best: Option<(i64, u32)> = None;
     let mut worse = 0;
     for threshold in THRESHOLDS.into_iter().rev() {
-        yard.enter(threshold);
-        let done = yard.delete(threshold);
-        let estimate = yard.estimate(&done);
+        let estimate = estimate_of(threshold);
         if best.is_none_or(|(most, _)| estimate >= most) {
             best = Some((estimate, threshold));
             worse = 0;
@@ -168,5 +173,27 @@ fn report(input: &RepackInput<'_>, judged: &Judged<'_>, plan: &RepackPlan) -> Re
         price_micro: prices.fold(0, u64::saturating_add),
         saving_micro: plan.batches.iter().map(|batch| batch.saving_micro).sum(),
         problems: Vec::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dip_is_passed_and_two_worse_estimates_end_the_search() {
+        // Estimates from the highest threshold on.
+        let found = |estimates: [i64; 5]| {
+            let mut asked = 0;
+            let best = most_promising(|_| {
+                asked += 1;
+                estimates[asked - 1]
+            });
+            (best, asked)
+        };
+        assert_eq!(found([5, 4, 3, 9, 9]), (85, 3));
+        assert_eq!(found([5, 4, 6, 2, 1]), (55, 5));
+        assert_eq!(found([1, 2, 3, 4, 5]), (0, 5));
+        assert_eq!(found([7, 7, 1, 1, 9]), (70, 4));
     }
 }

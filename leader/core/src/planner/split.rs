@@ -97,7 +97,7 @@ impl Board<'_> {
             part.own.iter().filter_map(|index| self.topology.terms.get(*index).cloned()).collect();
         let cap = terms.iter().filter(|t| t.term.key == labels::HOSTNAME).map(host_cap).min();
         let cap = cap.unwrap_or(u32::MAX);
-        // A node on its way is counted where its domain is known.
+        // Pods are counted on a node whose domain is known, and a batch of a repack is right without others only so.
         let decided =
             |t: &Tracked| Some((t.term.key.clone(), self.only_domain(t, &offers)?.clone()));
         let decided: Vec<(String, String)> = terms.iter().filter_map(decided).collect();

@@ -99,6 +99,26 @@ fn many_oversized_nodes_become_fewer() {
 }
 
 #[test]
+fn a_spread_over_one_zone_makes_no_batch_depend_on_others() {
+    let here = json!([
+        {"key": "karpenter.sh/capacity-type", "operator": "In", "values": ["on-demand"]},
+        {"key": "topology.kubernetes.io/zone", "operator": "In", "values": ["us-east-1a"]}]);
+    let mut cluster = Cluster::with_requirements(here, json!({}));
+    let spread = json!({"spec": {"topologySpreadConstraints": [{"maxSkew": 1,
+        "topologyKey": "topology.kubernetes.io/zone", "whenUnsatisfiable": "DoNotSchedule",
+        "labelSelector": {"matchLabels": {"app": "web"}}}]}});
+    for node in ["n1", "n2"] {
+        cluster.node(node, "m5.4xlarge", "us-east-1a", CapacityType::OnDemand);
+        let wanted = json!({"cpu": "5", "memory": "2Gi"});
+        cluster.running(&format!("web-{node}"), "web", node, wanted, spread.clone());
+    }
+    let plan = cluster.repack();
+    let replaced: Vec<_> = plan.batches.iter().filter(|b| !b.replacements.is_empty()).collect();
+    assert!(!replaced.is_empty(), "{:?}", plan.left);
+    assert!(replaced.iter().all(|batch| !batch.follows));
+}
+
+#[test]
 fn one_large_node_may_become_two_small_ones() {
     let mut cluster = Cluster::new(json!({}));
     cluster.node("big", "m5.8xlarge", "us-east-1a", CapacityType::OnDemand);
