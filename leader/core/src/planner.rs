@@ -7,6 +7,7 @@
 
 mod admission;
 mod attach;
+mod avoided;
 mod bin;
 mod board;
 mod bulk;
@@ -18,6 +19,7 @@ mod daemon;
 mod dimension;
 mod exact;
 mod existing;
+mod fill;
 mod finish;
 mod first_fit;
 mod group;
@@ -210,7 +212,7 @@ fn place_band(board: &mut Board<'_>, view: &View, band: &Band) -> u64 {
     loop {
         first_fit_price =
             first_fit_price.saturating_add(round_of(board, &band.groups, band.in_order));
-        board.place_on_avoided(view, &band.groups);
+        board.place_on_avoided(&band.groups);
         if board.steps.are_spent() || !relax(board, view, &band.groups) {
             return first_fit_price;
         }
@@ -276,12 +278,14 @@ fn round_of(board: &mut Board<'_>, groups: &[usize], in_order: bool) -> u64 {
     for group in &bulk {
         if board.groups.get(*group).is_some_and(group::Group::is_plain) {
             board.place_plainly(*group);
-            board.fill_bins(*group);
         } else {
             board.place_on_nodes(*group);
         }
     }
-    let first_fit_price = board.buy_in_bulk(&bulk);
+    // What is left on nodes that none but these would be bought is free for the others.
+    let (choosy, others): (Vec<usize>, Vec<usize>) =
+        bulk.iter().partition(|group| board.needs_avoided(**group));
+    let first_fit_price = board.buy_in_bulk(&choosy).saturating_add(board.buy_in_bulk(&others));
     board.place_all_exactly(&bulk);
     first_fit_price
 }

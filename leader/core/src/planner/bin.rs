@@ -188,7 +188,7 @@ impl Board<'_> {
 
     /// Drops offers without room for the request, and those that the pool's limits or a full
     /// reservation forbid.
-    fn keep_affordable(
+    pub(super) fn keep_affordable(
         &self,
         offers: &mut FixedBitSet,
         request: &[i64],

@@ -21,12 +21,15 @@ impl Board<'_> {
     pub(super) fn buy_in_bulk(&mut self, groups: &[usize]) -> u64 {
         let first_bin = self.bins.len();
         let mut first_fit_price = 0_u64;
-        // What nothing is offered for is no part of what is worth buying.
         let mut sharing = Sharing::default();
-        let (hopeless, mut pieces): (Vec<Piece>, Vec<Piece>) = groups
-            .iter()
-            .flat_map(|group| self.pieces(*group, &mut sharing))
-            .partition(|piece| piece.offers.is_clear());
+        let mut pieces: Vec<Piece> =
+            groups.iter().flat_map(|group| self.pieces(*group, &mut sharing)).collect();
+        for piece in &mut pieces {
+            self.fill_bins(piece, &mut sharing);
+        }
+        // What nothing is offered for is no part of what is worth buying.
+        let (hopeless, mut pieces): (Vec<Piece>, Vec<Piece>) =
+            pieces.into_iter().partition(|piece| piece.offers.is_clear());
         for tier in self.tiers() {
             pieces.retain(|piece| piece.count > 0);
             if pieces.is_empty() {
@@ -51,7 +54,12 @@ impl Board<'_> {
         // A spread that could not be had as planned is not half kept.
         let left = pieces.iter().filter(|piece| piece.count > 0).chain(&hopeless);
         for piece in left.filter(|piece| !piece.pinned.is_empty()) {
-            self.take_back(piece.group, first_bin);
+            let filled = sharing.filled.extract_if(.., |filled| filled.group == piece.group);
+            let filled = filled.map(|filled| (filled.bin, filled.count));
+            let opened = (first_bin..self.bins.len()).map(|bin| (bin, u32::MAX));
+            let bins: Vec<(usize, u32)> = filled.chain(opened).collect();
+            self.take_back(piece.group, &bins);
+            self.drop_empty_bins(first_bin);
             self.leave_seats(sharing.seats.extract_if(.., |seat| seat.group == piece.group));
         }
         first_fit_price

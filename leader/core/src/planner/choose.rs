@@ -108,7 +108,14 @@ impl Board<'_> {
         let fewer =
             (!is_short(&any)).then(|| fewer_zones(&all).into_iter().map(|zones| list(&zones)));
         let fewer = fewer.and_then(|mut all| all.find(|options| !is_short(&offers_of(options))));
-        match fewer {
+        // A daemon of some zones may leave the cheapest type room in the others alone.
+        let elsewhere = || {
+            let zones = self.zones_sold(bin, capacity_type).into_iter();
+            let others =
+                zones.filter(|zone| !all.contains(zone)).map(|z| list(&BTreeSet::from([z])));
+            others.into_iter().find(|options| !is_short(&offers_of(options)))
+        };
+        match fewer.or_else(elsewhere) {
             Some(options) => Some((options, false)),
             None => (!strict).then_some((options, true)),
         }
@@ -143,6 +150,19 @@ impl Board<'_> {
             .filter(|offer| offer.capacity_type == capacity_type)
             .map(|offer| offer.zone)
             .collect()
+    }
+
+    /// The zones of all that the bin may become, the cheapest first.
+    fn zones_sold(&self, bin: &Bin, capacity_type: CapacityType) -> Vec<&str> {
+        let ranked = self.market.by_rank.iter().filter(|offer| bin.offers.contains(**offer));
+        let entries = ranked.filter_map(|offer| self.market.offers.get(*offer));
+        let mut zones: Vec<&str> = Vec::new();
+        for offer in entries.filter(|offer| offer.capacity_type == capacity_type) {
+            if !zones.contains(&offer.zone) {
+                zones.push(offer.zone);
+            }
+        }
+        zones
     }
 
     /// Types that hold the bin in every one of some zones that they are offered in, so that any type in any

@@ -9,7 +9,6 @@ use super::bin::{Bin, most_room};
 use super::board::Board;
 use super::dimension::{fits, times};
 use super::topology::Part;
-use crate::view::View;
 
 impl Board<'_> {
     /// Places what it can of some groups. Pods may wait for each other (affinity, spread), so as
@@ -47,45 +46,6 @@ impl Board<'_> {
         }
     }
 
-    /// Places what is left of some groups on types that are avoided as long as others do: larger
-    /// than the cap, exotic, of unknown price.
-    pub(super) fn place_on_avoided(&mut self, view: &View, groups: &[usize]) {
-        let left: Vec<usize> =
-            groups.iter().copied().filter(|group| self.turn_to_avoided(*group)).collect();
-        self.place_all_exactly(&left);
-        for group in left {
-            self.turn_back(view, group);
-        }
-    }
-
-    /// Gives a group with pods left the offers of its step again.
-    pub(super) fn turn_back(&mut self, view: &View, group: usize) {
-        let Some(entry) = self.groups.get(group).filter(|group| group.left() > 0) else { return };
-        self.enter_step(view, group, entry.step);
-    }
-
-    /// Leaves a group with pods left only the offers that were avoided so far, and where a pool has `minValues` all
-    /// that it has. False if none were avoided.
-    pub(super) fn turn_to_avoided(&mut self, group: usize) -> bool {
-        let Some(entry) = self.groups.get(group).filter(|group| group.left() > 0) else {
-            return false;
-        };
-        let mut avoided = entry.possible.clone();
-        avoided.intersect_with(&self.market.available);
-        let all = avoided.clone();
-        avoided.difference_with(&entry.offers);
-        if avoided.is_clear() {
-            return false;
-        }
-        for pool in self.market.pools.iter().filter(|pool| pool.wants_values()) {
-            avoided.extend(all.intersection(&pool.bits));
-        }
-        if let Some(entry) = self.groups.get_mut(group) {
-            entry.offers = avoided;
-        }
-        true
-    }
-
     /// Gives a node of the exact path all the offers that hold what it has.
     pub(super) fn widen(&mut self, bin: usize) {
         let Some(target) = self.bins.get(bin) else { return };
@@ -94,9 +54,12 @@ impl Board<'_> {
         offers.insert_range(pool.offers.clone());
         for (group, _) in &target.contents {
             if let Some(group) = self.groups.get(*group) {
-                offers.intersect_with(&group.offers);
+                // Who fills up a node that others need takes what they would not be bought.
+                let filled = !group.offers.contains(target.cheapest);
+                offers.intersect_with(if filled { &group.possible } else { &group.offers });
             }
         }
+        offers.intersect_with(&self.market.available);
         for (key, value) in &target.pinned {
             if let Some(bits) = self.index.known(key).and_then(|values| values.get(value)) {
                 offers.intersect_with(bits);
@@ -196,33 +159,6 @@ impl Board<'_> {
             if count > 0 {
                 let pods = entry.take(count);
                 self.book_on_node(group, node, pods);
-            }
-        }
-    }
-
-    /// Fills free room of planned nodes with a plain group, without making any of them dearer.
-    pub(super) fn fill_bins(&mut self, group: usize) {
-        for bin in 0..self.bins.len() {
-            let Some((entry, target)) = self.groups.get(group).zip(self.bins.get(bin)) else {
-                return;
-            };
-            if entry.left() == 0 {
-                return;
-            }
-            if !entry.offers.contains(target.cheapest) {
-                continue;
-            }
-            let Some(kind) = self.market.kind_of(target.cheapest) else { continue };
-            let count = times(&entry.request, &target.used, &kind.room).min(entry.left());
-            for _ in 0..count {
-                let Some(target) = self.bins.get(bin) else { break };
-                let cheapest = target.cheapest;
-                match self.narrow(group, target, Some(cheapest)) {
-                    Some(narrowed) if narrowed.cheapest == cheapest => {
-                        self.fill(group, bin, narrowed, 1);
-                    }
-                    _ => break,
-                }
             }
         }
     }

@@ -18,6 +18,8 @@ const AS_CHEAP_PERCENT: u64 = 110;
 pub(super) struct Sharing {
     /// Pods on nodes that are there, ahead of those of their group that nodes are yet to be bought for.
     pub seats: Vec<Seat>,
+    /// Pods on free room of nodes that were planned before.
+    pub filled: Vec<Filled>,
     /// By topology key and domain: milli-cores that are there, or were shared out to it.
     loads: BTreeMap<String, BTreeMap<String, i64>>,
 }
@@ -28,6 +30,14 @@ pub(super) struct Seat {
     pub group: usize,
     node: usize,
     pods: Vec<ObjectKey>,
+}
+
+/// How many pods of a group filled up a planned node.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Filled {
+    pub group: usize,
+    pub bin: usize,
+    pub count: u32,
 }
 
 impl Sharing {

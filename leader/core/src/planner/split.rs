@@ -141,15 +141,19 @@ impl Board<'_> {
         tracked
     }
 
-    /// Takes a group's pods out of the nodes planned from `first` on, to place them another way.
-    pub(super) fn take_back(&mut self, group: usize, first: usize) {
+    /// Takes up to so many of a group's pods out of each of some planned nodes, to place them another way.
+    pub(super) fn take_back(&mut self, group: usize, bins: &[(usize, u32)]) {
         let mut returned = Vec::new();
-        for bin in first..self.bins.len() {
+        for (bin, most) in bins.iter().copied() {
             let Some(target) = self.bins.get_mut(bin) else { continue };
             let Some(position) = target.contents.iter().position(|(held, _)| *held == group) else {
                 continue;
             };
-            let (_, pods) = target.contents.remove(position);
+            let Some((_, held)) = target.contents.get_mut(position) else { continue };
+            let pods = held.split_off(held.len().saturating_sub(most as usize));
+            if held.is_empty() {
+                target.contents.remove(position);
+            }
             let Some(entry) = self.groups.get(group) else { return };
             for (used, request) in target.used.iter_mut().zip(&entry.request) {
                 let amount = i64::try_from(pods.len()).unwrap_or(i64::MAX);
@@ -168,7 +172,6 @@ impl Board<'_> {
         if let Some(entry) = self.groups.get_mut(group) {
             entry.give_back(returned);
         }
-        self.drop_empty_bins(first);
     }
 
     /// Plans a node that gave pods up as the cheapest of its sort for those that it still has.
@@ -222,7 +225,8 @@ impl Board<'_> {
         }
     }
 
-    fn drop_empty_bins(&mut self, first: usize) {
+    /// Drops nodes planned from `first` on that nothing is left on.
+    pub(super) fn drop_empty_bins(&mut self, first: usize) {
         let bins = std::mem::take(&mut self.bins);
         let mut kept = Vec::with_capacity(bins.len());
         for (number, bin) in bins.into_iter().enumerate() {

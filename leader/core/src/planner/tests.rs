@@ -15,6 +15,7 @@ mod limits;
 mod min_values;
 mod node_selection;
 mod overlays;
+mod planned_room;
 mod pod_affinity;
 mod pool_requirements;
 mod preferences;

@@ -32,3 +32,21 @@ fn a_zone_counts_where_a_node_in_it_may_become_a_type_that_counts() {
     let late = vec![App { count: 1, cpu: 3366, memory: 556, rules: Vec::new() }];
     holds(&Case { late, gone: vec![(0, 3)], ..case(apps, 9) }).unwrap();
 }
+
+#[test]
+fn one_pod_on_a_reserved_gpu_node_does_not_send_the_others_to_large_ones() {
+    // In the second zone nothing but a reservation of one g5.xlarge is left.
+    let apps = vec![App { count: 5, cpu: 50, memory: 64, rules: vec![(2, 2)] }];
+    let gone = vec![(1, 1), (0, 1)];
+    holds(&Case { gone, reservations: vec![(3, 1, 1)], ..case(apps, 2) }).unwrap();
+}
+
+#[test]
+fn a_node_goes_where_there_are_enough_values_if_not_where_its_cheapest_type_is() {
+    // A daemon of the third zone leaves three pods too little room on the type that holds them in the second, which
+    // has but two families.
+    let apps = vec![App { count: 3, cpu: 2437, memory: 64, rules: vec![(19, 4)] }];
+    let (gone, reservations) = (vec![(0, 3), (1, 0)], vec![(3, 2, 1)]);
+    let case = Case { gone, reservations, daemons: 1, daemons_of_offerings: 1, ..case(apps, 5) };
+    holds(&case).unwrap();
+}
