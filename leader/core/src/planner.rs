@@ -271,7 +271,7 @@ fn round_of(board: &mut Board<'_>, groups: &[usize], in_order: bool) -> u64 {
         .copied()
         .filter(|group| board.groups.get(*group).is_some_and(|group| group.left() > 0))
         .collect();
-    let users = board.users_of_terms();
+    let users = board.users();
     let (bulk, entangled): (Vec<usize>, Vec<usize>) =
         waiting.into_iter().partition(|group| !in_order && board.is_splittable(*group, &users));
     board.place_all_exactly(&entangled);

@@ -133,6 +133,7 @@ impl Board<'_> {
                 let Some(entry) = self.groups.get_mut(piece.group) else { continue };
                 piece.count = piece.count.saturating_sub(*count);
                 bin.contents.push((piece.group, entry.take(*count)));
+                bin.ports.extend(entry.shape.ports.iter().cloned());
                 if !entry.part.is_free() {
                     let domain = |term: &Tracked| bin.counted_domain(&self.market, term);
                     self.topology.place(&entry.part, &domain, i64::from(*count));

@@ -92,7 +92,10 @@ impl Board<'_> {
                 return None;
             }
         }
-        if !self.topology.allows(&entry.part, labels::HOSTNAME, Some(&target.host)) {
+        let mut ports = entry.shape.ports.iter();
+        if ports.any(|own| target.ports.iter().any(|port| own.conflicts(port)))
+            || !self.topology.allows(&entry.part, labels::HOSTNAME, Some(&target.host))
+        {
             return None;
         }
         let mut request: Amounts = vec![0; entry.request.len()];

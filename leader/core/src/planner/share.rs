@@ -163,6 +163,7 @@ impl Board<'_> {
                 *used = used.saturating_sub(request.saturating_mul(count));
             }
             place.pods.retain(|pod| !pods.contains(pod));
+            place.ports.retain(|port| !entry.shape.ports.contains(port));
             let place = &*place;
             let domain = |tracked: &Tracked| place.counted_domain(tracked);
             self.topology.place(&entry.part, &domain, -count);

@@ -1,12 +1,14 @@
 //! Spread and self-anti-affinity as counts: a group that keeps to itself needs no pod-by-pod path.
-//! It is split into one piece a domain, with a cap a node, and packed in bulk with the rest.
+//! It is split into one piece a domain, with a cap a node, and packed in bulk with the rest. Host ports that are
+//! nobody else's are such a cap.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use drover_common::labels;
 use fixedbitset::FixedBitSet;
 
 use super::board::Board;
+use super::market::NodeKind;
 use super::share::Sharing;
 use super::topology::{Part, TermKind, Tracked};
 
@@ -23,25 +25,38 @@ pub(super) struct Piece {
     pub cap: u32,
 }
 
+/// How many groups of pods are concerned.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Users {
+    /// By term.
+    terms: Vec<u32>,
+    /// By number of the host's port.
+    ports: BTreeMap<i32, u32>,
+}
+
 impl Board<'_> {
-    /// By term: how many groups it concerns.
-    pub(super) fn users_of_terms(&self) -> Vec<u32> {
-        let mut users = vec![0; self.topology.terms.len()];
-        for Part { own, matched } in self.groups.iter().map(|group| &group.part) {
+    /// How many groups each term and each host port concerns.
+    pub(super) fn users(&self) -> Users {
+        let mut users = Users { terms: vec![0; self.topology.terms.len()], ports: BTreeMap::new() };
+        for group in &self.groups {
+            let Part { own, matched } = &group.part;
             let both = own.iter().filter(|term| matched.binary_search(term).is_err());
             for term in both.chain(matched) {
-                if let Some(users) = users.get_mut(*term) {
+                if let Some(users) = users.terms.get_mut(*term) {
                     *users += 1;
                 }
+            }
+            let ports: BTreeSet<i32> = group.shape.ports.iter().map(|port| port.port).collect();
+            for port in ports {
+                *users.ports.entry(port).or_default() += 1;
             }
         }
         users
     }
 
-    /// Whether the group's terms concern no pods but its own, and are of the kinds that counting is
-    /// enough for: spread over hosts and over one other key, and anti-affinity between hosts. `users` are
-    /// those of [`Board::users_of_terms`].
-    pub(super) fn is_splittable(&self, group: usize, users: &[u32]) -> bool {
+    /// Whether the group's terms and host ports concern no pods but its own, and are of the kinds that counting is
+    /// enough for: spread over hosts and over one other key, and anti-affinity between hosts.
+    pub(super) fn is_splittable(&self, group: usize, users: &Users) -> bool {
         let Some(entry) = self.groups.get(group) else { return false };
         let part = &entry.part;
         let mut keys = 0;
@@ -57,15 +72,15 @@ impl Board<'_> {
                 TermKind::AntiAffinity | TermKind::PreferredAntiAffinity => host,
                 TermKind::Affinity => false,
             };
-            let alone = users.get(*index) == Some(&1);
+            let alone = users.terms.get(*index) == Some(&1);
             kind && alone && part.matched.contains(index)
         });
         own && keys <= 1
-            && entry.shape.ports.is_empty()
+            && entry.shape.ports.iter().all(|port| users.ports.get(&port.port) == Some(&1))
             && part.matched.iter().all(|index| {
                 part.own.contains(index)
                     // Terms that others have left behind, or that it had itself at an earlier step.
-                    || (users.get(*index) == Some(&1) && !self.keeps_away(*index))
+                    || (users.terms.get(*index) == Some(&1) && !self.keeps_away(*index))
             })
     }
 
@@ -92,11 +107,19 @@ impl Board<'_> {
     /// The pieces of a group's remaining pods. Those that free room takes are seated on the way.
     pub(super) fn pieces(&mut self, group: usize, sharing: &mut Sharing) -> Vec<Piece> {
         let Some(entry) = self.groups.get(group) else { return Vec::new() };
-        let (left, offers, part) = (entry.left(), entry.offers.clone(), entry.part.clone());
+        let (left, mut offers, part) = (entry.left(), entry.offers.clone(), entry.part.clone());
+        let ports = &entry.shape.ports;
+        let taken = |kind: &&NodeKind<'_>| {
+            ports.iter().any(|own| kind.daemon_ports.iter().any(|taken| own.conflicts(taken)))
+        };
+        for kind in self.market.kinds.iter().filter(taken) {
+            offers.remove_range(kind.offers.clone());
+        }
+        let most = if ports.is_empty() { u32::MAX } else { 1 };
         let terms: Vec<Tracked> =
             part.own.iter().filter_map(|index| self.topology.terms.get(*index).cloned()).collect();
         let cap = terms.iter().filter(|t| t.term.key == labels::HOSTNAME).map(host_cap).min();
-        let cap = cap.unwrap_or(u32::MAX);
+        let cap = cap.unwrap_or(u32::MAX).min(most);
         // Pods are counted on a node whose domain is known, and a batch of a repack is right without others only so.
         let decided =
             |t: &Tracked| Some((t.term.key.clone(), self.only_domain(t, &offers)?.clone()));
