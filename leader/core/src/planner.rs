@@ -38,6 +38,7 @@ mod profile;
 mod reason;
 mod repack;
 mod reserved;
+mod rounds;
 mod rules;
 mod running;
 mod selectors;
@@ -59,8 +60,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use board::Board;
 use drover_common::cluster::ObjectKey;
 use drover_common::id::NodePoolName;
-
-use crate::view::View;
+use rounds::{Order, bands, place_bands, round};
 
 pub use claim::launch_of_claim;
 pub(crate) use group::is_provisionable;
@@ -93,15 +93,6 @@ pub fn draft(input: &PlanInput<'_>) -> Plan {
         }
     }
     plan
-}
-
-/// In which order pods are placed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Order {
-    /// All priorities together, which packs best. Enough as long as nothing runs out.
-    AllAtOnce,
-    /// Every pod of a priority before any of a lower one.
-    ByPriority,
 }
 
 fn plan_in(input: &PlanInput<'_>, order: Order) -> Plan {
@@ -166,59 +157,6 @@ fn nodes_to_plan(board: &Board<'_>, launches: &[Launch]) -> NodesOfPools {
     short.map(|(name, planned, launched)| (name, launched.max(planned / 2))).collect()
 }
 
-/// Groups that are placed together.
-struct Band {
-    groups: Vec<usize>,
-    /// Pod by pod, in the groups' order.
-    in_order: bool,
-}
-
-/// Priorities that are packed each for itself. Of more of them, neighbours share a band, in which the
-/// exact path goes by priority.
-const MOST_BANDS: usize = 64;
-
-fn bands(board: &Board<'_>, order: Order) -> Vec<Band> {
-    let all: Vec<usize> = (0..board.groups.len()).collect();
-    if order == Order::AllAtOnce {
-        return vec![Band { groups: all, in_order: false }];
-    }
-    // Groups are sorted by priority.
-    let each: Vec<&[usize]> =
-        all.chunk_by(|a, b| board.priority(*a) == board.priority(*b)).collect();
-    let together = each.len().div_ceil(MOST_BANDS).max(1);
-    each.chunks(together)
-        .map(|bands| Band { groups: bands.concat(), in_order: bands.len() > 1 })
-        .collect()
-}
-
-/// Places what can be placed, preferences first; returns the price of plain first fit. A pod may
-/// depend on pods of lower priority, so as long as that places some, all bands have another turn.
-fn place_bands(board: &mut Board<'_>, view: &View, bands: &[Band]) -> u64 {
-    let mut first_fit_price = 0_u64;
-    let mut left = board.left();
-    loop {
-        for band in bands {
-            first_fit_price = first_fit_price.saturating_add(place_band(board, view, band));
-        }
-        let before = std::mem::replace(&mut left, board.left());
-        if bands.len() < 2 || left == 0 || left == before || board.steps.are_spent() {
-            return first_fit_price;
-        }
-    }
-}
-
-fn place_band(board: &mut Board<'_>, view: &View, band: &Band) -> u64 {
-    let mut first_fit_price = 0_u64;
-    loop {
-        first_fit_price =
-            first_fit_price.saturating_add(round_of(board, &band.groups, band.in_order));
-        board.place_on_avoided(&band.groups);
-        if board.steps.are_spent() || !relax(board, view, &band.groups) {
-            return first_fit_price;
-        }
-    }
-}
-
 /// Whether a pod is left though a pod of lower priority got what is limited: a new node, where
 /// limits or a shortage keep others from being made.
 fn puts_low_before_high(input: &PlanInput<'_>, plan: &Plan) -> bool {
@@ -258,51 +196,6 @@ fn leaves_less(
 
 /// Plans of more pods are not checked by debug builds on their own: the check goes pod by pod.
 const MOST_CHECKED_PODS: usize = 2_000;
-
-/// Places what can be placed at the present steps of relaxation.
-fn round(board: &mut Board<'_>, groups: &[usize]) -> u64 {
-    round_of(board, groups, false)
-}
-
-/// The same, if wanted `in_order` of the groups, pod by pod.
-fn round_of(board: &mut Board<'_>, groups: &[usize], in_order: bool) -> u64 {
-    let waiting: Vec<usize> = groups
-        .iter()
-        .copied()
-        .filter(|group| board.groups.get(*group).is_some_and(|group| group.left() > 0))
-        .collect();
-    let users = board.users();
-    let (bulk, entangled): (Vec<usize>, Vec<usize>) =
-        waiting.into_iter().partition(|group| !in_order && board.is_splittable(*group, &users));
-    board.place_all_exactly(&entangled);
-    for group in &bulk {
-        if board.groups.get(*group).is_some_and(group::Group::is_plain) {
-            board.place_plainly(*group);
-        } else {
-            board.place_on_nodes(*group);
-        }
-    }
-    // What is left on nodes that none but these would be bought is free for the others.
-    let (choosy, others): (Vec<usize>, Vec<usize>) =
-        bulk.iter().partition(|group| board.needs_avoided(**group));
-    let first_fit_price = board.buy_in_bulk(&choosy).saturating_add(board.buy_in_bulk(&others));
-    board.place_all_exactly(&bulk);
-    first_fit_price
-}
-
-/// Drops one more preference of every group of the band with pods left. False if there is none to drop.
-fn relax(board: &mut Board<'_>, view: &View, band: &[usize]) -> bool {
-    let mut relaxed = false;
-    for group in band.iter().copied() {
-        let Some(entry) = board.groups.get(group) else { continue };
-        let next = entry.step + 1;
-        if entry.left() > 0 && next < entry.variants.len() {
-            board.enter_step(view, group, next);
-            relaxed = true;
-        }
-    }
-    relaxed
-}
 
 fn finish(mut board: Board<'_>, first_fit_price: u64) -> (Plan, NodesOfPools) {
     let launches = board.launches();
