@@ -60,7 +60,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use board::Board;
 use drover_common::cluster::ObjectKey;
 use drover_common::id::NodePoolName;
-use rounds::{Order, bands, place_bands, round};
+use rounds::{Opened, Order, bands, place_bands, round};
 
 pub use claim::launch_of_claim;
 pub(crate) use group::is_provisionable;
@@ -84,28 +84,40 @@ pub fn plan(input: &PlanInput<'_>) -> Plan {
 
 /// [`plan`] without the check of debug builds, for those who check or measure apart.
 pub fn draft(input: &PlanInput<'_>) -> Plan {
-    let plan = plan_in(input, Order::AllAtOnce);
+    let (plan, opened) = plan_in(input, Order::AllAtOnce);
     if puts_low_before_high(input, &plan) {
-        let ordered = plan_in(input, Order::ByPriority);
+        let (ordered, _) = plan_in(input, Order::ByPriority);
         // Who has no place in any order costs the others nothing.
         if leaves_less(&left_by_priority(input, &ordered), &left_by_priority(input, &plan)) {
             return ordered;
         }
     }
+    if opened.one_by_one && opened.in_bulk && plan.report.pods <= MOST_PLANNED_TWICE {
+        let (other, _) = plan_in(input, Order::BulkFirst);
+        let no_more_left =
+            !leaves_less(&left_by_priority(input, &plan), &left_by_priority(input, &other));
+        if no_more_left && other.report.hourly_price_micro < plan.report.hourly_price_micro {
+            return other;
+        }
+    }
     plan
 }
 
-fn plan_in(input: &PlanInput<'_>, order: Order) -> Plan {
+/// Plans of up to so many pods are made in both orders where it may matter. Of more, the nodes that the two ways could
+/// share are few among all.
+const MOST_PLANNED_TWICE: usize = 1_000;
+
+fn plan_in(input: &PlanInput<'_>, order: Order) -> (Plan, Opened) {
     let mut most = NodesOfPools::new();
-    let (mut plan, mut short) = plan_of_pools(input, order, &most);
+    let (mut plan, mut opened, mut short) = plan_of_pools(input, order, &most);
     for _ in 0..MOST_CUTS {
         if short.is_empty() {
             break;
         }
         most.extend(std::mem::take(&mut short));
-        (plan, short) = plan_of_pools(input, order, &most);
+        (plan, opened, short) = plan_of_pools(input, order, &most);
     }
-    plan
+    (plan, opened)
 }
 
 /// How often a plan is made anew with fewer nodes of pools: halved each time, 65,000 come to one.
@@ -116,7 +128,11 @@ type NodesOfPools = BTreeMap<NodePoolName, usize>;
 
 /// Plans with so many nodes of some pools at most. Returns for which pools, and to how many nodes, that is to be
 /// lowered: their limits leave too little for the types that their `minValues` ask for.
-fn plan_of_pools(input: &PlanInput<'_>, order: Order, most: &NodesOfPools) -> (Plan, NodesOfPools) {
+fn plan_of_pools(
+    input: &PlanInput<'_>,
+    order: Order,
+    most: &NodesOfPools,
+) -> (Plan, Opened, NodesOfPools) {
     let mut board = Board::set(input);
     board.keep_below(most);
     let waiting = board.keep_meant(input.view);
@@ -140,7 +156,9 @@ fn plan_of_pools(input: &PlanInput<'_>, order: Order, most: &NodesOfPools) -> (P
         }
     }
     board.place_over_domains_in_use(input.view);
-    finish(board, first_fit_price)
+    let opened = board.opened;
+    let (plan, short) = finish(board, first_fit_price);
+    (plan, opened, short)
 }
 
 /// Of pools with limits and `minValues`, where some nodes can't be launched: how many to plan next. What fewer nodes

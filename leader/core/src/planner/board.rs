@@ -20,6 +20,7 @@ use super::meant::Meant;
 use super::open_label::LabelUses;
 use super::profile::Profiles;
 use super::repack::ceiling::Ceiling;
+use super::rounds::Opened;
 use super::rules::{KeyIndex, Variant, note_uses};
 use super::running::{repelling_shapes, running_terms};
 use super::steps::Steps;
@@ -54,6 +55,7 @@ pub(super) struct Board<'a> {
     pub dealt: Option<Counts>,
     /// The most a launch may cost, where it replaces nodes.
     pub ceiling: Option<Ceiling>,
+    pub opened: Opened,
 }
 
 impl<'a> Board<'a> {
@@ -145,6 +147,7 @@ impl<'a> Board<'a> {
             owners: Vec::new(),
             dealt: None,
             ceiling: None,
+            opened: Opened::default(),
         };
         board.learn_terms(view, &pending);
         board.make_groups(view, pending.groups);

@@ -52,6 +52,59 @@ fn for_pods_that_spread() {
     insta::assert_snapshot!(world.story());
 }
 
+/// How many nodes one plain pod takes together with another that has these rules.
+fn nodes_with(more: Value) -> usize {
+    let mut world = World::small();
+    world.pool("default", on_demand(), json!({}));
+    world.pods("web", 1, json!({"cpu": "3", "memory": "4Gi"}), json!({}));
+    world.pods("own", 1, json!({"cpu": "200m", "memory": "256Mi"}), more);
+    let plan = world.plan();
+    assert_eq!(plan.unschedulable, []);
+    plan.launches.len()
+}
+
+#[test]
+fn of_nodes_that_are_packed_in_bulk() {
+    let term = |app: &str| {
+        json!({"labelSelector": {"matchLabels": {"app": app}},
+        "topologyKey": ZONE})
+    };
+    let required = |kind: &str, app: &str| {
+        json!({"spec": {"affinity": {kind: {
+            "requiredDuringSchedulingIgnoredDuringExecution": [term(app)]}}}})
+    };
+    let preferred = json!({"spec": {"affinity": {"podAffinity": {
+        "preferredDuringSchedulingIgnoredDuringExecution": [
+            {"weight": 1, "podAffinityTerm": term("own")}]}}}});
+    assert_eq!(nodes_with(required("podAffinity", "own")), 1);
+    assert_eq!(nodes_with(required("podAntiAffinity", "own")), 1);
+    assert_eq!(nodes_with(required("podAntiAffinity", "other")), 1);
+    assert_eq!(nodes_with(preferred), 1);
+    let port = json!({"spec": {"containers": [{"name": "main",
+        "resources": {"requests": {"cpu": "200m", "memory": "256Mi"}},
+        "ports": [{"hostPort": 9000, "containerPort": 9000}]}]}});
+    assert_eq!(nodes_with(port), 1);
+    // Who keeps away from the first gets a node.
+    assert_eq!(nodes_with(required("podAntiAffinity", "web")), 2);
+}
+
+#[test]
+fn host_ports_cost_no_more_than_hosts_of_their_own() {
+    let price = |more: Value| {
+        let mut world = World::small();
+        world.pool("default", on_demand(), json!({}));
+        world.pods("web", 40, json!({"cpu": "1", "memory": "2Gi"}), json!({}));
+        world.pods("own", 6, json!({"cpu": "200m", "memory": "256Mi"}), more);
+        let plan = world.plan();
+        assert_eq!(plan.unschedulable, []);
+        plan.report.hourly_price_micro
+    };
+    let port = json!({"spec": {"containers": [{"name": "main",
+        "resources": {"requests": {"cpu": "200m", "memory": "256Mi"}},
+        "ports": [{"hostPort": 9000, "containerPort": 9000}]}]}});
+    assert_eq!(price(port), price(spread(HOST, "own")));
+}
+
 #[test]
 fn a_spread_that_cannot_be_had_gives_it_back() {
     // One more node is allowed, and the spread asks for nodes in two more zones.
