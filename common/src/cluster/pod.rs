@@ -64,6 +64,8 @@ pub struct PodSpec {
     pub host_network: bool,
     /// Gates.
     pub scheduling_gates: Vec<serde_json::Value>,
+    /// Devices by claim (dynamic resource allocation).
+    pub resource_claims: Vec<serde_json::Value>,
 }
 
 /// A container's scheduling side.

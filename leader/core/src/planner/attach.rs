@@ -96,6 +96,13 @@ impl AttachLimits {
         set_room(self.by_node.get(name), names, room);
     }
 
+    /// The same for a node that has just joined: until its drivers report it is like others of its type.
+    pub(super) fn set_joined_room(&self, name: &NodeName, names: &Dimensions, room: &mut Amounts) {
+        if self.by_node.contains_key(name) {
+            self.set_node_room(name, names, room);
+        }
+    }
+
     /// Sets the room for attachments on a node to come.
     pub(super) fn set_type_room(&self, kind: Option<&str>, names: &Dimensions, room: &mut Amounts) {
         let known = kind.and_then(|kind| self.by_type.get(kind));

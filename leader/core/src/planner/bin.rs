@@ -40,6 +40,7 @@ pub(super) struct Bin {
 }
 
 /// What becomes of a bin if one more pod goes in.
+#[derive(Clone, Debug)]
 pub(super) struct Narrowed {
     pub offers: FixedBitSet,
     pub cheapest: usize,

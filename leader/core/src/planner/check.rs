@@ -292,6 +292,9 @@ fn check_host(
         if asks_below_zero(pod) {
             violations.push(violation(key.to_string(), "asks for less than nothing"));
         }
+        if !pod.spec.resource_claims.is_empty() {
+            violations.push(violation(key.to_string(), "asks for devices by claims"));
+        }
         let requests = requests(pod);
         asked.extend(requests.iter().filter(|(_, n)| *n > 0).map(|(name, _)| name.clone()));
         total.add(&requests);

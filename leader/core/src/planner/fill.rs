@@ -1,5 +1,7 @@
 //! Free room of planned nodes: what fits there, and makes none of them dearer, needs no node of its own.
 
+use std::collections::BTreeMap;
+
 use fixedbitset::FixedBitSet;
 
 use drover_common::instance_type::CapacityType;
@@ -27,11 +29,23 @@ impl Board<'_> {
             return;
         }
         let Some(wanted) = self.possible_for(piece) else { return };
+        let mut last = None;
         for bin in 0..self.bins.len() {
             if piece.count == 0 {
                 return;
             }
-            let count = self.fill_bin(piece, bin, &wanted);
+            let mut count = 0;
+            // Where hosts are capped they are asked pod by pod.
+            while count < piece.cap
+                && let Some((narrowed, more)) = self.fill_of(piece, bin, &wanted, &mut last)
+            {
+                self.fill(piece.group, bin, narrowed, more);
+                piece.count = piece.count.saturating_sub(more);
+                count += more;
+                if piece.cap == u32::MAX {
+                    break;
+                }
+            }
             if count > 0 {
                 sharing.filled.push(Filled { group: piece.group, bin, count });
             }
@@ -47,23 +61,38 @@ impl Board<'_> {
         Some(wanted)
     }
 
-    /// Puts as many pods of a piece on a node as make it no dearer. How many these are.
-    fn fill_bin(&mut self, piece: &mut Piece, bin: usize, wanted: &FixedBitSet) -> u32 {
-        let mut filled = 0;
-        let mut count = self.room_left(piece, bin);
-        while count > 0 && filled < piece.cap {
-            // Hosts are asked pod by pod.
-            count = if piece.cap == u32::MAX { count } else { 1 };
-            let Some(narrowed) = self.filled(piece, bin, wanted, count) else {
-                count /= 2;
-                continue;
-            };
-            self.fill(piece.group, bin, narrowed, count);
-            piece.count = piece.count.saturating_sub(count);
-            filled += count;
-            count = self.room_left(piece, bin);
+    /// What becomes of a node with as many pods of a piece as make it no dearer, and how many these are. Bulk packing
+    /// plans many nodes alike: what one came to the next does.
+    fn fill_of(
+        &self,
+        piece: &Piece,
+        bin: usize,
+        wanted: &FixedBitSet,
+        last: &mut Option<(Alike, Option<(Narrowed, u32)>)>,
+    ) -> Option<(Narrowed, u32)> {
+        let room = self.room_left(piece, bin);
+        let target = self.bins.get(bin).filter(|_| room > 0)?;
+        if piece.cap != u32::MAX {
+            return self.filled(piece, bin, wanted, 1).map(|narrowed| (narrowed, 1));
         }
-        filled
+        if let Some((like, fill)) = last
+            && like.is(target)
+            && fill.as_ref().is_none_or(|(_, count)| *count <= piece.count)
+        {
+            return fill.clone();
+        }
+        // The most that will do: all that there is room for, or less where types of spot are to be left.
+        let (mut low, mut high, mut fill) = (0, room, None);
+        let mut count = room;
+        while low < high {
+            match self.filled(piece, bin, wanted, count) {
+                Some(narrowed) => (low, fill) = (count, Some((narrowed, count))),
+                None => high = count - 1,
+            }
+            count = (low + high).div_ceil(2);
+        }
+        *last = Some((Alike::of(target), fill.clone()));
+        fill
     }
 
     /// How many pods of a piece a node would hold as what it is planned.
@@ -155,5 +184,31 @@ impl Board<'_> {
             }
         }
         prices
+    }
+}
+
+/// What two planned nodes have in common that take the same.
+struct Alike {
+    offers: FixedBitSet,
+    cheapest: usize,
+    used: Amounts,
+    pinned: BTreeMap<String, String>,
+}
+
+impl Alike {
+    fn of(bin: &Bin) -> Self {
+        Self {
+            offers: bin.offers.clone(),
+            cheapest: bin.cheapest,
+            used: bin.used.clone(),
+            pinned: bin.pinned.clone(),
+        }
+    }
+
+    fn is(&self, bin: &Bin) -> bool {
+        self.cheapest == bin.cheapest
+            && self.used == bin.used
+            && self.pinned == bin.pinned
+            && self.offers == bin.offers
     }
 }

@@ -9,7 +9,7 @@ use drover_common::resources::Resources;
 
 use super::attach::AttachLimits;
 use super::daemon::{Daemon, is_of_no_offering};
-use super::dimension::{Amounts, Dimensions};
+use super::dimension::{Amounts, Dimensions, add_times};
 use super::existing::{ExistingNode, NodeLabels, bound, runs_already};
 use super::market::{is_offer_key, offering_label, type_label};
 use super::rules::NODE_NAME;
@@ -24,13 +24,15 @@ pub(super) fn in_flight_node<'a>(
     node: &InFlightNode,
 ) -> ExistingNode<'a> {
     let kinds = possible_types(input, node);
-    let (room, mut ports) = room_of(input, dimensions, daemons, limits, node, &kinds);
+    let (mut room, mut ports) = room_of(input, dimensions, daemons, limits, node, &kinds);
     let mut used = vec![0; dimensions.len()];
     let mut known = node.labels.clone();
     if let Some(name) = &node.node {
         let (taken, taken_ports) = bound(input.view, dimensions, input.view.node_pods(name));
         used = taken;
         ports.extend(taken_ports);
+        add_times(&mut used, &dimensions.dense(&limits.used_on(input.view, name)), 1);
+        limits.set_joined_room(name, dimensions, &mut room);
         let joined = input.view.nodes().get(name);
         let host = joined.and_then(|node| node.metadata.labels.get(labels::HOSTNAME));
         let host = host.map_or_else(|| name.to_string(), Clone::clone);

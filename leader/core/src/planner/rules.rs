@@ -164,6 +164,9 @@ pub(super) struct Variant {
     pub counted_nodes: NodeRules,
 }
 
+const CLAIMS_DEVICES: &str =
+    "asks for devices by spec.resourceClaims, and no plan knows which nodes would have them";
+
 /// The steps of relaxation of a shape, strictest first. The order is Karpenter's: preferred pod
 /// affinity, preferred pod anti-affinity, preferred node affinity (each heaviest first, of equal weight the
 /// one listed first, and of the last only the heaviest is a rule at a time), soft spread in the order
@@ -178,6 +181,9 @@ pub(super) fn variants(
     soft_taints: bool,
     most: usize,
 ) -> Result<Vec<Variant>, String> {
+    if shape.claims_devices {
+        return Err(CLAIMS_DEVICES.to_owned());
+    }
     let affinity = &shape.affinity;
     let mut strict = required(shape, volumes)?;
     let weigh = |terms: &[drover_common::cluster::WeightedPodAffinityTerm]| {

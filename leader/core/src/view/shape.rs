@@ -70,6 +70,8 @@ pub struct PodShape {
     pub volumes: Vec<ShapeVolume>,
     /// Priority.
     pub priority: i32,
+    /// Whether it asks for devices by ResourceClaims.
+    pub claims_devices: bool,
 }
 
 impl PodShape {
@@ -96,6 +98,7 @@ impl PodShape {
             ports: host_ports(&pod.spec),
             volumes: volumes(&pod.spec),
             priority: pod.spec.priority.unwrap_or(0),
+            claims_devices: !pod.spec.resource_claims.is_empty(),
         }
     }
 

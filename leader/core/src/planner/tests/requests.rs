@@ -111,3 +111,13 @@ fn what_no_node_can_be_asked_for_is_told() {
     world.pods("memory", 1, json!({"cpu": "1", "memory": "1e30"}), json!({}));
     insta::assert_snapshot!(world.story());
 }
+
+#[test]
+fn devices_by_claim_are_beyond_a_plan() {
+    let mut world = World::small();
+    world.pool("default", json!([]), json!({}));
+    let claims = json!({"spec": {"resourceClaims": [{"name": "gpu", "resourceClaimName": "one"}]}});
+    world.pods("dra", 1, json!({"cpu": "500m", "memory": "1Gi"}), claims);
+    world.pods("web", 1, json!({"cpu": "500m", "memory": "1Gi"}), json!({}));
+    insta::assert_snapshot!(world.story());
+}

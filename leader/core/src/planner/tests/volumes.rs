@@ -381,3 +381,35 @@ fn of_pods_with_one_claim_the_one_that_a_node_was_launched_for_comes_first() {
     });
     insta::assert_snapshot!(world.text());
 }
+
+#[test]
+fn a_node_that_has_just_joined_attaches_what_it_says_and_has() {
+    let mut world = World::small();
+    world.pool("default", json!([]), json!({}));
+    two_a_node(&mut world, "n1");
+    class(&mut world, "gp3", "WaitForFirstConsumer", json!({}));
+    claim(&mut world, "held", "gp3");
+    world.running_like("old", "old", "n1", request(), mount("held"));
+    for number in 0..2 {
+        claim(&mut world, &format!("data-{number}"), "gp3");
+        world.pods(&format!("db-{number}"), 1, request(), mount(&format!("data-{number}")));
+    }
+    let node = world.view.nodes()[&drover_common::id::NodeName::from("n1")].clone();
+    // It is no place by itself until it is ready.
+    let mut joined = serde_json::to_value(&*node).unwrap();
+    joined["status"]["conditions"] = json!([{"type": "Ready", "status": "False"}]);
+    world.add(Kind::Node, joined);
+    world.in_flight.push(InFlightNode {
+        claim: "c1".into(),
+        node: Some("n1".into()),
+        nodepool: "default".into(),
+        labels: node.metadata.labels.clone(),
+        requirements: Requirements::default(),
+        taints: Vec::new(),
+        allocatable: node.status.allocatable.clone(),
+        pods: Vec::new(),
+    });
+    let plan = world.plan();
+    let seated: usize = plan.placements.iter().map(|placement| placement.pods.len()).sum();
+    assert_eq!((seated, plan.launches.len()), (1, 1), "{plan:?}");
+}
