@@ -161,21 +161,31 @@ impl Board<'_> {
         for key in &keys {
             self.pin(&entry.part, key, &mut offers, &mut pinned)?;
         }
-        let still = reserved.filter(|offer| offers.contains(*offer));
-        let cheapest = still.or_else(|| self.cheapest(&offers))?;
+        let enough = |offer: &usize| self.may_be_bought(&offers, *offer);
+        let still = reserved.filter(|offer| offers.contains(*offer)).filter(enough);
+        let cheapest = still.or_else(|| self.cheapest_to_have(&offers))?;
         // A bin is of one pool from its first pod on.
         let pool = self.market.pools.get(self.market.pool_of(cheapest)?)?;
         offers.intersect_with(&pool.bits);
-        let enough = self.are_enough(pool, &offers, cheapest);
-        enough.then_some(Narrowed { offers, cheapest, pinned })
+        Some(Narrowed { offers, cheapest, pinned })
     }
 
     /// Whether these offers of a pool have the values that it wants to choose from. What is reserved is there: it
     /// needs nothing to fall back on.
     pub(super) fn are_enough(&self, pool: &Pool, offers: &FixedBitSet, cheapest: usize) -> bool {
-        self.settings.min_values_policy != MinValuesPolicy::Strict
+        if self.settings.min_values_policy != MinValuesPolicy::Strict
+            || !pool.wants_values()
             || self.market.slot_of(cheapest).is_some()
-            || self.missing_values(pool, offers).is_none()
+        {
+            return true;
+        }
+        // A launch is of one capacity type, whatever else its pool could have had.
+        let sort = self.market.sort_of(cheapest);
+        let launched = offers.ones().filter(|offer| self.market.sort_of(*offer) == sort);
+        let launched: FixedBitSet = launched.collect();
+        let mut short = self.all_missing_values(pool, &launched);
+        self.missing_values(pool, offers).is_none()
+            && short.all(|(key, ..)| key == labels::CAPACITY_TYPE)
     }
 
     /// The same where the offers are of several pools: of the cheapest's.
@@ -185,6 +195,26 @@ impl Board<'_> {
             !pool.wants_values()
                 || self.are_enough(pool, &offers.intersection(&pool.bits).collect(), cheapest)
         })
+    }
+
+    /// The first of some offers in the order of buying that has enough others of its sort.
+    fn cheapest_to_have(&self, offers: &FixedBitSet) -> Option<usize> {
+        let first = self.cheapest(offers)?;
+        if self.may_be_bought(offers, first) {
+            return Some(first);
+        }
+        let mut seen = vec![self.market.sort_of(first)];
+        let ranked = self.market.by_rank.iter().copied().filter(|offer| offers.contains(*offer));
+        for offer in ranked {
+            let sort = self.market.sort_of(offer);
+            if !seen.contains(&sort) {
+                seen.push(sort);
+                if self.may_be_bought(offers, offer) {
+                    return Some(offer);
+                }
+            }
+        }
+        None
     }
 
     /// Drops offers without room for the request, and those that the pool's limits or a full
@@ -269,11 +299,9 @@ impl Board<'_> {
             .filter_map(|(value, bits)| {
                 let mut narrowed = offers.clone();
                 narrowed.intersect_with(bits);
-                let cheapest = self.cheapest(&narrowed)?;
                 // The emptiest domain may have too few types for `minValues`, and another enough.
-                let enough = self.may_be_bought(&narrowed, cheapest);
-                let rank = self.market.rank(cheapest);
-                enough.then(|| (self.topology.weight(part, key, value), rank, value, narrowed))
+                let rank = self.market.rank(self.cheapest_to_have(&narrowed)?);
+                Some((self.topology.weight(part, key, value), rank, value, narrowed))
             })
             .min_by(|a, b| (a.0, a.1, a.2).cmp(&(b.0, b.1, b.2)));
         if let Some((_, _, value, narrowed)) = best {

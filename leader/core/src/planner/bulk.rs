@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 
 use fixedbitset::FixedBitSet;
 
-use super::MinValuesPolicy;
 use super::bin::{Narrowed, most_room};
 use super::board::Board;
 use super::candidate::takes_no_more;
@@ -106,9 +105,8 @@ impl Board<'_> {
         }
         self.keep_fitting(&mut offers, &used);
         let reserved = self.market.slot_of(candidate.offer).is_some();
-        let strict = self.settings.min_values_policy == MinValuesPolicy::Strict && !reserved;
         let sound = offers.contains(candidate.offer)
-            && !(strict && self.missing_values(pool, &offers).is_some())
+            && self.are_enough(pool, &offers, candidate.offer)
             && fits(&used, &vec![0; used.len()], &candidate.room);
         if !sound {
             return;

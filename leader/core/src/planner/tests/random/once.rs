@@ -50,3 +50,16 @@ fn a_node_goes_where_there_are_enough_values_if_not_where_its_cheapest_type_is()
     let case = Case { gone, reservations, daemons: 1, daemons_of_offerings: 1, ..case(apps, 5) };
     holds(&case).unwrap();
 }
+
+#[test]
+fn a_launch_of_one_capacity_type_has_enough_values_by_itself() {
+    // Spot and on demand have three families together, and either has two in some zones: nodes were planned that could not
+    // be launched, and the others of a spread were alone.
+    let small = || App { count: 1, cpu: 50, memory: 64, rules: Vec::new() };
+    let apart = App { count: 2, cpu: 715, memory: 13202, rules: vec![(8, 0), (25, 0)] };
+    let spread = App { count: 4, cpu: 2921, memory: 705, rules: vec![(0, 2)] };
+    let apps = vec![small(), apart, small(), small(), spread];
+    let running = vec![(2, 50, 0), (4, 50, 1)];
+    let case = Case { nodes: 1, running, daemons: 2, daemons_of_offerings: 3, ..case(apps, 13) };
+    holds(&case).unwrap();
+}
