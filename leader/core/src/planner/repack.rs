@@ -9,6 +9,7 @@
 //!    fit on better keepers (first fit; where there is no room nobody looks again: it only shrinks).
 //! 4. Nodes whose pods would cost less on new nodes are taken down in batches of m nodes for n new
 //!    ones, the most savings by eviction first, priced by the dearest that could launch.
+//! 5. What is left by then may still go onto others that are left.
 //!
 //! Which nodes are kept as targets is a sweep: each threshold of value by price gives another trade
 //! of savings for evictions, and the best is kept. Each batch is feasible alone and after those before
@@ -27,6 +28,7 @@ mod parts;
 mod purchase;
 mod put_off;
 mod replace;
+mod rest;
 mod room;
 mod shut;
 pub(super) mod wave;
@@ -104,20 +106,26 @@ const SMALL: usize = 64;
 /// So many thresholds in a row without a better estimate end the search for the best one.
 const MOST_WORSE: usize = 2;
 
-/// The threshold worth most, evictions paid for.
+/// A node that can't go and is worth so much of its price, in percent, takes pods of others.
+const STAYS_FROM: u32 = 80;
+
+/// The attempt worth most, evictions paid for.
 fn best_attempt(yard: &mut Yard<'_>) -> Attempt {
-    let thresholds = if yard.order.len() <= SMALL {
-        THRESHOLDS.to_vec()
+    let attempts = if yard.order.len() <= SMALL {
+        // At last with all that can't go as targets: little is worth what new nodes would cost.
+        let thresholds = THRESHOLDS.into_iter().map(|threshold| (threshold, STAYS_FROM));
+        thresholds.chain([(0, 0)]).collect()
     } else {
-        vec![most_promising(|threshold| {
+        let threshold = most_promising(|threshold| {
             yard.enter(threshold);
-            let done = yard.delete(threshold);
+            let done = yard.delete(threshold.max(STAYS_FROM));
             yard.estimate(&done)
-        })]
+        });
+        vec![(threshold, STAYS_FROM)]
     };
     let mut best: Option<Attempt> = None;
-    for threshold in thresholds {
-        let attempt = yard.attempt(threshold);
+    for (threshold, stays_from) in attempts {
+        let attempt = yard.attempt(threshold, stays_from);
         if best.as_ref().is_none_or(|best| attempt.worth > best.worth) {
             best = Some(attempt);
         }

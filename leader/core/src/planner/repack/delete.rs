@@ -27,10 +27,11 @@ pub(super) struct Deletions {
 }
 
 impl Yard<'_> {
-    /// Plans from the start with the nodes as targets that are worth the threshold.
-    pub(super) fn attempt(&mut self, threshold: u32) -> Attempt {
+    /// Plans from the start with the nodes as targets that are worth the threshold, and with those that can't go and
+    /// are worth `stays_from`.
+    pub(super) fn attempt(&mut self, threshold: u32, stays_from: u32) -> Attempt {
         self.enter(threshold);
-        let done = self.delete(threshold);
+        let done = self.delete(threshold.max(stays_from));
         let mut attempt = Attempt::default();
         for (place, placed) in &done.removed {
             attempt.batches.extend(self.deletion(*place, placed));
@@ -38,6 +39,7 @@ impl Yard<'_> {
         let gone: BTreeSet<usize> = done.removed.iter().map(|(place, _)| *place).collect();
         self.targets.retain(|place| !gone.contains(place));
         self.replace_all(done.kept, &mut attempt.batches, &mut attempt.left);
+        self.delete_rest(&mut attempt);
         let each = |batch: &Batch| {
             let launches = batch.replacements.len() as u64;
             let cost = self
@@ -49,8 +51,9 @@ impl Yard<'_> {
         attempt
     }
 
-    /// Goes through the candidates and takes down those whose pods fit elsewhere.
-    pub(super) fn delete(&mut self, threshold: u32) -> Deletions {
+    /// Goes through the candidates and takes down those whose pods fit elsewhere. One that can't go and is worth so
+    /// much of its price, in percent, stays for good and takes pods from then on.
+    pub(super) fn delete(&mut self, stays_from: u32) -> Deletions {
         let mut done = Deletions::default();
         let mut received: BTreeSet<usize> = BTreeSet::new();
         let mut kept = Vec::new();
@@ -58,17 +61,16 @@ impl Yard<'_> {
             if received.contains(&place) {
                 continue;
             }
-            match self.delete_one(place) {
+            let rank = self.rank.get(place).copied();
+            match self.delete_one(place, rank) {
                 Some(placed) => {
                     received.extend(placed.iter().map(|one| one.place));
                     done.removed.push((place, placed));
                 }
                 None => {
                     kept.push(place);
-                    // What is worth nearly all of its price stays for good.
-                    if self.lots.get(place).is_some_and(|lot| {
-                        lot.takes_moves && lot.is_worth(threshold.max(STAYS_FROM))
-                    }) {
+                    let lot = self.lots.get(place);
+                    if lot.is_some_and(|lot| lot.takes_moves && lot.is_worth(stays_from)) {
                         self.stayed.push(place);
                     }
                 }
@@ -79,7 +81,8 @@ impl Yard<'_> {
         done
     }
 
-    fn delete_one(&mut self, place: usize) -> Option<Vec<Placed>> {
+    /// Moves all pods of a node to targets, those after a position in the order of removal where one is given.
+    pub(super) fn delete_one(&mut self, place: usize, after: Option<usize>) -> Option<Vec<Placed>> {
         let lot = self.lots.get(place)?;
         if lot.price < self.eviction_price(lot.eviction_cost) {
             return None;
@@ -89,17 +92,18 @@ impl Yard<'_> {
             .iter()
             .map(|(group, pods)| (*group, u32::try_from(pods.len()).unwrap_or(u32::MAX)))
             .collect();
-        let rank = self.rank.get(place).copied()?;
         let mut placed = Vec::new();
         self.lift(place, -1);
         for (group, count) in contents {
-            if self.settle(group, count, Some(rank), &mut placed) > 0 {
+            if self.settle(group, count, after, &mut placed) > 0 {
                 self.unsettle(&mut placed);
                 self.lift(place, 1);
                 return None;
             }
         }
-        self.forget_alone(&[place], &placed);
+        if !self.following {
+            self.forget_alone(&[place], &placed);
+        }
         Some(placed)
     }
 
@@ -120,7 +124,7 @@ impl Yard<'_> {
         removed.chain(replaced).fold(0, i64::saturating_add)
     }
 
-    fn deletion(&self, place: usize, placed: &[Placed]) -> Option<Batch> {
+    pub(super) fn deletion(&self, place: usize, placed: &[Placed]) -> Option<Batch> {
         let lot = self.lots.get(place)?;
         let from = self.node_name(place)?;
         let mut moves = Vec::with_capacity(lot.pods());
@@ -142,10 +146,8 @@ impl Yard<'_> {
             price_micro: lot.price,
             saving_micro: i64::try_from(lot.price).unwrap_or(i64::MAX),
             eviction_cost: lot.eviction_cost,
+            follows: self.following,
             ..Batch::default()
         })
     }
 }
-
-/// A node that can't go and is worth so much of its price, in percent, takes pods of others.
-const STAYS_FROM: u32 = 80;

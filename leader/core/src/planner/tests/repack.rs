@@ -7,6 +7,7 @@ mod preferences;
 mod prices;
 mod property;
 mod reserved;
+mod rest;
 mod wave;
 
 use drover_common::call::Kind;
