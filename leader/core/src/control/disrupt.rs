@@ -147,8 +147,8 @@ impl Control {
         if pool.is_some_and(|pool| pool.spec.replicas.is_some()) {
             return Some("its NodePool keeps a fixed number of nodes".to_owned());
         }
-        if record.node.as_ref().is_some_and(|node| self.provisioning.is_buffering(node)) {
-            return Some("a CapacityBuffer counts on its free room".to_owned());
+        if let Some(reason) = self.kept_for_buffers(name, record) {
+            return Some(reason);
         }
         let Some(claim) = claim else { return Some("its NodeClaim is not there".to_owned()) };
         let annotations = claim.metadata.annotations.as_ref();
@@ -181,7 +181,7 @@ impl Control {
         let counts = self.pool_counts(state);
         for name in &record.disruption.claims {
             let Some(claim) = state.claims.get(name) else { continue };
-            if let Some(reason) = self.stopped(state, record, claim, &counts, now) {
+            if let Some(reason) = self.stopped(state, record, (name, claim), &counts, now) {
                 return Verdict::Cancel(reason);
             }
         }
@@ -202,7 +202,7 @@ impl Control {
         &self,
         state: &State,
         record: &DisruptionRecord,
-        claim: &ClaimRecord,
+        (claim_name, claim): (&NodeClaimName, &ClaimRecord),
         counts: &BTreeMap<NodePoolName, PoolNodes>,
         now: Timestamp,
     ) -> Option<String> {
@@ -214,6 +214,10 @@ impl Control {
         let empty = record.disruption.reason == DisruptionReason::Emptiness;
         if empty && self.has_pods_to_move(&node_name, None, now) {
             return Some(format!("a pod came to Node {node_name}"));
+        }
+        // A plan may have placed a buffer there while the disruption was on its way into the log.
+        if let Some(reason) = self.kept_for_buffers(claim_name, claim).filter(|_| empty) {
+            return Some(reason);
         }
         let name = claim.nodepool.as_ref()?;
         let nodes = counts.get(name).copied().unwrap_or_default();

@@ -36,8 +36,6 @@ pub(super) struct Provisioning {
     pub(super) buffers: Buffers,
     pub(super) overlay_ground: OverlayGround,
     pub(super) overlay_faults: BTreeMap<String, OverlayFault>,
-    /// Nodes whose free room a buffer counts on.
-    buffering: BTreeSet<NodeName>,
     /// What the last plan was made from, as far as a change of it asks for a new one.
     ground: Ground,
     planned_at: Option<Timestamp>,
@@ -80,11 +78,6 @@ impl Provisioning {
     /// Waits with further plans until State shows this intent.
     pub(super) fn expect(&mut self, intent: &IntentId, now: Timestamp) {
         self.outstanding.insert(intent.clone(), now);
-    }
-
-    /// Nodes whose free room a buffer counts on: they are not empty.
-    pub(super) fn is_buffering(&self, node: &NodeName) -> bool {
-        self.buffering.contains(node)
     }
 
     pub(super) fn last_report(&self) -> Option<&PlanReport> {
@@ -222,15 +215,6 @@ impl Control {
         }
         self.provisioning.nominations.retain(|_, until| *until > now);
         self.judge_buffers(&made);
-        self.provisioning.buffering = made
-            .placements
-            .iter()
-            .filter(|placement| placement.pods.iter().any(is_buffered))
-            .filter_map(|placement| match &placement.node_or_claim {
-                PlacementTarget::Node(node) => Some(node.clone()),
-                PlacementTarget::Claim(_) => None,
-            })
-            .collect();
         // What is not there has nobody to be told of it.
         let mut left = made.unschedulable;
         left.retain(|entry| self.view.pod(&entry.pod).is_some());
@@ -273,6 +257,9 @@ impl Control {
             Ok(Some(intent)) => {
                 self.problems.remove(&subject);
                 for (plan, launch) in intent.claims.iter().zip(launches) {
+                    if launch.pods.iter().any(is_buffered) {
+                        self.provisioning.buffers.count_on(plan.name.clone());
+                    }
                     for pod in &launch.pods {
                         let target = PlacementTarget::Claim(plan.name.clone());
                         self.provisioning.bindings.expect(pod, target, now);

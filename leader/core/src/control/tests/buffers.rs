@@ -96,3 +96,21 @@ fn what_can_not_be_kept_free_is_told() {
         rig.world.list(Kind::Event).iter().all(|event| event["involvedObject"]["kind"] != "Pod")
     );
 }
+
+/// A pool that lets an empty node go at once.
+fn impatient(rig: &mut Rig) {
+    let disruption = json!({"spec": {"disruption": {"consolidateAfter": "0s"}}});
+    rig.world.change(Kind::NodePool, "", "general", &disruption);
+}
+
+#[test]
+fn a_node_that_was_bought_for_a_buffer_is_not_taken_as_empty() {
+    let mut rig = Rig::new();
+    impatient(&mut rig);
+    template(&mut rig);
+    buffer(&mut rig, json!({"podTemplateRef": {"name": "chunk"}, "replicas": 2}));
+    rig.run(120);
+    assert_eq!(rig.world.instances.len(), 1, "none was bought in its place");
+    assert_eq!(rig.control.consolidation.counts().empty, 0);
+    rig.check_settled();
+}
