@@ -25,14 +25,14 @@ pub(super) struct Buffers {
     /// Why pods of a buffer have no room, by buffer; empty if all have.
     outcome: BTreeMap<ObjectKey, Vec<String>>,
     /// What has the room that they count on, be it a node or still a claim; a claim stays its node's name
-    /// for it until the next plan.
-    counted_on: BTreeSet<PlacementTarget>,
+    /// for it until the next plan. `None` before this reign's first plan.
+    counted_on: Option<BTreeSet<PlacementTarget>>,
 }
 
 impl Buffers {
     /// A claim was bought for a buffer.
     pub(super) fn count_on(&mut self, claim: NodeClaimName) {
-        self.counted_on.insert(PlacementTarget::Claim(claim));
+        self.counted_on.get_or_insert_default().insert(PlacementTarget::Claim(claim));
     }
 }
 
@@ -66,7 +66,7 @@ impl Control {
         let placed = plan.placements.iter().filter(|one| one.pods.iter().any(is_buffered));
         self.provisioning.buffers = Buffers {
             outcome,
-            counted_on: placed.map(|placement| placement.node_or_claim.clone()).collect(),
+            counted_on: Some(placed.map(|placement| placement.node_or_claim.clone()).collect()),
         };
     }
 
@@ -76,7 +76,10 @@ impl Control {
         name: &NodeClaimName,
         record: &ClaimRecord,
     ) -> Option<String> {
-        let counted_on = &self.provisioning.buffers.counted_on;
+        let Some(counted_on) = &self.provisioning.buffers.counted_on else {
+            let unknown = !self.view.buffers().is_empty();
+            return unknown.then(|| "what CapacityBuffers count on is not planned yet".to_owned());
+        };
         let is_counted_on = |target| counted_on.contains(&target);
         let node = record.node.clone().map(PlacementTarget::Node);
         (is_counted_on(PlacementTarget::Claim(name.clone())) || node.is_some_and(is_counted_on))
