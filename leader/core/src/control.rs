@@ -49,6 +49,7 @@ mod pool_usage;
 mod provisioning;
 mod queue;
 mod rebalance;
+mod refusal;
 mod replace;
 mod settings;
 mod soundness;
@@ -146,6 +147,7 @@ pub struct Control {
     consolidation: consolidate::Consolidation,
     queue: queue::Queue,
     rebalances: rebalance::Rebalances,
+    refusals: refusal::Refusals,
     suspicions: garbage::Suspicions,
     templates: templates::Templates,
     events: events::Recorder,
@@ -181,6 +183,7 @@ impl Control {
             consolidation: consolidate::Consolidation::default(),
             queue: queue::Queue::default(),
             rebalances: rebalance::Rebalances::default(),
+            refusals: refusal::Refusals::default(),
             suspicions: garbage::Suspicions::default(),
             templates: templates::Templates::default(),
             events: events::Recorder::default(),
@@ -270,6 +273,7 @@ impl Control {
         self.consolidation = consolidate::Consolidation::default();
         self.queue = queue::Queue::default();
         self.rebalances = rebalance::Rebalances::default();
+        self.refusals = refusal::Refusals::default();
         self.suspicions = garbage::Suspicions::default();
         self.templates = templates::Templates::default();
         self.discovery.forget_calls();

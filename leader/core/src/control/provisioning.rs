@@ -14,6 +14,7 @@ use super::gather::on_their_way;
 use super::intent::{IntentError, MOST_CLAIMS};
 use super::object::after;
 use super::overlay::OverlayGround;
+use super::refusal::launches_of;
 use super::static_pool::StaticPools;
 use crate::command::Change;
 use crate::expected::is_buffered;
@@ -248,14 +249,17 @@ impl Control {
         now: Timestamp,
     ) {
         let Some(pool) = launches.first().map(|launch| launch.nodepool.clone()) else { return };
-        let subject = format!("launches of NodePool {pool}");
+        let subject = launches_of(&pool);
         if let Some(reason) = self.launches_wait(state, &pool, now) {
             self.problems.insert(subject, reason);
             return;
         }
         match self.intent_for(state, launches, taken, now) {
             Ok(Some(intent)) => {
-                self.problems.remove(&subject);
+                // What the last launch failed for is told until one succeeds.
+                if !self.is_refused(&pool) {
+                    self.problems.remove(&subject);
+                }
                 for (plan, launch) in intent.claims.iter().zip(launches) {
                     if launch.pods.iter().any(is_buffered) {
                         self.provisioning.buffers.count_on(plan.name.clone());
@@ -289,7 +293,10 @@ impl Control {
         if let Some(until) = waits.filter(|until| *until > now) {
             return Some(format!("the last launches did not register; waiting until {until}"));
         }
-        state.is_paused(Some(pool)).then(|| "paused by an operator".to_owned())
+        if state.is_paused(Some(pool)) {
+            return Some("paused by an operator".to_owned());
+        }
+        self.refused_lately(pool, now)
     }
 
     pub(super) fn tell_intent_error(&mut self, subject: String, error: &IntentError) {

@@ -152,3 +152,19 @@ fn pods_that_come_while_a_node_warms_up_are_planned_onto_it() {
     rig.run(5);
     assert_eq!((rig.world.running_pods(), rig.world.instances.len()), (2, 1));
 }
+
+#[test]
+fn a_refused_launch_is_tried_again_after_a_wait_and_told() {
+    let mut rig = Rig::new();
+    rig.world.refuses_fleets = Some("InvalidParameterValue");
+    rig.world.add_pods("web", 1, 800);
+    rig.run(100);
+    assert!((3..=4).contains(&rig.world.fleets_asked), "{} in 100 s", rig.world.fleets_asked);
+    let problems = rig.control.status(&rig.state, rig.world.now).problems;
+    assert!(problems["launches of NodePool general"].contains("InvalidParameterValue"));
+    rig.world.refuses_fleets = None;
+    rig.run(120);
+    assert_eq!(rig.world.running_pods(), 1);
+    let problems = rig.control.status(&rig.state, rig.world.now).problems;
+    assert!(!problems.contains_key("launches of NodePool general"), "{problems:?}");
+}
