@@ -34,6 +34,7 @@ mod events;
 mod garbage;
 mod gather;
 mod grace_period;
+mod haste;
 mod intent;
 mod lapse;
 mod launch;

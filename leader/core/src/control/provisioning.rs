@@ -11,6 +11,7 @@ use super::batch::Batches;
 use super::binding::Bindings;
 use super::buffer::Buffers;
 use super::gather::on_their_way;
+use super::haste::Haste;
 use super::intent::{IntentError, MOST_CLAIMS};
 use super::object::after;
 use super::overlay::OverlayGround;
@@ -19,7 +20,7 @@ use super::static_pool::StaticPools;
 use crate::command::Change;
 use crate::expected::is_buffered;
 use crate::planner::{Launch, OverlayFault, PlacementTarget, Plan, PlanReport, Unschedulable};
-use crate::state::{Stage, State};
+use crate::state::{ClaimRecord, OfferingKey, Stage, State};
 
 /// A proposed intent that State does not show after this long is taken for lost.
 const INTENT_PATIENCE: SignedDuration = SignedDuration::from_secs(5);
@@ -39,6 +40,9 @@ pub(super) struct Provisioning {
     pub(super) overlay_faults: BTreeMap<String, OverlayFault>,
     /// What the last plan was made from, as far as a change of it asks for a new one.
     ground: Ground,
+    /// Offerings that the last plan left alone.
+    shunned: BTreeSet<OfferingKey>,
+    haste: Haste,
     planned_at: Option<Timestamp>,
     outstanding: BTreeMap<IntentId, Timestamp>,
     nominations: BTreeMap<NodeName, Timestamp>,
@@ -114,8 +118,12 @@ impl Control {
         if !self.can_plan(state, now) || !self.plan_is_due(state, now) {
             return;
         }
+        if self.has_lost_claims(state) && !self.shuns_more(state, now) {
+            self.provisioning.haste.note(now);
+        }
         let made = self.trusted_plan(state, now);
         self.provisioning.ground = self.ground(state, now);
+        self.provisioning.shunned = state.unavailable.keys().cloned().collect();
         self.provisioning.batches.close(&self.view);
         self.provisioning.bindings.calm_down();
         self.provisioning.planned_at = Some(now);
@@ -159,11 +167,9 @@ impl Control {
             .planned_at
             .is_some_and(|at| now.duration_since(at) >= self.settings.retry_unschedulable);
         let ground = self.ground(state, now);
-        let lost = memory
-            .ground
-            .in_flight
-            .iter()
-            .any(|name| state.claims.get(name).is_none_or(|claim| claim.stage == Stage::Gone));
+        let lost = self.has_lost_claims(state)
+            && (self.shuns_more(state, now)
+                || memory.haste.allows(self.settings.retry_unschedulable, now));
         let freed = memory.ground.staying.difference(&ground.staying).next().is_some();
         let left = ground.leaving.difference(&memory.ground.leaving).next().is_some();
         let shut = ground.shut.difference(&memory.ground.shut).next().is_some();
@@ -174,6 +180,22 @@ impl Control {
             && memory.planned_at.is_some_and(|at| now.duration_since(at) >= BUFFERS_AGAIN_AFTER);
         let rebuffer = stale_buffers || ground.buffers != memory.ground.buffers;
         worse || rebuffer || (pending && (retry || changed || memory.bindings.is_surprised()))
+    }
+
+    /// Whether a claim will have no node that pods were planned for.
+    fn has_lost_claims(&self, state: &State) -> bool {
+        let is_lost = |claim: &ClaimRecord| {
+            claim.stage == Stage::Gone || claim.is_leaving() && claim.initialized_at.is_none()
+        };
+        let mut counted_on = self.provisioning.ground.in_flight.iter();
+        counted_on.any(|name| state.claims.get(name).is_none_or(is_lost))
+    }
+
+    /// Whether offerings turned out to be short since the last plan: the next one takes others, and comes to
+    /// an end of them.
+    fn shuns_more(&self, state: &State, now: Timestamp) -> bool {
+        let shunned = &self.provisioning.shunned;
+        state.unavailable.iter().any(|(key, until)| *until > now && !shunned.contains(key))
     }
 
     fn ground(&self, state: &State, now: Timestamp) -> Ground {
@@ -274,6 +296,8 @@ impl Control {
                     }
                 }
                 self.launches.begin(&intent.id);
+                let claims = intent.claims.iter().map(|plan| plan.name.clone());
+                self.provisioning.ground.in_flight.extend(claims);
                 self.provisioning.outstanding.insert(intent.id.clone(), now);
                 self.propose(Change::CreateIntent { intent: Box::new(intent) }, now);
             }

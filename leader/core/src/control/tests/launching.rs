@@ -2,6 +2,7 @@
 
 use drover_common::call::{Call, Kind};
 use drover_common::ec2::Ec2Call;
+use serde_json::json;
 
 use super::rig::*;
 use crate::state::Stage;
@@ -167,4 +168,48 @@ fn a_refused_launch_is_tried_again_after_a_wait_and_told() {
     assert_eq!(rig.world.running_pods(), 1);
     let problems = rig.control.status(&rig.state, rig.world.now).problems;
     assert!(!problems.contains_key("launches of NodePool general"), "{problems:?}");
+}
+
+fn allow_on_demand(rig: &mut Rig) {
+    let both = json!([
+        {"key": "karpenter.sh/capacity-type", "operator": "In", "values": ["spot", "on-demand"]}]);
+    let spec = json!({"spec": {"template": {"spec": {"requirements": both}}}});
+    rig.world.change(Kind::NodePool, "", "general", &spec);
+}
+
+#[test]
+fn what_is_sold_out_is_replaced_by_the_next_offering_at_once() {
+    let mut rig = Rig::new();
+    allow_on_demand(&mut rig);
+    rig.run(5);
+    rig.world.spot_is_sold_out = true;
+    rig.world.add_pods("web", 1, 800);
+    rig.run(2);
+    assert!(rig.world.fleets_asked > 1, "spot comes first");
+    assert_eq!(rig.world.running_instances().len(), 1);
+}
+
+#[test]
+fn pods_of_a_claim_that_is_deleted_are_planned_at_once_but_not_without_end() {
+    let mut rig = Rig::new();
+    rig.boots = false;
+    rig.world.add_pods("web", 1, 800);
+    rig.run(3);
+    let delete_all = |rig: &mut Rig| {
+        let claims = rig.world.list(Kind::NodeClaim);
+        let names =
+            claims.iter().map(|claim| claim["metadata"]["name"].as_str().unwrap().to_owned());
+        for name in names.collect::<Vec<_>>() {
+            rig.world.delete_named(Kind::NodeClaim, &name);
+        }
+    };
+    assert_eq!(rig.world.fleets_asked, 1);
+    delete_all(&mut rig);
+    rig.run(2);
+    assert_eq!(rig.world.fleets_asked, 2);
+    for _ in 0..60 {
+        delete_all(&mut rig);
+        rig.run(1);
+    }
+    assert!(rig.world.fleets_asked <= 12, "{} in a minute", rig.world.fleets_asked);
 }
