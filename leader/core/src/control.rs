@@ -37,6 +37,7 @@ mod grace_period;
 mod haste;
 mod intent;
 mod lapse;
+mod last_look;
 mod launch;
 mod lease;
 mod leave;
