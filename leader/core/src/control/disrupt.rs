@@ -144,10 +144,8 @@ impl Control {
             return Some(reason);
         }
         let Some(claim) = claim else { return Some("its NodeClaim is not there".to_owned()) };
-        let annotations = claim.metadata.annotations.as_ref();
-        let protection = annotations.and_then(|a| a.get(labels::DO_NOT_DISRUPT));
-        if protection.is_some_and(|value| value == "true") {
-            return Some(format!("its NodeClaim has {}", labels::DO_NOT_DISRUPT));
+        if let Some(reason) = protection(claim) {
+            return Some(reason);
         }
         // Pods it was launched for may not be bound yet.
         let young = |at: Timestamp| now.duration_since(at) < self.settings.nominated_for;
@@ -159,4 +157,13 @@ impl Control {
             record.node.as_ref().is_none_or(|node| self.has_pods_to_move(node, None, now))
         })
     }
+}
+
+/// What on a NodeClaim forbids its voluntary disruption.
+pub(super) fn protection(claim: &NodeClaim) -> Option<String> {
+    let annotations = claim.metadata.annotations.as_ref();
+    let value = annotations.and_then(|all| all.get(labels::DO_NOT_DISRUPT));
+    value
+        .is_some_and(|value| value == "true")
+        .then(|| format!("its NodeClaim has {}", labels::DO_NOT_DISRUPT))
 }

@@ -6,9 +6,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use drover_common::crd::{DisruptionReason as BudgetReason, allowed_disruptions};
 use drover_common::id::{DisruptionId, NodeClaimName, NodeName, NodePoolName};
 use drover_common::instance_type::CapacityType;
+use drover_common::labels;
 use jiff::Timestamp;
 
 use super::Control;
+use super::disrupt::protection;
 use super::grace_period::is_tainted;
 use super::leave::Verdict;
 use super::soundness::{PlanPurpose, judged};
@@ -62,7 +64,15 @@ impl Control {
         if state.is_paused(claim.nodepool.as_ref()) {
             return Some("an operator paused it".to_owned());
         }
+        // Both may have come with the disruption on its way; nobody looks again once the drain has begun.
+        let object = self.view.claims().get(claim_name);
+        if let Some(reason) = object.and_then(|object| protection(object)) {
+            return Some(reason);
+        }
         let node = self.node_of(claim)?;
+        if node.metadata.annotations.get(labels::DO_NOT_DISRUPT).is_some_and(|on| on == "true") {
+            return Some(format!("its Node has {}", labels::DO_NOT_DISRUPT));
+        }
         let node_name = NodeName::from(node.metadata.name.as_str());
         let empty = record.disruption.reason == DisruptionReason::Emptiness;
         if empty && self.has_pods_to_move(&node_name, None, now) {
@@ -228,17 +238,18 @@ impl Control {
         now: Timestamp,
     ) -> Result<(), String> {
         let mut managed = BTreeMap::new();
-        for record in state.claims.values() {
+        for (name, record) in &state.claims {
             let (Some(node), Some(pool)) = (&record.node, &record.nodepool) else { continue };
             if nodes.contains(node) {
                 let instance = record.instance.as_ref();
+                let claim = self.view.claims().get(name);
                 let one = ManagedNode {
                     nodepool: pool.clone(),
                     capacity_type: instance.map_or(CapacityType::OnDemand, |i| i.capacity_type),
                     price_micro: record.hourly_price_micro,
                     initialized_at: record.initialized_at,
                     quiet: true,
-                    held: None,
+                    held: claim.and_then(|claim| protection(claim)),
                 };
                 managed.insert(node.clone(), one);
             }

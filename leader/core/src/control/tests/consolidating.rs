@@ -6,6 +6,7 @@ use drover_common::call::Kind;
 use drover_common::id::NodeClaimName;
 use drover_common::protocol::NoticeKind;
 use jiff::SignedDuration;
+use serde_json::json;
 
 use super::super::*;
 use super::rig::*;
@@ -222,6 +223,37 @@ fn what_does_not_hold_any_more_is_given_up_with_a_reason() {
         assert!(!taints(&rig).iter().any(|key| key == "karpenter.sh/disrupted"), "{name}");
     }
     insta::assert_snapshot!(text);
+}
+
+#[test]
+fn who_forbids_a_disruption_before_its_drain_begins_is_heeded() {
+    let is_open = |rig: &Rig| !rig.state.disruptions.is_empty();
+    for kind in [Kind::NodeClaim, Kind::Node] {
+        for empty in [false, true] {
+            let mut rig = oversized();
+            rig.boots = true;
+            if empty {
+                rig.world.remove_pods("web");
+            }
+            assert!(run_until(&mut rig, 180, is_open), "{kind:?}, empty: {empty}");
+            let (claim, record) = rig.state.claims.iter().find(|(_, c)| c.is_leaving()).unwrap();
+            assert_eq!(record.stage, Stage::Disrupting, "{kind:?}, empty: {empty}");
+            let (claim, node) = (claim.clone(), record.node.clone().unwrap());
+            let name = if kind == Kind::Node { node.as_str() } else { claim.as_str() };
+            let forbids =
+                json!({"metadata": {"annotations": {"karpenter.sh/do-not-disrupt": "true"}}});
+            rig.world.change(kind, "", name, &forbids);
+            rig.run(60);
+            assert_eq!(
+                rig.state.claims[&claim].stage,
+                Stage::Initialized,
+                "{kind:?}, empty: {empty}"
+            );
+            let cancelled = rig.state.journal.decisions().find(|d| d.verb == "cancel-disruption");
+            let why = cancelled.map(|decision| decision.why.clone()).unwrap_or_default();
+            assert!(why.ends_with("has karpenter.sh/do-not-disrupt"), "{why}");
+        }
+    }
 }
 
 #[test]
