@@ -104,8 +104,10 @@ pub enum Input {
         /// The answer.
         outcome: Outcome,
     },
-    /// The log did not take a command, or did not say so in time.
+    /// The log did not take a command, and will not. Of one that may yet be committed nothing is told.
     ProposalRejected(Box<Command>),
+    /// A command is in the log, and State refused it.
+    CommandRefused(Box<Command>),
 }
 
 /// What to do.
@@ -252,7 +254,11 @@ impl Control {
                 self.take_answer(state, &key, outcome, now);
                 return Look::Soon;
             }
-            Input::ProposalRejected(command) => self.calls.proposal_rejected(&command.change),
+            Input::ProposalRejected(command) => {
+                self.calls.proposal_rejected(&command.change);
+                self.stop_expecting(&command.change);
+            }
+            Input::CommandRefused(command) => self.stop_expecting(&command.change),
         }
         Look::Now
     }

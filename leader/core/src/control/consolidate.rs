@@ -26,8 +26,6 @@ const RETRY_AFTER: SignedDuration = SignedDuration::from_mins(1);
 const TELL_AGAIN: SignedDuration = SignedDuration::from_mins(15);
 /// Nodes told of after one repack.
 const MOST_TOLD: usize = 50;
-/// A proposed disruption that State does not show after this long is taken for lost.
-const PROPOSAL_PATIENCE: SignedDuration = SignedDuration::from_secs(5);
 /// Each node of the cluster makes repacks so much rarer: they look at all of them.
 const PER_NODE: SignedDuration = SignedDuration::from_millis(10);
 
@@ -40,7 +38,7 @@ pub(super) struct Consolidation {
     candidates: Option<BTreeSet<NodeName>>,
     given_up: BTreeMap<NodeClaimName, (Timestamp, String)>,
     /// Claims whose disruption was proposed and does not show in State yet.
-    proposed: BTreeMap<NodeClaimName, Timestamp>,
+    proposed: BTreeSet<NodeClaimName>,
     told: BTreeMap<NodeName, (Timestamp, String)>,
     report: Option<RepackReport>,
     left: Vec<LeftAlone>,
@@ -85,14 +83,17 @@ impl Consolidation {
     }
 
     /// Whether the claim's disruption is on its way into the log.
-    pub(super) fn is_proposed(&self, claim: &NodeClaimName, now: Timestamp) -> bool {
-        let at = self.proposed.get(claim);
-        at.is_some_and(|at| now.duration_since(*at) < PROPOSAL_PATIENCE)
+    pub(super) fn is_proposed(&self, claim: &NodeClaimName) -> bool {
+        self.proposed.contains(claim)
     }
 
-    fn note_proposed(&mut self, claims: &[NodeClaimName], now: Timestamp) {
-        self.proposed.retain(|_, at| now.duration_since(*at) < PROPOSAL_PATIENCE);
-        self.proposed.extend(claims.iter().map(|claim| (claim.clone(), now)));
+    fn note_proposed(&mut self, claims: &[NodeClaimName]) {
+        self.proposed.extend(claims.iter().cloned());
+    }
+
+    /// These claims' disruption will not be in State.
+    pub(super) fn stop_expecting(&mut self, claims: &[NodeClaimName]) {
+        self.proposed.retain(|claim| !claims.contains(claim));
     }
 
     pub(super) fn note_given_up(
@@ -123,11 +124,17 @@ impl Consolidation {
 
 impl Control {
     pub(super) fn consolidate(&mut self, state: &State, now: Timestamp) {
+        let is_open = |claim: &NodeClaimName| {
+            state.claims.get(claim).is_some_and(|record| !record.is_leaving())
+        };
+        self.consolidation.proposed.retain(is_open);
         if state.paused.is_some() {
             self.consolidation.candidates = Some(BTreeSet::new());
             return;
         }
-        if self.view.is_stale() || !self.cloud.is_read() {
+        // Budgets do not count what is on its way into the log.
+        let undecided = !self.consolidation.proposed.is_empty();
+        if undecided || self.view.is_stale() || !self.cloud.is_read() {
             return;
         }
         let managed = self.managed(state, now);
@@ -192,7 +199,7 @@ impl Control {
             );
             let named = claims.clone();
             if self.commit_disruption(state, claims, DisruptionReason::Emptiness, words, now) {
-                self.consolidation.note_proposed(&named, now);
+                self.consolidation.note_proposed(&named);
                 self.consolidation.counts.empty = self.consolidation.counts.empty.saturating_add(1);
             }
         }
@@ -274,9 +281,10 @@ impl Control {
         let counts = &mut self.consolidation.counts;
         let count = if intents.is_empty() { &mut counts.deleted } else { &mut counts.replaced };
         *count = count.saturating_add(1);
-        self.consolidation.note_proposed(&claims, now);
-        let reason = DisruptionReason::Consolidation;
-        self.commit_replacing(state, claims, intents, reason, explain(batch), now);
+        let (reason, named) = (DisruptionReason::Consolidation, claims.clone());
+        if self.commit_replacing(state, claims, intents, reason, explain(batch), now) {
+            self.consolidation.note_proposed(&named);
+        }
     }
 
     /// Tells why nodes stay, as events; a reason that was told is not told again for long.

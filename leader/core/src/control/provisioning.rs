@@ -22,8 +22,6 @@ use crate::expected::is_buffered;
 use crate::planner::{Launch, OverlayFault, PlacementTarget, Plan, PlanReport, Unschedulable};
 use crate::state::{ClaimRecord, OfferingKey, Stage, State};
 
-/// A proposed intent that State does not show after this long is taken for lost.
-const INTENT_PATIENCE: SignedDuration = SignedDuration::from_secs(5);
 /// Room that buffers keep free is looked at again after this long (Karpenter's resync).
 const BUFFERS_AGAIN_AFTER: SignedDuration = SignedDuration::from_secs(30);
 /// Pods told of in events and status after one plan.
@@ -44,7 +42,9 @@ pub(super) struct Provisioning {
     shunned: BTreeSet<OfferingKey>,
     haste: Haste,
     planned_at: Option<Timestamp>,
-    outstanding: BTreeMap<IntentId, Timestamp>,
+    /// Proposed intents that State does not show yet. However long that takes, they may be committed until the
+    /// log or State says otherwise: who planned without them would buy everything twice.
+    outstanding: BTreeSet<IntentId>,
     nominations: BTreeMap<NodeName, Timestamp>,
     count: u64,
     report: Option<PlanReport>,
@@ -81,8 +81,8 @@ impl Provisioning {
     }
 
     /// Waits with further plans until State shows this intent.
-    pub(super) fn expect(&mut self, intent: &IntentId, now: Timestamp) {
-        self.outstanding.insert(intent.clone(), now);
+    pub(super) fn expect(&mut self, intent: &IntentId) {
+        self.outstanding.insert(intent.clone());
     }
 
     pub(super) fn last_report(&self) -> Option<&PlanReport> {
@@ -134,7 +134,7 @@ impl Control {
 
     /// Whether everything a plan needs is known, and no earlier plan is still on its way.
     pub(super) fn can_plan(&mut self, state: &State, now: Timestamp) -> bool {
-        !self.awaits_intents(state, now)
+        !self.awaits_intents(state)
             && self.cloud.is_read()
             && self.discovery.is_ready(&self.calls)
             && state.paused.is_none()
@@ -142,13 +142,24 @@ impl Control {
     }
 
     /// Whether State does not show yet what was proposed: what it needs is not counted.
-    pub(super) fn awaits_intents(&mut self, state: &State, now: Timestamp) -> bool {
-        self.provisioning.outstanding.retain(|id, since| {
-            !state.intents.contains_key(id)
-                && !state.closed_intents.contains_key(id)
-                && now.duration_since(*since) < INTENT_PATIENCE
-        });
+    pub(super) fn awaits_intents(&mut self, state: &State) -> bool {
+        self.provisioning
+            .outstanding
+            .retain(|id| !state.intents.contains_key(id) && !state.closed_intents.contains_key(id));
         !self.provisioning.outstanding.is_empty()
+    }
+
+    /// What was proposed will not be in State.
+    pub(super) fn stop_expecting(&mut self, change: &Change) {
+        let outstanding = &mut self.provisioning.outstanding;
+        match change {
+            Change::CreateIntent { intent } => outstanding.retain(|id| *id != intent.id),
+            Change::CommitDisruption { disruption, intents } => {
+                outstanding.retain(|id| intents.iter().all(|intent| intent.id != *id));
+                self.consolidation.stop_expecting(&disruption.claims);
+            }
+            _ => {}
+        }
     }
 
     fn plan_is_due(&self, state: &State, now: Timestamp) -> bool {
@@ -295,11 +306,13 @@ impl Control {
                         self.pod_event(pod, "Nominated", &note, false, now);
                     }
                 }
-                self.launches.begin(&intent.id);
+                let id = intent.id.clone();
                 let claims = intent.claims.iter().map(|plan| plan.name.clone());
                 self.provisioning.ground.in_flight.extend(claims);
-                self.provisioning.outstanding.insert(intent.id.clone(), now);
-                self.propose(Change::CreateIntent { intent: Box::new(intent) }, now);
+                if self.propose(Change::CreateIntent { intent: Box::new(intent) }, now) {
+                    self.launches.begin(&id);
+                    self.provisioning.expect(&id);
+                }
             }
             Ok(None) => {}
             Err(error) => self.tell_intent_error(subject, &error),

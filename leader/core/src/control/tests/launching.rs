@@ -5,6 +5,8 @@ use drover_common::ec2::Ec2Call;
 use serde_json::json;
 
 use super::rig::*;
+use crate::command::Change;
+use crate::control::Input;
 use crate::state::Stage;
 
 #[test]
@@ -212,4 +214,50 @@ fn pods_of_a_claim_that_is_deleted_are_planned_at_once_but_not_without_end() {
         rig.run(1);
     }
     assert!(rig.world.fleets_asked <= 12, "{} in a minute", rig.world.fleets_asked);
+}
+
+#[test]
+fn what_the_log_does_not_show_yet_is_not_decided_again() {
+    let mut rig = Rig::new();
+    rig.run(5);
+    rig.stalled = Some(Vec::new());
+    rig.world.add_pods("web", 1, 800);
+    rig.run(30);
+    rig.end_stall();
+    rig.run(30);
+    assert_eq!(rig.world.instances.len(), 1, "{:?}", rig.rejected);
+    assert_eq!(rig.world.running_pods(), 1);
+    rig.check_settled();
+}
+
+#[test]
+fn budgets_hold_while_the_log_stalls() {
+    let mut rig = Rig::new();
+    rig.world.set_disruption(json!({"consolidateAfter": "30s", "budgets": [{"nodes": "1"}]}));
+    rig.world.add_pods("web", 4, 800);
+    rig.run(60);
+    assert_eq!(rig.stages(), [Stage::Initialized; 2]);
+    rig.stalled = Some(Vec::new());
+    rig.world.remove_pods("web");
+    rig.run(60);
+    let stalled = rig.stalled.iter().flatten();
+    let decided = stalled.filter(|c| matches!(c.change, Change::CommitDisruption { .. }));
+    assert_eq!(decided.count(), 1);
+    rig.end_stall();
+    rig.run(200);
+    assert_eq!(rig.world.running_instances().len(), 0);
+}
+
+#[test]
+fn what_the_log_refuses_is_planned_again() {
+    let mut rig = Rig::new();
+    rig.run(5);
+    rig.stalled = Some(Vec::new());
+    rig.world.add_pods("web", 1, 800);
+    rig.run(3);
+    for command in rig.stalled.take().unwrap() {
+        rig.step(Input::ProposalRejected(Box::new(command)));
+    }
+    rig.run(5);
+    assert_eq!(rig.world.instances.len(), 1);
 }
