@@ -16,6 +16,7 @@
 mod adopt;
 mod agents;
 mod answer;
+mod assignment;
 mod batch;
 mod binding;
 mod buffer;
@@ -149,6 +150,7 @@ pub struct Control {
     soundness: soundness::Soundness,
     activity: lifecycle::PodActivity,
     consolidation: consolidate::Consolidation,
+    assignments: assignment::Assignments,
     queue: queue::Queue,
     rebalances: rebalance::Rebalances,
     refusals: refusal::Refusals,
@@ -185,6 +187,7 @@ impl Control {
             soundness: soundness::Soundness::default(),
             activity: lifecycle::PodActivity::default(),
             consolidation: consolidate::Consolidation::default(),
+            assignments: assignment::Assignments::default(),
             queue: queue::Queue::default(),
             rebalances: rebalance::Rebalances::default(),
             refusals: refusal::Refusals::default(),
@@ -279,6 +282,7 @@ impl Control {
         self.drains = drain::Drains::default();
         self.provisioning = provisioning::Provisioning::default();
         self.consolidation = consolidate::Consolidation::default();
+        self.assignments = assignment::Assignments::default();
         self.queue = queue::Queue::default();
         self.rebalances = rebalance::Rebalances::default();
         self.refusals = refusal::Refusals::default();

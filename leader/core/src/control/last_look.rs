@@ -11,6 +11,7 @@ use jiff::Timestamp;
 
 use super::Control;
 use super::disrupt::protection;
+use super::gather::Gathered;
 use super::grace_period::is_tainted;
 use super::leave::Verdict;
 use super::soundness::{PlanPurpose, judged};
@@ -126,27 +127,24 @@ impl Control {
         ready: &[&DisruptionId],
         now: Timestamp,
     ) {
-        let mut going = BTreeSet::new();
-        let all: BTreeSet<NodeName> =
-            ready.iter().flat_map(|id| self.nodes_of(state, id)).collect();
+        let mut going = Vec::new();
         if ready.is_empty() {
             return;
         }
-        if self.still_sound(state, &all, now).is_ok() {
+        if self.still_sound(state, ready, now).is_ok() {
             for id in ready {
                 self.start_drain(state, id, now);
             }
             return;
         }
         for id in ready.iter().take(MOST_SINGLE_LOOKS) {
-            let nodes = self.nodes_of(state, id);
-            let with: BTreeSet<NodeName> = going.iter().chain(&nodes).cloned().collect();
-            match self.still_sound(state, &with, now) {
-                Ok(()) => {
-                    going = with;
-                    self.start_drain(state, id, now);
+            going.push(*id);
+            match self.still_sound(state, &going, now) {
+                Ok(()) => self.start_drain(state, id, now),
+                Err(reason) => {
+                    going.pop();
+                    self.give_up(state, id, reason, now);
                 }
-                Err(reason) => self.give_up(state, id, reason, now),
             }
         }
     }
@@ -169,6 +167,9 @@ impl Control {
             }
         }
         let record = state.disruptions.get(id);
+        if let Some(record) = record {
+            self.consolidation.forget_given_up(&record.disruption.claims);
+        }
         let deadline = record.and_then(|record| self.deadline_at_start(state, record, now));
         self.propose(Change::StartDrain { disruption: id.clone(), deadline }, now);
     }
@@ -194,17 +195,21 @@ impl Control {
         }
     }
 
-    /// Whether nothing forbids taking these nodes down, and every pod on them has a place on nodes
-    /// that are up, with all pods that wait in theirs.
+    /// Whether nothing forbids taking these disruptions' nodes down, and every pod on them has a place on nodes
+    /// that are up: the one that was planned, or, where that does not hold any more, another that pods which
+    /// wait leave it.
     fn still_sound(
         &mut self,
         state: &State,
-        nodes: &BTreeSet<NodeName>,
+        disruptions: &[&DisruptionId],
         now: Timestamp,
     ) -> Result<(), String> {
-        let gathered = self.gather(state, now);
+        let nodes: BTreeSet<NodeName> =
+            disruptions.iter().flat_map(|id| self.nodes_of(state, id)).collect();
+        let seats = self.seats_of(state, disruptions);
+        let gathered = self.gather(state, now).with_seats(seats);
         let mut leaving = self.leaving_nodes(state, now);
-        self.still_permitted(state, nodes, &leaving, now)?;
+        self.still_permitted(state, &nodes, &leaving, now)?;
         leaving.extend(nodes.iter().cloned());
         let input = gathered.input(self, &leaving, now);
         let (made, verdict) = judged(self.settings.check_plans, &input);
@@ -263,12 +268,11 @@ impl Control {
         let settings =
             crate::planner::RepackSettings { skip_waits: true, ..self.settings.repack.clone() };
         let leaving: BTreeSet<NodeName> = leaving.difference(nodes).cloned().collect();
-        let gathered = super::gather::Gathered::default();
+        let gathered = Gathered::default();
         let input = RepackInput {
             plan: gathered.input(self, &leaving, now),
             nodes: &managed,
             pools: &pools,
-            seats: &[],
             settings: &settings,
         };
         refusal(&input).map_or(Ok(()), |left| Err(format!("Node {}: {}", left.node, left.reason)))

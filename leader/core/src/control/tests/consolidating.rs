@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use drover_common::call::Kind;
+use drover_common::cluster::{ClusterEvent, ClusterObject};
 use drover_common::id::NodeClaimName;
 use drover_common::protocol::NoticeKind;
 use jiff::SignedDuration;
@@ -254,6 +255,64 @@ fn who_forbids_a_disruption_before_its_drain_begins_is_heeded() {
             assert!(why.ends_with("has karpenter.sh/do-not-disrupt"), "{why}");
         }
     }
+}
+
+/// A pod of high priority that the scheduler has not looked at yet.
+fn urgent(rig: &Rig, milli_cpu: u32) -> ClusterEvent {
+    let pod = json!({
+        "metadata": {
+            "name": "urgent", "namespace": "default", "uid": "urgent", "resourceVersion": "1",
+            "creationTimestamp": rig.world.now,
+            "ownerReferences": [{
+                "apiVersion": "v1", "kind": "ReplicaSet", "name": "urgent", "uid": "u", "controller": true}],
+        },
+        "spec": {
+            "priority": 1_000,
+            "containers": [{
+                "name": "main", "resources": {"requests": {"cpu": format!("{milli_cpu}m")}}}],
+        },
+        "status": {"phase": "Pending", "conditions": [
+            {"type": "PodScheduled", "status": "False", "reason": "Unschedulable"}]},
+    });
+    ClusterEvent::Applied(ClusterObject::from_json(Kind::Pod, pod).unwrap())
+}
+
+#[test]
+fn the_last_look_keeps_the_places_that_replacements_were_bought_for() {
+    let mut rig = oversized();
+    rig.boots = true;
+    rig.control.settings.taint_settles = SignedDuration::from_secs(10);
+    assert!(run_until(&mut rig, 180, consolidates));
+    let is_up = |rig: &Rig| rig.stages().contains(&Stage::Initialized);
+    assert!(run_until(&mut rig, 9, is_up));
+    // It fits the replacement, but not beside the pod that this was bought for.
+    let pod = urgent(&rig, 1_200);
+    rig.step(Input::Cluster(pod));
+    rig.run(12);
+    assert_eq!(rig.control.consolidation.counts().given_up, 0);
+    rig.run(60);
+    assert!(!consolidates(&rig));
+    assert_eq!(rig.world.running_pods(), 1);
+    let types = rig.world.running_instances();
+    assert!(types.iter().all(|instance| instance.instance_type == "m5.large"));
+}
+
+#[test]
+fn what_is_given_up_again_and_again_is_left_alone_for_longer_and_longer() {
+    let mut rig = oversized();
+    rig.boots = true;
+    let mut begun = Vec::new();
+    for _ in 0..4 {
+        assert!(run_until(&mut rig, 1_200, consolidates));
+        begun.push(rig.world.now);
+        rig.world.annotate_pod("web-0", "karpenter.sh/do-not-disrupt", "true");
+        assert!(run_until(&mut rig, 40, |rig| !consolidates(rig)));
+        rig.world.annotate_pod("web-0", "karpenter.sh/do-not-disrupt", "false");
+    }
+    let waits = begun.windows(2).map(|pair| pair[1].duration_since(pair[0]).as_secs());
+    let waits: Vec<i64> = waits.collect();
+    assert!((60..100).contains(&waits[0]), "{waits:?}");
+    assert!((120..160).contains(&waits[1]) && (240..280).contains(&waits[2]), "{waits:?}");
 }
 
 #[test]
