@@ -196,6 +196,7 @@ impl Workload {
             catalogs: &self.catalogs,
             virtual_pods: &[],
             in_flight: &[],
+            seats: &[],
             leaving: const { &BTreeSet::new() },
             staying: const { &BTreeSet::new() },
             unavailable: const { &BTreeMap::new() },

@@ -244,8 +244,8 @@ impl Simulation {
         let now = self.agenda.now();
         let Some(Some(brain)) = self.replicas.get_mut(replica) else { return };
         let life = brain.life;
-        brain.catch_up(self.log.entries());
-        let mut effects = brain.watch(&self.world, now);
+        let mut effects = brain.catch_up(self.log.entries(), now);
+        effects.extend(brain.watch(&self.world, now));
         effects.extend(brain.step(Input::Tick, now));
         self.send(replica, life, effects);
     }
@@ -256,9 +256,9 @@ impl Simulation {
         if brain.life != life {
             return;
         }
-        brain.catch_up(self.log.entries());
+        let mut effects = brain.catch_up(self.log.entries(), now);
         // Inputs are only taken in; the shell ticks when none waits.
-        let mut effects = brain.step(input, now);
+        effects.extend(brain.step(input, now));
         effects.extend(brain.step(Input::Tick, now));
         self.send(replica, life, effects);
     }

@@ -103,7 +103,6 @@ impl Running {
             plan: self.workload.input(),
             nodes: &self.nodes,
             pools: &self.pools,
-            seats: &[],
             settings: &self.settings,
         }
     }

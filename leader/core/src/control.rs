@@ -16,6 +16,7 @@
 mod adopt;
 mod agents;
 mod answer;
+mod assignment;
 mod batch;
 mod binding;
 mod buffer;
@@ -34,8 +35,10 @@ mod events;
 mod garbage;
 mod gather;
 mod grace_period;
+mod haste;
 mod intent;
 mod lapse;
+mod last_look;
 mod launch;
 mod lease;
 mod leave;
@@ -49,6 +52,7 @@ mod pool_usage;
 mod provisioning;
 mod queue;
 mod rebalance;
+mod refusal;
 mod replace;
 mod settings;
 mod soundness;
@@ -101,8 +105,10 @@ pub enum Input {
         /// The answer.
         outcome: Outcome,
     },
-    /// The log did not take a command, or did not say so in time.
+    /// The log did not take a command, and will not. Of one that may yet be committed nothing is told.
     ProposalRejected(Box<Command>),
+    /// A command is in the log, and State refused it.
+    CommandRefused(Box<Command>),
 }
 
 /// What to do.
@@ -144,8 +150,10 @@ pub struct Control {
     soundness: soundness::Soundness,
     activity: lifecycle::PodActivity,
     consolidation: consolidate::Consolidation,
+    assignments: assignment::Assignments,
     queue: queue::Queue,
     rebalances: rebalance::Rebalances,
+    refusals: refusal::Refusals,
     suspicions: garbage::Suspicions,
     templates: templates::Templates,
     events: events::Recorder,
@@ -179,8 +187,10 @@ impl Control {
             soundness: soundness::Soundness::default(),
             activity: lifecycle::PodActivity::default(),
             consolidation: consolidate::Consolidation::default(),
+            assignments: assignment::Assignments::default(),
             queue: queue::Queue::default(),
             rebalances: rebalance::Rebalances::default(),
+            refusals: refusal::Refusals::default(),
             suspicions: garbage::Suspicions::default(),
             templates: templates::Templates::default(),
             events: events::Recorder::default(),
@@ -247,7 +257,11 @@ impl Control {
                 self.take_answer(state, &key, outcome, now);
                 return Look::Soon;
             }
-            Input::ProposalRejected(command) => self.calls.proposal_rejected(&command.change),
+            Input::ProposalRejected(command) => {
+                self.calls.proposal_rejected(&command.change);
+                self.stop_expecting(&command.change);
+            }
+            Input::CommandRefused(command) => self.stop_expecting(&command.change),
         }
         Look::Now
     }
@@ -268,8 +282,10 @@ impl Control {
         self.drains = drain::Drains::default();
         self.provisioning = provisioning::Provisioning::default();
         self.consolidation = consolidate::Consolidation::default();
+        self.assignments = assignment::Assignments::default();
         self.queue = queue::Queue::default();
         self.rebalances = rebalance::Rebalances::default();
+        self.refusals = refusal::Refusals::default();
         self.suspicions = garbage::Suspicions::default();
         self.templates = templates::Templates::default();
         self.discovery.forget_calls();

@@ -85,6 +85,7 @@ impl OfflineCluster {
             catalogs: &self.catalogs,
             virtual_pods: &self.expected,
             in_flight: &self.in_flight,
+            seats: &[],
             leaving: &self.leaving,
             staying: &self.staying,
             unavailable: &self.unavailable,

@@ -1,12 +1,13 @@
 //! Tells when this replica begins and ceases to lead.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use openraft::Instant;
 use openraft::async_runtime::WatchReceiver;
 use openraft::metrics::RaftMetrics;
 use openraft::raft::ReadPolicy;
-use tokio::sync::watch;
+use tokio::sync::{RwLock, watch};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -21,7 +22,7 @@ const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(100);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Leadership {
     /// This replica leads, holds the quorum's lease, and has applied all that earlier leaders
-    /// committed.
+    /// committed and all that it put into the log itself before this is told.
     Leading {
         /// The term: commands decided now are fenced with it.
         term: u64,
@@ -48,21 +49,26 @@ impl Leadership {
     }
 }
 
+/// Commands are handed to Raft under it for reading, once leadership is seen to hold. Whoever takes it for
+/// writing after leadership was told to be over knows that none comes any more.
+pub(crate) type Gate = Arc<RwLock<()>>;
+
 /// Starts the watch. It ends with `stop` or with Raft.
 pub(crate) fn watch(
     raft: &Raft,
+    gate: &Gate,
     lease: Duration,
     tasks: &TaskTracker,
     stop: &CancellationToken,
 ) -> watch::Receiver<Leadership> {
     let (tell, told) = watch::channel(Leadership::Following { leader: None });
-    let raft = raft.clone();
+    let (raft, gate) = (raft.clone(), Arc::clone(gate));
     let stop = stop.clone();
-    tasks.spawn(async move { stop.run_until_cancelled(follow(raft, lease, tell)).await });
+    tasks.spawn(async move { stop.run_until_cancelled(follow(raft, gate, lease, tell)).await });
     told
 }
 
-async fn follow(raft: Raft, lease: Duration, tell: watch::Sender<Leadership>) {
+async fn follow(raft: Raft, gate: Gate, lease: Duration, tell: watch::Sender<Leadership>) {
     let mut metrics = raft.metrics();
     loop {
         // The guard of a borrowed value blocks Raft's core, hence the copy.
@@ -78,6 +84,7 @@ async fn follow(raft: Raft, lease: Duration, tell: watch::Sender<Leadership>) {
                 if announced.is_some() {
                     announce(&tell, Leadership::Following { leader: None });
                 }
+                drop(gate.write().await);
                 if is_caught_up(&raft, lease).await
                     && leading_term(&metrics.borrow_watched().clone(), lease) == Some(term)
                 {
@@ -122,7 +129,17 @@ fn leading_term(metrics: &RaftMetrics<TypeConfig>, lease: Duration) -> Option<u6
     (leads && (alone || acknowledged)).then_some(metrics.current_term)
 }
 
-/// Waits until everything committed before is applied here, as the quorum confirms.
+/// Waits until everything committed before is applied here, as the quorum confirms, and everything that this
+/// replica has in its log. A replica may cease and begin to lead in one term: what it put into the log before
+/// is not committed then, but will be, and whoever decides without it decides it a second time.
 async fn is_caught_up(raft: &Raft, lease: Duration) -> bool {
-    matches!(timeout(lease, raft.ensure_linearizable(ReadPolicy::ReadIndex)).await, Ok(Ok(_)))
+    let Ok(Ok(last)) =
+        timeout(lease, raft.with_raft_state(|state| state.log_ids.last().cloned())).await
+    else {
+        return false;
+    };
+    let read = timeout(lease, raft.ensure_linearizable(ReadPolicy::ReadIndex)).await;
+    let own = last.map(|id| id.index);
+    let applied = raft.wait(Some(lease)).applied_index_at_least(own, "its own log").await;
+    matches!(read, Ok(Ok(_))) && applied.is_ok()
 }

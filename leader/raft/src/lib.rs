@@ -142,6 +142,7 @@ pub struct Group {
     identity: Arc<IdentityFile>,
     state: SharedState,
     leadership: watch::Receiver<Leadership>,
+    gate: leadership::Gate,
     tasks: TaskTracker,
     stop: CancellationToken,
     /// Who is dropped without a shutdown hands nothing to Raft any more either.
@@ -187,7 +188,9 @@ impl Group {
 
         let stop = CancellationToken::new();
         let tasks = TaskTracker::new();
-        let leadership = leadership::watch(&raft, config.timings.election_max, &tasks, &stop);
+        let gate = leadership::Gate::default();
+        let lease = config.timings.election_max;
+        let leadership = leadership::watch(&raft, &gate, lease, &tasks, &stop);
         let admission = Admission {
             raft: raft.clone(),
             own: replica,
@@ -230,6 +233,7 @@ impl Group {
             identity,
             state,
             leadership,
+            gate,
             tasks,
             stop,
             _stop_when_dropped,
@@ -274,12 +278,17 @@ impl Group {
     ) -> Result<BoxFuture<'static, Written>, ProposeError> {
         let (responder, answer) = ProgressResponder::complete_only();
         let stopped = |error: Fatal<TypeConfig>| ProposeError::Stopped(error.to_string());
+        let handing_in = self.gate.read().await;
+        if self.leadership.borrow().term() != Some(term) {
+            return Err(ProposeError::NotLeading);
+        }
         self.raft
             .write(LogCommand(Arc::new(command)))
             .with_leader(term)
             .responder(responder)
             .await
             .map_err(stopped)?;
+        drop(handing_in);
         Ok(Box::pin(async move {
             match answer.await {
                 Ok(Ok(written)) => Ok((written.log_id.index, written.data)),

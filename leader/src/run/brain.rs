@@ -68,6 +68,7 @@ enum Question {
 pub(super) enum Feedback {
     Answer { term: u64, key: CallKey, outcome: Outcome },
     Rejected { term: u64, command: Box<Command> },
+    Refused { term: u64, command: Box<Command> },
 }
 
 /// The way to the brain for the API.
@@ -326,6 +327,9 @@ fn input_of(feedback: Feedback, now: Option<u64>) -> Option<Input> {
         }
         Feedback::Rejected { term, command } => {
             (Some(term) == now).then_some(Input::ProposalRejected(command))
+        }
+        Feedback::Refused { term, command } => {
+            (Some(term) == now).then_some(Input::CommandRefused(command))
         }
     }
 }

@@ -6,7 +6,7 @@ use drover_common::call::Kind;
 use drover_common::cluster::{ClusterEvent, ClusterObject, ObjectKey};
 use drover_core::command::Command;
 use drover_core::control::{Control, Effect, Input, Settings};
-use drover_core::state::State;
+use drover_core::state::{Applied, State};
 use drover_sandbox::world::World;
 use drover_sandbox::world::resource::Resource;
 use drover_sandbox::world::store::ChangeKind;
@@ -49,7 +49,7 @@ impl Replica {
             watched: world.store.revision(),
             life,
         };
-        replica.catch_up(log);
+        replica.catch_up(log, now);
         for (resource, kind) in watched_kinds() {
             replica.see(ClusterEvent::Restarted(kind), now);
             let objects: Vec<_> =
@@ -64,12 +64,17 @@ impl Replica {
         replica
     }
 
-    /// Applies what the log has more.
-    pub fn catch_up(&mut self, log: &[Command]) {
+    /// Applies what the log has more, and tells the brain what of it the state refused.
+    pub fn catch_up(&mut self, log: &[Command], now: Timestamp) -> Vec<Effect> {
+        let mut effects = Vec::new();
         for command in log.iter().skip(self.applied) {
             self.applied += 1;
-            self.state.apply(self.applied as u64, command);
+            let applied = self.state.apply(self.applied as u64, command);
+            if matches!(applied, Applied::Rejected { .. }) {
+                effects.extend(self.step(Input::CommandRefused(Box::new(command.clone())), now));
+            }
         }
+        effects
     }
 
     /// Feeds the changes of the world since the last look.

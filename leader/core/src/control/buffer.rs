@@ -1,6 +1,6 @@
 //! CapacityBuffers: what became of the room they ask for, in their status.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use drover_common::call::{Call, Kind, KubernetesCall, Target};
@@ -8,20 +8,32 @@ use drover_common::cluster::ObjectKey;
 use drover_common::crd::{
     CapacityBuffer, CapacityBufferStatus, Condition, ConditionStatus, NameReference,
 };
+use drover_common::id::NodeClaimName;
 use jiff::Timestamp;
 use serde_json::json;
 
 use super::Control;
 use super::calls::CallKey;
 use super::object::condition;
-use crate::expected::{buffer_prefix, read_buffer};
-use crate::planner::Plan;
+use crate::expected::{buffer_prefix, is_buffered, read_buffer};
+use crate::planner::{PlacementTarget, Plan};
+use crate::state::ClaimRecord;
 
 /// What the last plan made of buffers.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Buffers {
     /// Why pods of a buffer have no room, by buffer; empty if all have.
     outcome: BTreeMap<ObjectKey, Vec<String>>,
+    /// What has the room that they count on, be it a node or still a claim; a claim stays its node's name
+    /// for it until the next plan. `None` before this reign's first plan.
+    counted_on: Option<BTreeSet<PlacementTarget>>,
+}
+
+impl Buffers {
+    /// A claim was bought for a buffer.
+    pub(super) fn count_on(&mut self, claim: NodeClaimName) {
+        self.counted_on.get_or_insert_default().insert(PlacementTarget::Claim(claim));
+    }
 }
 
 impl Control {
@@ -35,7 +47,7 @@ impl Control {
             .collect()
     }
 
-    /// Remembers which buffers a plan found no room for.
+    /// Remembers which buffers a plan found no room for, and where it found room for the others.
     pub(super) fn judge_buffers(&mut self, plan: &Plan) {
         let mut outcome: BTreeMap<ObjectKey, Vec<String>> = BTreeMap::new();
         for key in self.view.buffers().keys() {
@@ -51,7 +63,27 @@ impl Control {
             reasons.dedup();
             outcome.insert(key.clone(), reasons);
         }
-        self.provisioning.buffers.outcome = outcome;
+        let placed = plan.placements.iter().filter(|one| one.pods.iter().any(is_buffered));
+        self.provisioning.buffers = Buffers {
+            outcome,
+            counted_on: Some(placed.map(|placement| placement.node_or_claim.clone()).collect()),
+        };
+    }
+
+    /// Why buffers keep a node from being taken as empty, if they do.
+    pub(super) fn kept_for_buffers(
+        &self,
+        name: &NodeClaimName,
+        record: &ClaimRecord,
+    ) -> Option<String> {
+        let Some(counted_on) = &self.provisioning.buffers.counted_on else {
+            let unknown = !self.view.buffers().is_empty();
+            return unknown.then(|| "what CapacityBuffers count on is not planned yet".to_owned());
+        };
+        let is_counted_on = |target| counted_on.contains(&target);
+        let node = record.node.clone().map(PlacementTarget::Node);
+        (is_counted_on(PlacementTarget::Claim(name.clone())) || node.is_some_and(is_counted_on))
+            .then(|| "a CapacityBuffer counts on its free room".to_owned())
     }
 
     /// Writes what came of each buffer into its status.

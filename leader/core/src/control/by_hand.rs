@@ -53,7 +53,7 @@ impl Control {
             .filter(|(name, claim)| !state.claims.contains_key(*name) && is_by_hand(claim))
             .map(|(name, claim)| (name.clone(), claim.clone()))
             .collect();
-        if waiting.is_empty() || self.awaits_intents(state, now) {
+        if waiting.is_empty() || self.awaits_intents(state) {
             return;
         }
         let mut reserved = self.reserved(state);
@@ -64,9 +64,11 @@ impl Control {
                         let count = reserved.entry(target.id.clone()).or_default();
                         *count = count.saturating_add(1);
                     }
-                    self.launches.begin(&intent.id);
-                    self.provisioning.expect(&intent.id, now);
-                    self.propose(Change::CreateIntent { intent: Box::new(intent) }, now);
+                    let id = intent.id.clone();
+                    if self.propose(Change::CreateIntent { intent: Box::new(intent) }, now) {
+                        self.launches.begin(&id);
+                        self.provisioning.expect(&id);
+                    }
                 }
                 Err(reason) => self.tell_not_launched(&name, &claim, &reason, now),
             }

@@ -20,14 +20,14 @@ use crate::state::State;
 
 /// A cluster that nothing was found in is looked at again after this long even if nothing happens.
 const LOOK_AGAIN: SignedDuration = SignedDuration::from_mins(5);
-/// What was given up is left alone for this long.
-const RETRY_AFTER: SignedDuration = SignedDuration::from_mins(1);
+/// What was given up is left alone for this long; it doubles each time.
+const FIRST_RETRY: SignedDuration = SignedDuration::from_mins(1);
+/// And for this long at most.
+const LAST_RETRY: SignedDuration = SignedDuration::from_mins(30);
 /// A reason that did not change is told again after this long.
 const TELL_AGAIN: SignedDuration = SignedDuration::from_mins(15);
 /// Nodes told of after one repack.
 const MOST_TOLD: usize = 50;
-/// A proposed disruption that State does not show after this long is taken for lost.
-const PROPOSAL_PATIENCE: SignedDuration = SignedDuration::from_secs(5);
 /// Each node of the cluster makes repacks so much rarer: they look at all of them.
 const PER_NODE: SignedDuration = SignedDuration::from_millis(10);
 
@@ -38,13 +38,29 @@ pub(super) struct Consolidation {
     ground: Ground,
     /// Nodes that the last repack would take down; `None` before the first.
     candidates: Option<BTreeSet<NodeName>>,
-    given_up: BTreeMap<NodeClaimName, (Timestamp, String)>,
+    given_up: BTreeMap<NodeClaimName, GivenUp>,
     /// Claims whose disruption was proposed and does not show in State yet.
-    proposed: BTreeMap<NodeClaimName, Timestamp>,
+    proposed: BTreeSet<NodeClaimName>,
     told: BTreeMap<NodeName, (Timestamp, String)>,
     report: Option<RepackReport>,
     left: Vec<LeftAlone>,
     counts: ConsolidationCounts,
+}
+
+/// The last time that a claim's disruption was given up.
+#[derive(Clone, Debug)]
+struct GivenUp {
+    at: Timestamp,
+    /// How often in a row.
+    times: u32,
+    reason: String,
+}
+
+impl GivenUp {
+    fn waits_until(&self) -> Timestamp {
+        let doubled = 1_i32 << self.times.saturating_sub(1).min(10);
+        after(self.at, FIRST_RETRY.saturating_mul(doubled).min(LAST_RETRY))
+    }
 }
 
 /// What consolidation did since this replica began to lead.
@@ -79,20 +95,23 @@ impl Consolidation {
     }
 
     pub(super) fn given_up(&self, claim: &NodeClaimName, now: Timestamp) -> Option<String> {
-        let (at, reason) = self.given_up.get(claim)?;
-        (now.duration_since(*at) < RETRY_AFTER)
-            .then(|| format!("its disruption was given up moments ago: {reason}"))
+        let GivenUp { reason, .. } =
+            self.given_up.get(claim).filter(|it| it.waits_until() > now)?;
+        Some(format!("its disruption was given up lately: {reason}"))
     }
 
     /// Whether the claim's disruption is on its way into the log.
-    pub(super) fn is_proposed(&self, claim: &NodeClaimName, now: Timestamp) -> bool {
-        let at = self.proposed.get(claim);
-        at.is_some_and(|at| now.duration_since(*at) < PROPOSAL_PATIENCE)
+    pub(super) fn is_proposed(&self, claim: &NodeClaimName) -> bool {
+        self.proposed.contains(claim)
     }
 
-    fn note_proposed(&mut self, claims: &[NodeClaimName], now: Timestamp) {
-        self.proposed.retain(|_, at| now.duration_since(*at) < PROPOSAL_PATIENCE);
-        self.proposed.extend(claims.iter().map(|claim| (claim.clone(), now)));
+    fn note_proposed(&mut self, claims: &[NodeClaimName]) {
+        self.proposed.extend(claims.iter().cloned());
+    }
+
+    /// These claims' disruption will not be in State.
+    pub(super) fn stop_expecting(&mut self, claims: &[NodeClaimName]) {
+        self.proposed.retain(|claim| !claims.contains(claim));
     }
 
     pub(super) fn note_given_up(
@@ -102,10 +121,17 @@ impl Consolidation {
         now: Timestamp,
     ) {
         self.counts.given_up = self.counts.given_up.saturating_add(1);
-        self.given_up.retain(|_, (at, _)| now.duration_since(*at) < RETRY_AFTER);
+        // Whoever was left alone for as long again has another beginning.
+        self.given_up.retain(|_, it| now.duration_since(it.waits_until()) < LAST_RETRY);
         for claim in claims {
-            self.given_up.insert(claim, (now, reason.to_owned()));
+            let times = self.given_up.get(&claim).map_or(0, |it| it.times).saturating_add(1);
+            self.given_up.insert(claim, GivenUp { at: now, times, reason: reason.to_owned() });
         }
+    }
+
+    /// A disruption went well so far that its drain begins.
+    pub(super) fn forget_given_up(&mut self, claims: &[NodeClaimName]) {
+        self.given_up.retain(|claim, _| !claims.contains(claim));
     }
 
     pub(super) fn report(&self) -> Option<&RepackReport> {
@@ -123,11 +149,19 @@ impl Consolidation {
 
 impl Control {
     pub(super) fn consolidate(&mut self, state: &State, now: Timestamp) {
+        let is_open = |claim: &NodeClaimName| {
+            state.claims.get(claim).is_some_and(|record| !record.is_leaving())
+        };
+        self.consolidation.proposed.retain(is_open);
+        let proposed = &self.consolidation.proposed;
+        self.assignments.follow(state, |claim| proposed.contains(claim));
         if state.paused.is_some() {
             self.consolidation.candidates = Some(BTreeSet::new());
             return;
         }
-        if self.view.is_stale() || !self.cloud.is_read() {
+        // Budgets do not count what is on its way into the log.
+        let undecided = !self.consolidation.proposed.is_empty();
+        if undecided || self.view.is_stale() || !self.cloud.is_read() {
             return;
         }
         let managed = self.managed(state, now);
@@ -142,7 +176,6 @@ impl Control {
             plan: gathered.input(self, &leaving, now),
             nodes: &managed.nodes,
             pools: &pools,
-            seats: &[],
             settings: &self.settings.repack,
         };
         let (made, verdict) = judged_repack(self.settings.check_plans, &asked);
@@ -172,7 +205,6 @@ impl Control {
             plan: gathered.input(self, &leaving, now),
             nodes: &managed.nodes,
             pools: &pools,
-            seats: &[],
             settings: &self.settings.repack,
         });
         let mut by_pool: BTreeMap<NodePoolName, Vec<NodeClaimName>> = BTreeMap::new();
@@ -192,7 +224,7 @@ impl Control {
             );
             let named = claims.clone();
             if self.commit_disruption(state, claims, DisruptionReason::Emptiness, words, now) {
-                self.consolidation.note_proposed(&named, now);
+                self.consolidation.note_proposed(&named);
                 self.consolidation.counts.empty = self.consolidation.counts.empty.saturating_add(1);
             }
         }
@@ -274,9 +306,11 @@ impl Control {
         let counts = &mut self.consolidation.counts;
         let count = if intents.is_empty() { &mut counts.deleted } else { &mut counts.replaced };
         *count = count.saturating_add(1);
-        self.consolidation.note_proposed(&claims, now);
-        let reason = DisruptionReason::Consolidation;
-        self.commit_replacing(state, claims, intents, reason, explain(batch), now);
+        let (reason, named) = (DisruptionReason::Consolidation, claims.clone());
+        if self.commit_replacing(state, claims, intents, reason, explain(batch), now) {
+            self.consolidation.note_proposed(&named);
+            self.assignments.note_batch(managed, batch);
+        }
     }
 
     /// Tells why nodes stay, as events; a reason that was told is not told again for long.

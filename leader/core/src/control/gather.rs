@@ -13,7 +13,7 @@ use super::Control;
 use super::lifecycle::not_initialized;
 use crate::expected::expected_pods;
 use crate::joined::{as_joined, is_labelled_registered, will_take_pods};
-use crate::planner::{InFlightNode, PlanInput, UnavailableOffering, VirtualPods};
+use crate::planner::{InFlightNode, Placement, PlanInput, UnavailableOffering, VirtualPods};
 use crate::state::{ClaimRecord, Stage, State};
 use crate::staying::staying_pods;
 
@@ -24,6 +24,8 @@ const COUNTED_AFTER: SignedDuration = SignedDuration::from_secs(5);
 #[derive(Clone, Debug, Default)]
 pub(super) struct Gathered {
     in_flight: Vec<InFlightNode>,
+    /// Places that were decided before; the last look has some.
+    seats: Vec<Placement>,
     reserved: BTreeMap<String, u32>,
     usage: BTreeMap<NodePoolName, Resources>,
     unavailable: BTreeMap<UnavailableOffering, Timestamp>,
@@ -32,6 +34,11 @@ pub(super) struct Gathered {
 }
 
 impl Gathered {
+    /// The same, with places that were decided before.
+    pub(super) fn with_seats(self, seats: Vec<Placement>) -> Self {
+        Self { seats, ..self }
+    }
+
     pub(super) fn input<'a>(
         &'a self,
         control: &'a Control,
@@ -43,6 +50,7 @@ impl Gathered {
             catalogs: control.discovery.catalogs(),
             virtual_pods: &self.virtual_pods,
             in_flight: &self.in_flight,
+            seats: &self.seats,
             leaving,
             staying: &self.staying,
             unavailable: &self.unavailable,
@@ -61,6 +69,7 @@ impl Control {
         Gathered {
             virtual_pods: expected_pods(&self.view, now),
             in_flight: self.in_flight_nodes(state, &leaving, now),
+            seats: Vec::new(),
             reserved: self.reserved(state),
             usage: self.pool_usage(state),
             unavailable: unavailable_now(state, now),

@@ -134,6 +134,7 @@ impl Control {
                 }
                 Step::Record(answer) => {
                     let change = self.outcome_of(intent, &answer, now);
+                    self.note_outcome(intent, &change, now);
                     self.propose(change, now);
                     self.tell_failed_launch(intent, &answer, now);
                 }

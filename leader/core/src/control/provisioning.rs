@@ -11,17 +11,17 @@ use super::batch::Batches;
 use super::binding::Bindings;
 use super::buffer::Buffers;
 use super::gather::on_their_way;
+use super::haste::Haste;
 use super::intent::{IntentError, MOST_CLAIMS};
 use super::object::after;
 use super::overlay::OverlayGround;
+use super::refusal::launches_of;
 use super::static_pool::StaticPools;
 use crate::command::Change;
 use crate::expected::is_buffered;
 use crate::planner::{Launch, OverlayFault, PlacementTarget, Plan, PlanReport, Unschedulable};
-use crate::state::{Stage, State};
+use crate::state::{ClaimRecord, OfferingKey, Stage, State};
 
-/// A proposed intent that State does not show after this long is taken for lost.
-const INTENT_PATIENCE: SignedDuration = SignedDuration::from_secs(5);
 /// Room that buffers keep free is looked at again after this long (Karpenter's resync).
 const BUFFERS_AGAIN_AFTER: SignedDuration = SignedDuration::from_secs(30);
 /// Pods told of in events and status after one plan.
@@ -36,12 +36,15 @@ pub(super) struct Provisioning {
     pub(super) buffers: Buffers,
     pub(super) overlay_ground: OverlayGround,
     pub(super) overlay_faults: BTreeMap<String, OverlayFault>,
-    /// Nodes whose free room a buffer counts on.
-    buffering: BTreeSet<NodeName>,
     /// What the last plan was made from, as far as a change of it asks for a new one.
     ground: Ground,
+    /// Offerings that the last plan left alone.
+    shunned: BTreeSet<OfferingKey>,
+    haste: Haste,
     planned_at: Option<Timestamp>,
-    outstanding: BTreeMap<IntentId, Timestamp>,
+    /// Proposed intents that State does not show yet. However long that takes, they may be committed until the
+    /// log or State says otherwise: who planned without them would buy everything twice.
+    outstanding: BTreeSet<IntentId>,
     nominations: BTreeMap<NodeName, Timestamp>,
     count: u64,
     report: Option<PlanReport>,
@@ -78,13 +81,8 @@ impl Provisioning {
     }
 
     /// Waits with further plans until State shows this intent.
-    pub(super) fn expect(&mut self, intent: &IntentId, now: Timestamp) {
-        self.outstanding.insert(intent.clone(), now);
-    }
-
-    /// Nodes whose free room a buffer counts on: they are not empty.
-    pub(super) fn is_buffering(&self, node: &NodeName) -> bool {
-        self.buffering.contains(node)
+    pub(super) fn expect(&mut self, intent: &IntentId) {
+        self.outstanding.insert(intent.clone());
     }
 
     pub(super) fn last_report(&self) -> Option<&PlanReport> {
@@ -120,8 +118,12 @@ impl Control {
         if !self.can_plan(state, now) || !self.plan_is_due(state, now) {
             return;
         }
+        if self.has_lost_claims(state) && !self.shuns_more(state, now) {
+            self.provisioning.haste.note(now);
+        }
         let made = self.trusted_plan(state, now);
         self.provisioning.ground = self.ground(state, now);
+        self.provisioning.shunned = state.unavailable.keys().cloned().collect();
         self.provisioning.batches.close(&self.view);
         self.provisioning.bindings.calm_down();
         self.provisioning.planned_at = Some(now);
@@ -132,7 +134,7 @@ impl Control {
 
     /// Whether everything a plan needs is known, and no earlier plan is still on its way.
     pub(super) fn can_plan(&mut self, state: &State, now: Timestamp) -> bool {
-        !self.awaits_intents(state, now)
+        !self.awaits_intents(state)
             && self.cloud.is_read()
             && self.discovery.is_ready(&self.calls)
             && state.paused.is_none()
@@ -140,13 +142,24 @@ impl Control {
     }
 
     /// Whether State does not show yet what was proposed: what it needs is not counted.
-    pub(super) fn awaits_intents(&mut self, state: &State, now: Timestamp) -> bool {
-        self.provisioning.outstanding.retain(|id, since| {
-            !state.intents.contains_key(id)
-                && !state.closed_intents.contains_key(id)
-                && now.duration_since(*since) < INTENT_PATIENCE
-        });
+    pub(super) fn awaits_intents(&mut self, state: &State) -> bool {
+        self.provisioning
+            .outstanding
+            .retain(|id| !state.intents.contains_key(id) && !state.closed_intents.contains_key(id));
         !self.provisioning.outstanding.is_empty()
+    }
+
+    /// What was proposed will not be in State.
+    pub(super) fn stop_expecting(&mut self, change: &Change) {
+        let outstanding = &mut self.provisioning.outstanding;
+        match change {
+            Change::CreateIntent { intent } => outstanding.retain(|id| *id != intent.id),
+            Change::CommitDisruption { disruption, intents } => {
+                outstanding.retain(|id| intents.iter().all(|intent| intent.id != *id));
+                self.consolidation.stop_expecting(&disruption.claims);
+            }
+            _ => {}
+        }
     }
 
     fn plan_is_due(&self, state: &State, now: Timestamp) -> bool {
@@ -165,11 +178,9 @@ impl Control {
             .planned_at
             .is_some_and(|at| now.duration_since(at) >= self.settings.retry_unschedulable);
         let ground = self.ground(state, now);
-        let lost = memory
-            .ground
-            .in_flight
-            .iter()
-            .any(|name| state.claims.get(name).is_none_or(|claim| claim.stage == Stage::Gone));
+        let lost = self.has_lost_claims(state)
+            && (self.shuns_more(state, now)
+                || memory.haste.allows(self.settings.retry_unschedulable, now));
         let freed = memory.ground.staying.difference(&ground.staying).next().is_some();
         let left = ground.leaving.difference(&memory.ground.leaving).next().is_some();
         let shut = ground.shut.difference(&memory.ground.shut).next().is_some();
@@ -180,6 +191,22 @@ impl Control {
             && memory.planned_at.is_some_and(|at| now.duration_since(at) >= BUFFERS_AGAIN_AFTER);
         let rebuffer = stale_buffers || ground.buffers != memory.ground.buffers;
         worse || rebuffer || (pending && (retry || changed || memory.bindings.is_surprised()))
+    }
+
+    /// Whether a claim will have no node that pods were planned for.
+    fn has_lost_claims(&self, state: &State) -> bool {
+        let is_lost = |claim: &ClaimRecord| {
+            claim.stage == Stage::Gone || claim.is_leaving() && claim.initialized_at.is_none()
+        };
+        let mut counted_on = self.provisioning.ground.in_flight.iter();
+        counted_on.any(|name| state.claims.get(name).is_none_or(is_lost))
+    }
+
+    /// Whether offerings turned out to be short since the last plan: the next one takes others, and comes to
+    /// an end of them.
+    fn shuns_more(&self, state: &State, now: Timestamp) -> bool {
+        let shunned = &self.provisioning.shunned;
+        state.unavailable.iter().any(|(key, until)| *until > now && !shunned.contains(key))
     }
 
     fn ground(&self, state: &State, now: Timestamp) -> Ground {
@@ -222,15 +249,6 @@ impl Control {
         }
         self.provisioning.nominations.retain(|_, until| *until > now);
         self.judge_buffers(&made);
-        self.provisioning.buffering = made
-            .placements
-            .iter()
-            .filter(|placement| placement.pods.iter().any(is_buffered))
-            .filter_map(|placement| match &placement.node_or_claim {
-                PlacementTarget::Node(node) => Some(node.clone()),
-                PlacementTarget::Claim(_) => None,
-            })
-            .collect();
         // What is not there has nobody to be told of it.
         let mut left = made.unschedulable;
         left.retain(|entry| self.view.pod(&entry.pod).is_some());
@@ -264,15 +282,21 @@ impl Control {
         now: Timestamp,
     ) {
         let Some(pool) = launches.first().map(|launch| launch.nodepool.clone()) else { return };
-        let subject = format!("launches of NodePool {pool}");
+        let subject = launches_of(&pool);
         if let Some(reason) = self.launches_wait(state, &pool, now) {
             self.problems.insert(subject, reason);
             return;
         }
         match self.intent_for(state, launches, taken, now) {
             Ok(Some(intent)) => {
-                self.problems.remove(&subject);
+                // What the last launch failed for is told until one succeeds.
+                if !self.is_refused(&pool) {
+                    self.problems.remove(&subject);
+                }
                 for (plan, launch) in intent.claims.iter().zip(launches) {
+                    if launch.pods.iter().any(is_buffered) {
+                        self.provisioning.buffers.count_on(plan.name.clone());
+                    }
                     for pod in &launch.pods {
                         let target = PlacementTarget::Claim(plan.name.clone());
                         self.provisioning.bindings.expect(pod, target, now);
@@ -282,9 +306,13 @@ impl Control {
                         self.pod_event(pod, "Nominated", &note, false, now);
                     }
                 }
-                self.launches.begin(&intent.id);
-                self.provisioning.outstanding.insert(intent.id.clone(), now);
-                self.propose(Change::CreateIntent { intent: Box::new(intent) }, now);
+                let id = intent.id.clone();
+                let claims = intent.claims.iter().map(|plan| plan.name.clone());
+                self.provisioning.ground.in_flight.extend(claims);
+                if self.propose(Change::CreateIntent { intent: Box::new(intent) }, now) {
+                    self.launches.begin(&id);
+                    self.provisioning.expect(&id);
+                }
             }
             Ok(None) => {}
             Err(error) => self.tell_intent_error(subject, &error),
@@ -302,7 +330,10 @@ impl Control {
         if let Some(until) = waits.filter(|until| *until > now) {
             return Some(format!("the last launches did not register; waiting until {until}"));
         }
-        state.is_paused(Some(pool)).then(|| "paused by an operator".to_owned())
+        if state.is_paused(Some(pool)) {
+            return Some("paused by an operator".to_owned());
+        }
+        self.refused_lately(pool, now)
     }
 
     pub(super) fn tell_intent_error(&mut self, subject: String, error: &IntentError) {

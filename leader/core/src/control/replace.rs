@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use drover_common::id::{DisruptionId, NodeClaimName, NodeName};
+use drover_common::id::{DisruptionId, IntentId, NodeClaimName, NodeName};
 use jiff::Timestamp;
 
 use super::Control;
@@ -44,7 +44,7 @@ impl Control {
         Some(intents)
     }
 
-    /// Commits a disruption and the launches of its replacements in one entry.
+    /// Commits a disruption and the launches of its replacements in one entry. Returns whether it is proposed.
     pub(super) fn commit_replacing(
         &mut self,
         state: &State,
@@ -53,7 +53,7 @@ impl Control {
         reason: DisruptionReason,
         explanation: String,
         now: Timestamp,
-    ) {
+    ) -> bool {
         let mut parts = vec![now.to_string(), explanation.clone()];
         parts.extend(claims.iter().map(|claim| claim.to_string()));
         let word = if intents.is_empty() { "DisruptionTerminating" } else { "DisruptionLaunching" };
@@ -73,12 +73,14 @@ impl Control {
                 .collect(),
             explanation,
         };
-        for intent in &intents {
-            self.launches.begin(&intent.id);
-            self.provisioning.expect(&intent.id, now);
-        }
+        let ids: Vec<IntentId> = intents.iter().map(|intent| intent.id.clone()).collect();
         let disruption = Box::new(disruption);
-        self.propose(Change::CommitDisruption { disruption, intents }, now);
+        let proposed = self.propose(Change::CommitDisruption { disruption, intents }, now);
+        for id in ids.iter().filter(|_| proposed) {
+            self.launches.begin(id);
+            self.provisioning.expect(id);
+        }
+        proposed
     }
 }
 

@@ -9,6 +9,7 @@ use drover_common::id::{NodeClaimName, NodePoolName};
 use jiff::Timestamp;
 
 use super::Control;
+use super::refusal::launches_of;
 use crate::command::DisruptionReason;
 use crate::planner::{MOST_STATIC_NODES, plan_static};
 use crate::replicas::{MayGo, first_to_go, pods_to_move, wanted_nodes};
@@ -63,6 +64,10 @@ impl Control {
             .get(pool)
             .is_some_and(|at| now.duration_since(*at) < self.settings.retry_unschedulable);
         if waits || !self.can_plan(state, now) {
+            return;
+        }
+        if let Some(reason) = self.launches_wait(state, pool, now) {
+            self.problems.insert(launches_of(pool), reason);
             return;
         }
         let missing = missing.min(MOST_STATIC_NODES);

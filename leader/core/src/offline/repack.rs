@@ -37,15 +37,10 @@ impl OfflineCluster {
             in_flight: &bought.in_flight,
             pool_usage: &bought.pool_usage,
             reserved: &bought.reserved,
+            seats: &plan.placements,
             ..self.plan_input(settings)
         };
-        repack(&RepackInput {
-            plan: after,
-            nodes: &nodes,
-            pools: &pools,
-            seats: &plan.placements,
-            settings: &of_repack,
-        })
+        repack(&RepackInput { plan: after, nodes: &nodes, pools: &pools, settings: &of_repack })
     }
 
     fn managed(&self) -> (BTreeMap<NodeName, ManagedNode>, BTreeMap<NodePoolName, PoolNodes>) {

@@ -252,6 +252,12 @@ pub(super) fn existing_nodes<'a>(
     }
     let flying = input.in_flight.iter();
     places.extend(flying.map(|node| in_flight_node(input, dimensions, daemons, limits, node)));
+    let seats: BTreeMap<&PlacementTarget, &Vec<ObjectKey>> =
+        input.seats.iter().map(|seat| (&seat.node_or_claim, &seat.pods)).collect();
+    for place in &mut places {
+        let pods = seats.get(&place.target).into_iter().copied().flatten();
+        place.meant.extend(pods.cloned());
+    }
     places
 }
 

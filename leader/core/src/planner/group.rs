@@ -153,7 +153,9 @@ pub(super) fn collect(input: &PlanInput<'_>, limits: &AttachLimits, soft_taints:
             Err(reason) => pending.refused.push((key.clone(), reason)),
         }
     }
-    let meant: BTreeSet<&ObjectKey> = input.in_flight.iter().flat_map(|node| &node.pods).collect();
+    let seated = input.seats.iter().flat_map(|seat| &seat.pods);
+    let meant: BTreeSet<&ObjectKey> =
+        input.in_flight.iter().flat_map(|node| &node.pods).chain(seated).collect();
     rivals
         .sort_by_cached_key(|(key, (priority, ..))| (*priority, !meant.contains(key), key.clone()));
     for (key, group) in rivals {

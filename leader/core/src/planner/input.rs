@@ -12,6 +12,7 @@ use drover_common::taint::Taint;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::Placement;
 use crate::nodeclass::catalog::NodeClassCatalog;
 use crate::view::View;
 
@@ -26,6 +27,9 @@ pub struct PlanInput<'a> {
     pub virtual_pods: &'a [VirtualPods],
     /// Claims committed or launched that have no usable Node yet; they take pods like nodes.
     pub in_flight: &'a [InFlightNode],
+    /// Places on nodes that were decided before, for pods that wait or are to leave theirs: they are given these
+    /// first, as far as they still hold.
+    pub seats: &'a [Placement],
     /// Nodes being drained or interrupted: they take no pods, and their reschedulable pods count
     /// as pending.
     pub leaving: &'a BTreeSet<NodeName>,

@@ -7,7 +7,8 @@ use drover_common::call::Call;
 use drover_core::command::Command;
 use drover_core::control::{CallKey, Effect};
 use drover_core::state::Applied;
-use drover_raft::{Group, Leadership};
+use drover_raft::{Group, Leadership, ProposeError, Written};
+use futures::future::BoxFuture;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -15,8 +16,9 @@ use super::super::calls::Caller;
 use super::super::counters::Counters;
 use super::Feedback;
 
-/// A command that is not applied by then is reported as not taken; proposing it again is harmless.
-const PROPOSAL_TIMEOUT: Duration = Duration::from_secs(10);
+/// A command that is not applied by then is told of in the log. It is waited for all the same: it may be applied
+/// at any time, and to launch something a second time is not harmless.
+const PROPOSAL_TAKES_LONG: Duration = Duration::from_secs(10);
 
 pub(super) struct Hands {
     group: Arc<Group>,
@@ -55,25 +57,30 @@ impl Hands {
         // Waits only until the log's queue has taken it, which keeps the order of commands.
         let submitted = self.group.submit(term, (*command).clone()).await;
         let waiting = async move {
-            let taken = match submitted {
-                Ok(applied) => tokio::time::timeout(PROPOSAL_TIMEOUT, applied).await,
-                Err(error) => Ok(Err(error)),
+            let written = match submitted {
+                Ok(applied) => patiently(applied).await,
+                Err(error) => Err(error),
             };
-            match taken {
-                Ok(Ok((index, applied))) => {
+            let back = match written {
+                Ok((index, Applied::Rejected { reason })) => {
                     Counters::add_one(&counters.proposals_committed);
-                    if let Applied::Rejected { reason } = applied {
-                        Counters::add_one(&counters.proposals_refused);
-                        tracing::warn!(index, %reason, "The state refused a command.");
-                    }
-                    return;
+                    Counters::add_one(&counters.proposals_refused);
+                    tracing::warn!(index, %reason, "The state refused a command.");
+                    Feedback::Refused { term, command }
                 }
-                Ok(Err(error)) => tracing::info!(%error, "A command did not enter the log."),
-                Err(_) => tracing::warn!("A command was not applied in time."),
-            }
-            Counters::add_one(&counters.proposals_failed);
+                Ok(_) => return Counters::add_one(&counters.proposals_committed),
+                Err(error) => {
+                    Counters::add_one(&counters.proposals_failed);
+                    tracing::info!(%error, "A command did not enter the log.");
+                    if !matches!(error, ProposeError::NotLeading) {
+                        // What became of it the next reign sees in the state.
+                        return;
+                    }
+                    Feedback::Rejected { term, command }
+                }
+            };
             // The brain ends before this only when the replica stops.
-            let _ = feedback.send(Feedback::Rejected { term, command });
+            let _ = feedback.send(back);
         };
         self.spawn(waiting);
     }
@@ -93,5 +100,16 @@ impl Hands {
     fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
         let stop = self.stop.clone();
         tokio::spawn(async move { stop.run_until_cancelled(work).await });
+    }
+}
+
+/// Waits for a command, and says so once if that takes long.
+async fn patiently(mut applied: BoxFuture<'static, Written>) -> Written {
+    match tokio::time::timeout(PROPOSAL_TAKES_LONG, &mut applied).await {
+        Ok(written) => written,
+        Err(_) => {
+            tracing::warn!("A command was not applied in time.");
+            applied.await
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! CapacityBuffers keep room free.
 
 use drover_common::call::Kind;
+use drover_common::ec2::Ec2Call;
 use serde_json::{Value, json};
 
 use super::rig::*;
@@ -95,4 +96,45 @@ fn what_can_not_be_kept_free_is_told() {
     assert!(
         rig.world.list(Kind::Event).iter().all(|event| event["involvedObject"]["kind"] != "Pod")
     );
+}
+
+/// A pool that lets an empty node go at once.
+fn impatient(rig: &mut Rig) {
+    let disruption = json!({"spec": {"disruption": {"consolidateAfter": "0s"}}});
+    rig.world.change(Kind::NodePool, "", "general", &disruption);
+}
+
+#[test]
+fn a_node_that_was_bought_for_a_buffer_is_not_taken_as_empty() {
+    let mut rig = Rig::new();
+    impatient(&mut rig);
+    template(&mut rig);
+    buffer(&mut rig, json!({"podTemplateRef": {"name": "chunk"}, "replicas": 2}));
+    rig.run(120);
+    assert_eq!(rig.world.instances.len(), 1, "none was bought in its place");
+    assert_eq!(rig.control.consolidation.counts().empty, 0);
+    rig.check_settled();
+}
+
+#[test]
+fn a_new_leader_takes_no_node_as_empty_before_it_has_planned_for_buffers() {
+    let mut rig = Rig::new();
+    impatient(&mut rig);
+    template(&mut rig);
+    buffer(&mut rig, json!({"podTemplateRef": {"name": "chunk"}, "replicas": 2}));
+    rig.run(60);
+    // It reads the instances at once, and what planning needs to know a while later.
+    rig.throttles = Some(|call| matches!(call, Ec2Call::DescribeInstanceTypes));
+    rig.lead();
+    rig.run(30);
+    assert!(rig.control.consolidation.counts().empty == 0, "there was no plan");
+    rig.throttles = None;
+    rig.run(60);
+    assert_eq!(rig.world.instances.len(), 1);
+    // Without buffers there is nothing to wait for.
+    rig.world.delete_object(Kind::CapacityBuffer, "default", "spare");
+    rig.throttles = Some(|call| matches!(call, Ec2Call::DescribeInstanceTypes));
+    rig.lead();
+    rig.run(30);
+    assert_eq!(rig.control.consolidation.counts().empty, 1);
 }

@@ -3,9 +3,11 @@
 use std::collections::BTreeSet;
 
 use drover_common::call::Kind;
+use drover_common::cluster::{ClusterEvent, ClusterObject};
 use drover_common::id::NodeClaimName;
 use drover_common::protocol::NoticeKind;
 use jiff::SignedDuration;
+use serde_json::json;
 
 use super::super::*;
 use super::rig::*;
@@ -222,6 +224,95 @@ fn what_does_not_hold_any_more_is_given_up_with_a_reason() {
         assert!(!taints(&rig).iter().any(|key| key == "karpenter.sh/disrupted"), "{name}");
     }
     insta::assert_snapshot!(text);
+}
+
+#[test]
+fn who_forbids_a_disruption_before_its_drain_begins_is_heeded() {
+    let is_open = |rig: &Rig| !rig.state.disruptions.is_empty();
+    for kind in [Kind::NodeClaim, Kind::Node] {
+        for empty in [false, true] {
+            let mut rig = oversized();
+            rig.boots = true;
+            if empty {
+                rig.world.remove_pods("web");
+            }
+            assert!(run_until(&mut rig, 180, is_open), "{kind:?}, empty: {empty}");
+            let (claim, record) = rig.state.claims.iter().find(|(_, c)| c.is_leaving()).unwrap();
+            assert_eq!(record.stage, Stage::Disrupting, "{kind:?}, empty: {empty}");
+            let (claim, node) = (claim.clone(), record.node.clone().unwrap());
+            let name = if kind == Kind::Node { node.as_str() } else { claim.as_str() };
+            let forbids =
+                json!({"metadata": {"annotations": {"karpenter.sh/do-not-disrupt": "true"}}});
+            rig.world.change(kind, "", name, &forbids);
+            rig.run(60);
+            assert_eq!(
+                rig.state.claims[&claim].stage,
+                Stage::Initialized,
+                "{kind:?}, empty: {empty}"
+            );
+            let cancelled = rig.state.journal.decisions().find(|d| d.verb == "cancel-disruption");
+            let why = cancelled.map(|decision| decision.why.clone()).unwrap_or_default();
+            assert!(why.ends_with("has karpenter.sh/do-not-disrupt"), "{why}");
+        }
+    }
+}
+
+/// A pod of high priority that the scheduler has not looked at yet.
+fn urgent(rig: &Rig, milli_cpu: u32) -> ClusterEvent {
+    let pod = json!({
+        "metadata": {
+            "name": "urgent", "namespace": "default", "uid": "urgent", "resourceVersion": "1",
+            "creationTimestamp": rig.world.now,
+            "ownerReferences": [{
+                "apiVersion": "v1", "kind": "ReplicaSet", "name": "urgent", "uid": "u", "controller": true}],
+        },
+        "spec": {
+            "priority": 1_000,
+            "containers": [{
+                "name": "main", "resources": {"requests": {"cpu": format!("{milli_cpu}m")}}}],
+        },
+        "status": {"phase": "Pending", "conditions": [
+            {"type": "PodScheduled", "status": "False", "reason": "Unschedulable"}]},
+    });
+    ClusterEvent::Applied(ClusterObject::from_json(Kind::Pod, pod).unwrap())
+}
+
+#[test]
+fn the_last_look_keeps_the_places_that_replacements_were_bought_for() {
+    let mut rig = oversized();
+    rig.boots = true;
+    rig.control.settings.taint_settles = SignedDuration::from_secs(10);
+    assert!(run_until(&mut rig, 180, consolidates));
+    let is_up = |rig: &Rig| rig.stages().contains(&Stage::Initialized);
+    assert!(run_until(&mut rig, 9, is_up));
+    // It fits the replacement, but not beside the pod that this was bought for.
+    let pod = urgent(&rig, 1_200);
+    rig.step(Input::Cluster(pod));
+    rig.run(12);
+    assert_eq!(rig.control.consolidation.counts().given_up, 0);
+    rig.run(60);
+    assert!(!consolidates(&rig));
+    assert_eq!(rig.world.running_pods(), 1);
+    let types = rig.world.running_instances();
+    assert!(types.iter().all(|instance| instance.instance_type == "m5.large"));
+}
+
+#[test]
+fn what_is_given_up_again_and_again_is_left_alone_for_longer_and_longer() {
+    let mut rig = oversized();
+    rig.boots = true;
+    let mut begun = Vec::new();
+    for _ in 0..4 {
+        assert!(run_until(&mut rig, 1_200, consolidates));
+        begun.push(rig.world.now);
+        rig.world.annotate_pod("web-0", "karpenter.sh/do-not-disrupt", "true");
+        assert!(run_until(&mut rig, 40, |rig| !consolidates(rig)));
+        rig.world.annotate_pod("web-0", "karpenter.sh/do-not-disrupt", "false");
+    }
+    let waits = begun.windows(2).map(|pair| pair[1].duration_since(pair[0]).as_secs());
+    let waits: Vec<i64> = waits.collect();
+    assert!((60..100).contains(&waits[0]), "{waits:?}");
+    assert!((120..160).contains(&waits[1]) && (240..280).contains(&waits[2]), "{waits:?}");
 }
 
 #[test]

@@ -2,8 +2,11 @@
 
 use drover_common::call::{Call, Kind};
 use drover_common::ec2::Ec2Call;
+use serde_json::json;
 
 use super::rig::*;
+use crate::command::Change;
+use crate::control::Input;
 use crate::state::Stage;
 
 #[test]
@@ -151,4 +154,110 @@ fn pods_that_come_while_a_node_warms_up_are_planned_onto_it() {
     rig.world.warms_up = true;
     rig.run(5);
     assert_eq!((rig.world.running_pods(), rig.world.instances.len()), (2, 1));
+}
+
+#[test]
+fn a_refused_launch_is_tried_again_after_a_wait_and_told() {
+    let mut rig = Rig::new();
+    rig.world.refuses_fleets = Some("InvalidParameterValue");
+    rig.world.add_pods("web", 1, 800);
+    rig.run(100);
+    assert!((3..=4).contains(&rig.world.fleets_asked), "{} in 100 s", rig.world.fleets_asked);
+    let problems = rig.control.status(&rig.state, rig.world.now).problems;
+    assert!(problems["launches of NodePool general"].contains("InvalidParameterValue"));
+    rig.world.refuses_fleets = None;
+    rig.run(120);
+    assert_eq!(rig.world.running_pods(), 1);
+    let problems = rig.control.status(&rig.state, rig.world.now).problems;
+    assert!(!problems.contains_key("launches of NodePool general"), "{problems:?}");
+}
+
+fn allow_on_demand(rig: &mut Rig) {
+    let both = json!([
+        {"key": "karpenter.sh/capacity-type", "operator": "In", "values": ["spot", "on-demand"]}]);
+    let spec = json!({"spec": {"template": {"spec": {"requirements": both}}}});
+    rig.world.change(Kind::NodePool, "", "general", &spec);
+}
+
+#[test]
+fn what_is_sold_out_is_replaced_by_the_next_offering_at_once() {
+    let mut rig = Rig::new();
+    allow_on_demand(&mut rig);
+    rig.run(5);
+    rig.world.spot_is_sold_out = true;
+    rig.world.add_pods("web", 1, 800);
+    rig.run(2);
+    assert!(rig.world.fleets_asked > 1, "spot comes first");
+    assert_eq!(rig.world.running_instances().len(), 1);
+}
+
+#[test]
+fn pods_of_a_claim_that_is_deleted_are_planned_at_once_but_not_without_end() {
+    let mut rig = Rig::new();
+    rig.boots = false;
+    rig.world.add_pods("web", 1, 800);
+    rig.run(3);
+    let delete_all = |rig: &mut Rig| {
+        let claims = rig.world.list(Kind::NodeClaim);
+        let names =
+            claims.iter().map(|claim| claim["metadata"]["name"].as_str().unwrap().to_owned());
+        for name in names.collect::<Vec<_>>() {
+            rig.world.delete_named(Kind::NodeClaim, &name);
+        }
+    };
+    assert_eq!(rig.world.fleets_asked, 1);
+    delete_all(&mut rig);
+    rig.run(2);
+    assert_eq!(rig.world.fleets_asked, 2);
+    for _ in 0..60 {
+        delete_all(&mut rig);
+        rig.run(1);
+    }
+    assert!(rig.world.fleets_asked <= 12, "{} in a minute", rig.world.fleets_asked);
+}
+
+#[test]
+fn what_the_log_does_not_show_yet_is_not_decided_again() {
+    let mut rig = Rig::new();
+    rig.run(5);
+    rig.stalled = Some(Vec::new());
+    rig.world.add_pods("web", 1, 800);
+    rig.run(30);
+    rig.end_stall();
+    rig.run(30);
+    assert_eq!(rig.world.instances.len(), 1, "{:?}", rig.rejected);
+    assert_eq!(rig.world.running_pods(), 1);
+    rig.check_settled();
+}
+
+#[test]
+fn budgets_hold_while_the_log_stalls() {
+    let mut rig = Rig::new();
+    rig.world.set_disruption(json!({"consolidateAfter": "30s", "budgets": [{"nodes": "1"}]}));
+    rig.world.add_pods("web", 4, 800);
+    rig.run(60);
+    assert_eq!(rig.stages(), [Stage::Initialized; 2]);
+    rig.stalled = Some(Vec::new());
+    rig.world.remove_pods("web");
+    rig.run(60);
+    let stalled = rig.stalled.iter().flatten();
+    let decided = stalled.filter(|c| matches!(c.change, Change::CommitDisruption { .. }));
+    assert_eq!(decided.count(), 1);
+    rig.end_stall();
+    rig.run(200);
+    assert_eq!(rig.world.running_instances().len(), 0);
+}
+
+#[test]
+fn what_the_log_refuses_is_planned_again() {
+    let mut rig = Rig::new();
+    rig.run(5);
+    rig.stalled = Some(Vec::new());
+    rig.world.add_pods("web", 1, 800);
+    rig.run(3);
+    for command in rig.stalled.take().unwrap() {
+        rig.step(Input::ProposalRejected(Box::new(command)));
+    }
+    rig.run(5);
+    assert_eq!(rig.world.instances.len(), 1);
 }

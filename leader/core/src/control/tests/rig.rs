@@ -40,6 +40,8 @@ pub(super) struct Rig {
     pub(super) sweep_before_fleet: bool,
     /// The log takes no command.
     pub(super) refuses_proposals: bool,
+    /// Commands that are in the log and not committed, where it stalls.
+    pub(super) stalled: Option<Vec<Command>>,
     /// Calls that EC2 throttles.
     pub(super) throttles: Option<fn(&Ec2Call) -> bool>,
 }
@@ -80,6 +82,7 @@ impl Rig {
             fail: None,
             sweep_before_fleet: false,
             refuses_proposals: false,
+            stalled: None,
             throttles: None,
         };
         rig.lead();
@@ -104,7 +107,16 @@ impl Rig {
             for effect in effects {
                 match effect {
                     Effect::Propose(_) if self.refuses_proposals => {}
-                    Effect::Propose(command) => self.apply(&command),
+                    Effect::Propose(command) if self.stalled.is_some() => {
+                        self.stalled.iter_mut().for_each(|stalled| stalled.push(*command.clone()));
+                    }
+                    Effect::Propose(command) => {
+                        let known = self.rejected.len();
+                        self.apply(&command);
+                        if self.rejected.len() > known {
+                            inputs.push_back(Input::CommandRefused(command));
+                        }
+                    }
                     Effect::Call { key, call } => {
                         self.calls += 1;
                         if let Some((_, fate)) = self.crash.filter(|(at, _)| *at == self.calls) {
@@ -171,6 +183,13 @@ impl Rig {
         let index = self.state.applied + 1;
         if let Applied::Rejected { reason } = self.state.apply(index, command) {
             self.rejected.push(format!("{reason}: {:?}", command.change));
+        }
+    }
+
+    /// The log goes on, and commits what it held.
+    pub(super) fn end_stall(&mut self) {
+        for command in self.stalled.take().unwrap_or_default() {
+            self.apply(&command);
         }
     }
 

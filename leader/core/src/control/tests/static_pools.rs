@@ -83,3 +83,24 @@ fn a_leader_that_ends_makes_no_node_too_many() {
         assert_eq!(rig.world.instances.len(), 2, "leader ended at call {at}");
     }
 }
+
+#[test]
+fn what_ec2_refuses_is_tried_again_after_longer_and_longer_waits_and_told() {
+    let mut rig = Rig::new();
+    rig.world.refuses_fleets = Some("InvalidParameterValue");
+    rig.world.put(Kind::NodePool, fixed(1, &json!({})));
+    rig.run(100);
+    assert_eq!(rig.world.fleets_asked, 4, "at once, and after 10, 20 and 40 s");
+    let problems = rig.control.status(&rig.state, rig.world.now).problems;
+    let told = problems.get("launches of NodePool fixed").cloned().unwrap_or_default();
+    assert!(told.starts_with("the last 4 launches failed, InvalidParameterValue"), "{problems:?}");
+    rig.run(1_300);
+    assert_eq!(rig.world.fleets_asked, 9, "after 80, 160 and then each 300 s");
+    // Whoever mends it need not wait.
+    rig.world.refuses_fleets = None;
+    rig.world.change(Kind::NodePool, "", "fixed", &json!({"metadata": {"generation": 2}}));
+    rig.run(10);
+    assert_eq!(rig.world.running_instances().len(), 1);
+    let problems = rig.control.status(&rig.state, rig.world.now).problems;
+    assert!(!problems.contains_key("launches of NodePool fixed"), "{problems:?}");
+}

@@ -19,6 +19,7 @@ use drover_common::ec2::{
     ReservationUse, Tags,
 };
 use drover_common::id::{InstanceId, provider_id};
+use drover_common::instance_type::CapacityType;
 use drover_common::labels;
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -38,6 +39,12 @@ pub(super) struct World {
     pub(super) templates: BTreeMap<String, LaunchTemplate>,
     /// Types EC2 has none of.
     pub(super) sold_out: BTreeSet<String>,
+    /// Whether EC2 has none as spot.
+    pub(super) spot_is_sold_out: bool,
+    /// The code by which EC2 refuses every fleet, if it does.
+    pub(super) refuses_fleets: Option<&'static str>,
+    /// How many fleets it was asked for.
+    pub(super) fleets_asked: usize,
     /// Capacity reservations: how many instances each is for.
     reservations: BTreeMap<String, u32>,
     /// Those of them that are capacity blocks.

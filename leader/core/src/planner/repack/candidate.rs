@@ -61,6 +61,7 @@ pub(super) fn judge<'a>(input: &RepackInput<'a>, only_empty: bool) -> Judged<'a>
     let mut judged = Judged::default();
     let budgets = PodBudgets::new(input);
     let seated: BTreeSet<&NodeName> = input
+        .plan
         .seats
         .iter()
         .filter_map(|seat| match &seat.node_or_claim {

@@ -7,18 +7,16 @@ use drover_common::instance_type::CapacityType;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use crate::planner::{Placement, PlanInput};
+use crate::planner::PlanInput;
 
 /// Everything [`super::repack`] reads. Equal inputs give equal plans.
 #[derive(Clone, Copy, Debug)]
 pub struct RepackInput<'a> {
     /// What [`crate::planner::plan`] would read now. Pods that wait, and those of leaving nodes, are
-    /// given their places before any pod is moved.
+    /// given their places before any pod is moved; nodes with seats stay.
     pub plan: PlanInput<'a>,
     /// The nodes that may be taken down, by name; all others stay, and take pods.
     pub nodes: &'a BTreeMap<NodeName, ManagedNode>,
-    /// Where pods that wait were planned; those that are not named are given a place first.
-    pub seats: &'a [Placement],
     /// The nodes of each pool, counted for its disruption budgets.
     pub pools: &'a BTreeMap<NodePoolName, PoolNodes>,
     /// Settings.

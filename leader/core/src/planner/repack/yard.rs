@@ -167,13 +167,6 @@ impl<'a> Yard<'a> {
                 self.board.enter_step(plan.view, group, last);
             }
         }
-        let seats: BTreeMap<&PlacementTarget, &Vec<ObjectKey>> =
-            self.input.seats.iter().map(|seat| (&seat.node_or_claim, &seat.pods)).collect();
-        for place in &mut self.board.existing {
-            if let Some(pods) = seats.get(&place.target) {
-                place.meant.extend(pods.iter().cloned());
-            }
-        }
         // Whoever can't sit yet looks for a place like the others.
         drop(self.board.keep_meant(plan.view));
         for group in 0..self.board.groups.len() {

@@ -17,8 +17,8 @@ use serde_json::{Value, json};
 
 use crate::nodeclass::catalog::NodeClassCatalog;
 use crate::planner::{
-    InFlightNode, Launch, PlacementTarget, Plan, PlanInput, PlannerSettings, UnavailableOffering,
-    VirtualPods, check, draft,
+    InFlightNode, Launch, Placement, PlacementTarget, Plan, PlanInput, PlannerSettings,
+    UnavailableOffering, VirtualPods, check, draft,
 };
 use crate::view::View;
 
@@ -40,6 +40,7 @@ pub(crate) struct World {
     pub view: View,
     pub catalogs: BTreeMap<String, NodeClassCatalog>,
     pub in_flight: Vec<InFlightNode>,
+    pub seats: Vec<Placement>,
     pub leaving: BTreeSet<NodeName>,
     pub unavailable: BTreeMap<UnavailableOffering, Timestamp>,
     pub virtual_pods: Vec<VirtualPods>,
@@ -64,6 +65,7 @@ impl World {
             view: View::default(),
             catalogs: BTreeMap::from([("default".to_owned(), catalog)]),
             in_flight: Vec::new(),
+            seats: Vec::new(),
             leaving: BTreeSet::new(),
             unavailable: BTreeMap::new(),
             virtual_pods: Vec::new(),
@@ -262,6 +264,7 @@ impl World {
             view: &self.view,
             catalogs: &self.catalogs,
             in_flight: &self.in_flight,
+            seats: &self.seats,
             leaving: &self.leaving,
             staying: const { &BTreeSet::new() },
             unavailable: &self.unavailable,

@@ -117,9 +117,16 @@ impl World {
         if !self.templates.contains_key(&request.launch_template) {
             return refuse(Ec2FailureKind::NotFound, "InvalidLaunchTemplateName.NotFoundException");
         }
+        self.fleets_asked += 1;
+        if let Some(code) = self.refuses_fleets {
+            return refuse(Ec2FailureKind::Invalid, code);
+        }
         let mut answer = FleetAnswer::default();
-        let (sold_out, offered): (Vec<_>, Vec<_>) =
-            request.overrides.iter().partition(|o| self.sold_out.contains(&o.instance_type));
+        let no_spot = self.spot_is_sold_out && request.capacity_type == CapacityType::Spot;
+        let (sold_out, offered): (Vec<_>, Vec<_>) = request
+            .overrides
+            .iter()
+            .partition(|o| no_spot || self.sold_out.contains(&o.instance_type));
         answer.errors = sold_out
             .iter()
             .map(|o| FleetError {

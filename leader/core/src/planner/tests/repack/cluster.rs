@@ -137,7 +137,6 @@ impl Cluster {
             plan: self.world.input(),
             nodes: &self.nodes,
             pools: &self.pools,
-            seats: &[],
             settings: &self.settings,
         }
     }

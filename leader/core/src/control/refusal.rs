@@ -1,0 +1,106 @@
+//! Launches that fail for another reason than a shortage. Of what is short the next plan takes something
+//! else; a request that EC2 or Kubernetes refuses as such it would only make again. The pool waits,
+//! longer each time, until a launch succeeds or someone changes the pool or its class.
+
+use std::collections::BTreeMap;
+
+use drover_common::id::{IntentId, NodePoolName};
+use jiff::{SignedDuration, Timestamp};
+
+use super::Control;
+use super::object::after;
+use crate::command::{Change, LaunchIntent};
+
+/// The first wait; it doubles with every further refusal.
+const FIRST_WAIT: SignedDuration = SignedDuration::from_secs(10);
+/// The longest wait.
+const LONGEST_WAIT: SignedDuration = SignedDuration::from_mins(5);
+
+/// Pools whose last launch was refused.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Refusals(BTreeMap<NodePoolName, Refusal>);
+
+#[derive(Clone, Debug)]
+struct Refusal {
+    /// The last launch that was refused.
+    intent: IntentId,
+    /// How many were, in a row.
+    times: u32,
+    at: Timestamp,
+    why: String,
+    /// Generations of the pool and its class by then.
+    asked: Generations,
+}
+
+type Generations = (Option<i64>, Option<i64>);
+
+impl Refusal {
+    fn waits_until(&self) -> Timestamp {
+        let doubled = 1_i32 << self.times.saturating_sub(1).min(10);
+        after(self.at, FIRST_WAIT.saturating_mul(doubled).min(LONGEST_WAIT))
+    }
+}
+
+/// Under which name problems tell of a pool's launches.
+pub(super) fn launches_of(pool: &NodePoolName) -> String {
+    format!("launches of NodePool {pool}")
+}
+
+impl Control {
+    /// Takes in what a launch came to, as it is about to be recorded.
+    pub(super) fn note_outcome(&mut self, intent: &LaunchIntent, outcome: &Change, now: Timestamp) {
+        let Some(pool) = &intent.nodepool else { return };
+        match outcome {
+            Change::RecordLaunched { .. } => self.forget_refusals(pool),
+            Change::RecordLaunchFailed { errors, unavailable, .. } if unavailable.is_empty() => {
+                let before = self.refusals.0.get(pool);
+                // The outcome is looked at until State shows it.
+                if before.is_some_and(|refusal| refusal.intent == intent.id) {
+                    return;
+                }
+                let times = before.map_or(0, |refusal| refusal.times).saturating_add(1);
+                let words =
+                    errors.first().map(|error| format!("{}: {}", error.code, error.message));
+                let why = words.unwrap_or_else(|| "EC2 returned no instance".to_owned());
+                let asked = self.generations_of(pool, &intent.nodeclass);
+                let refusal = Refusal { intent: intent.id.clone(), times, at: now, why, asked };
+                self.problems.insert(launches_of(pool), describe(&refusal));
+                self.refusals.0.insert(pool.clone(), refusal);
+            }
+            _ => {}
+        }
+    }
+
+    fn forget_refusals(&mut self, pool: &NodePoolName) {
+        if self.refusals.0.remove(pool).is_some() {
+            self.problems.remove(&launches_of(pool));
+        }
+    }
+
+    /// Why nothing is launched for a pool for a while after a refusal, if so.
+    pub(super) fn refused_lately(&self, pool: &NodePoolName, now: Timestamp) -> Option<String> {
+        let refusal = self.refusals.0.get(pool)?;
+        let class = self.view.pools().get(pool).map(|p| &p.spec.template.spec.node_class_ref.name);
+        let unchanged = self.generations_of(pool, class?) == refusal.asked;
+        (unchanged && refusal.waits_until() > now).then(|| describe(refusal))
+    }
+
+    /// Whether the last launch of a pool was refused.
+    pub(super) fn is_refused(&self, pool: &NodePoolName) -> bool {
+        self.refusals.0.contains_key(pool)
+    }
+
+    fn generations_of(&self, pool: &NodePoolName, class: &str) -> Generations {
+        let pool = self.view.pools().get(pool).and_then(|pool| pool.metadata.generation);
+        let class = self.view.classes().get(class).and_then(|class| class.metadata.generation);
+        (pool, class)
+    }
+}
+
+fn describe(refusal: &Refusal) -> String {
+    let (why, until) = (&refusal.why, refusal.waits_until());
+    match refusal.times {
+        1 => format!("the last launch failed, {why}; not tried again before {until}"),
+        times => format!("the last {times} launches failed, {why}; not tried again before {until}"),
+    }
+}
