@@ -101,9 +101,7 @@ impl Yard<'_> {
                 return None;
             }
         }
-        if !self.following {
-            self.forget_alone(&[place], &placed);
-        }
+        self.forget_alone(&[place], &placed);
         Some(placed)
     }
 
@@ -146,7 +144,6 @@ impl Yard<'_> {
             price_micro: lot.price,
             saving_micro: i64::try_from(lot.price).unwrap_or(i64::MAX),
             eviction_cost: lot.eviction_cost,
-            follows: self.following,
             ..Batch::default()
         })
     }

@@ -11,6 +11,10 @@ use super::yard::Yard;
 impl Yard<'_> {
     /// Takes down nodes that are left, once it is known which others go, for free room on all that stay.
     pub(super) fn delete_rest(&mut self, attempt: &mut Attempt) {
+        // What would come after batches that follow others would be right by those alone.
+        if attempt.batches.iter().any(|batch| batch.follows) {
+            return;
+        }
         let left: BTreeSet<&NodeName> = attempt.left.iter().map(|left| &left.node).collect();
         let gone: BTreeSet<&NodeName> = attempt.batches.iter().flat_map(|b| &b.nodes).collect();
         let moves = attempt.batches.iter().flat_map(|batch| &batch.moves);
@@ -39,8 +43,6 @@ impl Yard<'_> {
         self.targets = all.filter(takes).collect();
         self.stayed.clear();
         self.shut.open_all();
-        // What comes after batches that follow others follows, too.
-        self.following = attempt.batches.iter().any(|batch| batch.follows);
         let mut taken: BTreeSet<usize> = BTreeSet::new();
         for place in rest {
             if taken.contains(&place) {
@@ -58,6 +60,5 @@ impl Yard<'_> {
         }
         self.aside = None;
         self.gone.clear();
-        self.following = false;
     }
 }

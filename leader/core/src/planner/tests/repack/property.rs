@@ -94,3 +94,47 @@ proptest! {
         prop_assert!(plan.batches.is_empty() || dearest < price);
     }
 }
+
+#[test]
+fn nothing_comes_after_batches_that_follow_others() {
+    let nodes = [
+        (1, 0),
+        (1, 1),
+        (1, 0),
+        (1, 1),
+        (0, 0),
+        (1, 0),
+        (0, 0),
+        (0, 0),
+        (3, 0),
+        (0, 2),
+        (5, 1),
+        (4, 0),
+    ]
+    .map(|(kind, zone)| (kind, zone, false));
+    let pods = [
+        (0, 20, 32, 0),
+        (0, 20, 32, 8),
+        (0, 20, 32, 0),
+        (0, 20, 32, 0),
+        (4, 20, 32, 8),
+        (0, 20, 32, 0),
+        (0, 583, 32, 8),
+        (0, 20, 32, 0),
+        (1, 20, 32, 0),
+        (0, 20, 32, 0),
+        (0, 20, 32, 0),
+        (0, 20, 32, 4),
+        (0, 721, 32, 8),
+        (2, 20, 32, 2),
+        (0, 1278, 32, 8),
+        (4, 1299, 32, 5),
+        (1, 20, 32, 3),
+        (0, 20, 32, 1),
+        (0, 20, 75, 1),
+    ];
+    let plan_of = |(app, cpu, memory, node)| PodPlan { app, cpu, memory, node };
+    let pods: Vec<PodPlan> = pods.into_iter().map(plan_of).collect();
+    // The check is inside.
+    cluster(&nodes, &pods, &[4, 0, 7, 0, 8, 0, 0, 0], "20%", &[]).repack();
+}
