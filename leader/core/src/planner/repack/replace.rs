@@ -106,6 +106,7 @@ impl<'a> Yard<'a> {
             }
         }
         // These come one after the other, each with all before it done.
+        let alone = (!found.depending.is_empty()).then(|| self.alone.clone());
         self.following = true;
         for batch in std::mem::take(&mut found.depending) {
             self.alone.clone_from(&self.board.topology);
@@ -113,6 +114,9 @@ impl<'a> Yard<'a> {
             self.replace(&batch, &mut found);
         }
         self.following = false;
+        if let Some(alone) = alone {
+            self.alone = alone;
+        }
     }
 
     /// The terms by which places of the nodes' pods concern those of other nodes; a host is nobody else's.

@@ -138,3 +138,48 @@ fn nothing_comes_after_batches_that_follow_others() {
     // The check is inside.
     cluster(&nodes, &pods, &[4, 0, 7, 0, 8, 0, 0, 0], "20%", &[]).repack();
 }
+
+#[test]
+fn what_goes_last_is_right_alone_though_batches_were_tried_one_after_the_other() {
+    let nodes = [
+        (1, 2, false),
+        (5, 1, true),
+        (0, 0, false),
+        (0, 2, false),
+        (0, 0, false),
+        (1, 1, false),
+        (0, 0, false),
+        (1, 1, true),
+        (0, 0, false),
+        (0, 0, false),
+        (0, 0, false),
+    ];
+    let pods = [
+        (0, 20, 32, 2),
+        (1, 103, 32, 1),
+        (0, 20, 32, 2),
+        (1, 374, 32, 12),
+        (0, 20, 32, 0),
+        (3, 1473, 32, 0),
+        (3, 923, 288, 7),
+        (0, 20, 1419, 5),
+        (0, 20, 32, 2),
+        (1, 20, 32, 0),
+        (1, 20, 32, 7),
+        (1, 20, 32, 6),
+        (0, 350, 32, 8),
+        (4, 489, 32, 0),
+        (3, 490, 32, 0),
+        (1, 1468, 32, 1),
+        (1, 744, 32, 12),
+        (3, 909, 32, 7),
+        (0, 20, 32, 2),
+        (0, 766, 32, 2),
+        (3, 231, 32, 12),
+        (3, 1323, 32, 5),
+    ];
+    let plan_of = |(app, cpu, memory, node)| PodPlan { app, cpu, memory, node };
+    let pods: Vec<PodPlan> = pods.into_iter().map(plan_of).collect();
+    // The check is inside.
+    cluster(&nodes, &pods, &[4, 1, 0, 8, 0, 0, 0, 0], "20%", &[]).repack();
+}
