@@ -179,13 +179,17 @@ impl Board<'_> {
         {
             return true;
         }
-        // A launch is of one capacity type, whatever else its pool could have had.
         let sort = self.market.sort_of(cheapest);
         let launched = offers.ones().filter(|offer| self.market.sort_of(*offer) == sort);
-        let launched: FixedBitSet = launched.collect();
-        let mut short = self.all_missing_values(pool, &launched);
         self.missing_values(pool, offers).is_none()
-            && short.all(|(key, ..)| key == labels::CAPACITY_TYPE)
+            && !self.is_launch_short(pool, &launched.collect())
+    }
+
+    /// Whether a launch of these offers has too few of a pool's `minValues`. It is of one capacity type, whatever else
+    /// its pool could have had.
+    pub(super) fn is_launch_short(&self, pool: &Pool, offers: &FixedBitSet) -> bool {
+        let mut missing = self.all_missing_values(pool, offers);
+        missing.any(|(key, ..)| key != labels::CAPACITY_TYPE)
     }
 
     /// The same where the offers are of several pools: of the cheapest's.

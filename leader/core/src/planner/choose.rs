@@ -81,11 +81,7 @@ impl Board<'_> {
         let offers_of = |options: &[Choice]| -> FixedBitSet {
             options.iter().flat_map(|option| option.offers.iter().copied()).collect()
         };
-        // A launch is of one capacity type, whatever else its pool could have had.
-        let is_short = |offers: &FixedBitSet| {
-            let mut missing = self.all_missing_values(pool, offers);
-            missing.any(|(key, ..)| key != labels::CAPACITY_TYPE)
-        };
+        let is_short = |offers: &FixedBitSet| self.is_launch_short(pool, offers);
         let options = list(&all);
         if !is_short(&offers_of(&options)) {
             let wanted = self.diversity_of(bin, capacity_type, &all);

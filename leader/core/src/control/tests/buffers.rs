@@ -98,18 +98,19 @@ fn what_can_not_be_kept_free_is_told() {
     );
 }
 
-/// A pool that lets an empty node go at once.
-fn impatient(rig: &mut Rig) {
+/// Room for two chunks on a node of a pool that lets an empty one go at once.
+fn with_room_for_two() -> Rig {
+    let mut rig = Rig::new();
     let disruption = json!({"spec": {"disruption": {"consolidateAfter": "0s"}}});
     rig.world.change(Kind::NodePool, "", "general", &disruption);
+    template(&mut rig);
+    buffer(&mut rig, json!({"podTemplateRef": {"name": "chunk"}, "replicas": 2}));
+    rig
 }
 
 #[test]
 fn a_node_that_was_bought_for_a_buffer_is_not_taken_as_empty() {
-    let mut rig = Rig::new();
-    impatient(&mut rig);
-    template(&mut rig);
-    buffer(&mut rig, json!({"podTemplateRef": {"name": "chunk"}, "replicas": 2}));
+    let mut rig = with_room_for_two();
     rig.run(120);
     assert_eq!(rig.world.instances.len(), 1, "none was bought in its place");
     assert_eq!(rig.control.consolidation.counts().empty, 0);
@@ -118,10 +119,7 @@ fn a_node_that_was_bought_for_a_buffer_is_not_taken_as_empty() {
 
 #[test]
 fn a_new_leader_takes_no_node_as_empty_before_it_has_planned_for_buffers() {
-    let mut rig = Rig::new();
-    impatient(&mut rig);
-    template(&mut rig);
-    buffer(&mut rig, json!({"podTemplateRef": {"name": "chunk"}, "replicas": 2}));
+    let mut rig = with_room_for_two();
     rig.run(60);
     // It reads the instances at once, and what planning needs to know a while later.
     rig.throttles = Some(|call| matches!(call, Ec2Call::DescribeInstanceTypes));

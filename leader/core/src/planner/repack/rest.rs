@@ -11,10 +11,37 @@ use super::yard::Yard;
 impl Yard<'_> {
     /// Takes down nodes that are left, once it is known which others go, for free room on all that stay.
     pub(super) fn delete_rest(&mut self, attempt: &mut Attempt) {
-        // What would come after batches that follow others would be right by those alone.
+        // What came after batches that follow others would be right only with these.
         if attempt.batches.iter().any(|batch| batch.follows) {
             return;
         }
+        let rest = self.rest_of(attempt);
+        if rest.is_empty() {
+            return;
+        }
+        self.stayed.clear();
+        self.shut.open_all();
+        let mut taken: BTreeSet<usize> = BTreeSet::new();
+        for place in rest {
+            if taken.contains(&place) {
+                continue;
+            }
+            self.closed.insert(place);
+            match self.delete_one(place, None) {
+                Some(placed) => {
+                    taken.extend(placed.iter().map(|one| one.place));
+                    attempt.batches.extend(self.deletion(place, &placed));
+                }
+                None => drop(self.closed.remove(&place)),
+            }
+        }
+        let gone = std::mem::take(&mut self.closed);
+        let gone: BTreeSet<NodeName> = gone.iter().filter_map(|at| self.node_name(*at)).collect();
+        attempt.left.retain(|left| !gone.contains(&left.node));
+    }
+
+    /// Nodes that are left and took no pods, in the order of removal. All that stay become targets.
+    fn rest_of(&mut self, attempt: &Attempt) -> Vec<usize> {
         let left: BTreeSet<&NodeName> = attempt.left.iter().map(|left| &left.node).collect();
         let gone: BTreeSet<&NodeName> = attempt.batches.iter().flat_map(|b| &b.nodes).collect();
         let moves = attempt.batches.iter().flat_map(|batch| &batch.moves);
@@ -30,9 +57,6 @@ impl Yard<'_> {
         let order = self.order.iter().copied();
         let rest: Vec<usize> =
             order.filter(|place| is_in(&left, *place) && !is_in(&received, *place)).collect();
-        if rest.is_empty() {
-            return;
-        }
         let takes = |place: &usize| {
             self.lots.get(*place).is_some_and(|lot| lot.takes_moves) && !is_in(&gone, *place)
         };
@@ -41,24 +65,6 @@ impl Yard<'_> {
         let staying = (0..self.lots.len()).filter(|place| !may_go.contains(place));
         let all = staying.chain(rest.iter().rev().copied());
         self.targets = all.filter(takes).collect();
-        self.stayed.clear();
-        self.shut.open_all();
-        let mut taken: BTreeSet<usize> = BTreeSet::new();
-        for place in rest {
-            if taken.contains(&place) {
-                continue;
-            }
-            self.aside = Some(place);
-            if let Some(placed) = self.delete_one(place, None) {
-                taken.extend(placed.iter().map(|one| one.place));
-                let batch = self.deletion(place, &placed);
-                let name = self.node_name(place);
-                attempt.left.retain(|left| Some(&left.node) != name.as_ref());
-                attempt.batches.extend(batch);
-                self.gone.insert(place);
-            }
-        }
-        self.aside = None;
-        self.gone.clear();
+        rest
     }
 }

@@ -74,7 +74,7 @@ impl Yard<'_> {
                 }
                 continue;
             };
-            if self.aside == Some(place) {
+            if self.closed.contains(&place) {
                 position = position.next();
                 continue;
             }
@@ -107,7 +107,7 @@ impl Yard<'_> {
 
     /// Whether it is not the topology but room, or rules, that keep a pod of the group away.
     fn has_no_room(&mut self, group: usize, place: usize) -> bool {
-        if self.gone.contains(&place) || !self.admits(group, place) {
+        if !self.admits(group, place) {
             return true;
         }
         let Some((entry, node)) = self.board.groups.get(group).zip(self.board.existing.get(place))
@@ -118,9 +118,6 @@ impl Yard<'_> {
     }
 
     fn settle_on(&mut self, group: usize, left: u32, place: usize, plain: bool) -> u32 {
-        if self.gone.contains(&place) {
-            return 0;
-        }
         if plain {
             let Some((entry, node)) =
                 self.board.groups.get(group).zip(self.board.existing.get(place))

@@ -105,10 +105,8 @@ pub(super) struct Yard<'a> {
     pub allowed: BTreeMap<drover_common::id::NodePoolName, u32>,
     /// Whether what is tried comes after everything before it.
     pub following: bool,
-    /// The node whose pods look for places: it is none itself.
-    pub aside: Option<usize>,
-    /// Targets that went after all.
-    pub gone: BTreeSet<usize>,
+    /// Targets that go after all, or are tried to.
+    pub closed: BTreeSet<usize>,
     /// Nodes that turned out not to be movable.
     pub refused: Vec<LeftAlone>,
     classes: Vec<usize>,
@@ -144,8 +142,7 @@ impl<'a> Yard<'a> {
             round: 0,
             allowed: judged.allowed.clone(),
             following: false,
-            aside: None,
-            gone: BTreeSet::new(),
+            closed: BTreeSet::new(),
             refused,
             classes: Vec::new(),
             admits: Vec::new(),

@@ -11,6 +11,13 @@ fn on_demand() -> Value {
     json!([{"key": "karpenter.sh/capacity-type", "operator": "In", "values": ["on-demand"]}])
 }
 
+/// An empty cluster of few families, bought on demand.
+fn world() -> World {
+    let mut world = World::small();
+    world.pool("default", on_demand(), json!({}));
+    world
+}
+
 fn spread(key: &str, app: &str) -> Value {
     json!({"spec": {"topologySpreadConstraints": [{"maxSkew": 1, "topologyKey": key,
         "whenUnsatisfiable": "DoNotSchedule", "labelSelector": {"matchLabels": {"app": app}}}]}})
@@ -26,8 +33,7 @@ fn together(world: &mut World, count: usize) {
 
 #[test]
 fn of_a_node_with_a_gpu() {
-    let mut world = World::small();
-    world.pool("default", on_demand(), json!({}));
+    let mut world = world();
     world.pods("train", 1, json!({"cpu": "1", "memory": "2Gi", "nvidia.com/gpu": "1"}), json!({}));
     world.pods("web", 3, json!({"cpu": "500m", "memory": "1Gi"}), json!({}));
     insta::assert_snapshot!(world.story());
@@ -35,8 +41,7 @@ fn of_a_node_with_a_gpu() {
 
 #[test]
 fn of_a_node_above_the_cap() {
-    let mut world = World::small();
-    world.pool("default", on_demand(), json!({}));
+    let mut world = world();
     world.pods("large", 1, json!({"cpu": "40", "memory": "40Gi"}), json!({}));
     world.pods("web", 3, json!({"cpu": "500m", "memory": "1Gi"}), spread(HOST, "web"));
     insta::assert_snapshot!(world.story());
@@ -44,18 +49,23 @@ fn of_a_node_above_the_cap() {
 
 #[test]
 fn for_pods_that_spread() {
-    let mut world = World::small();
-    world.pool("default", on_demand(), json!({}));
+    let mut world = world();
     together(&mut world, 5);
     world.pods("web", 3, json!({"cpu": "500m", "memory": "1Gi"}), spread(ZONE, "web"));
     world.pods("db", 2, json!({"cpu": "200m", "memory": "512Mi"}), spread(HOST, "db"));
     insta::assert_snapshot!(world.story());
 }
 
+/// A small container with a port of its host.
+fn port() -> Value {
+    json!({"spec": {"containers": [{"name": "main",
+        "resources": {"requests": {"cpu": "200m", "memory": "256Mi"}},
+        "ports": [{"hostPort": 9000, "containerPort": 9000}]}]}})
+}
+
 /// How many nodes one plain pod takes together with another that has these rules.
 fn nodes_with(more: Value) -> usize {
-    let mut world = World::small();
-    world.pool("default", on_demand(), json!({}));
+    let mut world = world();
     world.pods("web", 1, json!({"cpu": "3", "memory": "4Gi"}), json!({}));
     world.pods("own", 1, json!({"cpu": "200m", "memory": "256Mi"}), more);
     let plan = world.plan();
@@ -80,10 +90,7 @@ fn of_nodes_that_are_packed_in_bulk() {
     assert_eq!(nodes_with(required("podAntiAffinity", "own")), 1);
     assert_eq!(nodes_with(required("podAntiAffinity", "other")), 1);
     assert_eq!(nodes_with(preferred), 1);
-    let port = json!({"spec": {"containers": [{"name": "main",
-        "resources": {"requests": {"cpu": "200m", "memory": "256Mi"}},
-        "ports": [{"hostPort": 9000, "containerPort": 9000}]}]}});
-    assert_eq!(nodes_with(port), 1);
+    assert_eq!(nodes_with(port()), 1);
     // Who keeps away from the first gets a node.
     assert_eq!(nodes_with(required("podAntiAffinity", "web")), 2);
 }
@@ -91,18 +98,14 @@ fn of_nodes_that_are_packed_in_bulk() {
 #[test]
 fn host_ports_cost_no_more_than_hosts_of_their_own() {
     let price = |more: Value| {
-        let mut world = World::small();
-        world.pool("default", on_demand(), json!({}));
+        let mut world = world();
         world.pods("web", 40, json!({"cpu": "1", "memory": "2Gi"}), json!({}));
         world.pods("own", 6, json!({"cpu": "200m", "memory": "256Mi"}), more);
         let plan = world.plan();
         assert_eq!(plan.unschedulable, []);
         plan.report.hourly_price_micro
     };
-    let port = json!({"spec": {"containers": [{"name": "main",
-        "resources": {"requests": {"cpu": "200m", "memory": "256Mi"}},
-        "ports": [{"hostPort": 9000, "containerPort": 9000}]}]}});
-    assert_eq!(price(port), price(spread(HOST, "own")));
+    assert_eq!(price(port()), price(spread(HOST, "own")));
 }
 
 #[test]

@@ -387,6 +387,14 @@ fn a_node_that_has_just_joined_attaches_what_it_says_and_has() {
     let mut world = World::small();
     world.pool("default", json!([]), json!({}));
     two_a_node(&mut world, "n1");
+    // Another of its type attaches fewer, and is full.
+    world.node("n0", "m5.xlarge", "us-east-1a");
+    world.object(
+        Kind::CsiNode,
+        json!({"metadata": {"name": "n0"}, "spec": {"drivers": [
+        {"name": "ebs.csi.aws.com", "allocatable": {"count": 1}}]}}),
+    );
+    world.running("full", "full", "n0", json!({"cpu": "3900m"}));
     class(&mut world, "gp3", "WaitForFirstConsumer", json!({}));
     claim(&mut world, "held", "gp3");
     world.running_like("old", "old", "n1", request(), mount("held"));

@@ -1,5 +1,7 @@
 //! Random clusters: a repack loses no pod, breaks no rule, is never dearer and keeps budgets.
 
+mod once;
+
 use drover_common::instance_type::CapacityType;
 use proptest::prelude::*;
 use serde_json::json;
@@ -93,93 +95,4 @@ proptest! {
         let price: u64 = plan.batches.iter().map(|batch| batch.price_micro).sum();
         prop_assert!(plan.batches.is_empty() || dearest < price);
     }
-}
-
-#[test]
-fn nothing_comes_after_batches_that_follow_others() {
-    let nodes = [
-        (1, 0),
-        (1, 1),
-        (1, 0),
-        (1, 1),
-        (0, 0),
-        (1, 0),
-        (0, 0),
-        (0, 0),
-        (3, 0),
-        (0, 2),
-        (5, 1),
-        (4, 0),
-    ]
-    .map(|(kind, zone)| (kind, zone, false));
-    let pods = [
-        (0, 20, 32, 0),
-        (0, 20, 32, 8),
-        (0, 20, 32, 0),
-        (0, 20, 32, 0),
-        (4, 20, 32, 8),
-        (0, 20, 32, 0),
-        (0, 583, 32, 8),
-        (0, 20, 32, 0),
-        (1, 20, 32, 0),
-        (0, 20, 32, 0),
-        (0, 20, 32, 0),
-        (0, 20, 32, 4),
-        (0, 721, 32, 8),
-        (2, 20, 32, 2),
-        (0, 1278, 32, 8),
-        (4, 1299, 32, 5),
-        (1, 20, 32, 3),
-        (0, 20, 32, 1),
-        (0, 20, 75, 1),
-    ];
-    let plan_of = |(app, cpu, memory, node)| PodPlan { app, cpu, memory, node };
-    let pods: Vec<PodPlan> = pods.into_iter().map(plan_of).collect();
-    // The check is inside.
-    cluster(&nodes, &pods, &[4, 0, 7, 0, 8, 0, 0, 0], "20%", &[]).repack();
-}
-
-#[test]
-fn what_goes_last_is_right_alone_though_batches_were_tried_one_after_the_other() {
-    let nodes = [
-        (1, 2, false),
-        (5, 1, true),
-        (0, 0, false),
-        (0, 2, false),
-        (0, 0, false),
-        (1, 1, false),
-        (0, 0, false),
-        (1, 1, true),
-        (0, 0, false),
-        (0, 0, false),
-        (0, 0, false),
-    ];
-    let pods = [
-        (0, 20, 32, 2),
-        (1, 103, 32, 1),
-        (0, 20, 32, 2),
-        (1, 374, 32, 12),
-        (0, 20, 32, 0),
-        (3, 1473, 32, 0),
-        (3, 923, 288, 7),
-        (0, 20, 1419, 5),
-        (0, 20, 32, 2),
-        (1, 20, 32, 0),
-        (1, 20, 32, 7),
-        (1, 20, 32, 6),
-        (0, 350, 32, 8),
-        (4, 489, 32, 0),
-        (3, 490, 32, 0),
-        (1, 1468, 32, 1),
-        (1, 744, 32, 12),
-        (3, 909, 32, 7),
-        (0, 20, 32, 2),
-        (0, 766, 32, 2),
-        (3, 231, 32, 12),
-        (3, 1323, 32, 5),
-    ];
-    let plan_of = |(app, cpu, memory, node)| PodPlan { app, cpu, memory, node };
-    let pods: Vec<PodPlan> = pods.into_iter().map(plan_of).collect();
-    // The check is inside.
-    cluster(&nodes, &pods, &[4, 1, 0, 8, 0, 0, 0, 0], "20%", &[]).repack();
 }
