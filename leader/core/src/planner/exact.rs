@@ -104,9 +104,7 @@ impl Board<'_> {
         let mut placed = 0;
         self.steps.take((nodes.len() + bins.len()) as u64);
         while placed < most && self.groups.get(group).is_some_and(|group| group.left() > 0) {
-            // Before others of their kind, to whose places theirs matter.
-            self.steps.take(self.held.len() as u64);
-            self.seat_held();
+            self.seat_before(group, &mut nodes);
             // With no steps left to look for a place on what is there, nothing is bought either.
             if self.place_on_node(group, &mut nodes)
                 || self.place_in_bin(group, &mut thrifty, true)
@@ -133,11 +131,7 @@ impl Board<'_> {
     pub(super) fn place_on_nodes(&mut self, group: usize) {
         let mut nodes = self.admitting_nodes(group);
         loop {
-            // Each pod may let one have its place that was held for it, which an equal must not take.
-            if self.held.iter().any(|meant| meant.group == group) {
-                self.steps.take(self.held.len() as u64);
-                self.seat_held();
-            }
+            self.seat_before(group, &mut nodes);
             let is_left = self.groups.get(group).is_some_and(|group| group.left() > 0);
             if !is_left || !self.place_on_node(group, &mut nodes) {
                 break;

@@ -103,6 +103,29 @@ impl Board<'_> {
         }
     }
 
+    /// Seats whom it can of those held before another pod of a group looks for a place: each pod may let one have the
+    /// place that was held for it, which an equal must not take. The others wait for someone to come to an emptier
+    /// domain, so that the next goes there first.
+    pub(super) fn seat_before(&mut self, group: usize, nodes: &mut [usize]) {
+        if self.held.is_empty() {
+            return;
+        }
+        self.steps.take(self.held.len() as u64);
+        self.seat_held();
+        let waits = self.held.iter().any(|meant| meant.group == group);
+        let Some(entry) = self.groups.get(group).filter(|_| waits) else { return };
+        self.steps.take(nodes.len() as u64);
+        let keys = self.topology.keys(&entry.part);
+        nodes.sort_by_cached_key(|node| {
+            let place = self.existing.get(*node);
+            let weights = keys.iter().map(|key| {
+                let domain = place.and_then(|place| place.domain(key))?;
+                Some(self.topology.weight(&entry.part, key, &domain))
+            });
+            weights.collect::<Vec<_>>()
+        });
+    }
+
     /// Gives back all that is held, to the pods that it was held for as far as they may have it now,
     /// without their preferences where need be. Returns those that may not.
     pub(super) fn let_go(&mut self, view: &View) -> Vec<Meant> {

@@ -7,7 +7,7 @@ use drover_common::cluster::ObjectKey;
 use fixedbitset::FixedBitSet;
 
 use super::board::Board;
-use super::dimension::CPU;
+use super::dimension::{CPU, times};
 use super::topology::{TermKind, Tracked};
 
 /// Domains whose cheapest offer is this much dearer than that of the cheapest domain, in percent, are as good.
@@ -72,12 +72,13 @@ impl Sharing {
 }
 
 impl Board<'_> {
-    /// Shares pods out one by one to the emptiest domain in reach, as long as the skew allows. Of equals the one whose
-    /// nodes are cheap goes first, then the one with least in it.
+    /// Shares pods out one by one to the emptiest domain in reach, as long as the skew allows. Of equals one with free room
+    /// goes first, then the one whose nodes are cheap, then the one with least in it.
     pub(super) fn share_out(
         &self,
         spread: &Tracked,
         reachable: &BTreeMap<String, FixedBitSet>,
+        free: &BTreeMap<String, u32>,
         pods: u32,
         sharing: &mut Sharing,
     ) -> BTreeMap<String, u32> {
@@ -104,7 +105,11 @@ impl Board<'_> {
             reachable.keys().map(|domain| (domain.clone(), 0)).collect();
         for _ in 0..pods {
             let count = |domain: &String| tracked.matching.get(domain).copied().unwrap_or(0);
-            let ranked = shares.keys().map(|one| ((count(one), standings.get(one)), one));
+            let is_full =
+                |domain: &String, share: u32| free.get(domain).is_none_or(|n| *n <= share);
+            let ranked = shares
+                .iter()
+                .map(|(one, share)| ((count(one), is_full(one, *share), standings.get(one)), one));
             let Some(emptiest) = ranked.min().map(|(_, domain)| domain.clone()) else { break };
             if count(&emptiest) + 1 - tracked.least(*min_domains) > *max_skew {
                 break;
@@ -115,21 +120,52 @@ impl Board<'_> {
         shares
     }
 
+    /// Nodes that would take a pod of a group, topology aside.
+    pub(super) fn open_nodes(&self, group: usize) -> Vec<usize> {
+        if self.existing.is_empty() {
+            return Vec::new();
+        }
+        let open = |node: &usize| self.node_is_open(group, *node);
+        self.admitting_nodes(group).into_iter().filter(open).collect()
+    }
+
+    /// How many pods of a group, `cap` a node, free room of each domain would take.
+    pub(super) fn free_seats(
+        &self,
+        group: usize,
+        spread: &Tracked,
+        nodes: &[usize],
+        cap: u32,
+    ) -> BTreeMap<String, u32> {
+        let mut free: BTreeMap<String, u32> = BTreeMap::new();
+        for node in nodes {
+            let Some((entry, place)) = self.groups.get(group).zip(self.existing.get(*node)) else {
+                continue;
+            };
+            let Some(domain) = place.counted_domain(spread) else { continue };
+            if self.node_is_allowed_but(group, *node, Some(&spread.term.key)) {
+                let seats = times(&entry.request, &place.used, &place.room).min(cap);
+                let free = free.entry(domain.into_owned()).or_default();
+                *free = free.saturating_add(seats);
+            }
+        }
+        free
+    }
+
     /// Seats pods on nodes of the domains that they were shared out to, and takes them off the shares. The spread may
     /// forbid it as things stand: all shares together keep it.
     pub(super) fn seat_on_nodes(
         &mut self,
         group: usize,
         spread: &Tracked,
+        nodes: Vec<usize>,
         shares: &mut BTreeMap<String, u32>,
         sharing: &mut Sharing,
     ) {
         // Room that is held for some of the group has an order of its own.
-        if self.existing.is_empty() || self.held.iter().any(|meant| meant.group == group) {
+        if self.held.iter().any(|meant| meant.group == group) {
             return;
         }
-        let open = |node: &usize| self.node_is_open(group, *node);
-        let nodes: Vec<usize> = self.admitting_nodes(group).into_iter().filter(open).collect();
         for node in nodes {
             let place = self.existing.get(node);
             let domain = place.and_then(|place| place.counted_domain(spread)).map(Cow::into_owned);

@@ -139,9 +139,11 @@ impl Board<'_> {
                 domains.insert(value.clone(), narrowed);
             }
         }
-        let mut shares = self.share_out(&spread, &domains, left, sharing);
+        let nodes = self.open_nodes(group);
+        let free = self.free_seats(group, &spread, &nodes, cap);
+        let mut shares = self.share_out(&spread, &domains, &free, left, sharing);
         sharing.note(group, &spread.term.key, &shares, self);
-        self.seat_on_nodes(group, &spread, &mut shares, sharing);
+        self.seat_on_nodes(group, &spread, nodes, &mut shares, sharing);
         domains
             .into_iter()
             .filter_map(|(value, offers)| {

@@ -63,3 +63,25 @@ fn a_launch_of_one_capacity_type_has_enough_values_by_itself() {
     let case = Case { nodes: 1, running, daemons: 2, daemons_of_offerings: 3, ..case(apps, 13) };
     holds(&case).unwrap();
 }
+
+#[test]
+fn a_pod_that_was_launched_for_keeps_its_node_though_an_equal_one_could_go_elsewhere() {
+    // Its seat is right once the equal one is in the zone that has none yet.
+    let app = |count, cpu, memory, rules: &[(usize, usize)]| App {
+        count,
+        cpu,
+        memory,
+        rules: rules.to_vec(),
+    };
+    let apps = vec![
+        app(5, 2098, 10340, &[(15, 7)]),
+        app(4, 1978, 64, &[(4, 1), (8, 0)]),
+        app(4, 1343, 13436, &[(15, 6), (2, 0)]),
+        app(3, 1052, 2748, &[]),
+        app(2, 3814, 5496, &[]),
+        app(2, 1013, 12970, &[(14, 5)]),
+    ];
+    let running = vec![(1, 780, 0)];
+    let case = Case { nodes: 3, running, daemons: 1, daemons_of_offerings: 1, ..case(apps, 8) };
+    holds(&case).unwrap();
+}

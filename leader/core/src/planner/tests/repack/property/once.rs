@@ -24,7 +24,7 @@ fn holds(nodes: &str, pods: &str, kinds: [usize; 8]) {
 }
 
 #[test]
-fn nothing_comes_after_batches_that_follow_others() {
+fn pods_near_each_other_leave_in_turn() {
     holds(
         "1/0 1/1 1/0 1/1 0/0 1/0 0/0 0/0 3/0 0/2 5/1 4/0",
         "0/20/32/0 0/20/32/8 0/20/32/0 0/20/32/0 4/20/32/8 0/20/32/0 0/583/32/8 0/20/32/0 \
