@@ -5,7 +5,6 @@ use std::cmp::Reverse;
 use std::collections::BTreeSet;
 
 use drover_common::instance_type::CapacityType;
-use drover_common::labels;
 use fixedbitset::FixedBitSet;
 
 use super::MinValuesPolicy;
