@@ -70,6 +70,23 @@ fn free_room_is_used_though_one_zone_has_none() {
 }
 
 #[test]
+fn of_zones_with_as_many_one_with_free_room_takes_the_next() {
+    for (zone, other) in [("us-east-1a", "us-east-1b"), ("us-east-1b", "us-east-1a")] {
+        let mut world = World::small();
+        zones(&mut world);
+        // More is used in its zone than in the others, and more is free.
+        world.node("free", "m5.4xlarge", zone);
+        world.running("old", "other", "free", json!({"cpu": "8"}));
+        world.node("full", "m5.large", other);
+        world.running("large", "other", "full", json!({"cpu": "1900m"}));
+        world.pods("web", 4, request(), over("web", &[ZONE]));
+        let plan = world.plan();
+        assert_eq!(on_nodes(&plan), [("free".to_owned(), 2)].into(), "{plan:?}");
+        assert_eq!(plan.report.on_new, 2);
+    }
+}
+
+#[test]
 fn who_could_not_keep_to_the_spread_leaves_free_room_again() {
     let mut world = two_of_three_zones_have_room();
     // Nothing can be bought: the third zone stays at none, the others at one.
