@@ -35,6 +35,8 @@ pub enum Hostile {
     HostSpreadOfAll,
     /// No pod may share its host with any other, and no pod has the shape of another.
     ApartFromAll,
+    /// No pod has the shape of another; half are apart from their own application, half choose among families, with spot.
+    ApartAndChoosy,
     /// Every pod wants a zone with any other in it, and no pod has the shape of another.
     CloseToAll,
     /// The same, each with a selector of its own that matches nearly all.
@@ -59,13 +61,14 @@ pub enum Hostile {
 
 impl Hostile {
     /// All of them.
-    pub const ALL: [Hostile; 16] = [
+    pub const ALL: [Hostile; 17] = [
         Hostile::Shapes,
         Hostile::SpotShapes,
         Hostile::ShapesAndNodes,
         Hostile::SpreadOfAll,
         Hostile::HostSpreadOfAll,
         Hostile::ApartFromAll,
+        Hostile::ApartAndChoosy,
         Hostile::CloseToAll,
         Hostile::Selectors,
         Hostile::Preferences,
@@ -87,6 +90,7 @@ impl Hostile {
             Hostile::SpreadOfAll => "spread-of-all",
             Hostile::HostSpreadOfAll => "host-spread-of-all",
             Hostile::ApartFromAll => "apart-from-all",
+            Hostile::ApartAndChoosy => "apart-and-choosy",
             Hostile::CloseToAll => "close-to-all",
             Hostile::Selectors => "selectors",
             Hostile::Preferences => "preferences",
@@ -117,7 +121,10 @@ impl Workload {
             Hostile::Enormous | Hostile::FewTypes | Hostile::ManyTypes | Hostile::OddPrices
         );
         let mix = if constrained { Mix::Constrained } else { Mix::Realistic };
-        let spot = matches!(of, Hostile::SpotShapes | Hostile::ManyTypes | Hostile::OddPrices);
+        let spot = matches!(
+            of,
+            Hostile::SpotShapes | Hostile::ApartAndChoosy | Hostile::ManyTypes | Hostile::OddPrices
+        );
         let billing = if spot { Billing::Spot } else { Billing::OnDemand };
         let nodes = if of == Hostile::ShapesAndNodes { 5_000 } else { 0 };
         let own = if constrained { pods } else { 0 };
@@ -236,6 +243,9 @@ fn add_shapes(view: &mut View, of: Hostile, pods: usize) {
     }
 }
 
+/// What choosy pods choose among.
+const FAMILIES: [&str; 6] = ["m5", "m6g", "c5", "c6g", "r5", "r6g"];
+
 fn spec(of: Hostile, number: usize) -> PodSpec {
     let mut spec = PodSpec::default();
     let all = LabelSelector::default;
@@ -247,6 +257,14 @@ fn spec(of: Hostile, number: usize) -> PodSpec {
         Hostile::SpreadOfAll => spec.topology_spread_constraints.push(spread(labels::ZONE)),
         Hostile::HostSpreadOfAll => spec.topology_spread_constraints.push(spread(labels::HOSTNAME)),
         Hostile::ApartFromAll => spec.affinity.pod_anti_affinity = only(labels::HOSTNAME, all()),
+        Hostile::ApartAndChoosy if number % 2 == 0 => {
+            spec.affinity.pod_anti_affinity = only(labels::HOSTNAME, one(number));
+        }
+        Hostile::ApartAndChoosy => {
+            let family = FAMILIES.get(number / 2 % FAMILIES.len()).copied().unwrap_or_default();
+            spec.node_selector
+                .insert("karpenter.k8s.aws/instance-family".to_owned(), family.to_owned());
+        }
         Hostile::CloseToAll => spec.affinity.pod_affinity = only(labels::ZONE, all()),
         Hostile::Selectors => {
             spec.affinity.pod_affinity = only(labels::ZONE, all_but(number.wrapping_add(1)));

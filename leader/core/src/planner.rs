@@ -94,9 +94,9 @@ pub fn draft(input: &PlanInput<'_>) -> Plan {
     }
     if opened.one_by_one && opened.in_bulk && plan.report.pods <= MOST_PLANNED_TWICE {
         let (other, _) = plan_in(input, Order::BulkFirst);
-        let no_more_left =
-            !leaves_less(&left_by_priority(input, &plan), &left_by_priority(input, &other));
-        if no_more_left && other.report.hourly_price_micro < plan.report.hourly_price_micro {
+        let (left, also) = (left_by_priority(input, &plan), left_by_priority(input, &other));
+        let is_cheaper = other.report.hourly_price_micro < plan.report.hourly_price_micro;
+        if leaves_less(&also, &left) || (is_cheaper && !leaves_less(&left, &also)) {
             return other;
         }
     }

@@ -5,7 +5,7 @@ use fixedbitset::FixedBitSet;
 use super::board::Board;
 use crate::view::View;
 
-/// After so many turns in which one pod of each group came to such a node, the rest goes at once.
+/// After so many turns in which one pod of each group came to such a node, all that can go at once.
 const MOST_TURNS: usize = 64;
 
 /// What it takes to give a group other offers.
@@ -37,7 +37,9 @@ impl Board<'_> {
         if before.is_empty() {
             return false;
         }
-        self.steps.take(before.len() as u64 * STEPS_OF_TURNING);
+        // What is worth buying is found anew: for these, and then for all.
+        let offers = 4 * self.market.offers.len() as u64;
+        self.steps.take(before.len() as u64 * STEPS_OF_TURNING + offers);
         let turned: Vec<usize> = before.iter().map(|(group, _)| *group).collect();
         self.scope = self.undominated(&turned);
         let first = self.bins.len();

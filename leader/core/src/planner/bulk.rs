@@ -10,7 +10,7 @@ use super::candidate::takes_no_more;
 use super::dimension::{add_times, fits};
 use super::market::Pool;
 use super::pack::{Allowance, Candidate, Item, Packed, pack};
-use super::share::Sharing;
+use super::share::{Filled, Sharing};
 use super::split::Piece;
 use super::topology::Tracked;
 
@@ -54,10 +54,15 @@ impl Board<'_> {
         let left = pieces.iter().filter(|piece| piece.count > 0).chain(&hopeless);
         for piece in left.filter(|piece| !piece.pinned.is_empty()) {
             let filled = sharing.filled.extract_if(.., |filled| filled.group == piece.group);
-            let filled = filled.map(|filled| (filled.bin, filled.count));
-            let opened = (first_bin..self.bins.len()).map(|bin| (bin, u32::MAX));
-            let bins: Vec<(usize, u32)> = filled.chain(opened).collect();
-            self.take_back(piece.group, &bins);
+            let group = piece.group;
+            let opened = (first_bin..self.bins.len()).map(|bin| Filled {
+                group,
+                bin,
+                count: u32::MAX,
+                pinned: Vec::new(),
+            });
+            let all: Vec<Filled> = filled.chain(opened).collect();
+            self.take_back(group, &all);
             self.drop_empty_bins(first_bin);
             self.leave_seats(sharing.seats.extract_if(.., |seat| seat.group == piece.group));
         }

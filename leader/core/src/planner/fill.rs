@@ -29,27 +29,37 @@ impl Board<'_> {
             return;
         }
         let Some(wanted) = self.possible_for(piece) else { return };
-        let mut last = None;
+        let mut search = Search { wanted, last: None, spent: 0 };
         for bin in 0..self.bins.len() {
-            if piece.count == 0 {
+            if piece.count == 0 || !self.steps.may_fill() {
                 return;
             }
-            let mut count = 0;
-            // Where hosts are capped they are asked pod by pod.
-            while count < piece.cap
-                && let Some((narrowed, more)) = self.fill_of(piece, bin, &wanted, &mut last)
-            {
-                self.fill(piece.group, bin, narrowed, more);
-                piece.count = piece.count.saturating_sub(more);
-                count += more;
-                if piece.cap == u32::MAX {
-                    break;
-                }
-            }
+            let before = self.bins.get(bin).map(|bin| bin.pinned.clone()).unwrap_or_default();
+            let count = self.fill_bin(piece, bin, &mut search);
+            self.steps.take_of_filling(std::mem::take(&mut search.spent));
             if count > 0 {
-                sharing.filled.push(Filled { group: piece.group, bin, count });
+                let keys = piece.pinned.iter().map(|(key, _)| key);
+                let pinned = keys.filter(|key| !before.contains_key(*key)).cloned().collect();
+                sharing.filled.push(Filled { group: piece.group, bin, count, pinned });
             }
         }
+    }
+
+    /// Puts what it can of a piece on one planned node; returns how many.
+    fn fill_bin(&mut self, piece: &mut Piece, bin: usize, search: &mut Search) -> u32 {
+        let mut count = 0;
+        // Where hosts are capped they are asked pod by pod.
+        while count < piece.cap
+            && let Some((narrowed, more)) = self.fill_of(piece, bin, search)
+        {
+            self.fill(piece.group, bin, narrowed, more);
+            piece.count = piece.count.saturating_sub(more);
+            count += more;
+            if piece.cap == u32::MAX {
+                break;
+            }
+        }
+        count
     }
 
     /// All that could hold a pod of a piece, in its domain.
@@ -62,36 +72,49 @@ impl Board<'_> {
     }
 
     /// What becomes of a node with as many pods of a piece as make it no dearer, and how many these are. Bulk packing
-    /// plans many nodes alike: what one came to the next does.
-    fn fill_of(
-        &self,
-        piece: &Piece,
-        bin: usize,
-        wanted: &FixedBitSet,
-        last: &mut Option<(Alike, Option<(Narrowed, u32)>)>,
-    ) -> Option<(Narrowed, u32)> {
+    /// plans many nodes alike: what one came to the next does, as long as limits allow it.
+    fn fill_of(&self, piece: &Piece, bin: usize, search: &mut Search) -> Option<(Narrowed, u32)> {
+        search.spent += self.steps_of_a_look(piece.group);
         let room = self.room_left(piece, bin);
         let target = self.bins.get(bin).filter(|_| room > 0)?;
-        if piece.cap != u32::MAX {
-            return self.filled(piece, bin, wanted, 1).map(|narrowed| (narrowed, 1));
+        search.spent += target.offers.as_slice().len() as u64;
+        let is_else = |(key, own): &(String, String)| {
+            target.pinned.get(key).is_some_and(|decided| decided != own)
+        };
+        let entry = self.groups.get(piece.group)?;
+        let mut ports = entry.shape.ports.iter();
+        if target.offers.is_disjoint(&search.wanted)
+            || piece.pinned.iter().any(is_else)
+            || ports.any(|own| target.ports.iter().any(|port| own.conflicts(port)))
+            || !self.topology.allows(&entry.part, labels::HOSTNAME, Some(&target.host))
+        {
+            return None;
         }
-        if let Some((like, fill)) = last
+        if piece.cap != u32::MAX {
+            let ladder = self.ladder_of(target, search);
+            let narrowed = self.filled(piece, target, &ladder, 1, search);
+            return narrowed.map(|narrowed| (narrowed, 1));
+        }
+        if let Some((like, fill)) = &search.last
             && like.is(target)
-            && fill.as_ref().is_none_or(|(_, count)| *count <= piece.count)
+            && fill.as_ref().is_none_or(|(narrowed, count)| {
+                *count <= piece.count && self.can_have(narrowed.cheapest, Some(target.cheapest))
+            })
         {
             return fill.clone();
         }
+        let ladder = self.ladder_of(target, search);
         // The most that will do: all that there is room for, or less where types of spot are to be left.
         let (mut low, mut high, mut fill) = (0, room, None);
         let mut count = room;
         while low < high {
-            match self.filled(piece, bin, wanted, count) {
+            match self.filled(piece, target, &ladder, count, search) {
                 Some(narrowed) => (low, fill) = (count, Some((narrowed, count))),
                 None => high = count - 1,
             }
             count = (low + high).div_ceil(2);
         }
-        *last = Some((Alike::of(target), fill.clone()));
+        search.last = Some((Alike::of(target), fill.clone()));
         fill
     }
 
@@ -109,44 +132,46 @@ impl Board<'_> {
     fn filled(
         &self,
         piece: &Piece,
-        bin: usize,
-        wanted: &FixedBitSet,
+        target: &Bin,
+        ladder: &[u64],
         count: u32,
+        search: &mut Search,
     ) -> Option<Narrowed> {
-        let (entry, target) = self.groups.get(piece.group).zip(self.bins.get(bin))?;
-        let mut pinned = target.pinned.clone();
-        for (key, value) in &piece.pinned {
-            let own = pinned.entry(key.clone()).or_insert_with(|| value.clone());
-            if own != value {
-                return None;
-            }
-        }
-        let mut ports = entry.shape.ports.iter();
-        if ports.any(|own| target.ports.iter().any(|port| own.conflicts(port)))
-            || !self.topology.allows(&entry.part, labels::HOSTNAME, Some(&target.host))
-        {
-            return None;
-        }
+        let entry = self.groups.get(piece.group)?;
         let mut request: Amounts = vec![0; entry.request.len()];
         add_times(&mut request, &entry.request, count);
         if !fits(&request, &target.used, &target.most) {
             return None;
         }
         let mut offers = target.offers.clone();
-        offers.intersect_with(wanted);
+        offers.intersect_with(&search.wanted);
+        // Each type that is to be left has an offer at least.
+        let left = offers.count_ones(..);
+        if left < ladder.len() {
+            return None;
+        }
+        search.spent += self.steps_of_narrowing(piece.group, left);
         let held = Some(target.cheapest);
         self.keep_affordable(&mut offers, &request, target, held, &entry.shape.ports);
         let still = held.filter(|offer| offers.contains(*offer));
         let cheapest = still.or_else(|| self.cheapest(&offers))?;
         let pool = self.market.pools.get(target.pool)?;
         let enough = self.are_enough(pool, &offers, cheapest);
-        let same = self.is_no_dearer(target, &offers, cheapest);
+        let same = self.is_no_dearer(target, ladder, &offers, cheapest);
+        let mut pinned = target.pinned.clone();
+        pinned.extend(piece.pinned.iter().cloned());
         (enough && same).then_some(Narrowed { offers, cheapest, pinned })
     }
 
     /// Whether a node costs no more as one of fewer offers. EC2 chooses among spot types: there are to be as many of them, and
     /// the one that sets the price costs no more.
-    fn is_no_dearer(&self, bin: &Bin, offers: &FixedBitSet, cheapest: usize) -> bool {
+    fn is_no_dearer(
+        &self,
+        bin: &Bin,
+        before: &[u64],
+        offers: &FixedBitSet,
+        cheapest: usize,
+    ) -> bool {
         let market = &self.market;
         let cost = |offer: usize| market.offers.get(offer).map_or(u64::MAX, |offer| offer.cost());
         if market.sort_of(cheapest) != market.sort_of(bin.cheapest)
@@ -155,16 +180,25 @@ impl Board<'_> {
         {
             return false;
         }
-        let billed = market.offers.get(cheapest).map(|offer| offer.capacity_type);
-        if billed != Some(CapacityType::Spot) || bin.offers == *offers {
+        if before.is_empty() || bin.offers == *offers {
             return true;
         }
-        let (before, after) = (self.ladder(bin, &bin.offers), self.ladder(bin, offers));
+        let after = self.ladder(bin, offers);
         let priced = |ladder: &[u64]| {
             let last = ladder.len().min(self.settings.spot_price_rank.max(1)).checked_sub(1);
             last.and_then(|last| ladder.get(last)).copied()
         };
-        after.len() >= before.len() && priced(&after) <= priced(&before)
+        after.len() >= before.len() && priced(&after) <= priced(before)
+    }
+
+    /// The prices that a node on spot is to be had at as it is planned; none on demand.
+    fn ladder_of(&self, bin: &Bin, search: &mut Search) -> Vec<u64> {
+        let billed = self.market.offers.get(bin.cheapest).map(|offer| offer.capacity_type);
+        if billed != Some(CapacityType::Spot) {
+            return Vec::new();
+        }
+        search.spent += self.market.offers.len() as u64 / 64;
+        self.ladder(bin, &bin.offers)
     }
 
     /// The prices of a node's cheapest types, each once: as many as a launch on spot should list.
@@ -185,6 +219,16 @@ impl Board<'_> {
         }
         prices
     }
+}
+
+/// A search for nodes that take pods of a piece.
+struct Search {
+    /// All that could hold one of them, in their domain.
+    wanted: FixedBitSet,
+    /// What the search last came to.
+    last: Option<(Alike, Option<(Narrowed, u32)>)>,
+    /// Steps since they were last taken off the plan's.
+    spent: u64,
 }
 
 /// What two planned nodes have in common that take the same.

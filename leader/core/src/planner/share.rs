@@ -33,11 +33,13 @@ pub(super) struct Seat {
 }
 
 /// How many pods of a group filled up a planned node.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Filled {
     pub group: usize,
     pub bin: usize,
     pub count: u32,
+    /// Topology keys of which the node's domain was open before.
+    pub pinned: Vec<String>,
 }
 
 impl Sharing {

@@ -9,7 +9,7 @@ use fixedbitset::FixedBitSet;
 
 use super::board::Board;
 use super::market::NodeKind;
-use super::share::Sharing;
+use super::share::{Filled, Sharing};
 use super::topology::{Part, TermKind, Tracked};
 
 /// Pods of one group that may go to one domain.
@@ -167,15 +167,16 @@ impl Board<'_> {
     }
 
     /// Takes up to so many of a group's pods out of each of some planned nodes, to place them another way.
-    pub(super) fn take_back(&mut self, group: usize, bins: &[(usize, u32)]) {
+    pub(super) fn take_back(&mut self, group: usize, fills: &[Filled]) {
         let mut returned = Vec::new();
-        for (bin, most) in bins.iter().copied() {
+        for Filled { bin, count: most, pinned, .. } in fills {
+            let bin = *bin;
             let Some(target) = self.bins.get_mut(bin) else { continue };
             let Some(position) = target.contents.iter().position(|(held, _)| *held == group) else {
                 continue;
             };
             let Some((_, held)) = target.contents.get_mut(position) else { continue };
-            let pods = held.split_off(held.len().saturating_sub(most as usize));
+            let pods = held.split_off(held.len().saturating_sub(*most as usize));
             if held.is_empty() {
                 target.contents.remove(position);
             }
@@ -191,7 +192,7 @@ impl Board<'_> {
                 let domain = |tracked: &Tracked| target.counted_domain(market, tracked);
                 self.topology.place(&part, &domain, -count);
             }
-            self.shrink(bin);
+            self.shrink(bin, pinned);
             returned.extend(pods);
         }
         if let Some(entry) = self.groups.get_mut(group) {
@@ -199,21 +200,27 @@ impl Board<'_> {
         }
     }
 
-    /// Plans a node that gave pods up as the cheapest of its sort for those that it still has.
-    fn shrink(&mut self, bin: usize) {
-        let Some(before) = self.bins.get(bin).filter(|bin| !bin.contents.is_empty()).cloned()
+    /// Plans a node that gave pods up as the cheapest of its sort for those that it still has. What was `pinned` for
+    /// them is open again, if it matters to no other.
+    fn shrink(&mut self, bin: usize, pinned: &[String]) {
+        let Some(mut before) = self.bins.get(bin).filter(|bin| !bin.contents.is_empty()).cloned()
         else {
             return;
         };
+        let groups = before.contents.iter().filter_map(|(group, _)| self.groups.get(*group));
+        let keys: BTreeSet<String> =
+            groups.clone().flat_map(|group| self.topology.keys(&group.part)).collect();
+        before.ports = groups.flat_map(|group| group.shape.ports.clone()).collect();
+        if let Some(target) = self.bins.get_mut(bin) {
+            target.ports.clone_from(&before.ports);
+        }
         // A node that is reserved is paid for, used or not.
         if self.market.slot_of(before.cheapest).is_some() {
             return;
         }
         self.count_contents(bin, -1);
-        let groups = before.contents.iter().filter_map(|(group, _)| self.groups.get(*group));
-        let ports = groups.flat_map(|group| group.shape.ports.clone()).collect();
         if let Some(target) = self.bins.get_mut(bin) {
-            target.ports = ports;
+            target.pinned.retain(|key, _| keys.contains(key) || !pinned.contains(key));
         }
         self.widen(bin);
         let sort = self.market.sort_of(before.cheapest);

@@ -11,6 +11,8 @@ use super::dimension::Amounts;
 #[derive(Clone, Debug)]
 pub(super) struct Steps {
     left: u64,
+    /// Of those for filling up what is planned: without them it costs more, and nobody is left.
+    filling: u64,
     /// Differs from look to look.
     turn: u64,
     /// Groups with pods that nobody looked for a place for.
@@ -26,7 +28,8 @@ impl Default for Steps {
 
 impl Steps {
     pub(super) fn of(left: u64, turn: u64) -> Self {
-        Self { left, turn, unreached: BTreeSet::new() }
+        let filling = if left == u64::MAX { left } else { left / 4 };
+        Self { left, filling, turn, unreached: BTreeSet::new() }
     }
 
     /// Which of so many this look begins with. By Fibonacci hashing neighbouring looks begin far from each other.
@@ -40,6 +43,17 @@ impl Steps {
         if self.left != u64::MAX {
             self.left = self.left.saturating_sub(steps);
         }
+    }
+
+    /// Takes steps of those for filling alone.
+    pub(super) fn take_of_filling(&mut self, steps: u64) {
+        if self.filling != u64::MAX {
+            self.filling = self.filling.saturating_sub(steps);
+        }
+    }
+
+    pub(super) fn may_fill(&self) -> bool {
+        self.filling > 0
     }
 
     pub(super) fn left(&self) -> u64 {

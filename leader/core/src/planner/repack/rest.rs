@@ -32,11 +32,12 @@ impl Yard<'_> {
                     taken.extend(placed.iter().map(|one| one.place));
                     attempt.batches.extend(self.deletion(place, &placed));
                 }
-                None => drop(self.closed.remove(&place)),
+                None => self.closed.remove(place),
             }
         }
-        let gone = std::mem::take(&mut self.closed);
-        let gone: BTreeSet<NodeName> = gone.iter().filter_map(|at| self.node_name(*at)).collect();
+        let gone: BTreeSet<NodeName> =
+            self.closed.ones().filter_map(|at| self.node_name(at)).collect();
+        self.closed.clear();
         attempt.left.retain(|left| !gone.contains(&left.node));
     }
 

@@ -74,7 +74,7 @@ impl Yard<'_> {
                 }
                 continue;
             };
-            if self.closed.contains(&place) {
+            if self.closed.contains(place) {
                 position = position.next();
                 continue;
             }

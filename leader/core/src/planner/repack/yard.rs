@@ -7,6 +7,7 @@ use drover_common::cluster::ObjectKey;
 use drover_common::id::NodeName;
 use drover_common::instance_type::CapacityType;
 use drover_common::labels;
+use fixedbitset::FixedBitSet;
 
 use super::candidate::{Contents, Judged};
 use super::economy;
@@ -106,7 +107,7 @@ pub(super) struct Yard<'a> {
     /// Whether what is tried comes after everything before it.
     pub following: bool,
     /// Targets that go after all, or are tried to.
-    pub closed: BTreeSet<usize>,
+    pub closed: FixedBitSet,
     /// Nodes that turned out not to be movable.
     pub refused: Vec<LeftAlone>,
     classes: Vec<usize>,
@@ -142,7 +143,7 @@ impl<'a> Yard<'a> {
             round: 0,
             allowed: judged.allowed.clone(),
             following: false,
-            closed: BTreeSet::new(),
+            closed: FixedBitSet::with_capacity(lots.len()),
             refused,
             classes: Vec::new(),
             admits: Vec::new(),

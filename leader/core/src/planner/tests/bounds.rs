@@ -196,3 +196,19 @@ fn hundreds_of_priorities_and_a_limit_leave_the_lowest_out() {
     let highest = left.iter().max().unwrap();
     assert_eq!(*highest, format!("p{:03}-0", left.len() - 1), "none but the lowest are left");
 }
+
+#[test]
+fn without_steps_to_fill_what_is_planned_everybody_still_has_a_place() {
+    let mut world = world();
+    world.pods("train", 1, json!({"cpu": "1", "nvidia.com/gpu": "1"}), json!({}));
+    for number in 0..40 {
+        let request = json!({"cpu": format!("{}m", 20 + number)});
+        world.pods(&format!("web{number:02}"), 1, request, json!({}));
+    }
+    let filled = world.plan();
+    assert_eq!((planned(&filled), filled.launches.len()), (41, 1));
+    world.settings.max_exact_steps = 4;
+    let bought = world.plan();
+    assert_eq!((planned(&bought), bought.report.put_off), (41, 0));
+    assert!(bought.launches.len() > 1, "{:?}", bought.launches);
+}
