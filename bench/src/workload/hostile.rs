@@ -35,7 +35,7 @@ pub enum Hostile {
     HostSpreadOfAll,
     /// No pod may share its host with any other, and no pod has the shape of another.
     ApartFromAll,
-    /// No pod has the shape of another; half are apart from their own application, half choose among families, with spot.
+    /// No pod has the shape of another; half are apart from each other, half choose among families, with spot.
     ApartAndChoosy,
     /// Every pod wants a zone with any other in it, and no pod has the shape of another.
     CloseToAll,
@@ -235,7 +235,7 @@ fn add_shapes(view: &mut View, of: Hostile, pods: usize) {
         amounts.set(ResourceName::Memory, memory.saturating_add(more));
         let plan = PodPlan {
             name: format!("pod-{number:06}"),
-            labels: BTreeMap::from([("app".to_owned(), format!("app{number}"))]),
+            labels: BTreeMap::from([("app".to_owned(), app(of, number))]),
             requests: amounts,
             spec: spec(of, number),
         };
@@ -257,8 +257,8 @@ fn spec(of: Hostile, number: usize) -> PodSpec {
         Hostile::SpreadOfAll => spec.topology_spread_constraints.push(spread(labels::ZONE)),
         Hostile::HostSpreadOfAll => spec.topology_spread_constraints.push(spread(labels::HOSTNAME)),
         Hostile::ApartFromAll => spec.affinity.pod_anti_affinity = only(labels::HOSTNAME, all()),
-        Hostile::ApartAndChoosy if number % 2 == 0 => {
-            spec.affinity.pod_anti_affinity = only(labels::HOSTNAME, one(number));
+        Hostile::ApartAndChoosy if number.is_multiple_of(2) => {
+            spec.affinity.pod_anti_affinity = only(labels::HOSTNAME, one(&app(of, number)));
         }
         Hostile::ApartAndChoosy => {
             let family = FAMILIES.get(number / 2 % FAMILIES.len()).copied().unwrap_or_default();
@@ -272,7 +272,10 @@ fn spec(of: Hostile, number: usize) -> PodSpec {
         Hostile::Preferences => {
             let preferred = (0..100).map(|preference| WeightedPodAffinityTerm {
                 weight: preference,
-                pod_affinity_term: term(labels::ZONE, one(number + preference as usize + 1)),
+                pod_affinity_term: term(
+                    labels::ZONE,
+                    one(&format!("app{}", number + preference as usize + 1)),
+                ),
             });
             let away = PodAffinity { preferred: preferred.collect(), ..PodAffinity::default() };
             spec.affinity.pod_anti_affinity = Some(away);
@@ -291,8 +294,15 @@ fn term(key: &str, selector: LabelSelector) -> PodAffinityTerm {
     }
 }
 
-fn one(number: usize) -> LabelSelector {
-    let app = BTreeMap::from([("app".to_owned(), format!("app{number}"))]);
+fn app(of: Hostile, number: usize) -> String {
+    match of {
+        Hostile::ApartAndChoosy if number.is_multiple_of(2) => "apart".to_owned(),
+        _ => format!("app{number}"),
+    }
+}
+
+fn one(app: &str) -> LabelSelector {
+    let app = BTreeMap::from([("app".to_owned(), app.to_owned())]);
     LabelSelector { match_labels: app, ..LabelSelector::default() }
 }
 
