@@ -51,12 +51,14 @@ pub(crate) struct JsonSplitter {
 pub(crate) type Broken = (Place, String);
 
 impl JsonSplitter {
-    /// Takes more of the stream; complete objects go to `pieces`.
+    /// Takes more of the stream; complete objects go to `pieces`. Returns how much of it was taken: all, or what
+    /// comes before a dash between documents.
     ///
     /// # Errors
     /// The document that is none, and why.
-    pub(crate) fn feed(&mut self, bytes: &[u8], pieces: &mut Vec<Piece>) -> Result<(), Broken> {
-        let mut at = self.buffer.len();
+    pub(crate) fn feed(&mut self, bytes: &[u8], pieces: &mut Vec<Piece>) -> Result<usize, Broken> {
+        let before = self.buffer.len();
+        let mut at = before;
         self.buffer.extend_from_slice(bytes);
         while let Some(&byte) = self.buffer.get(at) {
             if self.in_string {
@@ -79,13 +81,28 @@ impl JsonSplitter {
                         self.items_string = false;
                     }
                     b',' if self.mode == Mode::Items => {}
+                    b'-' if self.mode == Mode::Outside => {
+                        self.buffer.clear();
+                        return Ok(at - before);
+                    }
                     _ => self.refuse_outside(at)?,
                 }
             }
             at += 1;
         }
         self.forget_handed_on();
-        Ok(())
+        Ok(bytes.len())
+    }
+
+    /// How many documents were begun.
+    pub(crate) fn documents(&self) -> usize {
+        self.documents
+    }
+
+    /// That a line between documents is none.
+    pub(crate) fn no_document(&self, line: &str) -> Broken {
+        let shown: String = line.chars().take(20).collect();
+        (self.place(), format!("not an object: {shown:?}"))
     }
 
     /// The stream is over.
@@ -234,7 +251,7 @@ mod tests {
         let mut splitter = JsonSplitter::default();
         let mut pieces = Vec::new();
         for chunk in text.as_bytes().chunks(step) {
-            splitter.feed(chunk, &mut pieces)?;
+            assert_eq!(splitter.feed(chunk, &mut pieces)?, chunk.len());
         }
         splitter.finish()?;
         let short = pieces.into_iter().map(|piece| match piece.text {

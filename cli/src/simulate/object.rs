@@ -44,7 +44,7 @@ fn read_json(place: Place, head: &Head, text: &[u8]) -> Read {
             return Read::Object(Box::new(object));
         }
     } else if !head.kind.is_empty() {
-        return Read::Ignored(head.kind.clone());
+        return ignored(&head.api_version, &head.kind);
     }
     // Read again at leisure: without nulls, and with the path of what is wrong.
     match serde_json::from_slice::<Value>(text) {
@@ -85,6 +85,12 @@ fn read_yaml(place: Place, head: &Head, text: &str) -> Vec<Read> {
     }
 }
 
+/// Who has a Karpenter of before v1 is to see why its NodePools buy nothing.
+fn ignored(api_version: &str, kind: &str) -> Read {
+    let is_karpenters = api_version.starts_with("karpenter.");
+    Read::Ignored(if is_karpenters { format!("{kind} of {api_version}") } else { kind.to_owned() })
+}
+
 /// Reads an object; where it does not say its kind, `head` does.
 fn read_value(place: Place, head: &Head, mut value: Value) -> Read {
     if !value.is_object() {
@@ -99,7 +105,7 @@ fn read_value(place: Place, head: &Head, mut value: Value) -> Read {
         return Read::Unreadable(place, "field kind: it is missing".to_owned());
     }
     let Some(known) = DumpKind::of(api_version, kind) else {
-        return Read::Ignored(kind.to_owned());
+        return ignored(api_version, kind);
     };
     let Some(name) = text("/metadata/name").filter(|name| !name.is_empty()) else {
         return Read::Unreadable(place, format!("{kind}: field metadata.name: it is missing"));

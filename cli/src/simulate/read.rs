@@ -8,7 +8,7 @@ use drover_core::offline::Dump;
 
 use super::document::{Piece, Place};
 use super::error::{InputError, Unreadable};
-use super::json::JsonSplitter;
+use super::json::{Broken, JsonSplitter};
 use super::object::Read;
 use super::source;
 use super::workers::Workers;
@@ -67,7 +67,8 @@ fn read_file(path: &Path, input: &mut Input, errors: &mut Vec<InputError>) {
     }
 }
 
-/// Reads a stream of JSON or YAML: JSON if its first sign is a brace or bracket.
+/// Reads a stream of JSON or YAML: JSON if its first sign is a brace or bracket, and anew after each `---` between
+/// JSON documents.
 ///
 /// # Errors
 /// The stream's own. What can't be read is put to the errors.
@@ -77,8 +78,6 @@ pub(crate) fn read_stream(
     input: &mut Input,
     errors: &mut Vec<InputError>,
 ) -> std::io::Result<()> {
-    let (first, skipped) = skip_blank(stream)?;
-    input.bytes += skipped;
     let Input { dump, ignored, bytes } = input;
     let mut take = |reads: Vec<Read>| {
         for read in reads {
@@ -89,10 +88,7 @@ pub(crate) fn read_stream(
             }
         }
     };
-    let is_json = matches!(first, Some(b'{' | b'['));
-    let outcome = Workers::run(&mut take, |workers| {
-        if is_json { split_json(stream, workers) } else { split_yaml(stream, workers) }
-    });
+    let outcome = Workers::run(&mut take, |workers| split(stream, workers));
     let (length, broken) = outcome?;
     *bytes += length;
     errors.extend(broken.map(|(place, reason)| error_at(file, place, reason)));
@@ -100,27 +96,77 @@ pub(crate) fn read_stream(
 }
 
 /// Bytes read, and what ended the reading early.
-type Split = (u64, Option<(Place, String)>);
+type Split = (u64, Option<Broken>);
 
-fn split_json(stream: &mut dyn BufRead, workers: &mut Workers<'_>) -> std::io::Result<Split> {
-    let mut splitter = JsonSplitter::default();
+fn split(stream: &mut dyn BufRead, workers: &mut Workers<'_>) -> std::io::Result<Split> {
+    let mut json = JsonSplitter::default();
+    let mut total = 0;
+    loop {
+        let (first, skipped) = skip_blank(stream)?;
+        total += skipped;
+        if !matches!(first, Some(b'{' | b'[')) {
+            let yaml = YamlSplitter::after(json.documents());
+            let (length, broken) = split_yaml(stream, workers, yaml)?;
+            return Ok((total + length, broken));
+        }
+        let (length, end) = split_json(stream, workers, &mut json)?;
+        total += length;
+        match end {
+            JsonEnd::Stream => return Ok((total, None)),
+            JsonEnd::Broken(broken) => return Ok((total, Some(broken))),
+            JsonEnd::Marker => {}
+        }
+    }
+}
+
+/// What JSON ended in.
+enum JsonEnd {
+    Stream,
+    /// The line that separates documents, which is taken.
+    Marker,
+    Broken(Broken),
+}
+
+fn split_json(
+    stream: &mut dyn BufRead,
+    workers: &mut Workers<'_>,
+    splitter: &mut JsonSplitter,
+) -> std::io::Result<(u64, JsonEnd)> {
     let mut pieces: Vec<Piece> = Vec::new();
     let mut total = 0;
     loop {
         let chunk = stream.fill_buf()?;
         let length = chunk.len();
-        let fed = if length == 0 { splitter.finish() } else { splitter.feed(chunk, &mut pieces) };
-        stream.consume(length);
-        total += length as u64;
-        workers.hand_out(&mut pieces, length == 0 || fed.is_err());
-        if length == 0 || fed.is_err() {
-            return Ok((total, fed.err()));
+        let fed = match length {
+            0 => splitter.finish().map(|()| 0),
+            _ => splitter.feed(chunk, &mut pieces),
+        };
+        let taken = *fed.as_ref().unwrap_or(&length);
+        stream.consume(taken);
+        total += taken as u64;
+        workers.hand_out(&mut pieces, length == 0 || taken < length || fed.is_err());
+        match fed {
+            Err(broken) => return Ok((total, JsonEnd::Broken(broken))),
+            Ok(_) if length == 0 => return Ok((total, JsonEnd::Stream)),
+            Ok(taken) if taken < length => break,
+            Ok(_) => {}
         }
     }
+    let mut line = Vec::new();
+    total += stream.read_until(b'\n', &mut line)? as u64;
+    let line = String::from_utf8_lossy(&line);
+    let end = match line.trim_end() {
+        "---" => JsonEnd::Marker,
+        other => JsonEnd::Broken(splitter.no_document(other)),
+    };
+    Ok((total, end))
 }
 
-fn split_yaml(stream: &mut dyn BufRead, workers: &mut Workers<'_>) -> std::io::Result<Split> {
-    let mut splitter = YamlSplitter::default();
+fn split_yaml(
+    stream: &mut dyn BufRead,
+    workers: &mut Workers<'_>,
+    mut splitter: YamlSplitter,
+) -> std::io::Result<Split> {
     let mut pieces: Vec<Piece> = Vec::new();
     let mut total = 0;
     let mut line = Vec::new();

@@ -93,9 +93,43 @@ fn layouts_of_one_input_give_one_answer() {
         .collect();
     let one = serde_saphyr::to_string(&value).unwrap();
     let spaced = serde_json::to_string_pretty(&value).unwrap();
-    for text in [concatenated, documents, one, spaced, format!("\u{feff}\n {}", small())] {
+    let separated: String = items.iter().map(|item| format!("{item}\n---\n")).collect();
+    let (first, rest) = items.split_at(2);
+    let rest: String =
+        rest.iter().map(|item| serde_saphyr::to_string(item).unwrap() + "---\n").collect();
+    let mixed = format!("{}{}\n---\n{rest}", first[0], first[1]);
+    let after_a_mark = format!("\u{feff}\n {}", small());
+    for text in [concatenated, documents, one, spaced, separated, mixed, after_a_mark] {
         assert_eq!(answered(&text, OutputFormat::Json), expected, "{text}");
     }
+}
+
+#[test]
+fn what_follows_json_is_told_apart_wherever_the_stream_is_cut() {
+    let text = "{\"kind\":\"A\"}\n---\nkind: B\n---\n{\"kind\": \"C\"}\n";
+    for capacity in 1..20 {
+        let mut input = Input::default();
+        let mut errors = Vec::new();
+        let mut stream = std::io::BufReader::with_capacity(capacity, Cursor::new(text.as_bytes()));
+        read_stream(&mut stream, "f", &mut input, &mut errors).unwrap();
+        assert!(errors.is_empty());
+        let ignored = input.ignored.warning().unwrap();
+        assert_eq!(ignored, "3 objects of other kinds were ignored: 1 A, 1 B, 1 C");
+        assert_eq!(input.bytes, text.len() as u64);
+    }
+    let (_, errors) = read_text("{\"kind\":\"A\"}\n-- {\"kind\":\"B\"}\n");
+    assert_eq!(errors, ["f, document 2: not an object: \"-- {\\\"kind\\\":\\\"B\\\"}\""]);
+}
+
+#[test]
+fn pools_of_old_versions_are_named_with_them() {
+    let old =
+        r#"{"apiVersion": "karpenter.sh/v1beta1", "kind": "NodePool", "metadata": {"name": "a"}}"#;
+    let (input, errors) = read_text(&format!("{old}\n{{\"kind\": \"Secret\"}}"));
+    assert_eq!(errors, Vec::<String>::new());
+    let expected =
+        "2 objects of other kinds were ignored: 1 NodePool of karpenter.sh/v1beta1, 1 Secret";
+    assert_eq!(input.ignored.warning().unwrap(), expected);
 }
 
 #[test]

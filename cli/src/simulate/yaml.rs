@@ -31,6 +31,11 @@ struct Items {
 }
 
 impl YamlSplitter {
+    /// A scanner of what follows so many documents.
+    pub(crate) fn after(documents: usize) -> Self {
+        Self { documents, ..Self::default() }
+    }
+
     /// Takes the next line, without its line feed; complete objects go to `pieces`.
     pub(crate) fn feed(&mut self, line: &str, pieces: &mut Vec<Piece>) {
         let marker = line.trim_end();
