@@ -7,7 +7,7 @@ mod rule;
 use std::collections::BTreeSet;
 
 use drover_common::call::Kind;
-use drover_common::cluster::ObjectKey;
+use drover_common::cluster::{ClusterEvent, ClusterObject, ObjectKey};
 use drover_common::ec2::ReservationTarget;
 use drover_common::id::{NodeClaimName, NodePoolName};
 use drover_common::instance_type::CapacityType;
@@ -19,7 +19,8 @@ use serde_json::json;
 
 use super::world::{World, all_types, merge};
 use crate::planner::{
-    InFlightNode, Launch, LaunchOffering, Plan, UnavailableOffering, check, plan_static,
+    InFlightNode, Launch, LaunchOffering, PlacementTarget, Plan, UnavailableOffering, check,
+    plan_static,
 };
 use rule::{RULES, rule};
 
@@ -329,8 +330,31 @@ fn build(case: &Case) -> World {
     world
 }
 
+/// The name of a pod's application.
+fn app_of(pod: &ObjectKey) -> &str {
+    pod.name.rsplit_once('-').map_or("", |(app, _)| app)
+}
+
+/// Binds pods that found free room, as the scheduler does at once: others that follow them must not see them move. Those
+/// whose equals wait for a node go on waiting with them.
+fn bind(world: &mut World, plan: &Plan) {
+    let launched = plan.launches.iter().flat_map(|launch| &launch.pods);
+    let waiting: BTreeSet<&str> = launched.map(app_of).collect();
+    for placement in &plan.placements {
+        let PlacementTarget::Node(node) = &placement.node_or_claim else { continue };
+        for key in placement.pods.iter().filter(|pod| !waiting.contains(app_of(pod))) {
+            let mut pod = world.view.pod(key).unwrap().as_ref().clone();
+            pod.spec.node_name = node.to_string();
+            pod.status.conditions.clear();
+            "Running".clone_into(&mut pod.status.phase);
+            world.view.apply(ClusterEvent::Applied(ClusterObject::Pod(Box::new(pod))));
+        }
+    }
+}
+
 /// Turns what was launched into nodes in flight, and counts them against their pools.
 fn carry_out(world: &mut World, plan: &Plan) {
+    bind(world, plan);
     for (number, launch) in plan.launches.iter().enumerate() {
         if let Some(target) = &launch.reservation {
             *world.reserved.entry(target.id.clone()).or_default() += 1;
@@ -363,8 +387,7 @@ fn addable(world: &World, plan: &Plan) -> Option<(ObjectKey, String)> {
     let input = world.input();
     let mut tried: BTreeSet<String> = BTreeSet::new();
     for (position, left) in plan.unschedulable.iter().enumerate() {
-        let app = left.pod.name.rsplit_once('-').map_or("", |(app, _)| app).to_owned();
-        if tried.len() > 2 || !tried.insert(app) {
+        if tried.len() > 2 || !tried.insert(app_of(&left.pod).to_owned()) {
             continue;
         }
         for kind in &world.catalogs["default"].instance_types {
