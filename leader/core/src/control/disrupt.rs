@@ -87,7 +87,7 @@ impl Control {
             let claim = self.view.claims().get(name);
             let held = if replacing.contains(name) {
                 Some("it replaces nodes that are being disrupted".to_owned())
-            } else if self.consolidation.is_proposed(name) {
+            } else if self.undecided.contains(name) {
                 Some("its disruption is being committed".to_owned())
             } else if nominated.contains(&node) {
                 Some("pods were planned onto it moments ago".to_owned())

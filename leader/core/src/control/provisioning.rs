@@ -85,6 +85,11 @@ impl Provisioning {
         self.outstanding.insert(intent.clone());
     }
 
+    /// This intent will not be in State.
+    pub(super) fn stop_expecting(&mut self, intent: &IntentId) {
+        self.outstanding.remove(intent);
+    }
+
     pub(super) fn last_report(&self) -> Option<&PlanReport> {
         self.report.as_ref()
     }
@@ -147,19 +152,6 @@ impl Control {
             .outstanding
             .retain(|id| !state.intents.contains_key(id) && !state.closed_intents.contains_key(id));
         !self.provisioning.outstanding.is_empty()
-    }
-
-    /// What was proposed will not be in State.
-    pub(super) fn stop_expecting(&mut self, change: &Change) {
-        let outstanding = &mut self.provisioning.outstanding;
-        match change {
-            Change::CreateIntent { intent } => outstanding.retain(|id| *id != intent.id),
-            Change::CommitDisruption { disruption, intents } => {
-                outstanding.retain(|id| intents.iter().all(|intent| intent.id != *id));
-                self.consolidation.stop_expecting(&disruption.claims);
-            }
-            _ => {}
-        }
     }
 
     fn plan_is_due(&self, state: &State, now: Timestamp) -> bool {
