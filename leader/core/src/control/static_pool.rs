@@ -103,6 +103,10 @@ impl Control {
         if self.view.is_stale() || !self.cloud.is_read() || state.is_paused(Some(pool)) {
             return;
         }
+        // Those of them whose end is on its way into the log are counted as there until it shows.
+        if there.iter().any(|(name, _)| self.undecided.contains(name)) {
+            return;
+        }
         // What is being launched can't be called back; it goes once it is there.
         let settled = there.iter().filter(|(_, record)| record.stage >= Stage::Launched);
         let settled = settled.map(|(name, record)| MayGo {

@@ -143,6 +143,35 @@ fn no_more_go_at_once_than_budgets_allow() {
 }
 
 #[test]
+fn no_more_go_at_once_while_the_log_stalls() {
+    for deleted in [false, true] {
+        let mut rig = settled(3, "drain");
+        patch_pool(&mut rig, json!({"spec": {"disruption": {"budgets": [{"nodes": "1"}]}}}));
+        rig.run(2);
+        rig.stalled = Some(Vec::new());
+        if deleted {
+            let name = rig.state.claims.keys().next().unwrap().to_string();
+            rig.world.delete_named(Kind::NodeClaim, &name);
+            rig.run(1);
+            assert_eq!(rig.to_leave().len(), 1);
+        }
+        for instance in instances(&rig) {
+            recommend(&mut rig, &instance);
+        }
+        // The notices get through; what follows from them does not.
+        let noticed = rig.stalled.iter().flatten().cloned().collect::<Vec<_>>();
+        for command in noticed.iter().filter(|c| matches!(c.change, Change::RecordNotice { .. })) {
+            rig.apply(command);
+        }
+        rig.run(60);
+        assert_eq!(rig.to_leave().len(), 1, "deleted: {deleted}");
+        rig.end_stall();
+        rig.step(Input::Tick);
+        assert_eq!(rig.state.disruptions.len(), 1, "deleted: {deleted}");
+    }
+}
+
+#[test]
 fn protected_pods_keep_their_node() {
     let mut rig = settled(1, "drain");
     let mut pod = Target::namespaced(Kind::Pod, "default", "web-0");

@@ -61,6 +61,31 @@ fn scaling_makes_nodes_and_lets_the_emptiest_go() {
 }
 
 #[test]
+fn no_more_go_than_are_too_many_while_the_log_stalls() {
+    let mut rig = Rig::new();
+    rig.world.put(Kind::NodePool, fixed(1, &json!({})));
+    rig.run(10);
+    rig.world.add_pods("web", 1, 800);
+    rig.run(5);
+    let with_pod = rig.state.claims.keys().next().unwrap().clone();
+    scale(&mut rig, 3);
+    rig.run(30);
+    assert_eq!(rig.state.claims.len(), 3);
+    rig.stalled = Some(Vec::new());
+    rig.world.delete_named(Kind::NodeClaim, with_pod.as_str());
+    rig.run(1);
+    // The one that goes anyhow is the one too many.
+    scale(&mut rig, 2);
+    rig.run(30);
+    assert_eq!(rig.to_leave(), [with_pod].into());
+    rig.end_stall();
+    rig.run(120);
+    assert_eq!(rig.world.instances.len(), 3, "none was made in another's place");
+    assert_eq!((rig.world.running_instances().len(), rig.world.running_pods()), (2, 1));
+    rig.check_settled();
+}
+
+#[test]
 fn a_node_that_is_lost_is_made_anew_and_limits_hold() {
     let mut rig = Rig::new();
     rig.world.put(Kind::NodePool, fixed(3, &json!({"nodes": 2})));
