@@ -129,3 +129,15 @@ fn what_ec2_refuses_is_tried_again_after_longer_and_longer_waits_and_told() {
     let problems = rig.control.status(&rig.state, rig.world.now).problems;
     assert!(!problems.contains_key("launches of NodePool fixed"), "{problems:?}");
 }
+
+#[test]
+fn what_is_refused_together_lengthens_the_wait_once() {
+    let mut rig = Rig::new();
+    rig.world.refuses_fleets = Some("InvalidParameterValue");
+    // More than one intent has room for.
+    rig.world.put(Kind::NodePool, fixed(101, &json!({})));
+    rig.run(25);
+    assert_eq!(rig.world.fleets_asked, 4, "two at once, and two after 10 s");
+    rig.run(15);
+    assert_eq!(rig.world.fleets_asked, 6, "and after 20 s");
+}
