@@ -6,11 +6,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use drover_common::crd::{DisruptionReason as BudgetReason, allowed_disruptions};
 use drover_common::id::{DisruptionId, NodeClaimName, NodeName, NodePoolName};
 use drover_common::instance_type::CapacityType;
-use drover_common::labels;
 use jiff::Timestamp;
 
 use super::Control;
-use super::disrupt::protection;
+use super::disrupt::{protection, protection_of_node};
 use super::gather::Gathered;
 use super::grace_period::is_tainted;
 use super::leave::Verdict;
@@ -71,8 +70,8 @@ impl Control {
             return Some(reason);
         }
         let node = self.node_of(claim)?;
-        if node.metadata.annotations.get(labels::DO_NOT_DISRUPT).is_some_and(|on| on == "true") {
-            return Some(format!("its Node has {}", labels::DO_NOT_DISRUPT));
+        if let Some(reason) = protection_of_node(&node) {
+            return Some(reason);
         }
         let node_name = NodeName::from(node.metadata.name.as_str());
         let empty = record.disruption.reason == DisruptionReason::Emptiness;

@@ -189,6 +189,26 @@ fn protected_pods_keep_their_node() {
 }
 
 #[test]
+fn nothing_is_bought_for_a_node_that_may_not_be_disrupted() {
+    for kind in [Kind::NodeClaim, Kind::Node] {
+        let mut rig = settled(1, "replace");
+        let name = match kind {
+            Kind::Node => rig.world.list(kind)[0]["metadata"]["name"].as_str().unwrap().to_owned(),
+            _ => rig.state.claims.keys().next().unwrap().to_string(),
+        };
+        let forbids = |value: Value| json!({"metadata": {"annotations": {"karpenter.sh/do-not-disrupt": value}}});
+        rig.world.change(kind, "", &name, &forbids(json!("true")));
+        let instance = instances(&rig)[0].clone();
+        recommend(&mut rig, &instance);
+        rig.run(30);
+        assert_eq!(rig.world.instances.len(), 1, "{kind:?}");
+        rig.world.change(kind, "", &name, &forbids(Value::Null));
+        rig.run(2);
+        assert_eq!(rig.world.instances.len(), 2, "{kind:?}: it need not rest");
+    }
+}
+
+#[test]
 fn a_replacement_that_does_not_come_leaves_the_node_alone() {
     let mut rig = settled(1, "replace");
     let instance = instances(&rig)[0].clone();
