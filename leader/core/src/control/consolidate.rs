@@ -104,10 +104,17 @@ impl Consolidation {
         reason: &str,
         now: Timestamp,
     ) {
-        self.counts.given_up = self.counts.given_up.saturating_add(1);
         // Whoever was left alone for as long again has another beginning.
         self.given_up.retain(|_, it| now.duration_since(it.waits_until()) < LAST_RETRY);
-        for claim in claims {
+        // While the log is slow it is proposed over and over.
+        let waits = |claim: &NodeClaimName| {
+            self.given_up.get(claim).is_some_and(|it| it.waits_until() > now)
+        };
+        let fresh: Vec<NodeClaimName> = claims.into_iter().filter(|claim| !waits(claim)).collect();
+        if !fresh.is_empty() {
+            self.counts.given_up = self.counts.given_up.saturating_add(1);
+        }
+        for claim in fresh {
             let times = self.given_up.get(&claim).map_or(0, |it| it.times).saturating_add(1);
             self.given_up.insert(claim, GivenUp { at: now, times, reason: reason.to_owned() });
         }
