@@ -40,6 +40,10 @@ impl Control {
                 return Verdict::Cancel(reason);
             }
         }
+        // The last leader knew. This one's first plan is to come.
+        if record.disruption.reason == DisruptionReason::Emptiness && !self.knows_buffers() {
+            return Verdict::Wait;
+        }
         match self.replacements_up(state, record, now) {
             Verdict::Go => {}
             other => return other,
@@ -79,7 +83,8 @@ impl Control {
             return Some(format!("a pod came to Node {node_name}"));
         }
         // A plan may have placed a buffer there while the disruption was on its way into the log.
-        if let Some(reason) = self.kept_for_buffers(claim_name, claim).filter(|_| empty) {
+        let counts_on = empty && self.knows_buffers();
+        if let Some(reason) = self.kept_for_buffers(claim_name, claim).filter(|_| counts_on) {
             return Some(reason);
         }
         let name = claim.nodepool.as_ref()?;
