@@ -83,7 +83,10 @@ impl Control {
                 } else {
                     self.problems.remove(&subject);
                 }
-                self.propose_launches(state, launches, now);
+                // Nothing that is proposed would keep the next look from planning them again.
+                if !self.propose_launches(state, launches, now) {
+                    self.provisioning.static_pools.failed_at.insert(pool.clone(), now);
+                }
             }
             Err(reason) => {
                 self.provisioning.static_pools.failed_at.insert(pool.clone(), now);

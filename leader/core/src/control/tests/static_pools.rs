@@ -99,6 +99,23 @@ fn a_node_that_is_lost_is_made_anew_and_limits_hold() {
 }
 
 #[test]
+fn nodes_that_can_not_be_made_are_not_planned_at_every_look() {
+    let mut rig = Rig::new();
+    rig.run(5);
+    // What every intent is named after.
+    rig.world.delete_named(Kind::Namespace, "kube-system");
+    rig.world.put(Kind::NodePool, fixed(1, &json!({})));
+    rig.run(2);
+    let problems = rig.control.status(&rig.state, rig.world.now).problems;
+    assert!(problems.contains_key("launches of NodePool fixed"), "{problems:?}");
+    rig.world.put(Kind::Namespace, json!({"metadata": {"name": "kube-system"}}));
+    rig.run(5);
+    assert_eq!(rig.world.fleets_asked, 0, "it waits");
+    rig.run(10);
+    assert_eq!(rig.world.fleets_asked, 1);
+}
+
+#[test]
 fn a_leader_that_ends_makes_no_node_too_many() {
     for at in 1..14 {
         let mut rig = Rig::new();
