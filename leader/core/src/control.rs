@@ -324,6 +324,7 @@ impl Control {
         self.provision(state, now);
         self.rebalance(state, now);
         self.consolidate(state, now);
+        self.forget_gone_pools();
         self.report_pools(state, now);
         self.report_overlays(state, now);
         self.report_buffers(now);

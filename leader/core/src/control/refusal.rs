@@ -71,6 +71,16 @@ impl Control {
         }
     }
 
+    /// Forgets what was remembered and told of NodePools that are gone: nothing would ever make it well.
+    pub(super) fn forget_gone_pools(&mut self) {
+        let pools = self.view.pools();
+        self.refusals.0.retain(|pool, _| pools.contains_key(pool));
+        self.problems.retain(|subject, _| {
+            let pool = subject.rsplit_once("NodePool ").map(|(_, pool)| NodePoolName::from(pool));
+            pool.is_none_or(|pool| pools.contains_key(&pool))
+        });
+    }
+
     fn forget_refusals(&mut self, pool: &NodePoolName) {
         if self.refusals.0.remove(pool).is_some() {
             self.problems.remove(&launches_of(pool));

@@ -148,6 +148,33 @@ fn what_ec2_refuses_is_tried_again_after_longer_and_longer_waits_and_told() {
 }
 
 #[test]
+fn what_was_told_of_a_pool_goes_with_it() {
+    let mut rig = Rig::new();
+    rig.world.refuses_fleets = Some("InvalidParameterValue");
+    rig.world.put(Kind::NodePool, fixed(1, &json!({})));
+    let policy = json!({"metadata": {"annotations": {"drover.dev/rebalance": "sometimes"}}});
+    for pool in ["fixed", "general"] {
+        rig.world.change(Kind::NodePool, "", pool, &policy);
+    }
+    rig.run(5);
+    let told = |rig: &Rig| -> Vec<String> {
+        let problems = rig.control.status(&rig.state, rig.world.now).problems.into_keys();
+        problems.filter(|subject| subject.contains("NodePool")).collect()
+    };
+    let of_fixed = ["launches of NodePool fixed", "recommendations of NodePool fixed"];
+    let of_general = "recommendations of NodePool general";
+    assert_eq!(told(&rig), [of_fixed[0], of_fixed[1], of_general]);
+    rig.world.delete_named(Kind::NodePool, "fixed");
+    rig.run(2);
+    assert_eq!(told(&rig), [of_general]);
+    // Another of that name begins anew.
+    rig.world.refuses_fleets = None;
+    rig.world.put(Kind::NodePool, fixed(1, &json!({})));
+    rig.run(3);
+    assert_eq!(rig.world.running_instances().len(), 1);
+}
+
+#[test]
 fn what_is_refused_together_lengthens_the_wait_once() {
     let mut rig = Rig::new();
     rig.world.refuses_fleets = Some("InvalidParameterValue");
