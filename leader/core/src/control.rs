@@ -59,6 +59,7 @@ mod soundness;
 mod static_pool;
 mod status;
 mod templates;
+mod undecided;
 mod volumes;
 
 #[cfg(test)]
@@ -71,7 +72,7 @@ use drover_common::cluster::ClusterEvent;
 use drover_common::protocol::Report;
 use jiff::Timestamp;
 
-use crate::command::Command;
+use crate::command::{Change, Command};
 use crate::state::State;
 use crate::view::View;
 
@@ -152,6 +153,7 @@ pub struct Control {
     consolidation: consolidate::Consolidation,
     assignments: assignment::Assignments,
     queue: queue::Queue,
+    undecided: undecided::Undecided,
     rebalances: rebalance::Rebalances,
     refusals: refusal::Refusals,
     suspicions: garbage::Suspicions,
@@ -189,6 +191,7 @@ impl Control {
             consolidation: consolidate::Consolidation::default(),
             assignments: assignment::Assignments::default(),
             queue: queue::Queue::default(),
+            undecided: undecided::Undecided::default(),
             rebalances: rebalance::Rebalances::default(),
             refusals: refusal::Refusals::default(),
             suspicions: garbage::Suspicions::default(),
@@ -284,6 +287,7 @@ impl Control {
         self.consolidation = consolidate::Consolidation::default();
         self.assignments = assignment::Assignments::default();
         self.queue = queue::Queue::default();
+        self.undecided = undecided::Undecided::default();
         self.rebalances = rebalance::Rebalances::default();
         self.refusals = refusal::Refusals::default();
         self.suspicions = garbage::Suspicions::default();
@@ -303,6 +307,7 @@ impl Control {
         if !self.may_act(now) {
             return;
         }
+        self.undecided.follow(state);
         self.heed_queue(state, now);
         self.end_hibernations(state, now);
         self.lapse_notices(state, now);
@@ -319,6 +324,7 @@ impl Control {
         self.provision(state, now);
         self.rebalance(state, now);
         self.consolidate(state, now);
+        self.forget_gone_pools();
         self.report_pools(state, now);
         self.report_overlays(state, now);
         self.report_buffers(now);
@@ -337,7 +343,21 @@ impl Control {
         self.view.namespaces().get("kube-system").map(|namespace| namespace.metadata.uid.clone())
     }
 
-    fn propose(&mut self, change: crate::command::Change, now: Timestamp) -> bool {
+    fn propose(&mut self, change: Change, now: Timestamp) -> bool {
         self.calls.propose(change, now)
+    }
+
+    /// What was proposed will not be in State.
+    fn stop_expecting(&mut self, change: &Change) {
+        match change {
+            Change::CreateIntent { intent } => self.provisioning.stop_expecting(&intent.id),
+            Change::CommitDisruption { disruption, intents } => {
+                for intent in intents {
+                    self.provisioning.stop_expecting(&intent.id);
+                }
+                self.undecided.stop_expecting(&disruption.claims);
+            }
+            _ => {}
+        }
     }
 }

@@ -70,6 +70,11 @@ impl Control {
         };
     }
 
+    /// Whether it is known which nodes buffers count on.
+    pub(super) fn knows_buffers(&self) -> bool {
+        self.provisioning.buffers.counted_on.is_some() || self.view.buffers().is_empty()
+    }
+
     /// Why buffers keep a node from being taken as empty, if they do.
     pub(super) fn kept_for_buffers(
         &self,
@@ -77,7 +82,7 @@ impl Control {
         record: &ClaimRecord,
     ) -> Option<String> {
         let Some(counted_on) = &self.provisioning.buffers.counted_on else {
-            let unknown = !self.view.buffers().is_empty();
+            let unknown = !self.knows_buffers();
             return unknown.then(|| "what CapacityBuffers count on is not planned yet".to_owned());
         };
         let is_counted_on = |target| counted_on.contains(&target);

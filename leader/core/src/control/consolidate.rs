@@ -39,8 +39,6 @@ pub(super) struct Consolidation {
     /// Nodes that the last repack would take down; `None` before the first.
     candidates: Option<BTreeSet<NodeName>>,
     given_up: BTreeMap<NodeClaimName, GivenUp>,
-    /// Claims whose disruption was proposed and does not show in State yet.
-    proposed: BTreeSet<NodeClaimName>,
     told: BTreeMap<NodeName, (Timestamp, String)>,
     report: Option<RepackReport>,
     left: Vec<LeftAlone>,
@@ -100,30 +98,23 @@ impl Consolidation {
         Some(format!("its disruption was given up lately: {reason}"))
     }
 
-    /// Whether the claim's disruption is on its way into the log.
-    pub(super) fn is_proposed(&self, claim: &NodeClaimName) -> bool {
-        self.proposed.contains(claim)
-    }
-
-    fn note_proposed(&mut self, claims: &[NodeClaimName]) {
-        self.proposed.extend(claims.iter().cloned());
-    }
-
-    /// These claims' disruption will not be in State.
-    pub(super) fn stop_expecting(&mut self, claims: &[NodeClaimName]) {
-        self.proposed.retain(|claim| !claims.contains(claim));
-    }
-
     pub(super) fn note_given_up(
         &mut self,
         claims: Vec<NodeClaimName>,
         reason: &str,
         now: Timestamp,
     ) {
-        self.counts.given_up = self.counts.given_up.saturating_add(1);
         // Whoever was left alone for as long again has another beginning.
         self.given_up.retain(|_, it| now.duration_since(it.waits_until()) < LAST_RETRY);
-        for claim in claims {
+        // While the log is slow it is proposed over and over.
+        let waits = |claim: &NodeClaimName| {
+            self.given_up.get(claim).is_some_and(|it| it.waits_until() > now)
+        };
+        let fresh: Vec<NodeClaimName> = claims.into_iter().filter(|claim| !waits(claim)).collect();
+        if !fresh.is_empty() {
+            self.counts.given_up = self.counts.given_up.saturating_add(1);
+        }
+        for claim in fresh {
             let times = self.given_up.get(&claim).map_or(0, |it| it.times).saturating_add(1);
             self.given_up.insert(claim, GivenUp { at: now, times, reason: reason.to_owned() });
         }
@@ -149,19 +140,14 @@ impl Consolidation {
 
 impl Control {
     pub(super) fn consolidate(&mut self, state: &State, now: Timestamp) {
-        let is_open = |claim: &NodeClaimName| {
-            state.claims.get(claim).is_some_and(|record| !record.is_leaving())
-        };
-        self.consolidation.proposed.retain(is_open);
-        let proposed = &self.consolidation.proposed;
-        self.assignments.follow(state, |claim| proposed.contains(claim));
+        let undecided = &self.undecided;
+        self.assignments.follow(state, |claim| undecided.contains(claim));
         if state.paused.is_some() {
             self.consolidation.candidates = Some(BTreeSet::new());
             return;
         }
         // Budgets do not count what is on its way into the log.
-        let undecided = !self.consolidation.proposed.is_empty();
-        if undecided || self.view.is_stale() || !self.cloud.is_read() {
+        if !self.undecided.is_empty() || self.view.is_stale() || !self.cloud.is_read() {
             return;
         }
         let managed = self.managed(state, now);
@@ -222,9 +208,7 @@ impl Control {
                 nodes.initialized,
                 nodes.disrupting
             );
-            let named = claims.clone();
             if self.commit_disruption(state, claims, DisruptionReason::Emptiness, words, now) {
-                self.consolidation.note_proposed(&named);
                 self.consolidation.counts.empty = self.consolidation.counts.empty.saturating_add(1);
             }
         }
@@ -303,12 +287,11 @@ impl Control {
         else {
             return;
         };
-        let counts = &mut self.consolidation.counts;
-        let count = if intents.is_empty() { &mut counts.deleted } else { &mut counts.replaced };
-        *count = count.saturating_add(1);
-        let (reason, named) = (DisruptionReason::Consolidation, claims.clone());
+        let (reason, replaces) = (DisruptionReason::Consolidation, !intents.is_empty());
         if self.commit_replacing(state, claims, intents, reason, explain(batch), now) {
-            self.consolidation.note_proposed(&named);
+            let counts = &mut self.consolidation.counts;
+            let count = if replaces { &mut counts.replaced } else { &mut counts.deleted };
+            *count = count.saturating_add(1);
             self.assignments.note_batch(managed, batch);
         }
     }

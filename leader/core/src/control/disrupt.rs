@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use drover_common::cluster::Node;
 use drover_common::crd::{
     Condition, DisruptionReason as BudgetReason, NodeClaim, NodePool, allowed_disruptions,
 };
@@ -87,7 +88,7 @@ impl Control {
             let claim = self.view.claims().get(name);
             let held = if replacing.contains(name) {
                 Some("it replaces nodes that are being disrupted".to_owned())
-            } else if self.consolidation.is_proposed(name) {
+            } else if self.undecided.contains(name) {
                 Some("its disruption is being committed".to_owned())
             } else if nominated.contains(&node) {
                 Some("pods were planned onto it moments ago".to_owned())
@@ -123,6 +124,7 @@ impl Control {
     ) -> bool {
         let claim = self.view.claims().get(name).map(AsRef::as_ref);
         self.held(state, name, record, claim, now).is_some()
+            || self.node_of(record).is_some_and(|node| protection_of_node(&node).is_some())
     }
 
     fn held(
@@ -166,4 +168,12 @@ pub(super) fn protection(claim: &NodeClaim) -> Option<String> {
     value
         .is_some_and(|value| value == "true")
         .then(|| format!("its NodeClaim has {}", labels::DO_NOT_DISRUPT))
+}
+
+/// What on a Node forbids its voluntary disruption. Repacks look at it by themselves.
+pub(super) fn protection_of_node(node: &Node) -> Option<String> {
+    let value = node.metadata.annotations.get(labels::DO_NOT_DISRUPT);
+    value
+        .is_some_and(|value| value == "true")
+        .then(|| format!("its Node has {}", labels::DO_NOT_DISRUPT))
 }

@@ -6,11 +6,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use drover_common::crd::{DisruptionReason as BudgetReason, allowed_disruptions};
 use drover_common::id::{DisruptionId, NodeClaimName, NodeName, NodePoolName};
 use drover_common::instance_type::CapacityType;
-use drover_common::labels;
 use jiff::Timestamp;
 
 use super::Control;
-use super::disrupt::protection;
+use super::disrupt::{protection, protection_of_node};
 use super::gather::Gathered;
 use super::grace_period::is_tainted;
 use super::leave::Verdict;
@@ -40,6 +39,10 @@ impl Control {
             if let Some(reason) = self.stopped(state, record, (name, claim), &counts, now) {
                 return Verdict::Cancel(reason);
             }
+        }
+        // The last leader knew. This one's first plan is to come.
+        if record.disruption.reason == DisruptionReason::Emptiness && !self.knows_buffers() {
+            return Verdict::Wait;
         }
         match self.replacements_up(state, record, now) {
             Verdict::Go => {}
@@ -71,8 +74,8 @@ impl Control {
             return Some(reason);
         }
         let node = self.node_of(claim)?;
-        if node.metadata.annotations.get(labels::DO_NOT_DISRUPT).is_some_and(|on| on == "true") {
-            return Some(format!("its Node has {}", labels::DO_NOT_DISRUPT));
+        if let Some(reason) = protection_of_node(&node) {
+            return Some(reason);
         }
         let node_name = NodeName::from(node.metadata.name.as_str());
         let empty = record.disruption.reason == DisruptionReason::Emptiness;
@@ -80,7 +83,8 @@ impl Control {
             return Some(format!("a pod came to Node {node_name}"));
         }
         // A plan may have placed a buffer there while the disruption was on its way into the log.
-        if let Some(reason) = self.kept_for_buffers(claim_name, claim).filter(|_| empty) {
+        let counts_on = empty && self.knows_buffers();
+        if let Some(reason) = self.kept_for_buffers(claim_name, claim).filter(|_| counts_on) {
             return Some(reason);
         }
         let name = claim.nodepool.as_ref()?;

@@ -148,8 +148,7 @@ impl Control {
         let replacements = Vec::new();
         let disruption =
             Disruption { id, reason, claims, replacements, deadline, notice, explanation };
-        let disruption = Box::new(disruption);
-        self.propose(Change::CommitDisruption { disruption, intents: Vec::new() }, now)
+        self.propose_disruption(disruption, Vec::new(), now)
     }
 
     /// When pods may be deleted past their budgets: the terminationGracePeriod's end, or, for an

@@ -85,6 +85,11 @@ impl Provisioning {
         self.outstanding.insert(intent.clone());
     }
 
+    /// This intent will not be in State.
+    pub(super) fn stop_expecting(&mut self, intent: &IntentId) {
+        self.outstanding.remove(intent);
+    }
+
     pub(super) fn last_report(&self) -> Option<&PlanReport> {
         self.report.as_ref()
     }
@@ -147,19 +152,6 @@ impl Control {
             .outstanding
             .retain(|id| !state.intents.contains_key(id) && !state.closed_intents.contains_key(id));
         !self.provisioning.outstanding.is_empty()
-    }
-
-    /// What was proposed will not be in State.
-    pub(super) fn stop_expecting(&mut self, change: &Change) {
-        let outstanding = &mut self.provisioning.outstanding;
-        match change {
-            Change::CreateIntent { intent } => outstanding.retain(|id| *id != intent.id),
-            Change::CommitDisruption { disruption, intents } => {
-                outstanding.retain(|id| intents.iter().all(|intent| intent.id != *id));
-                self.consolidation.stop_expecting(&disruption.claims);
-            }
-            _ => {}
-        }
     }
 
     fn plan_is_due(&self, state: &State, now: Timestamp) -> bool {
@@ -261,17 +253,19 @@ impl Control {
         self.propose_launches(state, made.launches, now);
     }
 
-    /// Makes launches into intents.
+    /// Makes launches into intents. Returns whether all could be.
     pub(super) fn propose_launches(
         &mut self,
         state: &State,
         launches: Vec<Launch>,
         now: Timestamp,
-    ) {
+    ) -> bool {
         let mut taken = BTreeSet::new();
+        let mut all = true;
         for group in alike(launches) {
-            self.propose_intent(state, &group, &mut taken, now);
+            all &= self.propose_intent(state, &group, &mut taken, now);
         }
+        all
     }
 
     fn propose_intent(
@@ -280,12 +274,14 @@ impl Control {
         launches: &[Launch],
         taken: &mut BTreeSet<NodeClaimName>,
         now: Timestamp,
-    ) {
-        let Some(pool) = launches.first().map(|launch| launch.nodepool.clone()) else { return };
+    ) -> bool {
+        let Some(pool) = launches.first().map(|launch| launch.nodepool.clone()) else {
+            return true;
+        };
         let subject = launches_of(&pool);
         if let Some(reason) = self.launches_wait(state, &pool, now) {
             self.problems.insert(subject, reason);
-            return;
+            return false;
         }
         match self.intent_for(state, launches, taken, now) {
             Ok(Some(intent)) => {
@@ -313,9 +309,13 @@ impl Control {
                     self.launches.begin(&id);
                     self.provisioning.expect(&id);
                 }
+                true
             }
-            Ok(None) => {}
-            Err(error) => self.tell_intent_error(subject, &error),
+            Ok(None) => true,
+            Err(error) => {
+                self.tell_intent_error(subject, &error);
+                false
+            }
         }
     }
 

@@ -81,7 +81,9 @@ impl Control {
     pub(super) fn rebalance(&mut self, state: &State, now: Timestamp) {
         self.tell_policies();
         self.rebalances.not_before.retain(|_, until| now < *until);
-        if state.paused.is_some() || self.view.is_stale() || !self.cloud.is_read() {
+        // Budgets do not count what is on its way into the log.
+        let undecided = !self.undecided.is_empty();
+        if undecided || state.paused.is_some() || self.view.is_stale() || !self.cloud.is_read() {
             return;
         }
         let mut candidates = self.recommended(state, now);

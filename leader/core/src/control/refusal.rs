@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use drover_common::id::{IntentId, NodePoolName};
+use drover_common::id::NodePoolName;
 use jiff::{SignedDuration, Timestamp};
 
 use super::Control;
@@ -22,10 +22,9 @@ pub(super) struct Refusals(BTreeMap<NodePoolName, Refusal>);
 
 #[derive(Clone, Debug)]
 struct Refusal {
-    /// The last launch that was refused.
-    intent: IntentId,
-    /// How many were, in a row.
+    /// How many rounds of launches were, in a row.
     times: u32,
+    /// When the first of the last round was.
     at: Timestamp,
     why: String,
     /// Generations of the pool and its class by then.
@@ -54,8 +53,9 @@ impl Control {
             Change::RecordLaunched { .. } => self.forget_refusals(pool),
             Change::RecordLaunchFailed { errors, unavailable, .. } if unavailable.is_empty() => {
                 let before = self.refusals.0.get(pool);
-                // The outcome is looked at until State shows it.
-                if before.is_some_and(|refusal| refusal.intent == intent.id) {
+                // Of launches that were decided together one tells all; and the outcome of each is looked at
+                // until State shows it.
+                if before.is_some_and(|refusal| intent.created_at <= refusal.at) {
                     return;
                 }
                 let times = before.map_or(0, |refusal| refusal.times).saturating_add(1);
@@ -63,12 +63,22 @@ impl Control {
                     errors.first().map(|error| format!("{}: {}", error.code, error.message));
                 let why = words.unwrap_or_else(|| "EC2 returned no instance".to_owned());
                 let asked = self.generations_of(pool, &intent.nodeclass);
-                let refusal = Refusal { intent: intent.id.clone(), times, at: now, why, asked };
+                let refusal = Refusal { times, at: now, why, asked };
                 self.problems.insert(launches_of(pool), describe(&refusal));
                 self.refusals.0.insert(pool.clone(), refusal);
             }
             _ => {}
         }
+    }
+
+    /// Forgets what was remembered and told of NodePools that are gone: nothing would ever make it well.
+    pub(super) fn forget_gone_pools(&mut self) {
+        let pools = self.view.pools();
+        self.refusals.0.retain(|pool, _| pools.contains_key(pool));
+        self.problems.retain(|subject, _| {
+            let pool = subject.rsplit_once("NodePool ").map(|(_, pool)| NodePoolName::from(pool));
+            pool.is_none_or(|pool| pools.contains_key(&pool))
+        });
     }
 
     fn forget_refusals(&mut self, pool: &NodePoolName) {

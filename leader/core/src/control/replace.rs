@@ -9,7 +9,7 @@ use super::Control;
 use super::intent::short_hash;
 use super::leave::pressing_notice;
 use super::provisioning::alike;
-use crate::command::{Change, Disruption, DisruptionReason, LaunchIntent};
+use crate::command::{Disruption, DisruptionReason, LaunchIntent};
 use crate::planner::Launch;
 use crate::state::State;
 
@@ -74,8 +74,7 @@ impl Control {
             explanation,
         };
         let ids: Vec<IntentId> = intents.iter().map(|intent| intent.id.clone()).collect();
-        let disruption = Box::new(disruption);
-        let proposed = self.propose(Change::CommitDisruption { disruption, intents }, now);
+        let proposed = self.propose_disruption(disruption, intents, now);
         for id in ids.iter().filter(|_| proposed) {
             self.launches.begin(id);
             self.provisioning.expect(id);

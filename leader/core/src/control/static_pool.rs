@@ -83,7 +83,10 @@ impl Control {
                 } else {
                     self.problems.remove(&subject);
                 }
-                self.propose_launches(state, launches, now);
+                // Nothing that is proposed would keep the next look from planning them again.
+                if !self.propose_launches(state, launches, now) {
+                    self.provisioning.static_pools.failed_at.insert(pool.clone(), now);
+                }
             }
             Err(reason) => {
                 self.provisioning.static_pools.failed_at.insert(pool.clone(), now);
@@ -101,6 +104,10 @@ impl Control {
         now: Timestamp,
     ) {
         if self.view.is_stale() || !self.cloud.is_read() || state.is_paused(Some(pool)) {
+            return;
+        }
+        // Those of them whose end is on its way into the log are counted as there until it shows.
+        if there.iter().any(|(name, _)| self.undecided.contains(name)) {
             return;
         }
         // What is being launched can't be called back; it goes once it is there.

@@ -119,9 +119,9 @@ impl<'a> ExistingNode<'a> {
     }
 
     /// Whether pods that were planned onto it may still come, without their preferences where need be. Their rules on
-    /// labels held for all that it might become; of a Node that has joined, those that it has count.
+    /// labels held for all that it might become; of a Node that is there, those that it has by now count.
     pub(super) fn still_admits(&self, group: &Group) -> bool {
-        let is_told = self.labels.contains_key(NODE_NAME) && self.is_decided();
+        let is_told = self.label(NODE_NAME).is_some() && self.is_decided();
         group.variants.iter().any(|variant| {
             variant.rules.repelled_by(&self.taints).is_none()
                 && (!is_told || self.admits(&variant.rules))

@@ -8,7 +8,7 @@ use axum::Router;
 use axum::body::Bytes;
 use axum::http::{Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
-use drover_raft::{Leadership, ReplicaId};
+use drover_raft::ReplicaId;
 use serde_json::Value;
 use tokio::runtime::Runtime;
 
@@ -63,9 +63,8 @@ fn doors(cluster: &mut Cluster, mode: &Arc<AtomicU8>) -> Runtime {
 }
 
 /// The leader hears nothing of the others for longer than its lease, and then of them, but not yet that they
-/// have what it put into the log before.
-#[test]
-fn who_leads_again_in_the_same_term_knows_what_it_put_into_the_log_before() {
+/// have what it put into the log before. Returns whether it led again in the end.
+fn leads_again_with_what_it_wrote() -> bool {
     let mode = Arc::new(AtomicU8::new(ALL));
     let mut cluster = Cluster::of(3);
     let _doors = doors(&mut cluster, &mode);
@@ -94,14 +93,19 @@ fn who_leads_again_in_the_same_term_knows_what_it_put_into_the_log_before() {
         std::thread::sleep(Duration::from_millis(5));
     }
     mode.store(ALL, Ordering::SeqCst);
-    let mut leadership = group.leadership();
-    let led = runtime.block_on(async {
-        let leading = leadership.wait_for(|now| matches!(now, Leadership::Leading { .. }));
-        tokio::time::timeout(Duration::from_secs(10), leading).await.is_ok_and(|told| told.is_ok())
-    });
-    if led {
-        assert!(group.state().is_paused(Some(&"second".into())));
-        assert!(!group.state().is_paused(Some(&"third".into())));
-    }
+    let (leads_now, _) = cluster.leader(PATIENCE);
     drop(written);
+    if leads_now != leader {
+        return false;
+    }
+    assert!(group.state().is_paused(Some(&"second".into())));
+    assert!(!group.state().is_paused(Some(&"third".into())));
+    true
+}
+
+/// Where the machine is so busy that followers miss heartbeats, they may elect another, who never had the
+/// second command.
+#[test]
+fn who_leads_again_in_the_same_term_knows_what_it_put_into_the_log_before() {
+    assert!((0..5).any(|_| leads_again_with_what_it_wrote()), "others led each time");
 }

@@ -118,6 +118,36 @@ fn a_node_that_was_bought_for_a_buffer_is_not_taken_as_empty() {
 }
 
 #[test]
+fn a_new_leader_waits_for_its_first_plan_with_what_is_to_go_as_empty() {
+    let mut rig = with_room_for_two();
+    rig.run(30);
+    rig.world.add_pods("web", 1, 1_800);
+    rig.run(60);
+    assert_eq!(rig.world.running_instances().len(), 2);
+    rig.world.remove_pods("web");
+    for _ in 0..120 {
+        if !rig.state.disruptions.is_empty() {
+            break;
+        }
+        rig.run(1);
+    }
+    let given_up = |rig: &Rig| {
+        rig.state.journal.decisions().filter(|one| one.verb == "cancel-disruption").count()
+    };
+    let before = given_up(&rig);
+    rig.throttles = Some(|call| matches!(call, Ec2Call::DescribeInstanceTypes));
+    rig.lead();
+    rig.run(30);
+    let open: Vec<bool> =
+        rig.state.disruptions.values().map(|record| record.draining_since.is_none()).collect();
+    assert_eq!(open, [true], "neither given up nor begun");
+    rig.throttles = None;
+    rig.run(60);
+    assert_eq!((rig.world.instances.len(), rig.world.running_instances().len()), (2, 1));
+    assert_eq!(given_up(&rig), before);
+}
+
+#[test]
 fn a_new_leader_takes_no_node_as_empty_before_it_has_planned_for_buffers() {
     let mut rig = with_room_for_two();
     rig.run(60);

@@ -316,6 +316,25 @@ fn what_is_given_up_again_and_again_is_left_alone_for_longer_and_longer() {
 }
 
 #[test]
+fn what_is_given_up_while_the_log_stalls_is_given_up_once() {
+    let mut rig = oversized();
+    rig.boots = true;
+    assert!(run_until(&mut rig, 180, consolidates));
+    let claim = rig.state.disruptions.values().next().unwrap().disruption.claims[0].to_string();
+    let forbids =
+        |value: &str| json!({"metadata": {"annotations": {"karpenter.sh/do-not-disrupt": value}}});
+    rig.stalled = Some(Vec::new());
+    rig.world.change(Kind::NodeClaim, "", &claim, &forbids("true"));
+    rig.run(40);
+    rig.end_stall();
+    rig.run(1);
+    assert!(!consolidates(&rig));
+    assert_eq!(rig.control.consolidation.counts().given_up, 1);
+    rig.world.change(Kind::NodeClaim, "", &claim, &forbids("false"));
+    assert!(run_until(&mut rig, 90, consolidates), "it is left alone for a minute");
+}
+
+#[test]
 fn what_was_given_up_goes_as_soon_as_it_is_empty() {
     let mut rig = oversized();
     rig.boots = true;

@@ -249,6 +249,31 @@ fn budgets_hold_while_the_log_stalls() {
 }
 
 #[test]
+fn what_state_refuses_is_decided_again() {
+    let mut rig = Rig::new();
+    rig.run(5);
+    let refuse = |rig: &mut Rig| {
+        for command in rig.stalled.take().unwrap() {
+            rig.step(Input::CommandRefused(Box::new(command)));
+        }
+    };
+    rig.stalled = Some(Vec::new());
+    rig.world.add_pods("web", 1, 800);
+    rig.run(3);
+    refuse(&mut rig);
+    rig.run(5);
+    assert_eq!(rig.world.instances.len(), 1);
+    rig.run(60);
+    rig.stalled = Some(Vec::new());
+    rig.world.remove_pods("web");
+    rig.run(60);
+    assert_eq!(rig.to_leave().len(), 1);
+    refuse(&mut rig);
+    rig.run(60);
+    assert_eq!(rig.world.running_instances().len(), 0);
+}
+
+#[test]
 fn what_the_log_refuses_is_planned_again() {
     let mut rig = Rig::new();
     rig.run(5);

@@ -143,6 +143,35 @@ fn no_more_go_at_once_than_budgets_allow() {
 }
 
 #[test]
+fn no_more_go_at_once_while_the_log_stalls() {
+    for deleted in [false, true] {
+        let mut rig = settled(3, "drain");
+        patch_pool(&mut rig, json!({"spec": {"disruption": {"budgets": [{"nodes": "1"}]}}}));
+        rig.run(2);
+        rig.stalled = Some(Vec::new());
+        if deleted {
+            let name = rig.state.claims.keys().next().unwrap().to_string();
+            rig.world.delete_named(Kind::NodeClaim, &name);
+            rig.run(1);
+            assert_eq!(rig.to_leave().len(), 1);
+        }
+        for instance in instances(&rig) {
+            recommend(&mut rig, &instance);
+        }
+        // The notices get through; what follows from them does not.
+        let noticed = rig.stalled.iter().flatten().cloned().collect::<Vec<_>>();
+        for command in noticed.iter().filter(|c| matches!(c.change, Change::RecordNotice { .. })) {
+            rig.apply(command);
+        }
+        rig.run(60);
+        assert_eq!(rig.to_leave().len(), 1, "deleted: {deleted}");
+        rig.end_stall();
+        rig.step(Input::Tick);
+        assert_eq!(rig.state.disruptions.len(), 1, "deleted: {deleted}");
+    }
+}
+
+#[test]
 fn protected_pods_keep_their_node() {
     let mut rig = settled(1, "drain");
     let mut pod = Target::namespaced(Kind::Pod, "default", "web-0");
@@ -157,6 +186,26 @@ fn protected_pods_keep_their_node() {
     patch(&mut rig, pod, protects(Value::Null));
     rig.run(2);
     assert_eq!(reasons(&rig), [DisruptionReason::Rebalance]);
+}
+
+#[test]
+fn nothing_is_bought_for_a_node_that_may_not_be_disrupted() {
+    for kind in [Kind::NodeClaim, Kind::Node] {
+        let mut rig = settled(1, "replace");
+        let name = match kind {
+            Kind::Node => rig.world.list(kind)[0]["metadata"]["name"].as_str().unwrap().to_owned(),
+            _ => rig.state.claims.keys().next().unwrap().to_string(),
+        };
+        let forbids = |value: Value| json!({"metadata": {"annotations": {"karpenter.sh/do-not-disrupt": value}}});
+        rig.world.change(kind, "", &name, &forbids(json!("true")));
+        let instance = instances(&rig)[0].clone();
+        recommend(&mut rig, &instance);
+        rig.run(30);
+        assert_eq!(rig.world.instances.len(), 1, "{kind:?}");
+        rig.world.change(kind, "", &name, &forbids(Value::Null));
+        rig.run(2);
+        assert_eq!(rig.world.instances.len(), 2, "{kind:?}: it need not rest");
+    }
 }
 
 #[test]

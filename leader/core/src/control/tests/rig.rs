@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use drover_common::call::{Call, Kind, KubernetesFailure, KubernetesFailureKind, Outcome};
 use drover_common::ec2::{Ec2Call, Ec2Failure, Ec2FailureKind};
-use drover_common::id::{InstanceId, NodeName};
+use drover_common::id::{InstanceId, NodeClaimName, NodeName};
 use drover_common::protocol::{Notice, NoticeKind, PROTOCOL_VERSION, Report};
 use jiff::SignedDuration;
 
@@ -191,6 +191,16 @@ impl Rig {
         for command in self.stalled.take().unwrap_or_default() {
             self.apply(&command);
         }
+    }
+
+    /// Claims whose disruption the log holds back.
+    pub(super) fn to_leave(&self) -> BTreeSet<NodeClaimName> {
+        let stalled = self.stalled.iter().flatten();
+        let claims = stalled.filter_map(|command| match &command.change {
+            Change::CommitDisruption { disruption, .. } => Some(disruption.claims.clone()),
+            _ => None,
+        });
+        claims.flatten().collect()
     }
 
     /// Lets time pass in steps of a quarter second.

@@ -1,8 +1,10 @@
 //! Node selectors and required node affinity: all operators, alternatives, `matchFields`.
 
+use drover_common::cluster::ObjectKey;
 use serde_json::{Value, json};
 
 use super::world::World;
+use crate::planner::{Placement, PlacementTarget};
 
 fn affinity(terms: &Value) -> Value {
     json!({"spec": {"affinity": {"nodeAffinity": {
@@ -70,6 +72,30 @@ fn what_names_one_node_is_refused() {
     let outside = expression("karpenter.sh/nodepool", "DoesNotExist", &[]);
     world.pods("outside", 1, request, affinity(&json!([{"matchExpressions": [outside]}])));
     insta::assert_snapshot!(world.story());
+}
+
+/// Seats are what an earlier plan made: labels, and what volumes ask of them, may have changed since.
+#[test]
+fn a_seat_is_lost_when_its_node_does_not_fit_any_more() {
+    let mut world = World::small();
+    world.pool("default", json!([]), json!({}));
+    for node in ["n1", "n2", "n3"] {
+        world.node(node, "m5.xlarge", "us-east-1a");
+    }
+    world.leaving.insert("n1".into());
+    let request = json!({"cpu": "1", "memory": "2Gi"});
+    let select = |key: &str, value: &str| json!({"spec": {"nodeSelector": {key: value}}});
+    let host = select("kubernetes.io/hostname", "n2");
+    world.running_like("fits", "fits", "n1", request.clone(), host);
+    let zone = affinity(&json!([{"matchExpressions": [
+        expression("topology.kubernetes.io/zone", "In", &["us-east-1a"]),
+        expression("disk", "In", &["ssd"])]}]));
+    world.running_like("relabelled", "relabelled", "n1", request, zone);
+    let pods = ["fits", "relabelled"].map(|name| ObjectKey::new("default", name)).to_vec();
+    world.seats = vec![Placement { node_or_claim: PlacementTarget::Node("n2".into()), pods }];
+    let placed: Vec<String> =
+        world.plan().placements.iter().flat_map(|one| &one.pods).map(ToString::to_string).collect();
+    assert_eq!(placed, ["default/fits"]);
 }
 
 #[test]
