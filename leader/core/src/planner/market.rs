@@ -1,6 +1,7 @@
 //! What can be bought: NodePools with their open labels fixed, the node kinds they allow, and the
 //! offerings of those.
 
+mod fruitless;
 mod kind;
 mod label;
 mod left;
@@ -28,6 +29,7 @@ use super::overlay::Overlays;
 use super::reserved::{Held, Slots};
 use crate::view::HostPort;
 
+use fruitless::fruitless;
 use label::reservation_label;
 pub(super) use label::{DeterminedKeys, is_offer_key, offering_label, type_label};
 use left::{limits_left, pool_requirements};
@@ -67,6 +69,8 @@ pub(super) struct Pool {
     pub nodes_left: Option<i64>,
     /// Whether that is because more could not be launched: its limits leave too few types for its `minValues`.
     pub is_cut: bool,
+    /// Why it can make no node at all.
+    pub fruitless: Option<String>,
     pub offers: Range<usize>,
     /// The same as a set.
     pub bits: FixedBitSet,
@@ -304,6 +308,8 @@ impl<'a> Market<'a> {
                 open.all
             ));
         }
+        let fruitless = (self.offers.len() == first_offer)
+            .then(|| fruitless(&class, &catalog.instance_types, &requirements, determined));
         self.pools.push(Pool {
             looks_at_all: looked_at == open.all,
             name: name.clone(),
@@ -315,6 +321,7 @@ impl<'a> Market<'a> {
             left,
             nodes_left,
             is_cut: false,
+            fruitless,
             offers: first_offer..self.offers.len(),
             bits: FixedBitSet::new(),
         });

@@ -48,8 +48,8 @@ impl Board<'_> {
         if let Some(taint) = rules.repelled_by(&pool.taints) {
             return format!("does not tolerate the NodePool's taint {}", taint_text(taint));
         }
-        if pool.offers.is_empty() {
-            return "no instance type fulfils the NodePool's own requirements".to_owned();
+        if let Some(reason) = pool.fruitless {
+            return reason;
         }
         let mut labelled = rules.offers(&self.market, &mut self.index);
         keep_range(&mut labelled, &pool);

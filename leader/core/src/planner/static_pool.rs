@@ -32,10 +32,10 @@ pub fn plan_static(
     };
     let mut possible = FixedBitSet::with_capacity(board.market.offers.len());
     if let Some(found) = board.market.pools.get(number) {
+        if let Some(reason) = &found.fruitless {
+            return Err(reason.clone());
+        }
         possible.insert_range(found.offers.clone());
-    }
-    if possible.is_clear() {
-        return Err("no instance type fulfils the NodePool's own requirements".to_owned());
     }
     let mut bought = possible.clone();
     for offer in possible.ones().filter(|offer| board.market.slot_of(*offer).is_some()) {

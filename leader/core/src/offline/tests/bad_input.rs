@@ -89,7 +89,7 @@ fn without_pools_or_types_there_is_a_reason() {
         answer(&cluster_with(&[pool("default"), pod("a", "1")], &InstanceTypes::File(empty)));
     assert_eq!(
         nothing.unschedulable[0].reasons[0].reason,
-        "no instance type fulfils the NodePool's own requirements"
+        "EC2NodeClass default has an image and a zone for no instance type"
     );
 }
 

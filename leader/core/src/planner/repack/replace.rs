@@ -11,6 +11,7 @@ use super::purchase::{dearest, dollars};
 use super::room::Placed;
 use super::yard::Yard;
 use super::{Batch, LeftAlone, LeftKind, Move, MoveTarget};
+use crate::planner::group::Group;
 use crate::planner::topology::Tracked;
 use crate::planner::{Launch, round};
 
@@ -262,8 +263,12 @@ impl<'a> Yard<'a> {
         round(&mut self.board, &all);
         self.board.existing = places;
         let stuck = self.board.groups.iter().find(|group| group.left() > 0);
-        if let Some(pod) = stuck.and_then(|group| group.pods.get(group.placed)) {
-            return Err(format!("Pod {pod} fits on no other node, and on no new one"));
+        if let Some((group, pod)) = stuck.and_then(|g| Some((g, g.pods.get(g.placed)?))) {
+            let why = match self.are_used_up(group) {
+                true => "limits or reservations leave no room for a new one beside it",
+                false => "on no new one",
+            };
+            return Err(format!("Pod {pod} fits on no other node, and {why}"));
         }
         let most = attempt.price.saturating_sub(self.least_saving(attempt.price));
         let cheapest: u64 = self
@@ -278,6 +283,12 @@ impl<'a> Yard<'a> {
         let launches = self.launches_under(attempt, most)?;
         self.check_diversity(attempt, &launches)?;
         Ok(launches)
+    }
+
+    /// Whether nothing else keeps a new node for a group from being made.
+    fn are_used_up(&self, group: &Group) -> bool {
+        let mut offers = group.offers.ones();
+        !group.offers.is_clear() && !offers.any(|offer| self.board.can_have(offer, None))
     }
 
     /// Whether the new places are also right if no other batch is done: the board's counts have

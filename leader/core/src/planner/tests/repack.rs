@@ -71,6 +71,21 @@ fn a_node_that_was_drained_by_hand_goes_as_any_empty_one() {
 }
 
 #[test]
+fn where_limits_leave_no_room_for_a_replacement_the_reason_says_so() {
+    // What runs counts until it is gone.
+    let mut cluster = Cluster::new(json!({"limits": {"cpu": "17"}}));
+    cluster.node("big", "m5.4xlarge", "us-east-1b", CapacityType::OnDemand);
+    cluster.world.running("web-0", "web", "big", json!({"cpu": "1500m", "memory": "3Gi"}));
+    let used = [("cpu".into(), 16_000)].into_iter().collect();
+    cluster.world.usage.insert("default".into(), used);
+    let plan = cluster.repack();
+    assert!(plan.batches.is_empty());
+    let expected = "Pod default/web-0 fits on no other node, and limits or reservations leave no room \
+                    for a new one beside it";
+    assert_eq!(plan.left[0].reason, expected);
+}
+
+#[test]
 fn an_oversized_node_is_replaced_by_a_smaller_one() {
     let mut cluster = Cluster::new(json!({}));
     cluster.node("big", "m5.4xlarge", "us-east-1b", CapacityType::OnDemand);
