@@ -196,6 +196,13 @@ impl Control {
     ) -> Result<Vec<Launch>, String> {
         let gathered = self.gather(state, now);
         let mut leaving = self.leaving_nodes(state, now);
+        // Nor has any room to count on that will go later, or that is on its way out.
+        let going = state
+            .claims
+            .iter()
+            .filter(|(name, record)| record.is_leaving() || self.undecided.contains(name));
+        let going = going.filter_map(|(_, record)| self.node_of(record));
+        leaving.extend(going.map(|node| NodeName::from(node.metadata.name.as_str())));
         leaving.insert(node.clone());
         let input = gathered.input(self, &leaving, now);
         let (made, verdict) = judged(self.settings.check_plans, &input);

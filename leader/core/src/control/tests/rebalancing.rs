@@ -143,6 +143,34 @@ fn no_more_go_at_once_than_budgets_allow() {
 }
 
 #[test]
+fn nobody_is_to_move_to_a_node_that_goes_as_well() {
+    let mut rig = settled(2, "replace");
+    patch_pool(&mut rig, json!({"spec": {"disruption": {"budgets": [{"nodes": "2"}]}}}));
+    // Each has room for what is left on the other.
+    let mut nodes = BTreeSet::new();
+    let gone = rig.world.list(Kind::Pod).into_iter().filter(|pod| {
+        let node = pod["spec"]["nodeName"].as_str().unwrap();
+        !nodes.insert(node.to_owned())
+    });
+    let gone: Vec<String> =
+        gone.map(|pod| pod["metadata"]["name"].as_str().unwrap().to_owned()).collect();
+    for name in &gone {
+        rig.world.remove_pods(name);
+    }
+    rig.run(2);
+    for instance in instances(&rig) {
+        recommend(&mut rig, &instance);
+    }
+    rig.run(3);
+    let bought: Vec<usize> =
+        rig.state.disruptions.values().map(|one| one.disruption.replacements.len()).collect();
+    assert_eq!(bought.iter().sum::<usize>(), 1, "{bought:?}");
+    rig.run(200);
+    assert_eq!((rig.world.terminated.len(), rig.world.running_pods()), (2, 2));
+    rig.check_settled();
+}
+
+#[test]
 fn no_more_go_at_once_while_the_log_stalls() {
     for deleted in [false, true] {
         let mut rig = settled(3, "drain");
