@@ -142,7 +142,10 @@ impl Control {
         if pool.is_some_and(|pool| pool.spec.replicas.is_some()) {
             return Some("its NodePool keeps a fixed number of nodes".to_owned());
         }
-        if let Some(reason) = self.kept_for_buffers(name, record) {
+        // With pods on it, it may be replaced by one with as much room.
+        let is_empty =
+            || record.node.as_ref().is_none_or(|node| !self.has_pods_to_move(node, None, now));
+        if let Some(reason) = self.kept_for_buffers(name, record).filter(|_| is_empty()) {
             return Some(reason);
         }
         let Some(claim) = claim else { return Some("its NodeClaim is not there".to_owned()) };

@@ -36,7 +36,10 @@ pub(crate) fn buffered_pods(view: &View) -> Vec<VirtualPods> {
     buffers
         .filter_map(|(key, buffer)| {
             let wanted = read_buffer(view, key, buffer).ok()?;
-            let pods = VirtualPods::like(&wanted.pod, &name_of(key), wanted.count);
+            let pods = VirtualPods {
+                keep_room: true,
+                ..VirtualPods::like(&wanted.pod, &name_of(key), wanted.count)
+            };
             (wanted.count > 0).then_some(pods)
         })
         .collect()

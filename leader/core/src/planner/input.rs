@@ -56,6 +56,8 @@ pub struct VirtualPods {
     pub pod: Arc<Pod>,
     /// Their names, sorted, unlike those of any pod that is there.
     pub keys: Vec<ObjectKey>,
+    /// Whether they stand for room that is to be free: it may be on another node as well, and nobody is evicted for that.
+    pub keep_room: bool,
 }
 
 impl VirtualPods {
@@ -70,7 +72,7 @@ impl VirtualPods {
             .map(|number| ObjectKey::new(namespace.clone(), format!("{name}#{number}")))
             .collect();
         keys.sort();
-        Self { pod: Arc::new(pod), keys }
+        Self { pod: Arc::new(pod), keys, keep_room: false }
     }
 }
 

@@ -34,6 +34,10 @@ mod shut;
 pub(super) mod wave;
 mod yard;
 
+use std::collections::BTreeSet;
+
+use drover_common::cluster::ObjectKey;
+
 pub use input::*;
 pub use output::*;
 
@@ -67,7 +71,12 @@ pub fn repack_only(input: &RepackInput<'_>) -> RepackPlan {
     let plan_input = super::PlanInput { settings: &settings, ..input.plan };
     if judged.occupied().next().is_some() {
         let mut yard = Yard::set(input, &plan_input, &judged);
-        let best = best_attempt(&mut yard);
+        let mut best = best_attempt(&mut yard);
+        let rooms: BTreeSet<&ObjectKey> =
+            input.plan.virtual_pods.iter().flat_map(|p| &p.keys).collect();
+        for batch in &mut best.batches {
+            batch.moves.retain(|one| !rooms.contains(&one.pod));
+        }
         batches.extend(best.batches);
         left.extend(best.left);
         left.append(&mut yard.refused);

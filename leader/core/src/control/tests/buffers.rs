@@ -118,6 +118,25 @@ fn a_node_that_was_bought_for_a_buffer_is_not_taken_as_empty() {
 }
 
 #[test]
+fn a_node_with_room_for_a_buffer_is_replaced_by_a_smaller_one_with_as_much() {
+    let mut rig = Rig::new();
+    rig.world.add_pods("big", 1, 3_000);
+    rig.world.add_pods("web", 1, 800);
+    rig.run(10);
+    rig.world.remove_pods("big");
+    template(&mut rig);
+    buffer(&mut rig, json!({"podTemplateRef": {"name": "chunk"}, "replicas": 1}));
+    rig.run(600);
+    let kinds: Vec<&str> =
+        rig.world.running_instances().iter().map(|one| one.instance_type.as_str()).collect();
+    assert_eq!(kinds, ["m5.large"]);
+    assert_eq!((rig.world.instances.len(), rig.world.running_pods()), (2, 1));
+    assert_eq!(told(&rig).1, ["Provisioning", "ReadyForProvisioning"]);
+    assert_eq!(rig.rejected, Vec::<String>::new());
+    rig.check_settled();
+}
+
+#[test]
 fn a_new_leader_waits_for_its_first_plan_with_what_is_to_go_as_empty() {
     let mut rig = with_room_for_two();
     rig.run(30);

@@ -41,7 +41,16 @@ pub(super) struct Lot<'a> {
     pub contents: Vec<(usize, Vec<&'a ObjectKey>)>,
 }
 
-impl Lot<'_> {
+impl<'a> Lot<'a> {
+    fn hold(&mut self, group: usize, pod: &'a ObjectKey) {
+        match self.contents.binary_search_by_key(&group, |(held, _)| *held) {
+            Ok(at) => {
+                self.contents.iter_mut().skip(at).take(1).for_each(|(_, pods)| pods.push(pod))
+            }
+            Err(at) => self.contents.insert(at, (group, vec![pod])),
+        }
+    }
+
     pub(super) fn pods(&self) -> usize {
         self.contents.iter().map(|(_, pods)| pods.len()).sum()
     }
@@ -157,7 +166,7 @@ impl<'a> Yard<'a> {
     }
 
     /// Gives pods that wait, and those of leaving nodes, their places: they come first.
-    fn seat_waiting(&mut self, plan: &PlanInput<'_>) {
+    fn seat_waiting(&mut self, plan: &PlanInput<'a>) {
         for group in 0..self.board.groups.len() {
             let Some(entry) = self.board.groups.get(group) else { continue };
             let last = entry.variants.len().saturating_sub(1);
@@ -172,15 +181,19 @@ impl<'a> Yard<'a> {
                 self.board.place_on_nodes(group);
             }
         }
+        let rooms = self.rooms(plan);
         for group in &mut self.board.groups {
             group.pods.clear();
             group.placed = 0;
         }
-        self.keep_preferences(plan.view);
         for (place, lot) in self.board.existing.iter_mut().zip(&mut self.lots) {
+            // Room that is to be free goes where the node's pods go.
+            let rooms: Option<Vec<_>> =
+                place.pods.iter().map(|pod| rooms.get(pod).copied()).collect();
             if let PlacementTarget::Node(node) = &place.target
                 && lot.candidate
                 && !place.pods.is_empty()
+                && rooms.is_none()
             {
                 lot.candidate = false;
                 let reason = "pods that wait are to come to it".to_owned();
@@ -188,8 +201,25 @@ impl<'a> Yard<'a> {
                 self.refused.push(LeftAlone { node, reason, kind: LeftKind::Waits });
             }
             place.pods.clear();
+            if lot.candidate {
+                rooms.into_iter().flatten().for_each(|(group, pod)| lot.hold(group, pod));
+            }
         }
+        self.keep_preferences(plan.view);
         self.alone = self.board.topology.clone();
+    }
+
+    /// Pods that stand for room alone, with their groups.
+    fn rooms(&self, plan: &PlanInput<'a>) -> BTreeMap<&'a ObjectKey, (usize, &'a ObjectKey)> {
+        let rooms = plan.virtual_pods.iter().filter(|pods| pods.keep_room);
+        let keys: BTreeMap<&ObjectKey, &'a ObjectKey> =
+            rooms.flat_map(|pods| &pods.keys).map(|key| (key, key)).collect();
+        if keys.is_empty() {
+            return BTreeMap::new();
+        }
+        let groups = self.board.groups.iter().enumerate();
+        let pods = groups.flat_map(|(number, group)| group.pods.iter().map(move |p| (number, p)));
+        pods.filter_map(|(number, pod)| keys.get(pod).map(|key| (*key, (number, *key)))).collect()
     }
 
     /// Preferences that are met now are rules for pods that are moved, as they were when their nodes were
