@@ -228,12 +228,7 @@ impl Control {
             activity: self.activity.changes(),
             nodes: managed.nodes.len(),
             quiet: managed.nodes.values().filter(|n| n.quiet && n.held.is_none()).count(),
-            generations: self
-                .view
-                .pools()
-                .values()
-                .map(|p| (p.metadata.name.clone().unwrap_or_default(), p.metadata.generation))
-                .collect(),
+            generations: self.generations(),
             catalog_version: self.discovery.version(),
         };
         // Age and budgets' schedules change with time alone, and protections without a pod's doing.
@@ -243,6 +238,14 @@ impl Control {
         let changed = ground != self.consolidation.ground;
         self.consolidation.ground = ground;
         changed || again || open || waiting
+    }
+
+    /// Of all that says what nodes there may be, and at what price.
+    fn generations(&self) -> Vec<(String, Option<i64>)> {
+        let pools = self.view.pools().values().map(|pool| &pool.metadata);
+        let overlays = self.view.overlays().values().map(|overlay| &overlay.metadata);
+        let all = pools.chain(overlays);
+        all.map(|it| (it.name.clone().unwrap_or_default(), it.generation)).collect()
     }
 
     fn follow_repack(

@@ -12,6 +12,7 @@ use drover_common::labels;
 use jiff::Timestamp;
 
 use super::Control;
+use super::object::after;
 use crate::planner::{ManagedNode, PoolNodes};
 use crate::state::{ClaimRecord, Stage, State};
 
@@ -95,10 +96,17 @@ impl Control {
             } else {
                 self.held(state, name, record, claim.map(AsRef::as_ref), now)
             };
-            let quiet = claim.is_some_and(|claim| {
-                let status = claim.status.as_ref();
-                status.is_some_and(|s| Condition::is_true(&s.conditions, "Consolidatable"))
-            });
+            // The condition is a round trip behind what is known here.
+            let still = || {
+                let last = self.activity.last(&node)?;
+                let rule = &self.view.pools().get(pool)?.spec.disruption;
+                Some(after(last, rule.consolidates_after()?) <= now)
+            };
+            let quiet = still() != Some(false)
+                && claim.is_some_and(|claim| {
+                    let status = claim.status.as_ref();
+                    status.is_some_and(|s| Condition::is_true(&s.conditions, "Consolidatable"))
+                });
             let instance = record.instance.as_ref();
             let one = ManagedNode {
                 nodepool: pool.clone(),

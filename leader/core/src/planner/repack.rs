@@ -42,7 +42,7 @@ pub use input::*;
 pub use output::*;
 
 use super::check;
-use candidate::Judged;
+use candidate::{Judged, Look};
 use delete::Attempt;
 use yard::Yard;
 
@@ -64,7 +64,7 @@ pub fn repack(input: &RepackInput<'_>) -> RepackPlan {
 pub fn repack_only(input: &RepackInput<'_>) -> RepackPlan {
     let nodes = super::today::at_todays_prices(input);
     let input = &RepackInput { nodes: &nodes, ..*input };
-    let judged = candidate::judge(input, false);
+    let judged = candidate::judge(input, Look::All);
     let mut left = judged.left.clone();
     let mut batches = empty_batches(input, &judged);
     let settings = super::PlannerSettings { packing_passes: 1, ..input.plan.settings.clone() };
@@ -92,7 +92,7 @@ pub fn repack_only(input: &RepackInput<'_>) -> RepackPlan {
 pub fn remove_empty(input: &RepackInput<'_>) -> RepackPlan {
     let nodes = super::today::at_todays_prices(input);
     let input = &RepackInput { nodes: &nodes, ..*input };
-    let judged = candidate::judge(input, true);
+    let judged = candidate::judge(input, Look::Empty);
     let batches = empty_batches(input, &judged);
     let mut plan = RepackPlan { batches, ..RepackPlan::default() };
     wave::cut(input, &mut plan);
@@ -102,7 +102,7 @@ pub fn remove_empty(input: &RepackInput<'_>) -> RepackPlan {
 
 /// Why one of these nodes may not be taken down now, whatever is gained; `None` if all may.
 pub fn refusal(input: &RepackInput<'_>) -> Option<LeftAlone> {
-    candidate::judge(input, false).left.into_iter().next()
+    candidate::judge(input, Look::Last).left.into_iter().next()
 }
 
 /// Larger clusters are not checked by debug builds on their own: the check goes pod by pod.

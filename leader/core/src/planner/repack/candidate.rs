@@ -18,6 +18,9 @@ use crate::view::ShapeId;
 /// What a controller would lose by the pod's deletion, as users see it.
 const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
 
+/// Who takes longer to end is taken to stay.
+const MOST_ENDING: SignedDuration = SignedDuration::from_mins(2);
+
 /// Every managed node, sorted out.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Judged<'a> {
@@ -55,9 +58,19 @@ fn waits(reason: impl Into<String>) -> Refusal {
     (LeftKind::Waits, reason.into())
 }
 
-/// Sorts the managed nodes out. If `only_empty`, nodes are not looked at beyond their first pod that
-/// would have to move.
-pub(super) fn judge<'a>(input: &RepackInput<'a>, only_empty: bool) -> Judged<'a> {
+/// What nodes are looked at for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Look {
+    /// Which of them could go.
+    All,
+    /// Those without pods: nobody looks beyond a node's first pod that would have to move.
+    Empty,
+    /// Whether they may still go, as was decided before. Pods come and go all the time.
+    Last,
+}
+
+/// Sorts the managed nodes out.
+pub(super) fn judge<'a>(input: &RepackInput<'a>, look: Look) -> Judged<'a> {
     let mut judged = Judged::default();
     let budgets = PodBudgets::new(input);
     let seated: BTreeSet<&NodeName> = input
@@ -79,7 +92,7 @@ pub(super) fn judge<'a>(input: &RepackInput<'a>, only_empty: bool) -> Judged<'a>
             judged.left.push(LeftAlone { node: name.clone(), reason, kind: LeftKind::Waits });
             continue;
         }
-        match judge_node(input, &budgets, rule, only_empty, name, managed) {
+        match judge_node(input, &budgets, rule, look, name, managed) {
             Ok(contents) if contents.pods.is_empty() => judged.empty.push(name.clone()),
             Ok(contents) => drop(judged.movable.insert(name.clone(), contents)),
             Err((kind, reason)) => {
@@ -153,7 +166,7 @@ fn judge_node<'a>(
     input: &RepackInput<'a>,
     budgets: &PodBudgets<'_>,
     rule: &PoolRule,
-    only_empty: bool,
+    look: Look,
     name: &NodeName,
     managed: &ManagedNode,
 ) -> Result<Contents<'a>, Refusal> {
@@ -186,10 +199,14 @@ fn judge_node<'a>(
             continue;
         }
         if pod.is_terminating() {
+            // What it leaves free is known soon, and what is planned without would be too much.
+            if look == Look::All && ends_soon(pod, input.plan.now) {
+                return Err(waits(format!("Pod {key} is still leaving it")));
+            }
             ending = Some(key);
             continue;
         }
-        if only_empty {
+        if look == Look::Empty {
             return Err(waits("pods would have to move"));
         }
         if managed.capacity_type == CapacityType::Reserved {
@@ -232,6 +249,12 @@ fn judge_node<'a>(
         contents.eviction_cost = 0;
     }
     Ok(contents)
+}
+
+/// Whether a deletion ends within the time that a repack may wait for it.
+fn ends_soon(pod: &Pod, now: Timestamp) -> bool {
+    let soon = |end: Timestamp| end.duration_since(now) <= MOST_ENDING;
+    pod.metadata.deletion_timestamp.is_some_and(soon)
 }
 
 /// Whether a deletion should have ended long ago: such a pod has lost its kubelet.

@@ -17,9 +17,13 @@ struct Part {
 }
 
 impl Yard<'_> {
-    /// The parts of a batch. Those that do not pay alone stay together; if not even that pays, the
-    /// batch stays whole.
-    pub(super) fn parts_of(&self, nodes: &[usize], mut batch: Batch) -> Vec<Batch> {
+    /// The parts of a batch. Those that do not pay alone stay together; if not even that pays, they are
+    /// no part of it, and these nodes are returned as well.
+    pub(super) fn parts_of(
+        &self,
+        nodes: &[usize],
+        mut batch: Batch,
+    ) -> (Vec<Batch>, Vec<NodeName>) {
         let lots: BTreeMap<NodeName, usize> =
             nodes.iter().filter_map(|place| Some((self.node_name(*place)?, *place))).collect();
         let mut parts = Vec::new();
@@ -32,19 +36,25 @@ impl Yard<'_> {
                 rest.moves.extend(part.moves);
             }
         }
+        let mut dropped = Vec::new();
         if !rest.nodes.is_empty() {
             rest.moves.sort_unstable();
-            if !self.pays(&self.figures(&lots, &batch, &rest)) {
-                return vec![batch];
+            if self.pays(&self.figures(&lots, &batch, &rest)) {
+                parts.push(rest);
+            } else if parts.is_empty() {
+                return (vec![batch], dropped);
+            } else {
+                let nodes = rest.nodes.iter().filter_map(|node| batch.nodes.get(*node));
+                dropped.extend(nodes.cloned());
             }
-            parts.push(rest);
         }
         let figures: Vec<Batch> =
             parts.iter().map(|part| self.figures(&lots, &batch, part)).collect();
         let mut moves: Vec<Option<Move>> = batch.moves.drain(..).map(Some).collect();
         let mut launches: Vec<Option<Launch>> = batch.replacements.drain(..).map(Some).collect();
         let whole = parts.into_iter().zip(figures);
-        whole.map(|(part, figures)| fill(&part, figures, &mut moves, &mut launches)).collect()
+        let whole = whole.map(|(part, figures)| fill(&part, figures, &mut moves, &mut launches));
+        (whole.collect(), dropped)
     }
 
     fn pays(&self, part: &Batch) -> bool {

@@ -165,7 +165,16 @@ impl<'a> Yard<'a> {
         let groups = self.board.groups.len() / 4;
         found.looks = found.looks.saturating_sub(nodes.len().saturating_add(groups));
         match self.try_batch(nodes) {
-            Ok(batch) if self.is_free(nodes) => found.batches.extend(self.parts_of(nodes, batch)),
+            Ok(batch) if self.is_free(nodes) => {
+                let (parts, dropped) = self.parts_of(nodes, batch);
+                found.batches.extend(parts);
+                let reason = "what would replace it alone saves too little";
+                found.left.extend(dropped.into_iter().map(|node| LeftAlone {
+                    node,
+                    reason: reason.to_owned(),
+                    kind: LeftKind::NoGain,
+                }));
+            }
             Ok(batch) => {
                 found.batches.push(batch);
                 if self.following {
@@ -270,6 +279,9 @@ impl<'a> Yard<'a> {
             };
             return Err(format!("Pod {pod} fits on no other node, and {why}"));
         }
+        if let Some(reason) = self.falls_back(attempt) {
+            return Err(reason);
+        }
         let most = attempt.price.saturating_sub(self.least_saving(attempt.price));
         let cheapest: u64 = self
             .board
@@ -283,6 +295,35 @@ impl<'a> Yard<'a> {
         let launches = self.launches_under(attempt, most)?;
         self.check_diversity(attempt, &launches)?;
         Ok(launches)
+    }
+
+    /// Whether a pod would leave its NodePool for one of less weight: what keeps it from being bought in its own is a limit that
+    /// its node's leaving will raise, or a shortage that ends, and then it would move back.
+    fn falls_back(&self, attempt: &Attempt<'_>) -> Option<String> {
+        let pools = &self.board.market.pools;
+        let named = |name: &NodePoolName| pools.iter().find(|pool| pool.name == *name);
+        let heaviest = pools.iter().map(|pool| pool.weight).max()?;
+        let bins = self.board.bins.iter().filter_map(|bin| Some((bin, pools.get(bin.pool)?)));
+        for (bin, pool) in bins.filter(|(_, pool)| pool.weight < heaviest) {
+            for (group, pods) in &bin.contents {
+                let possible = &self.board.groups.get(*group)?.possible;
+                let from: BTreeMap<&ObjectKey, usize> =
+                    attempt.pods.get(group)?.iter().copied().collect();
+                for pod in pods {
+                    let own = from.get(pod).and_then(|place| self.pool_of(*place));
+                    let own = own.as_ref().and_then(named);
+                    if let Some(own) = own.filter(|own| own.weight > pool.weight)
+                        && !own.bits.is_disjoint(possible)
+                    {
+                        let (from, to) = (&own.name, &pool.name);
+                        return Some(format!(
+                            "Pod {pod} would leave NodePool {from} for {to}, which weighs less"
+                        ));
+                    }
+                }
+            }
+        }
+        None
     }
 
     /// Whether nothing else keeps a new node for a group from being made.
