@@ -407,3 +407,37 @@ fn candidates_bear_a_soft_taint_while_budgets_hold_them_back() {
     rig.world.now += SignedDuration::from_secs(1);
     rig.check_settled();
 }
+
+#[test]
+fn nodes_are_not_quiet_from_the_moment_that_pods_leave() {
+    let mut rig = Rig::new();
+    let disruption = json!({"spec": {"disruption": {"consolidateAfter": "60s"}}});
+    rig.world.change(Kind::NodePool, "", "general", &disruption);
+    rig.world.add_pods("web", 6, 800);
+    rig.run(400);
+    assert_eq!(rig.stages(), [Stage::Initialized; 3]);
+    rig.world.remove_pods("web-1");
+    rig.world.remove_pods("web-3");
+    rig.run(50);
+    assert!(!consolidates(&rig));
+    assert!(run_until(&mut rig, 60, consolidates));
+}
+
+#[test]
+fn a_node_overlay_that_changes_asks_for_a_repack() {
+    let mut rig = Rig::new();
+    rig.world.add_pods("web", 6, 800);
+    rig.run(400);
+    let before = rig.control.consolidation.counts().repacks;
+    rig.run(60);
+    assert_eq!(rig.control.consolidation.counts().repacks, before);
+    rig.world.put(
+        Kind::NodeOverlay,
+        json!({
+            "apiVersion": "karpenter.sh/v1alpha1", "kind": "NodeOverlay",
+            "metadata": {"name": "dear"}, "spec": {"requirements": [], "priceAdjustment": "+10%"},
+        }),
+    );
+    rig.run(30);
+    assert_eq!(rig.control.consolidation.counts().repacks, before + 1);
+}
