@@ -79,9 +79,7 @@ fn a_node_does_not_go_for_one_just_like_it_because_another_pays() {
     cluster.node("own", "m5.large", "us-east-1b", CapacityType::OnDemand);
     let only = json!({"spec": {"nodeSelector": {"node.kubernetes.io/instance-type": "m5.large",
         "topology.kubernetes.io/zone": "us-east-1b"}}});
-    cluster.running("own-0", "own", "own", json!({"cpu": "100m", "memory": "6Gi"}), only);
-    // Free room would do for both.
-    cluster.running("own-1", "own", "own", json!({"cpu": "1500m"}), json!({}));
+    cluster.running("own-0", "own", "own", json!({"cpu": "1500m", "memory": "512Mi"}), only);
     let plan = cluster.repack();
     let gone: Vec<&str> =
         plan.batches.iter().flat_map(|b| &b.nodes).map(|node| node.as_str()).collect();
