@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use drover_common::crd::{DisruptionReason as BudgetReason, allowed_disruptions};
 use drover_common::id::{DisruptionId, NodeClaimName, NodeName, NodePoolName};
 use drover_common::instance_type::CapacityType;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use super::Control;
 use super::disrupt::{protection, protection_of_node};
@@ -115,6 +115,7 @@ impl Control {
             if claim.stage < Stage::Initialized {
                 let waited = now.duration_since(record.committed_at);
                 return if waited > self.settings.registration_liveness {
+                    let waited = SignedDuration::from_secs(waited.as_secs());
                     Verdict::Cancel(format!("its replacement {name} was not ready in {waited:#}"))
                 } else {
                     Verdict::Wait
