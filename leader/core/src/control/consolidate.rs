@@ -224,6 +224,10 @@ impl Control {
         if !due || self.provisioning.has_batch() || !self.can_plan(state, now) {
             return false;
         }
+        // What is half done by others would be planned for as if that were all.
+        if self.activity.is_in_burst(now) {
+            return false;
+        }
         let ground = Ground {
             activity: self.activity.changes(),
             nodes: managed.nodes.len(),

@@ -9,7 +9,7 @@ use drover_common::crd::{NodeClaim, parse_resources};
 use drover_common::id::{NodeClaimName, NodeName};
 use drover_common::instance_type::CapacityType;
 use drover_common::labels;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
 use super::Control;
@@ -25,7 +25,15 @@ use crate::view::View;
 pub(super) struct PodActivity {
     last: BTreeMap<NodeName, Timestamp>,
     changes: u64,
+    /// Of changes that follow each other closely: when the first came, and the latest.
+    burst: Option<(Timestamp, Timestamp)>,
 }
+
+/// After so long without a change a burst of them is over.
+const SETTLED: SignedDuration = SignedDuration::from_secs(2);
+
+/// Where changes do not end, what is there by then is taken for settled.
+const LONGEST_BURST: SignedDuration = SignedDuration::from_secs(10);
 
 impl PodActivity {
     /// Notes what a change does to its pod's node. Call it before the view takes the change in.
@@ -53,7 +61,16 @@ impl PodActivity {
         if let Some(node) = node {
             self.last.insert(NodeName::from(node), now);
             self.changes = self.changes.saturating_add(1);
+            let going_on = self.burst.filter(|(_, latest)| now.duration_since(*latest) < SETTLED);
+            self.burst = Some((going_on.map_or(now, |(first, _)| first), now));
         }
+    }
+
+    /// Whether more changes are likely to come at once: a Deployment's pods go one after the other.
+    pub(super) fn is_in_burst(&self, now: Timestamp) -> bool {
+        self.burst.is_some_and(|(first, latest)| {
+            now.duration_since(latest) < SETTLED && now.duration_since(first) < LONGEST_BURST
+        })
     }
 
     /// How many changes this replica saw.

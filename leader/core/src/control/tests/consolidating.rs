@@ -441,3 +441,26 @@ fn a_node_overlay_that_changes_asks_for_a_repack() {
     rig.run(30);
     assert_eq!(rig.control.consolidation.counts().repacks, before + 1);
 }
+
+#[test]
+fn a_burst_of_changes_is_waited_for() {
+    let mut rig = sparse();
+    rig.world.add_pods("late", 2, 800);
+    rig.run(400);
+    assert_eq!(rig.stages(), [Stage::Initialized; 3]);
+    // Two go now, and two a second later.
+    let repacks = rig.control.consolidation.counts().repacks;
+    for pod in ["late-0", "web-0", "late-1", "web-2"] {
+        rig.world.remove_pods(pod);
+        rig.run(1);
+        assert_eq!(rig.control.consolidation.counts().repacks, repacks);
+    }
+    rig.run(5);
+    assert_eq!(rig.control.consolidation.counts().repacks, repacks + 1);
+    // Where it does not end, that is no reason to wait for ever.
+    for number in 0..40 {
+        rig.world.add_pods(&format!("more-{number}"), 1, 10);
+        rig.run(1);
+    }
+    assert!(rig.control.consolidation.counts().repacks > repacks + 2);
+}
