@@ -3,22 +3,22 @@
 mod budgets;
 mod cluster;
 mod company;
+mod kept_room;
 mod preferences;
 mod prices;
 mod property;
 mod reserved;
 mod rest;
+mod staying;
+mod volumes;
 mod wave;
 
-use drover_common::call::Kind;
-use drover_common::cluster::ClusterObject;
 use drover_common::crd::DisruptionReason;
 use drover_common::instance_type::CapacityType;
 use jiff::SignedDuration;
 use serde_json::{Value, json};
 
-use super::world::World;
-use crate::planner::{LeftKind, RepackPlan, VirtualPods};
+use crate::planner::{LeftKind, RepackPlan};
 use cluster::Cluster;
 
 fn reasons(plan: &RepackPlan) -> Vec<DisruptionReason> {
@@ -69,118 +69,6 @@ fn a_node_that_was_drained_by_hand_goes_as_any_empty_one() {
         let left = plan.left.iter().find(|left| left.node == "n1".into()).unwrap();
         assert_eq!(left.reason, "its Node is cordoned");
     }
-}
-
-#[test]
-fn a_node_does_not_go_for_one_just_like_it_because_another_pays() {
-    let mut cluster = Cluster::new(json!({}));
-    cluster.node("big", "m5.4xlarge", "us-east-1b", CapacityType::OnDemand);
-    cluster.running("web-0", "web", "big", small(), json!({}));
-    cluster.node("own", "m5.large", "us-east-1b", CapacityType::OnDemand);
-    let only = json!({"spec": {"nodeSelector": {"node.kubernetes.io/instance-type": "m5.large",
-        "topology.kubernetes.io/zone": "us-east-1b"}}});
-    cluster.running("own-0", "own", "own", json!({"cpu": "1500m", "memory": "512Mi"}), only);
-    let plan = cluster.repack();
-    let gone: Vec<&str> =
-        plan.batches.iter().flat_map(|b| &b.nodes).map(|node| node.as_str()).collect();
-    assert_eq!(gone, ["big"], "{plan:?}");
-}
-
-#[test]
-fn nobody_leaves_a_pool_at_its_limit_for_one_of_less_weight() {
-    let replaced = |weight: u32| {
-        let types = json!([
-            {"key": "node.kubernetes.io/instance-type", "operator": "In", "values": ["m5.xlarge"]},
-            {"key": "karpenter.sh/capacity-type", "operator": "In", "values": ["on-demand"]}]);
-        let spec = json!({"weight": weight, "limits": {"cpu": "4"}});
-        let mut cluster = Cluster::with_requirements(types, spec);
-        let cheap = json!([
-            {"key": "karpenter.sh/capacity-type", "operator": "In", "values": ["on-demand"]}]);
-        cluster.world.pool("cheap", cheap, json!({"weight": 10}));
-        cluster.node("n1", "m5.xlarge", "us-east-1b", CapacityType::OnDemand);
-        cluster.running("web-0", "web", "n1", small(), json!({}));
-        let used = [("cpu".into(), 4_000)].into_iter().collect();
-        cluster.world.usage.insert("default".into(), used);
-        let plan = cluster.repack();
-        let reason = plan.left.first().map(|left| left.reason.clone()).unwrap_or_default();
-        (plan.batches.len(), reason)
-    };
-    assert_eq!(replaced(10).0, 1);
-    let expected = "Pod default/web-0 would leave NodePool default for cheap, which weighs less";
-    assert_eq!(replaced(50), (0, expected.to_owned()));
-}
-
-#[test]
-fn what_pods_leave_free_is_waited_for_where_that_is_soon() {
-    let left = |end: &str| {
-        let mut cluster = Cluster::new(json!({}));
-        cluster.node("big", "m5.4xlarge", "us-east-1b", CapacityType::OnDemand);
-        cluster.running("web-0", "web", "big", small(), json!({}));
-        let ends = json!({"metadata": {"deletionTimestamp": end}});
-        cluster.running("web-1", "web", "big", json!({"cpu": "6"}), ends);
-        let plan = cluster.repack();
-        plan.left.first().map(|left| left.reason.clone())
-    };
-    let waits = Some("Pod default/web-1 is still leaving it".to_owned());
-    assert_eq!(left("2026-01-01T00:00:15Z"), waits);
-    assert_ne!(left("2026-01-01T01:00:00Z"), waits);
-}
-
-/// Room for one small pod more.
-fn keep_room(cluster: &mut Cluster, cpu: &str) {
-    let like = json!({"metadata": {"name": "buffer", "namespace": "default"}, "spec": {"containers": [
-        {"name": "main", "resources": {"requests": {"cpu": cpu, "memory": "1Gi"}}}]}});
-    let like = ClusterObject::from_json(Kind::Pod, like).unwrap();
-    let ClusterObject::Pod(like) = like else { unreachable!() };
-    let room = VirtualPods { keep_room: true, ..VirtualPods::like(&like, "buffer", 1) };
-    cluster.world.virtual_pods.push(room);
-}
-
-#[test]
-fn room_that_is_kept_free_moves_with_the_pods_of_its_node() {
-    let mut cluster = Cluster::new(json!({}));
-    cluster.node("big", "m5.4xlarge", "us-east-1b", CapacityType::OnDemand);
-    cluster.world.running("web-0", "web", "big", small());
-    keep_room(&mut cluster, "3");
-    let plan = cluster.repack();
-    assert_eq!((plan.batches.len(), plan.report.moves), (1, 1), "{plan:?}");
-    let replacement = &plan.batches[0].replacements[0];
-    let pods: Vec<&str> = replacement.pods.iter().map(|pod| pod.name.as_str()).collect();
-    assert_eq!(pods, ["buffer#0", "web-0"]);
-}
-
-#[test]
-fn a_node_stays_where_its_pods_but_not_the_room_it_keeps_would_fit_elsewhere() {
-    let removed = |cpu: &str| {
-        let only = json!([
-            {"key": "node.kubernetes.io/instance-type", "operator": "In", "values": ["m6g.large"]},
-            {"key": "karpenter.sh/capacity-type", "operator": "In", "values": ["on-demand"]}]);
-        let mut cluster = Cluster::with_requirements(only, json!({}));
-        cluster.node("a", "m6g.large", "us-east-1a", CapacityType::OnDemand);
-        cluster.world.running("web-0", "web", "a", small());
-        cluster.node("b", "m6g.large", "us-east-1a", CapacityType::OnDemand);
-        cluster.world.running("web-1", "web", "b", small());
-        keep_room(&mut cluster, cpu);
-        let plan = cluster.repack();
-        (plan.report.removed, plan.report.launched)
-    };
-    assert_eq!(removed("400m"), (1, 0));
-    assert_eq!(removed("1200m"), (0, 0));
-}
-
-#[test]
-fn where_limits_leave_no_room_for_a_replacement_the_reason_says_so() {
-    // What runs counts until it is gone.
-    let mut cluster = Cluster::new(json!({"limits": {"cpu": "17"}}));
-    cluster.node("big", "m5.4xlarge", "us-east-1b", CapacityType::OnDemand);
-    cluster.world.running("web-0", "web", "big", json!({"cpu": "1500m", "memory": "3Gi"}));
-    let used = [("cpu".into(), 16_000)].into_iter().collect();
-    cluster.world.usage.insert("default".into(), used);
-    let plan = cluster.repack();
-    assert!(plan.batches.is_empty());
-    let expected = "Pod default/web-0 fits on no other node, and limits or reservations leave no room \
-                    for a new one beside it";
-    assert_eq!(plan.left[0].reason, expected);
 }
 
 #[test]
@@ -423,88 +311,4 @@ fn room_that_waiting_pods_need_is_not_given_away() {
                 .all(|launch| launch.pods.iter().all(|p| p.name.starts_with("web")))
         );
     }
-}
-
-#[test]
-fn volumes_tie_pods_to_their_zone() {
-    let mut cluster = Cluster::new(json!({}));
-    for (node, zone) in [("n1", "us-east-1a"), ("n2", "us-east-1b")] {
-        cluster.node(node, "m5.2xlarge", zone, CapacityType::OnDemand);
-    }
-    cluster.world.add(
-        Kind::PersistentVolume,
-        json!({
-        "metadata": {"name": "pv"}, "spec": {"nodeAffinity": {"required": {"nodeSelectorTerms": [
-            {"matchExpressions": [{"key": "topology.kubernetes.io/zone", "operator": "In",
-                "values": ["us-east-1a"]}]}]}}}}),
-    );
-    cluster.world.add(
-        Kind::PersistentVolumeClaim,
-        json!({
-        "metadata": {"name": "data", "namespace": "default"},
-        "spec": {"volumeName": "pv"}, "status": {"phase": "Bound"}}),
-    );
-    let volume = json!({"spec": {"volumes": [
-        {"name": "data", "persistentVolumeClaim": {"claimName": "data"}}]}});
-    cluster.running("db-0", "db", "n1", small(), volume);
-    cluster.world.running("web-0", "web", "n2", small());
-    insta::assert_snapshot!(cluster.text());
-}
-
-#[test]
-fn a_lost_claim_holds_its_node() {
-    let mut world = World::new();
-    world.pool("default", json!([]), json!({}));
-    let mut cluster = Cluster::of(world);
-    cluster.node("n1", "m5.8xlarge", "us-east-1a", CapacityType::OnDemand);
-    let volume = json!({"spec": {"volumes": [
-        {"name": "data", "persistentVolumeClaim": {"claimName": "gone"}}]}});
-    cluster.running("db-0", "db", "n1", small(), volume);
-    let plan = cluster.repack();
-    assert!(plan.batches.is_empty());
-    insta::assert_snapshot!(plan.left[0].reason);
-}
-
-#[test]
-fn a_volume_of_a_host_holds_its_node() {
-    let mut cluster = Cluster::new(json!({}));
-    for node in ["n1", "n2"] {
-        cluster.node(node, "m5.2xlarge", "us-east-1a", CapacityType::OnDemand);
-    }
-    cluster.world.add(
-        Kind::PersistentVolume,
-        json!({"metadata": {"name": "pv"}, "spec": {"local": {"path": "/mnt"}, "nodeAffinity": {
-            "required": {"nodeSelectorTerms": [{"matchExpressions": [
-                {"key": "kubernetes.io/hostname", "operator": "In", "values": ["n1"]}]}]}}}}),
-    );
-    cluster.world.add(
-        Kind::PersistentVolumeClaim,
-        json!({"metadata": {"name": "data", "namespace": "default"},
-            "spec": {"volumeName": "pv"}, "status": {"phase": "Bound"}}),
-    );
-    let volume = json!({"spec": {"volumes": [
-        {"name": "data", "persistentVolumeClaim": {"claimName": "data"}}]}});
-    cluster.running("db-0", "db", "n1", small(), volume);
-    cluster.world.running("web-0", "web", "n2", small());
-    insta::assert_snapshot!(cluster.text());
-}
-
-#[test]
-fn a_pod_takes_the_claim_along_that_it_alone_uses() {
-    let mut cluster = three(json!({}));
-    cluster.world.add(
-        Kind::PersistentVolume,
-        json!({"metadata": {"name": "pv"}, "spec": {"csi": {"driver": "ebs.csi.aws.com"}}}),
-    );
-    cluster.world.add(
-        Kind::PersistentVolumeClaim,
-        json!({"metadata": {"name": "data", "namespace": "default"}, "status": {"phase": "Bound"},
-            "spec": {"volumeName": "pv", "accessModes": ["ReadWriteOncePod"]}}),
-    );
-    let volume = json!({"spec": {"volumes": [
-        {"name": "data", "persistentVolumeClaim": {"claimName": "data"}}]}});
-    cluster.running("db-0", "db", "n1", small(), volume);
-    let plan = cluster.repack();
-    let mut moves = plan.batches.iter().flat_map(|batch| &batch.moves);
-    assert!(moves.any(|one| one.pod.name == "db-0"), "{plan:#?}");
 }

@@ -3,7 +3,7 @@
 use drover_common::labels;
 use serde_json::{Value, json};
 
-use super::ZONES;
+use super::cluster::ZONES;
 
 /// How many kinds of rules there are.
 pub(super) const RULES: usize = 32;
