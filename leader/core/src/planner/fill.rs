@@ -34,12 +34,14 @@ impl Board<'_> {
             if piece.count == 0 || !self.steps.may_fill() {
                 return;
             }
-            let before = self.bins.get(bin).map(|bin| bin.pinned.clone()).unwrap_or_default();
+            let is_open = |key: &&String| {
+                self.bins.get(bin).is_some_and(|bin| !bin.pinned.contains_key(*key))
+            };
+            let pinned: Vec<String> =
+                piece.pinned.iter().map(|(key, _)| key).filter(is_open).cloned().collect();
             let count = self.fill_bin(piece, bin, &mut search);
             self.steps.take_of_filling(std::mem::take(&mut search.spent));
             if count > 0 {
-                let keys = piece.pinned.iter().map(|(key, _)| key);
-                let pinned = keys.filter(|key| !before.contains_key(*key)).cloned().collect();
                 sharing.filled.push(Filled { group: piece.group, bin, count, pinned });
             }
         }

@@ -304,16 +304,19 @@ impl<'a> Yard<'a> {
         let named = |name: &NodePoolName| pools.iter().find(|pool| pool.name == *name);
         let heaviest = pools.iter().map(|pool| pool.weight).max()?;
         let bins = self.board.bins.iter().filter_map(|bin| Some((bin, pools.get(bin.pool)?)));
-        for (bin, pool) in bins.filter(|(_, pool)| pool.weight < heaviest) {
+        let lighter: Vec<_> = bins.filter(|(_, pool)| pool.weight < heaviest).collect();
+        if lighter.is_empty() {
+            return None;
+        }
+        let from: BTreeMap<&ObjectKey, usize> = attempt.pods.values().flatten().copied().collect();
+        for (bin, pool) in lighter {
             for (group, pods) in &bin.contents {
-                let possible = &self.board.groups.get(*group)?.possible;
-                let from: BTreeMap<&ObjectKey, usize> =
-                    attempt.pods.get(group)?.iter().copied().collect();
+                let Some(entry) = self.board.groups.get(*group) else { continue };
                 for pod in pods {
                     let own = from.get(pod).and_then(|place| self.pool_of(*place));
                     let own = own.as_ref().and_then(named);
                     if let Some(own) = own.filter(|own| own.weight > pool.weight)
-                        && !own.bits.is_disjoint(possible)
+                        && !own.bits.is_disjoint(&entry.possible)
                     {
                         let (from, to) = (&own.name, &pool.name);
                         return Some(format!(

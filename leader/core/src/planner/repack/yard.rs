@@ -188,12 +188,12 @@ impl<'a> Yard<'a> {
         }
         for (place, lot) in self.board.existing.iter_mut().zip(&mut self.lots) {
             // Room that is to be free goes where the node's pods go.
-            let rooms: Option<Vec<_>> =
+            let kept: Option<Vec<_>> =
                 place.pods.iter().map(|pod| rooms.get(pod).copied()).collect();
             if let PlacementTarget::Node(node) = &place.target
                 && lot.candidate
                 && !place.pods.is_empty()
-                && rooms.is_none()
+                && kept.is_none()
             {
                 lot.candidate = false;
                 let reason = "pods that wait are to come to it".to_owned();
@@ -202,7 +202,7 @@ impl<'a> Yard<'a> {
             }
             place.pods.clear();
             if lot.candidate {
-                rooms.into_iter().flatten().for_each(|(group, pod)| lot.hold(group, pod));
+                kept.into_iter().flatten().for_each(|(group, pod)| lot.hold(group, pod));
             }
         }
         self.keep_preferences(plan.view);
