@@ -150,10 +150,10 @@ impl Control {
         if pool.is_some_and(|pool| pool.spec.replicas.is_some()) {
             return Some("its NodePool keeps a fixed number of nodes".to_owned());
         }
+        let holds_pods = || record.node.as_ref().map(|node| self.has_pods_to_move(node, None, now));
         // With pods on it, it may be replaced by one with as much room.
-        let is_empty =
-            || record.node.as_ref().is_none_or(|node| !self.has_pods_to_move(node, None, now));
-        if let Some(reason) = self.kept_for_buffers(name, record).filter(|_| is_empty()) {
+        let kept = self.kept_for_buffers(name, record);
+        if let Some(reason) = kept.filter(|_| holds_pods() != Some(true)) {
             return Some(reason);
         }
         let Some(claim) = claim else { return Some("its NodeClaim is not there".to_owned()) };
@@ -166,25 +166,23 @@ impl Control {
             return Some("it became ready moments ago".to_owned());
         }
         // An empty node goes on another ground than what was given up.
-        self.consolidation.given_up(name, now).filter(|_| {
-            record.node.as_ref().is_none_or(|node| self.has_pods_to_move(node, None, now))
-        })
+        self.consolidation.given_up(name, now).filter(|_| holds_pods() != Some(false))
     }
 }
 
 /// What on a NodeClaim forbids its voluntary disruption.
 pub(super) fn protection(claim: &NodeClaim) -> Option<String> {
-    let annotations = claim.metadata.annotations.as_ref();
-    let value = annotations.and_then(|all| all.get(labels::DO_NOT_DISRUPT));
-    value
-        .is_some_and(|value| value == "true")
-        .then(|| format!("its NodeClaim has {}", labels::DO_NOT_DISRUPT))
+    protected(claim.metadata.annotations.as_ref()?, "NodeClaim")
 }
 
 /// What on a Node forbids its voluntary disruption. Repacks look at it by themselves.
 pub(super) fn protection_of_node(node: &Node) -> Option<String> {
-    let value = node.metadata.annotations.get(labels::DO_NOT_DISRUPT);
+    protected(&node.metadata.annotations, "Node")
+}
+
+fn protected(annotations: &BTreeMap<String, String>, kind: &str) -> Option<String> {
+    let value = annotations.get(labels::DO_NOT_DISRUPT);
     value
         .is_some_and(|value| value == "true")
-        .then(|| format!("its Node has {}", labels::DO_NOT_DISRUPT))
+        .then(|| format!("its {kind} has {}", labels::DO_NOT_DISRUPT))
 }

@@ -126,11 +126,17 @@ fn a_leader_that_ends_makes_no_node_too_many() {
     }
 }
 
-#[test]
-fn what_ec2_refuses_is_tried_again_after_longer_and_longer_waits_and_told() {
+/// A pool of so many nodes, none of which EC2 will launch.
+fn refused(nodes: u32) -> Rig {
     let mut rig = Rig::new();
     rig.world.refuses_fleets = Some("InvalidParameterValue");
-    rig.world.put(Kind::NodePool, fixed(1, &json!({})));
+    rig.world.put(Kind::NodePool, fixed(nodes, &json!({})));
+    rig
+}
+
+#[test]
+fn what_ec2_refuses_is_tried_again_after_longer_and_longer_waits_and_told() {
+    let mut rig = refused(1);
     rig.run(100);
     assert_eq!(rig.world.fleets_asked, 4, "at once, and after 10, 20 and 40 s");
     let problems = rig.control.status(&rig.state, rig.world.now).problems;
@@ -149,9 +155,7 @@ fn what_ec2_refuses_is_tried_again_after_longer_and_longer_waits_and_told() {
 
 #[test]
 fn what_was_told_of_a_pool_goes_with_it() {
-    let mut rig = Rig::new();
-    rig.world.refuses_fleets = Some("InvalidParameterValue");
-    rig.world.put(Kind::NodePool, fixed(1, &json!({})));
+    let mut rig = refused(1);
     let policy = json!({"metadata": {"annotations": {"drover.dev/rebalance": "sometimes"}}});
     for pool in ["fixed", "general"] {
         rig.world.change(Kind::NodePool, "", pool, &policy);
@@ -176,10 +180,8 @@ fn what_was_told_of_a_pool_goes_with_it() {
 
 #[test]
 fn what_is_refused_together_lengthens_the_wait_once() {
-    let mut rig = Rig::new();
-    rig.world.refuses_fleets = Some("InvalidParameterValue");
     // More than one intent has room for.
-    rig.world.put(Kind::NodePool, fixed(101, &json!({})));
+    let mut rig = refused(101);
     rig.run(25);
     assert_eq!(rig.world.fleets_asked, 4, "two at once, and two after 10 s");
     rig.run(15);
