@@ -75,30 +75,54 @@ fn comes_back(pod: &Pod) -> bool {
     !daemon && !ended && !pod.is_mirror() && pod.metadata.deletion_timestamp.is_none()
 }
 
-/// Even the dearest outcome saves what the settings ask for.
+/// Nodes go with those that they share replacements with, and not because others in the batch save more: of
+/// each such set even the dearest outcome saves what the settings ask for.
 fn check_price(
     input: &RepackInput<'_>,
     number: usize,
     batch: &Batch,
     violations: &mut Vec<Violation>,
 ) {
-    let prices = batch.nodes.iter().filter_map(|node| input.nodes.get(node));
-    let price: u64 = prices.map(|node| node.price_micro).sum();
-    let dearest: u64 = batch
-        .replacements
-        .iter()
-        .map(|launch| {
-            let prices = launch.offerings.iter().map(|offering| offering.price_micro);
-            prices.map(|price| price.unwrap_or(u64::MAX)).max().unwrap_or(u64::MAX)
-        })
-        .fold(0, u64::saturating_add);
-    let percent = u64::from(input.settings.min_saving_percent);
-    if dearest.saturating_mul(100) > price.saturating_mul(100 - percent.min(100)) {
-        let rule = format!("replaces {price} by up to {dearest} micro-dollars an hour");
-        violations.push(violation(format!("batch {number}"), rule));
-    }
     if batch.saving_micro <= 0 {
         violations.push(violation(format!("batch {number}"), "saves nothing"));
+    }
+    let percent = u64::from(input.settings.min_saving_percent);
+    let mut unseen: BTreeSet<&NodeName> = batch.nodes.iter().collect();
+    while let Some(first) = unseen.pop_first() {
+        let (nodes, launches) = sharing(first, batch);
+        unseen.retain(|node| !nodes.contains(node));
+        let prices = nodes.iter().filter_map(|node| input.nodes.get(*node));
+        let price: u64 = prices.map(|node| node.price_micro).sum();
+        let launches = launches.iter().filter_map(|launch| batch.replacements.get(*launch));
+        let dearest = launches.map(dearest).fold(0, u64::saturating_add);
+        if dearest.saturating_mul(100) > price.saturating_mul(100 - percent.min(100)) {
+            let rule = format!("replaces {price} by up to {dearest} micro-dollars an hour");
+            violations.push(violation(format!("batch {number}, {first}"), rule));
+        }
+    }
+}
+
+fn dearest(launch: &Launch) -> u64 {
+    let prices = launch.offerings.iter().map(|offering| offering.price_micro);
+    prices.map(|price| price.unwrap_or(u64::MAX)).max().unwrap_or(u64::MAX)
+}
+
+/// A node, those that share replacements with it or with each other, and these replacements.
+fn sharing<'b>(node: &'b NodeName, batch: &'b Batch) -> (BTreeSet<&'b NodeName>, BTreeSet<usize>) {
+    let mut nodes = BTreeSet::from([node]);
+    let mut launches = BTreeSet::new();
+    loop {
+        let known = nodes.len() + launches.len();
+        for one in &batch.moves {
+            let MoveTarget::Replacement(launch) = one.to else { continue };
+            if nodes.contains(&one.from) || launches.contains(&launch) {
+                nodes.insert(&one.from);
+                launches.insert(launch);
+            }
+        }
+        if nodes.len() + launches.len() == known {
+            return (nodes, launches);
+        }
     }
 }
 

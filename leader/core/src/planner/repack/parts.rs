@@ -16,45 +16,46 @@ struct Part {
     moves: Vec<usize>,
 }
 
-impl Yard<'_> {
-    /// The parts of a batch. Those that do not pay alone stay together; if not even that pays, they are
-    /// no part of it, and these nodes are returned as well.
-    pub(super) fn parts_of(
-        &self,
-        nodes: &[usize],
-        mut batch: Batch,
-    ) -> (Vec<Batch>, Vec<NodeName>) {
-        let lots: BTreeMap<NodeName, usize> =
-            nodes.iter().filter_map(|place| Some((self.node_name(*place)?, *place))).collect();
-        let mut parts = Vec::new();
-        let mut rest = Part::default();
-        for part in linked(&batch) {
-            if self.pays(&self.figures(&lots, &batch, &part)) {
-                parts.push(part);
-            } else {
-                rest.nodes.extend(part.nodes);
-                rest.moves.extend(part.moves);
-            }
-        }
-        let mut dropped = Vec::new();
-        if !rest.nodes.is_empty() {
-            rest.moves.sort_unstable();
-            if self.pays(&self.figures(&lots, &batch, &rest)) {
-                parts.push(rest);
-            } else if parts.is_empty() {
-                return (vec![batch], dropped);
-            } else {
-                let nodes = rest.nodes.iter().filter_map(|node| batch.nodes.get(*node));
-                dropped.extend(nodes.cloned());
-            }
-        }
-        let figures: Vec<Batch> =
-            parts.iter().map(|part| self.figures(&lots, &batch, part)).collect();
+/// A batch's parts.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Parts {
+    /// Those that pay alone, each with its figures.
+    paying: Vec<(Part, Batch)>,
+    /// The places of all other nodes: they would go only because the rest pays for them.
+    pub dragged: Vec<usize>,
+}
+
+impl Parts {
+    /// Whether no part pays alone.
+    pub(super) fn is_empty(&self) -> bool {
+        self.paying.is_empty()
+    }
+
+    /// Each part that pays as a batch of its own.
+    pub(super) fn cut(self, mut batch: Batch) -> Vec<Batch> {
         let mut moves: Vec<Option<Move>> = batch.moves.drain(..).map(Some).collect();
         let mut launches: Vec<Option<Launch>> = batch.replacements.drain(..).map(Some).collect();
-        let whole = parts.into_iter().zip(figures);
-        let whole = whole.map(|(part, figures)| fill(&part, figures, &mut moves, &mut launches));
-        (whole.collect(), dropped)
+        let paying = self.paying.into_iter();
+        paying.map(|(part, figures)| fill(&part, figures, &mut moves, &mut launches)).collect()
+    }
+}
+
+impl Yard<'_> {
+    /// The parts of a batch of these places.
+    pub(super) fn parts_of(&self, nodes: &[usize], batch: &Batch) -> Parts {
+        let lots: BTreeMap<NodeName, usize> =
+            nodes.iter().filter_map(|place| Some((self.node_name(*place)?, *place))).collect();
+        let mut parts = Parts::default();
+        for part in linked(batch) {
+            let figures = self.figures(&lots, batch, &part);
+            if self.pays(&figures) {
+                parts.paying.push((part, figures));
+            } else {
+                let names = figures.nodes.iter();
+                parts.dragged.extend(names.filter_map(|name| lots.get(name)).copied());
+            }
+        }
+        parts
     }
 
     fn pays(&self, part: &Batch) -> bool {

@@ -7,6 +7,7 @@ use drover_common::cluster::ObjectKey;
 use drover_common::crd::DisruptionReason;
 use drover_common::id::{NodeName, NodePoolName};
 
+use super::parts::Parts;
 use super::purchase::{dearest, dollars};
 use super::room::Placed;
 use super::yard::Yard;
@@ -27,10 +28,15 @@ const MOST_DEPENDING: usize = 3;
 /// About how many batches are bought for, one by one.
 const MOST_LOTS: usize = 16;
 
+/// Why a node stays whose replacement others in its batch would pay for.
+const TOO_LITTLE_ALONE: &str = "what would replace it alone saves too little";
+
 /// Why a batch is not made.
 enum Refusal {
     /// It would be right only with others that were made before it.
     Depends,
+    /// These places are not worth it, others of it are.
+    Drags(Vec<usize>),
     /// Anything else, in words.
     Other(String),
 }
@@ -165,23 +171,22 @@ impl<'a> Yard<'a> {
         let groups = self.board.groups.len() / 4;
         found.looks = found.looks.saturating_sub(nodes.len().saturating_add(groups));
         match self.try_batch(nodes) {
-            Ok(batch) if self.is_free(nodes) => {
-                let (parts, dropped) = self.parts_of(nodes, batch);
-                found.batches.extend(parts);
-                let reason = "what would replace it alone saves too little";
-                found.left.extend(dropped.into_iter().map(|node| LeftAlone {
-                    node,
-                    reason: reason.to_owned(),
-                    kind: LeftKind::NoGain,
-                }));
+            Ok((batch, mut parts)) if self.is_free(nodes) => {
+                self.leave_dragged(&std::mem::take(&mut parts.dragged), found.left);
+                found.batches.extend(parts.cut(batch));
             }
-            Ok(batch) => {
+            Ok((batch, _)) => {
                 found.batches.push(batch);
                 if self.following {
                     self.alone.clone_from(&self.board.topology);
                 }
             }
             Err(Refusal::Depends) => found.depending.push(nodes.to_vec()),
+            Err(Refusal::Drags(dragged)) => {
+                self.leave_dragged(&dragged, found.left);
+                let rest = nodes.iter().copied().filter(|place| !dragged.contains(place));
+                self.replace(&rest.collect::<Vec<_>>(), found);
+            }
             Err(Refusal::Other(_)) if nodes.len() > 1 && found.looks > 0 => {
                 let (first, second) = nodes.split_at(nodes.len() / 2);
                 self.replace(first, found);
@@ -210,6 +215,12 @@ impl<'a> Yard<'a> {
         }
     }
 
+    fn leave_dragged(&self, places: &[usize], left: &mut Vec<LeftAlone>) {
+        for place in places {
+            self.leave(*place, TOO_LITTLE_ALONE.to_owned(), left);
+        }
+    }
+
     fn small_gain(&self, place: usize) -> String {
         let Some(lot) = self.lots.get(place) else { return String::new() };
         format!(
@@ -221,7 +232,7 @@ impl<'a> Yard<'a> {
         )
     }
 
-    fn try_batch(&mut self, nodes: &[usize]) -> Result<Batch, Refusal> {
+    fn try_batch(&mut self, nodes: &[usize]) -> Result<(Batch, Parts), Refusal> {
         let mut attempt = self.begin(nodes);
         let limits = self.limits();
         let outcome = self.plan_batch(&mut attempt).map_err(Refusal::from);
@@ -229,7 +240,16 @@ impl<'a> Yard<'a> {
             if !self.following && !self.is_right_alone() {
                 return Err(Refusal::Depends);
             }
-            Ok(self.batch_of(nodes, &attempt, launches)?)
+            let batch = self.batch_of(nodes, &attempt, launches)?;
+            let parts = self.parts_of(nodes, &batch);
+            if parts.is_empty() {
+                return Err(Refusal::Other(TOO_LITTLE_ALONE.to_owned()));
+            }
+            // Where pods concern others, those that stay change what is right for the rest.
+            if !parts.dragged.is_empty() && !self.is_free(nodes) {
+                return Err(Refusal::Drags(parts.dragged));
+            }
+            Ok((batch, parts))
         });
         self.end(nodes, &mut attempt, outcome.is_ok());
         if outcome.is_err() {

@@ -1,24 +1,33 @@
 //! Nodes that stay though others, or other NodePools, would make their leaving pay.
 
 use drover_common::instance_type::CapacityType;
-use serde_json::json;
+use serde_json::{Value, json};
 
+use super::super::world::merge;
 use super::cluster::Cluster;
 use super::small;
 
 #[test]
 fn a_node_does_not_go_for_one_just_like_it_because_another_pays() {
-    let mut cluster = Cluster::new(json!({}));
-    cluster.node("big", "m5.4xlarge", "us-east-1b", CapacityType::OnDemand);
-    cluster.running("web-0", "web", "big", small(), json!({}));
-    cluster.node("own", "m5.large", "us-east-1b", CapacityType::OnDemand);
-    let only = json!({"spec": {"nodeSelector": {"node.kubernetes.io/instance-type": "m5.large",
-        "topology.kubernetes.io/zone": "us-east-1b"}}});
-    cluster.running("own-0", "own", "own", json!({"cpu": "1500m", "memory": "512Mi"}), only);
-    let plan = cluster.repack();
-    let gone: Vec<&str> =
-        plan.batches.iter().flat_map(|b| &b.nodes).map(|node| node.as_str()).collect();
-    assert_eq!(gone, ["big"], "{plan:?}");
+    let gone = |concern: Value| {
+        let mut cluster = Cluster::new(json!({}));
+        cluster.node("big", "m5.4xlarge", "us-east-1b", CapacityType::OnDemand);
+        cluster.running("web-0", "web", "big", small(), concern.clone());
+        cluster.node("own", "m5.large", "us-east-1b", CapacityType::OnDemand);
+        let mut only = json!({"spec": {"nodeSelector": {
+            "node.kubernetes.io/instance-type": "m5.large",
+            "topology.kubernetes.io/zone": "us-east-1b"}}});
+        merge(&mut only, concern);
+        cluster.running("own-0", "own", "own", json!({"cpu": "1500m", "memory": "512Mi"}), only);
+        let plan = cluster.repack();
+        let gone = plan.batches.iter().flat_map(|batch| &batch.nodes);
+        gone.map(|node| node.to_string()).collect::<Vec<_>>()
+    };
+    assert_eq!(gone(json!({})), ["big"]);
+    let apart = json!({"spec": {"affinity": {"podAntiAffinity": {
+        "requiredDuringSchedulingIgnoredDuringExecution": [{"topologyKey": "kubernetes.io/hostname",
+            "labelSelector": {"matchExpressions": [{"key": "app", "operator": "Exists"}]}}]}}}});
+    assert_eq!(gone(apart), ["big"]);
 }
 
 #[test]
