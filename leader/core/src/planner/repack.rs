@@ -31,6 +31,7 @@ mod replace;
 mod rest;
 mod room;
 mod shut;
+mod trial;
 pub(super) mod wave;
 mod yard;
 

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use drover_common::instance_type::CapacityType;
 
 use super::ceiling::Ceiling;
-use super::replace::Attempt;
+use super::trial::Attempt;
 use super::yard::Yard;
 use crate::planner::market::Pool;
 use crate::planner::{Launch, LaunchOffering, MinValuesPolicy};
