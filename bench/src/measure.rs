@@ -46,9 +46,11 @@ impl Figures {
         percent_over(self.price, self.bound)
     }
 
-    /// How much dearer than the bound first fit is, in percent.
-    pub fn first_fit_over_bound(&self) -> f64 {
-        percent_over(self.first_fit, self.bound)
+    /// How much dearer than the bound first fit is, in percent; `None` if it could place none that new nodes
+    /// were planned for.
+    pub fn first_fit_over_bound(&self) -> Option<f64> {
+        let placed = self.first_fit > 0 || self.price == 0;
+        placed.then(|| percent_over(self.first_fit, self.bound))
     }
 }
 

@@ -45,7 +45,7 @@ pub fn line(row: &Figures) -> String {
     // Writing to a String can't fail.
     let _ = writeln!(
         text,
-        "| {} | {} | {} | {} | {} | {} | {} | {:.1} | {:.1} | {} | {:.2} | {:+.2} % | {:+.2} % | {} | {} |",
+        "| {} | {} | {} | {} | {} | {} | {} | {:.1} | {:.1} | {} | {:.2} | {:+.2} % | {} | {} | {} |",
         row.case.mix.name(),
         row.case.billing.name(),
         row.case.pods,
@@ -58,9 +58,27 @@ pub fn line(row: &Figures) -> String {
         row.pods_per_second(),
         row.price as f64 / 1e6,
         row.over_bound(),
-        row.first_fit_over_bound(),
+        row.first_fit_over_bound().map_or_else(|| "-".to_owned(), |over| format!("{over:+.2} %")),
         shown(row.memory_kib.map(|kib| kib as f64 / 1024.0), 1),
         shown(row.violations.map(|count| count as f64), 0),
     );
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::measure::measure;
+    use crate::workload::{Billing, Case, Mix};
+
+    #[test]
+    fn where_first_fit_places_nobody_it_has_no_figure() {
+        let row = |mix| {
+            let case = Case { mix, billing: Billing::OnDemand, pods: 100, nodes: 0 };
+            let figures = measure(case, 1, false).unwrap();
+            line(&figures).split(" | ").nth(12).map(str::to_owned).unwrap()
+        };
+        assert_eq!(row(Mix::Karpenter), "-");
+        assert!(row(Mix::Generic).ends_with(" %"));
+    }
 }
