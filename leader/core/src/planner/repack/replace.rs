@@ -32,6 +32,14 @@ struct Found<'f> {
     looks: usize,
 }
 
+impl Found<'_> {
+    /// Lets a batch be looked at. What batches before it left over of that is not saved up for those at the end,
+    /// which gain least.
+    fn look_for(&mut self, batch: &[usize]) {
+        self.looks = self.looks.min(LOOKS).saturating_add(batch.len() * LOOKS_EACH);
+    }
+}
+
 impl<'a> Yard<'a> {
     /// Makes batches of the nodes that are worth replacing; tells of the others why not.
     pub(super) fn replace_all(
@@ -65,7 +73,7 @@ impl<'a> Yard<'a> {
                 found.depending.push(batch);
                 continue;
             }
-            found.looks = found.looks.saturating_add(batch.len() * LOOKS_EACH);
+            found.look_for(&batch);
             let before = found.depending.len();
             self.replace(&batch, &mut found);
             if found.depending.len() > before {
@@ -78,7 +86,7 @@ impl<'a> Yard<'a> {
         self.following = true;
         for batch in std::mem::take(&mut found.depending) {
             self.alone.clone_from(&self.board.topology);
-            found.looks = found.looks.saturating_add(batch.len() * LOOKS_EACH);
+            found.look_for(&batch);
             self.replace(&batch, &mut found);
         }
         self.following = false;
