@@ -49,6 +49,7 @@ mod out_of_service;
 mod overlay;
 mod pool;
 mod pool_usage;
+mod problem;
 mod provisioning;
 mod queue;
 mod rebalance;
@@ -159,7 +160,7 @@ pub struct Control {
     suspicions: garbage::Suspicions,
     templates: templates::Templates,
     events: events::Recorder,
-    problems: BTreeMap<String, String>,
+    problems: problem::Problems,
     dirty_since: Option<Timestamp>,
 }
 
@@ -197,7 +198,7 @@ impl Control {
             suspicions: garbage::Suspicions::default(),
             templates: templates::Templates::default(),
             events: events::Recorder::default(),
-            problems: BTreeMap::new(),
+            problems: problem::Problems::default(),
             dirty_since: None,
         }
     }
@@ -325,6 +326,7 @@ impl Control {
         self.rebalance(state, now);
         self.consolidate(state, now);
         self.forget_gone_pools();
+        self.forget_problems(state, now);
         self.report_pools(state, now);
         self.report_overlays(state, now);
         self.report_buffers(now);

@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use super::Control;
 use super::calls::CallKey;
+use super::problem::Subject;
 use crate::state::State;
 
 impl Control {
@@ -84,7 +85,10 @@ impl Control {
                     && failure.kind == Ec2FailureKind::Unsupported =>
             {
                 // Told once and worked without: discovery does not ask again.
-                self.problems.insert(subject(key), format!("not offered here: {failure}"));
+                if let CallKey::Discover(what) = key {
+                    let words = format!("not offered here: {failure}");
+                    self.problems.tell(Subject::Read(what.clone()), words, now);
+                }
                 return self.calls.succeeded(key);
             }
             Outcome::Kubernetes(Err(failure)) => Some(failure.to_string()),
@@ -93,14 +97,11 @@ impl Control {
         match words {
             None => {
                 self.calls.succeeded(key);
-                self.problems.remove(&subject(key));
+                self.problems.mended(&Subject::Call(key.clone()));
             }
             Some(words) => {
                 self.calls.failed(key, now);
-                // A first conflict or lost connection is everyday life.
-                if self.calls.failures(key) > 2 {
-                    self.problems.insert(subject(key), words);
-                }
+                self.tell_failed_call(key, words, now);
             }
         }
     }
@@ -195,38 +196,5 @@ fn is_expected(key: &CallKey, call: &Call, failure: &KubernetesFailure) -> bool 
         (Call::Kubernetes(KubernetesCall::Get { .. }), KubernetesFailureKind::NotFound) => true,
         // The drain engine waits by its own rules; an event lost is not worth a second try.
         _ => matches!(key, CallKey::Drain(..) | CallKey::Event(_)),
-    }
-}
-
-/// What a key is about, for the list of problems.
-fn subject(key: &CallKey) -> String {
-    match key {
-        CallKey::Lease => "the lease".to_owned(),
-        CallKey::Discover(what) => what.clone(),
-        CallKey::DescribeInstances => "reading the cluster's instances".to_owned(),
-        CallKey::ReceiveMessages => "reading the interruption queue".to_owned(),
-        CallKey::DeleteMessages => "deleting messages of the interruption queue".to_owned(),
-        CallKey::DescribeInstance(id) => format!("reading instance {id}"),
-        CallKey::DescribeIntent(id) => format!("reading the instances of intent {id}"),
-        CallKey::CreateLaunchTemplate(id) => format!("the launch template of intent {id}"),
-        CallKey::Launch(id) => format!("the launch of intent {id}"),
-        CallKey::DescribeLaunchTemplates => "reading the cluster's launch templates".to_owned(),
-        CallKey::DeleteLaunchTemplate(name) => format!("deleting launch template {name}"),
-        CallKey::TagInstance(id) => format!("tagging instance {id}"),
-        CallKey::Terminate(id) => format!("terminating instance {id}"),
-        CallKey::CreateClaim(name) => format!("creating NodeClaim {name}"),
-        CallKey::ReadClaim(name) => format!("reading NodeClaim {name}"),
-        CallKey::PatchClaim(name) => format!("patching NodeClaim {name}"),
-        CallKey::PatchClaimStatus(name) => format!("the status of NodeClaim {name}"),
-        CallKey::DeleteClaim(name) => format!("deleting NodeClaim {name}"),
-        CallKey::PatchNode(name) => format!("patching Node {name}"),
-        CallKey::DeleteNode(name) => format!("deleting Node {name}"),
-        CallKey::Drain(claim, ..) => format!("draining the Node of NodeClaim {claim}"),
-        CallKey::PatchPoolStatus(name) => format!("the status of NodePool {name}"),
-        CallKey::PatchClass(name) => format!("patching EC2NodeClass {name}"),
-        CallKey::PatchClassStatus(name) => format!("the status of EC2NodeClass {name}"),
-        CallKey::PatchOverlayStatus(name) => format!("the status of NodeOverlay {name}"),
-        CallKey::PatchBufferStatus(key) => format!("the status of CapacityBuffer {key}"),
-        CallKey::Event(name) => format!("event {name}"),
     }
 }

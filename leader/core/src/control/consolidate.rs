@@ -165,7 +165,7 @@ impl Control {
             settings: &self.settings.repack,
         };
         let (made, verdict) = judged_repack(self.settings.check_plans, &asked);
-        if self.trusts(PlanPurpose::Consolidation, verdict) {
+        if self.trusts(PlanPurpose::Consolidation, verdict, now) {
             self.follow_repack(state, &managed, made, now);
         } else {
             self.consolidation.planned_at = Some(now);

@@ -218,7 +218,7 @@ impl Control {
         leaving.extend(nodes.iter().cloned());
         let input = gathered.input(self, &leaving, now);
         let (made, verdict) = judged(self.settings.check_plans, &input);
-        if !self.trusts(PlanPurpose::LastLook, verdict) {
+        if !self.trusts(PlanPurpose::LastLook, verdict, now) {
             return Err("the plan for its pods did not pass the check".to_owned());
         }
         let ours = |pod: &drover_common::cluster::ObjectKey| {

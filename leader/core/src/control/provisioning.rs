@@ -12,10 +12,10 @@ use super::binding::Bindings;
 use super::buffer::Buffers;
 use super::gather::on_their_way;
 use super::haste::Haste;
-use super::intent::{IntentError, MOST_CLAIMS};
+use super::intent::MOST_CLAIMS;
 use super::object::after;
 use super::overlay::OverlayGround;
-use super::refusal::launches_of;
+use super::problem::Subject;
 use super::static_pool::StaticPools;
 use crate::command::Change;
 use crate::expected::is_buffered;
@@ -278,16 +278,16 @@ impl Control {
         let Some(pool) = launches.first().map(|launch| launch.nodepool.clone()) else {
             return true;
         };
-        let subject = launches_of(&pool);
+        let subject = Subject::Launches(pool.clone());
         if let Some(reason) = self.launches_wait(state, &pool, now) {
-            self.problems.insert(subject, reason);
+            self.problems.tell_wait(&pool, reason, now);
             return false;
         }
         match self.intent_for(state, launches, taken, now) {
             Ok(Some(intent)) => {
                 // What the last launch failed for is told until one succeeds.
                 if !self.is_refused(&pool) {
-                    self.problems.remove(&subject);
+                    self.problems.mended(&subject);
                 }
                 for (plan, launch) in intent.claims.iter().zip(launches) {
                     if launch.pods.iter().any(is_buffered) {
@@ -313,7 +313,7 @@ impl Control {
             }
             Ok(None) => true,
             Err(error) => {
-                self.tell_intent_error(subject, &error);
+                self.problems.tell(subject, error.to_string(), now);
                 false
             }
         }
@@ -334,10 +334,6 @@ impl Control {
             return Some("paused by an operator".to_owned());
         }
         self.refused_lately(pool, now)
-    }
-
-    pub(super) fn tell_intent_error(&mut self, subject: String, error: &IntentError) {
-        self.problems.insert(subject, error.to_string());
     }
 }
 

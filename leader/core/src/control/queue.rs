@@ -21,6 +21,7 @@ use serde::Serialize;
 use super::Control;
 use super::calls::CallKey;
 use super::object::after;
+use super::problem::Subject;
 use crate::command::{Change, NoticeSource};
 use crate::state::State;
 
@@ -35,8 +36,6 @@ const FORGOTTEN_AFTER: SignedDuration = SignedDuration::from_mins(1);
 const STALE_AFTER: SignedDuration = SignedDuration::from_mins(10);
 /// How long an instance may be on its way into the log, or EC2 show it as it was before an event.
 const SETTLES: SignedDuration = SignedDuration::from_secs(30);
-/// What is told of the queue under [`super::Status::problems`].
-const UNREADABLE: &str = "messages of the interruption queue";
 
 /// What this leader heard from the queue.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -129,7 +128,7 @@ impl Control {
         let (mut notices, mut called_off, mut changed) = (Vec::new(), Vec::new(), Vec::new());
         match QueueEvent::read(&message.body) {
             Ok(event) => {
-                self.problems.remove(UNREADABLE);
+                self.problems.mended(&Subject::QueueMessages);
                 self.queue.count(&event, now);
                 notices = notices_of(&event, now);
                 if event.called_off {
@@ -141,7 +140,7 @@ impl Control {
             }
             Err(error) => {
                 // It will not become readable: it is deleted like those that concern nobody.
-                self.problems.insert(UNREADABLE.to_owned(), error.to_string());
+                self.problems.tell(Subject::QueueMessages, error.to_string(), now);
                 let unread = self.queue.counts.received.entry(QueueEventKind::NoOp).or_default();
                 *unread = unread.saturating_add(1);
             }

@@ -17,6 +17,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::Control;
 use super::object::after;
+use super::problem::Subject;
 use super::soundness::{PlanPurpose, judged};
 use crate::command::DisruptionReason;
 use crate::planner::{Launch, PlacementTarget};
@@ -79,7 +80,7 @@ impl Control {
 
     /// Commits that nodes leave which EC2 recommends to leave, where their pools want that.
     pub(super) fn rebalance(&mut self, state: &State, now: Timestamp) {
-        self.tell_policies();
+        self.tell_policies(now);
         self.rebalances.not_before.retain(|_, until| now < *until);
         // Budgets do not count what is on its way into the log.
         let undecided = !self.undecided.is_empty();
@@ -109,12 +110,12 @@ impl Control {
     }
 
     /// Says which NodePools' annotations are unreadable.
-    fn tell_policies(&mut self) {
+    fn tell_policies(&mut self, now: Timestamp) {
         for (name, pool) in self.view.pools() {
-            let subject = format!("recommendations of NodePool {name}");
+            let subject = Subject::Recommendations(name.clone());
             match Policy::of(pool) {
-                Ok(_) => drop(self.problems.remove(&subject)),
-                Err(reason) => drop(self.problems.insert(subject, reason)),
+                Ok(_) => self.problems.mended(&subject),
+                Err(reason) => self.problems.tell(subject, reason, now),
             }
         }
     }
@@ -206,7 +207,7 @@ impl Control {
         leaving.insert(node.clone());
         let input = gathered.input(self, &leaving, now);
         let (made, verdict) = judged(self.settings.check_plans, &input);
-        if !self.trusts(PlanPurpose::Rebalance, verdict) {
+        if !self.trusts(PlanPurpose::Rebalance, verdict, now) {
             return Err("the plan for its pods did not pass the check".to_owned());
         }
         let ours = |pod: &drover_common::cluster::ObjectKey| {

@@ -9,6 +9,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::Control;
 use super::object::after;
+use super::problem::Subject;
 use crate::command::{Change, LaunchIntent};
 
 /// The first wait; it doubles with every further refusal.
@@ -40,11 +41,6 @@ impl Refusal {
     }
 }
 
-/// Under which name problems tell of a pool's launches.
-pub(super) fn launches_of(pool: &NodePoolName) -> String {
-    format!("launches of NodePool {pool}")
-}
-
 impl Control {
     /// Takes in what a launch came to, as it is about to be recorded.
     pub(super) fn note_outcome(&mut self, intent: &LaunchIntent, outcome: &Change, now: Timestamp) {
@@ -64,26 +60,22 @@ impl Control {
                 let why = words.unwrap_or_else(|| "EC2 returned no instance".to_owned());
                 let asked = self.generations_of(pool, &intent.nodeclass);
                 let refusal = Refusal { times, at: now, why, asked };
-                self.problems.insert(launches_of(pool), describe(&refusal));
+                self.problems.tell(Subject::Launches(pool.clone()), describe(&refusal), now);
                 self.refusals.0.insert(pool.clone(), refusal);
             }
             _ => {}
         }
     }
 
-    /// Forgets what was remembered and told of NodePools that are gone: nothing would ever make it well.
+    /// Forgets what was remembered of NodePools that are gone.
     pub(super) fn forget_gone_pools(&mut self) {
         let pools = self.view.pools();
         self.refusals.0.retain(|pool, _| pools.contains_key(pool));
-        self.problems.retain(|subject, _| {
-            let pool = subject.rsplit_once("NodePool ").map(|(_, pool)| NodePoolName::from(pool));
-            pool.is_none_or(|pool| pools.contains_key(&pool))
-        });
     }
 
     fn forget_refusals(&mut self, pool: &NodePoolName) {
         if self.refusals.0.remove(pool).is_some() {
-            self.problems.remove(&launches_of(pool));
+            self.problems.mended(&Subject::Launches(pool.clone()));
         }
     }
 

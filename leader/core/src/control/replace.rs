@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use super::Control;
 use super::intent::short_hash;
 use super::leave::pressing_notice;
+use super::problem::Subject;
 use super::provisioning::alike;
 use crate::command::{Disruption, DisruptionReason, LaunchIntent};
 use crate::planner::Launch;
@@ -29,11 +30,14 @@ impl Control {
             if self.launches_wait(state, &pool, now).is_some() {
                 return None;
             }
+            let subject = Subject::Replacements(pool);
             match self.intent_for(state, &group, taken, now) {
-                Ok(intent) => intents.extend(intent),
+                Ok(intent) => {
+                    self.problems.mended(&subject);
+                    intents.extend(intent);
+                }
                 Err(error) => {
-                    let subject = format!("replacements of NodePool {pool}");
-                    self.tell_intent_error(subject, &error);
+                    self.problems.tell(subject, error.to_string(), now);
                     return None;
                 }
             }

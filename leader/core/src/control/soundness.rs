@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::Control;
+use super::problem::Subject;
 use crate::planner::check::{Violation, check, check_repack};
 use crate::planner::{Plan, PlanInput, RepackInput, RepackPlan, draft, plan, repack};
 use crate::state::State;
@@ -31,11 +32,6 @@ pub enum PlanPurpose {
 }
 
 impl PlanPurpose {
-    /// What is told under [`super::Status::problems`].
-    fn subject(self) -> String {
-        format!("plans for {}", self.as_str())
-    }
-
     /// As a label of metrics.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -111,17 +107,22 @@ impl Control {
     pub(super) fn trusted_plan(&mut self, state: &State, now: Timestamp) -> Option<Plan> {
         let asked = self.settings.check_plans;
         let (made, verdict) = self.plan_with(state, now, |input| judged(asked, input));
-        self.trusts(PlanPurpose::Provisioning, verdict).then_some(made)
+        self.trusts(PlanPurpose::Provisioning, verdict, now).then_some(made)
     }
 
     /// Whether a plan may be acted on. Counts and remembers what was found.
-    pub(super) fn trusts(&mut self, purpose: PlanPurpose, verdict: Verdict) -> bool {
+    pub(super) fn trusts(
+        &mut self,
+        purpose: PlanPurpose,
+        verdict: Verdict,
+        now: Timestamp,
+    ) -> bool {
         let violations = match verdict {
             Verdict::NotAsked => return true,
             Verdict::TooLarge => {
                 let checks = self.soundness.checks.entry(purpose).or_default();
                 checks.skipped = checks.skipped.saturating_add(1);
-                self.problems.remove(&purpose.subject());
+                self.problems.mended(&Subject::Plans(purpose));
                 return true;
             }
             Verdict::Judged(violations) => violations,
@@ -131,12 +132,12 @@ impl Control {
         let checks = self.soundness.checks.entry(purpose).or_default();
         let Some(first) = violations.first() else {
             checks.sound = checks.sound.saturating_add(1);
-            self.problems.remove(&purpose.subject());
+            self.problems.mended(&Subject::Plans(purpose));
             return true;
         };
         checks.broken = checks.broken.saturating_add(1);
         let words = format!("the last broke a rule and was not acted on: {first}");
-        self.problems.insert(purpose.subject(), words);
+        self.problems.tell(Subject::Plans(purpose), words, now);
         let room = MOST_REMEMBERED.saturating_sub(self.soundness.untold.len());
         let untold = violations.into_iter().take(room).map(|found| (purpose, found));
         self.soundness.untold.extend(untold);

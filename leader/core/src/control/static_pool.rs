@@ -9,7 +9,7 @@ use drover_common::id::{NodeClaimName, NodePoolName};
 use jiff::Timestamp;
 
 use super::Control;
-use super::refusal::launches_of;
+use super::problem::Subject;
 use crate::command::DisruptionReason;
 use crate::planner::{MOST_STATIC_NODES, plan_static};
 use crate::replicas::{MayGo, first_to_go, pods_to_move, wanted_nodes};
@@ -67,11 +67,11 @@ impl Control {
             return;
         }
         if let Some(reason) = self.launches_wait(state, pool, now) {
-            self.problems.insert(launches_of(pool), reason);
+            self.problems.tell_wait(pool, reason, now);
             return;
         }
         let missing = missing.min(MOST_STATIC_NODES);
-        let subject = format!("nodes of static NodePool {pool}");
+        let subject = Subject::StaticNodes(pool.clone());
         let planned = self.plan_with(state, now, |input| plan_static(input, pool, missing));
         match planned {
             Ok(launches) => {
@@ -79,9 +79,9 @@ impl Control {
                     self.provisioning.static_pools.failed_at.insert(pool.clone(), now);
                     let words =
                         format!("{} of {missing} can't be made for now", missing - launches.len());
-                    self.problems.insert(subject, words);
+                    self.problems.tell(subject, words, now);
                 } else {
-                    self.problems.remove(&subject);
+                    self.problems.mended(&subject);
                 }
                 // Nothing that is proposed would keep the next look from planning them again.
                 if !self.propose_launches(state, launches, now) {
@@ -90,7 +90,7 @@ impl Control {
             }
             Err(reason) => {
                 self.provisioning.static_pools.failed_at.insert(pool.clone(), now);
-                self.problems.insert(subject, reason);
+                self.problems.tell(subject, reason, now);
             }
         }
     }

@@ -128,7 +128,7 @@ impl Control {
             .blind(now, self.settings.agent_silence)
             .map(|node| node.to_string())
             .collect();
-        let mut problems = self.problems.clone();
+        let mut problems = self.problems.in_words();
         if !blind.is_empty() {
             let words =
                 format!("IMDS tells the agents of these Nodes nothing: {}", first_of(&blind));

@@ -18,6 +18,7 @@ mod leaving;
 mod limits;
 mod noticing;
 mod out_of_service;
+mod problems;
 mod queue;
 mod rebalancing;
 mod reserving;
