@@ -66,8 +66,6 @@ mod volumes;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
-
 use drover_common::call::Outcome;
 use drover_common::cluster::ClusterEvent;
 use drover_common::protocol::Report;
