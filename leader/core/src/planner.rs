@@ -29,6 +29,7 @@ mod input;
 mod market;
 mod matching;
 mod meant;
+mod merge;
 mod narrow;
 mod open_label;
 mod output;
@@ -61,6 +62,7 @@ use board::Board;
 use drover_common::cluster::ObjectKey;
 use drover_common::id::NodePoolName;
 use rounds::{Opened, Order, bands, place_bands, round};
+use share::Leaning;
 
 pub use claim::launch_of_claim;
 pub(crate) use group::is_provisionable;
@@ -84,38 +86,60 @@ pub fn plan(input: &PlanInput<'_>) -> Plan {
 
 /// [`plan`] without the check of debug builds, for those who check or measure apart.
 pub fn draft(input: &PlanInput<'_>) -> Plan {
-    let (plan, opened) = plan_in(input, Order::AllAtOnce);
+    let mut way = Way::default();
+    let (mut plan, opened) = plan_in(input, way);
     if puts_low_before_high(input, &plan) {
-        let (ordered, _) = plan_in(input, Order::ByPriority);
+        let ordered = Way { order: Order::ByPriority, ..way };
+        let (other, _) = plan_in(input, ordered);
         // Who has no place in any order costs the others nothing.
-        if leaves_less(&left_by_priority(input, &ordered), &left_by_priority(input, &plan)) {
-            return ordered;
-        }
-    }
-    if opened.one_by_one && opened.in_bulk && plan.report.pods <= MOST_PLANNED_TWICE {
-        let (other, _) = plan_in(input, Order::BulkFirst);
-        let (left, also) = (left_by_priority(input, &plan), left_by_priority(input, &other));
-        let is_cheaper = other.report.hourly_price_micro < plan.report.hourly_price_micro;
-        if leaves_less(&also, &left) || (is_cheaper && !leaves_less(&left, &also)) {
+        if leaves_less(&left_by_priority(input, &other), &left_by_priority(input, &plan)) {
             return other;
         }
+    }
+    if plan.report.pods > MOST_PLANNED_TWICE {
+        return plan;
+    }
+    if opened.one_by_one && opened.in_bulk {
+        let bulk_first = Way { order: Order::BulkFirst, ..way };
+        if let Some(better) = better_in(input, bulk_first, &plan) {
+            (plan, way) = (better, bulk_first);
+        }
+    }
+    if opened.shared && opened.in_bulk {
+        let together = Way { leaning: Leaning::Together, ..way };
+        plan = better_in(input, together, &plan).unwrap_or(plan);
     }
     plan
 }
 
-/// Plans of up to so many pods are made in both orders where it may matter. Of more, the nodes that the two ways could
+/// How a plan is made, where there is a choice.
+#[derive(Clone, Copy, Default)]
+struct Way {
+    order: Order,
+    leaning: Leaning,
+}
+
+/// The plan made in another way, if it leaves fewer pods or costs less.
+fn better_in(input: &PlanInput<'_>, way: Way, plan: &Plan) -> Option<Plan> {
+    let (other, _) = plan_in(input, way);
+    let (left, also) = (left_by_priority(input, plan), left_by_priority(input, &other));
+    let is_cheaper = other.report.hourly_price_micro < plan.report.hourly_price_micro;
+    (leaves_less(&also, &left) || (is_cheaper && !leaves_less(&left, &also))).then_some(other)
+}
+
+/// Plans of up to so many pods are made in several ways where it may matter. Of more, the nodes that the two ways could
 /// share are few among all.
 const MOST_PLANNED_TWICE: usize = 1_000;
 
-fn plan_in(input: &PlanInput<'_>, order: Order) -> (Plan, Opened) {
+fn plan_in(input: &PlanInput<'_>, way: Way) -> (Plan, Opened) {
     let mut most = NodesOfPools::new();
-    let (mut plan, mut opened, mut short) = plan_of_pools(input, order, &most);
+    let (mut plan, mut opened, mut short) = plan_of_pools(input, way, &most);
     for _ in 0..MOST_CUTS {
         if short.is_empty() {
             break;
         }
         most.extend(std::mem::take(&mut short));
-        (plan, opened, short) = plan_of_pools(input, order, &most);
+        (plan, opened, short) = plan_of_pools(input, way, &most);
     }
     (plan, opened)
 }
@@ -130,14 +154,15 @@ type NodesOfPools = BTreeMap<NodePoolName, usize>;
 /// lowered: their limits leave too little for the types that their `minValues` ask for.
 fn plan_of_pools(
     input: &PlanInput<'_>,
-    order: Order,
+    way: Way,
     most: &NodesOfPools,
 ) -> (Plan, Opened, NodesOfPools) {
     let mut board = Board::set(input);
+    board.leaning = way.leaning;
     board.keep_below(most);
     let waiting = board.keep_meant(input.view);
     board.hold(waiting);
-    let bands = bands(&board, order);
+    let bands = bands(&board, way.order);
     let mut first_fit_price = place_bands(&mut board, input.view, &bands);
     if !board.held.is_empty() {
         let waiting = board.let_go(input.view);
@@ -156,6 +181,7 @@ fn plan_of_pools(
         }
     }
     board.place_over_domains_in_use(input.view);
+    board.merge_bins();
     let opened = board.opened;
     let (plan, short) = finish(board, first_fit_price);
     (plan, opened, short)

@@ -75,7 +75,7 @@ impl Bin {
         tracked.counts_node(&label, taints.unwrap_or_default()).then_some(domain.into())
     }
 
-    fn hold(&mut self, group: usize, pods: Vec<ObjectKey>) {
+    pub(super) fn hold(&mut self, group: usize, pods: Vec<ObjectKey>) {
         match self.contents.iter_mut().find(|(held, _)| *held == group) {
             Some((_, held)) => held.extend(pods),
             None => self.contents.push((group, pods)),

@@ -23,6 +23,7 @@ use super::repack::ceiling::Ceiling;
 use super::rounds::Opened;
 use super::rules::{KeyIndex, Variant, note_uses};
 use super::running::{repelling_shapes, running_terms};
+use super::share::Leaning;
 use super::steps::Steps;
 use super::topology::{Part, Topology, terms_of};
 use super::zones::Counts;
@@ -56,6 +57,7 @@ pub(super) struct Board<'a> {
     /// The most a launch may cost, where it replaces nodes.
     pub ceiling: Option<Ceiling>,
     pub opened: Opened,
+    pub leaning: Leaning,
 }
 
 impl<'a> Board<'a> {
@@ -148,6 +150,7 @@ impl<'a> Board<'a> {
             dealt: None,
             ceiling: None,
             opened: Opened::default(),
+            leaning: Leaning::default(),
         };
         board.learn_terms(view, &pending);
         board.make_groups(view, pending.groups);

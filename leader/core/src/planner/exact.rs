@@ -341,7 +341,7 @@ impl Board<'_> {
         .collect()
     }
 
-    fn cost(&self, offer: usize) -> u64 {
+    pub(super) fn cost(&self, offer: usize) -> u64 {
         self.market.offers.get(offer).map_or(0, |offer| offer.cost())
     }
 

@@ -186,11 +186,13 @@ impl Board<'_> {
             return true;
         }
         let after = self.ladder(bin, offers);
-        let priced = |ladder: &[u64]| {
-            let last = ladder.len().min(self.settings.spot_price_rank.max(1)).checked_sub(1);
-            last.and_then(|last| ladder.get(last)).copied()
-        };
-        after.len() >= before.len() && priced(&after) <= priced(before)
+        after.len() >= before.len() && self.price_on(&after) <= self.price_on(before)
+    }
+
+    /// The price that a node on spot is planned at, of those that it is to be had at.
+    pub(super) fn price_on(&self, ladder: &[u64]) -> Option<u64> {
+        let last = ladder.len().min(self.settings.spot_price_rank.max(1)).checked_sub(1);
+        last.and_then(|last| ladder.get(last)).copied()
     }
 
     /// The prices that a node on spot is to be had at as it is planned; none on demand.
@@ -204,7 +206,7 @@ impl Board<'_> {
     }
 
     /// The prices of a node's cheapest types, each once: as many as a launch on spot should list.
-    fn ladder(&self, bin: &Bin, offers: &FixedBitSet) -> Vec<u64> {
+    pub(super) fn ladder(&self, bin: &Bin, offers: &FixedBitSet) -> Vec<u64> {
         let sort = self.market.sort_of(bin.cheapest);
         let like =
             |offer: &&usize| offers.contains(**offer) && self.market.sort_of(**offer) == sort;

@@ -6,9 +6,10 @@ use super::group;
 use crate::view::View;
 
 /// In which order pods are placed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Order {
     /// All priorities together, which packs best. Enough as long as nothing runs out.
+    #[default]
     AllAtOnce,
     /// The same, with those that are packed in bulk before those that go one by one: what they leave may do for these.
     BulkFirst,
@@ -123,6 +124,8 @@ impl Board<'_> {
 pub(super) struct Opened {
     pub one_by_one: bool,
     pub in_bulk: bool,
+    /// Pods of a spread were shared out that could have gone elsewhere.
+    pub shared: bool,
 }
 
 /// Drops one more preference of every group of the band with pods left. False if there is none to drop.

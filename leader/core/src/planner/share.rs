@@ -13,6 +13,16 @@ use super::topology::{TermKind, Tracked};
 /// Domains whose cheapest offer is this much dearer than that of the cheapest domain, in percent, are as good.
 const AS_CHEAP_PERCENT: u64 = 110;
 
+/// Where the pods of a spread go that could as well go to several domains.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Leaning {
+    /// To the domain with least in it.
+    #[default]
+    Apart,
+    /// To the one with most in it: what is left over of several workloads shares nodes.
+    Together,
+}
+
 /// What the groups of one round share out.
 #[derive(Debug, Default)]
 pub(super) struct Sharing {
@@ -75,7 +85,7 @@ impl Sharing {
 
 impl Board<'_> {
     /// Shares pods out one by one to the emptiest domain in reach, as long as the skew allows. Of equals one with free room
-    /// goes first, then the one whose nodes are cheap, then the one with least in it.
+    /// goes first, then the one whose nodes are cheap, then as the plan is leaning.
     pub(super) fn share_out(
         &self,
         spread: &Tracked,
@@ -98,7 +108,9 @@ impl Board<'_> {
         let standing = |domain: &String| {
             let cost = costs.get(domain).copied().unwrap_or(u64::MAX);
             let as_cheap = cost <= least.saturating_mul(AS_CHEAP_PERCENT) / 100;
-            (if as_cheap { 0 } else { cost }, loads.get(domain).copied().unwrap_or(0))
+            let load = loads.get(domain).copied().unwrap_or(0);
+            let load = if self.leaning == Leaning::Together { -load } else { load };
+            (if as_cheap { 0 } else { cost }, load)
         };
         let standings: BTreeMap<&String, (u64, i64)> =
             reachable.keys().map(|domain| (domain, standing(domain))).collect();

@@ -142,6 +142,8 @@ impl Board<'_> {
         let nodes = self.open_nodes(group);
         let free = self.free_seats(group, &spread, &nodes, cap);
         let mut shares = self.share_out(&spread, &domains, &free, left, sharing);
+        let uneven = shares.values().min() < shares.values().max();
+        self.opened.shared |= uneven;
         sharing.note(group, &spread.term.key, &shares, self);
         self.seat_on_nodes(group, &spread, nodes, &mut shares, sharing);
         domains
@@ -244,7 +246,7 @@ impl Board<'_> {
     }
 
     /// Counts a planned node's pods out of their domains (`sign` -1) or back in (1).
-    fn count_contents(&mut self, bin: usize, sign: i64) {
+    pub(super) fn count_contents(&mut self, bin: usize, sign: i64) {
         let Some(target) = self.bins.get(bin) else { return };
         for (group, pods) in &target.contents {
             let Some(part) = self.groups.get(*group).map(|group| &group.part) else { continue };

@@ -12,6 +12,7 @@ mod examples;
 mod free_room;
 mod host_ports;
 mod limits;
+mod merging;
 mod min_values;
 mod node_selection;
 mod overlays;

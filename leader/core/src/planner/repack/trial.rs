@@ -13,8 +13,9 @@ use super::room::Placed;
 use super::yard::Yard;
 use super::{Batch, Move, MoveTarget};
 use crate::planner::group::Group;
+use crate::planner::share::Leaning;
 use crate::planner::topology::Tracked;
-use crate::planner::{Launch, round};
+use crate::planner::{Launch, MOST_PLANNED_TWICE, round};
 
 /// Why a node stays whose replacement others in its batch would pay for.
 pub(super) const TOO_LITTLE_ALONE: &str = "what would replace it alone saves too little";
@@ -117,7 +118,12 @@ impl<'a> Yard<'a> {
     fn plan_batch(&mut self, attempt: &mut Attempt<'_>) -> Result<Vec<Launch>, String> {
         let places = std::mem::take(&mut self.board.existing);
         let all: Vec<usize> = (0..self.board.groups.len()).collect();
+        // What many workloads leave over fills nodes in every zone.
+        let pods: usize = attempt.pods.values().map(Vec::len).sum();
+        let together = pods <= MOST_PLANNED_TWICE;
+        self.board.leaning = if together { Leaning::Together } else { Leaning::Apart };
         round(&mut self.board, &all);
+        self.board.merge_bins();
         self.board.existing = places;
         let stuck = self.board.groups.iter().find(|group| group.left() > 0);
         if let Some((group, pod)) = stuck.and_then(|g| Some((g, g.pods.get(g.placed)?))) {

@@ -174,3 +174,22 @@ fn who_can_go_to_few_zones_goes_first() {
     assert_eq!(plan.unschedulable, []);
     assert_eq!(per_zone(&plan.launches).keys().collect::<Vec<_>>(), [&"us-east-1b"]);
 }
+
+#[test]
+fn what_several_workloads_leave_over_shares_nodes() {
+    // Nodes of four cores at least, so that each has room for many.
+    let mut requirements = three_zones();
+    let large = json!({"key": "karpenter.k8s.aws/instance-cpu", "operator": "Gt", "values": ["3"]});
+    requirements.as_array_mut().unwrap().push(large);
+    for (workloads, replicas, nodes) in [(3, 1, 1), (4, 2, 2), (3, 4, 3)] {
+        let mut world = World::small();
+        world.pool("default", requirements.clone(), json!({}));
+        for number in 0..workloads {
+            let app = format!("app{number}");
+            world.pods(&app, replicas, request(), over(&app, &[ZONE]));
+        }
+        let plan = world.plan();
+        assert_eq!(plan.unschedulable, []);
+        assert_eq!(plan.launches.len(), nodes, "{workloads} of {replicas}: {plan:#?}");
+    }
+}
