@@ -9,6 +9,7 @@ mod admission;
 mod bootstrap;
 mod config;
 mod flusher;
+mod heard;
 mod identity;
 mod leadership;
 mod log_size;
@@ -44,6 +45,7 @@ use tokio_util::task::TaskTracker;
 use admission::Admission;
 use bootstrap::{Newcomer, Progress};
 use config::raft_settings;
+use heard::Heard;
 use identity::IdentityFile;
 use log_store::LogStore;
 use network::Network;
@@ -142,6 +144,7 @@ pub struct Group {
     identity: Arc<IdentityFile>,
     state: SharedState,
     leadership: watch::Receiver<Leadership>,
+    heard: Heard,
     gate: leadership::Gate,
     tasks: TaskTracker,
     stop: CancellationToken,
@@ -200,12 +203,14 @@ impl Group {
             tasks: tasks.clone(),
             stop: stop.clone(),
         };
+        let heard = Heard::default();
         let receiver = Receiver {
             raft: raft.clone(),
             replica,
             member,
             identity: Arc::clone(&identity),
             admission: admission.clone(),
+            heard: heard.clone(),
         };
         let reception = Reception { tasks: tasks.clone(), stop: stop.clone() };
         transport.serve(server::router(receiver, reception), clients.clone(), &tasks, &stop);
@@ -233,6 +238,7 @@ impl Group {
             identity,
             state,
             leadership,
+            heard,
             gate,
             tasks,
             stop,

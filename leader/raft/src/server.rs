@@ -10,12 +10,14 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::{get, post};
 use openraft::Snapshot;
+use openraft::raft::AppendEntriesResponse;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::admission::Admission;
+use crate::heard::Heard;
 use crate::identity::IdentityFile;
 use crate::state_machine::StateMachine;
 use crate::types::{MemberId, ReplicaId, TypeConfig};
@@ -35,6 +37,7 @@ pub(crate) struct Receiver {
     pub(crate) member: MemberId,
     pub(crate) identity: Arc<IdentityFile>,
     pub(crate) admission: Admission,
+    pub(crate) heard: Heard,
 }
 
 /// Why a request was not handed to Raft.
@@ -133,7 +136,13 @@ pub(crate) fn router(receiver: Receiver, reception: Reception) -> Router {
 
 async fn append(State(receiver): State<Receiver>, body: Bytes) -> Result<Response, Refusal> {
     let request = receiver.open(&body)?;
-    Ok(answer(receiver.raft.append_entries(request).await)?.into_response())
+    let answered = receiver.raft.append_entries(request).await;
+    // Whoever has a vote that is behind leads nobody here.
+    if answered.as_ref().is_ok_and(|answer| !matches!(answer, AppendEntriesResponse::HigherVote(_)))
+    {
+        receiver.heard.again();
+    }
+    Ok(answer(answered)?.into_response())
 }
 
 async fn vote(State(receiver): State<Receiver>, body: Bytes) -> Result<Response, Refusal> {

@@ -2,12 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use openraft::Instant;
 use openraft::async_runtime::WatchReceiver;
+use openraft::{Instant, RaftMetrics};
 use serde::Serialize;
 
 use crate::Group;
-use crate::types::{LogId, MemberId, ReplicaId, replica_of};
+use crate::types::{LogId, MemberId, ReplicaId, TypeConfig, replica_of};
 
 /// What a replica is in the group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -38,7 +38,7 @@ pub struct GroupStatus {
     pub role: Role,
     /// The term it is in.
     pub term: u64,
-    /// Who leads, if known.
+    /// Who leads, if known: it was heard lately, or leads here with a majority that answers.
     pub leader: Option<ReplicaId>,
     /// The group's members, voters or not, and which replica each is: two of one replica while a new volume
     /// is let in, and the replica's number itself for one that has never been there.
@@ -93,7 +93,10 @@ impl Group {
             cluster: self.identity.cluster(),
             role,
             term: metrics.current_term,
-            leader: metrics.current_leader.and_then(replica),
+            leader: metrics
+                .current_leader
+                .filter(|leader| self.is_heard(&metrics, *leader))
+                .and_then(replica),
             members: membership.nodes().map(|(id, node)| (*id, node.replica_of(*id))).collect(),
             voters: membership.voter_ids().filter_map(replica).collect(),
             changing: membership.membership().get_joint_config().len() > 1,
@@ -107,6 +110,16 @@ impl Group {
                 .last_quorum_acked
                 .map(|at| u64::try_from(at.elapsed().as_millis()).unwrap_or(u64::MAX)),
         }
+    }
+
+    /// Whether the member that led last still leads, as far as this replica can tell.
+    fn is_heard(&self, metrics: &RaftMetrics<TypeConfig>, leader: MemberId) -> bool {
+        let span = self.config.timings.election_max * 2;
+        if leader != metrics.id {
+            return self.heard.is_within(span);
+        }
+        let alone = metrics.membership_config.membership().voter_ids().count() <= 1;
+        alone || metrics.last_quorum_acked.is_some_and(|at| at.elapsed() <= span)
     }
 
     /// Milliseconds the slowest write to the log's disk took since the last call.

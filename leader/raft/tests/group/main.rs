@@ -11,7 +11,7 @@ mod strangers;
 
 use std::time::{Duration, Instant};
 
-use cluster::{Cluster, MOST_BYTES, Replica, pause_by};
+use cluster::{Cluster, MOST_BYTES, Replica, pause_by, wait_until};
 use drover_raft::{ProposeError, Role};
 
 #[test]
@@ -86,6 +86,28 @@ fn leadership_is_handed_over_at_once() {
         }
         assert!(begun.elapsed() < Duration::from_secs(2));
     }
+}
+
+#[test]
+fn nobody_is_named_as_leader_who_is_not_heard_any_more() {
+    let mut cluster = Cluster::start(3);
+    let (leader, term) = cluster.leader(Duration::from_secs(10));
+    let index = cluster.propose(leader, term, pause_by("x")).unwrap();
+    for replica in 1..=3 {
+        cluster.wait_applied(replica, index);
+        assert_eq!(cluster.status(replica).leader, Some(leader));
+    }
+    let others = cluster.others(leader);
+    cluster.kill(leader);
+    cluster.kill(others[0]);
+    wait_until("it names nobody", || cluster.status(others[1]).leader.is_none());
+    cluster.start_replica(others[0]);
+    wait_until("it names the new one", || cluster.status(others[1]).leader.is_some());
+    // Nor does one that leads nobody.
+    let (leader, _) = cluster.leader(Duration::from_secs(10));
+    let other = if leader == others[0] { others[1] } else { others[0] };
+    cluster.kill(other);
+    wait_until("it leads nobody", || cluster.status(leader).leader.is_none());
 }
 
 #[test]
