@@ -74,8 +74,8 @@ fn nor_do_pods_share_a_node_that_want_one_port_or_are_bound_to_zones() {
 
 #[test]
 fn limits_count_the_one_and_not_both() {
-    // Two large nodes have four cores.
-    let mut world = pool("on-demand", json!({"limits": {"nodes": 2, "memory": "33Gi"}}));
+    // The two that it is made of have 12 GiB, and the one has 16.
+    let mut world = pool("on-demand", json!({"limits": {"memory": "16Gi"}}));
     five(&mut world, json!({}));
     assert_eq!(types(&world.plan()), ["r5.large"]);
 }
