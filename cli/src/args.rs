@@ -271,12 +271,12 @@ pub(crate) struct SandboxArgs {
     #[arg(long)]
     pub(crate) interruption_queue: bool,
     /// Let requests go wrong: FACE is kubernetes, ec2, ssm, pricing, sqs, imds or kubelet; EFFECT is
-    /// error[=STATUS], delay=TIME (the request waits), delay-answer=TIME (it is done, and its answer
-    /// waits), lost-answer (it is done, and the connection breaks), cut-body
-    /// (half of the answer is missing), slow-body=TIME (it comes bit by bit) or hang; SHARE of the requests, all
-    /// by default, e.g. 10%. `ec2/CreateFleet:lost-answer:50%` strikes one operation, and `*` in it is
-    /// any text. May be repeated: the first that strikes decides. Faults of kubernetes strike kubectl
-    /// and the tour, too.
+    /// error[=STATUS], contended-budget (kubernetes alone: the 409 that evictions meet), delay=TIME (the
+    /// request waits), delay-answer=TIME (it is done, and its answer waits), lost-answer (it is done, and
+    /// the connection breaks), cut-body (half of the answer is missing), slow-body=TIME (it comes bit by
+    /// bit) or hang; SHARE of the requests, all by default, e.g. 10%. `ec2/CreateFleet:lost-answer:50%`
+    /// strikes one operation, and `*` in it is any text. May be repeated: the first that strikes decides.
+    /// Faults of kubernetes strike kubectl and the tour, too.
     #[arg(long = "fault", value_name = "FACE[/OPERATION]:EFFECT[:SHARE]")]
     pub(crate) faults: Vec<Fault>,
     /// Run leaders and agents as processes of their own instead of inside this one.

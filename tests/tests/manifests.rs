@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::collections::BTreeSet;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -209,6 +210,38 @@ fn rights_are_narrow() {
             }
         }
     }
+}
+
+/// An action or several, as a policy writes them.
+fn actions(statement: &Value) -> Vec<String> {
+    let written = &statement["Action"];
+    let several = written.as_array().map_or_else(|| vec![written.clone()], Vec::clone);
+    several.iter().map(|action| action.as_str().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn the_leaders_policy_allows_the_calls_they_make_and_no_others() {
+    let policy = std::fs::read_to_string(deploy("aws/policy.json")).unwrap();
+    let policy: Value = serde_json::from_str(&policy).unwrap();
+    let allowed: BTreeSet<String> =
+        policy["Statement"].as_array().unwrap().iter().flat_map(actions).collect();
+    // The names that `Ec2Call::name` gives.
+    let source = deploy("../common/src/ec2.rs");
+    let source = std::fs::read_to_string(source).unwrap();
+    let (_, names) = source.split_once("pub const fn name").unwrap();
+    let (names, _) = names.split_once("\n    }\n").unwrap();
+    let calls = names.split('"').skip(1).step_by(2).map(|name| match name {
+        "GetProducts" => format!("pricing:{name}"),
+        "GetParameter" => format!("ssm:{name}"),
+        // IAM knows the batch by the single deletion.
+        "DeleteMessageBatch" => "sqs:DeleteMessage".to_owned(),
+        "ReceiveMessage" => format!("sqs:{name}"),
+        name => format!("ec2:{name}"),
+    });
+    // A fleet's instances are run in the leaders' name, with a role that they give; a queue has a name.
+    let implied = ["ec2:RunInstances", "iam:PassRole", "sqs:GetQueueUrl"].map(str::to_owned);
+    let needed: BTreeSet<String> = calls.chain(implied).collect();
+    assert_eq!(allowed, needed);
 }
 
 #[test]
