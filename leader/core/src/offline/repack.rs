@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use drover_common::cluster::Node;
+use drover_common::cluster::{Node, ObjectKey};
 use drover_common::id::{NodeName, NodePoolName};
 use drover_common::instance_type::CapacityType;
 use drover_common::labels;
@@ -33,12 +33,14 @@ impl OfflineCluster {
         let of_repack =
             RepackSettings { skip_waits: true, moves_bare_pods: true, ..of_repack.clone() };
         let bought = Bought::of(self, plan);
+        let before = self.plan_input(settings);
+        let seats = seats_of_pods(plan, &before);
         let after = PlanInput {
             in_flight: &bought.in_flight,
             pool_usage: &bought.pool_usage,
             reserved: &bought.reserved,
-            seats: &plan.placements,
-            ..self.plan_input(settings)
+            seats: &seats,
+            ..before
         };
         repack(&RepackInput { plan: after, nodes: &nodes, pools: &pools, settings: &of_repack })
     }
@@ -163,4 +165,18 @@ pub(super) fn carried_out(plan: &Plan, repack: &RepackPlan) -> (BTreeSet<NodeNam
         .map(|(name, pods)| Placement { node_or_claim: PlacementTarget::Node(name.clone()), pods });
     done.placements.extend(rest);
     (leaving, done)
+}
+
+/// Where the plan seats pods. Room that is kept free on a node holds nobody there: it moves with the node's pods.
+fn seats_of_pods(plan: &Plan, input: &PlanInput<'_>) -> Vec<Placement> {
+    let rooms = input.virtual_pods.iter().filter(|pods| pods.keep_room);
+    let rooms: BTreeSet<&ObjectKey> = rooms.flat_map(|pods| &pods.keys).collect();
+    let mut seats = plan.placements.clone();
+    for seat in &mut seats {
+        if let PlacementTarget::Node(_) = &seat.node_or_claim {
+            seat.pods.retain(|pod| !rooms.contains(pod));
+        }
+    }
+    seats.retain(|seat| !seat.pods.is_empty());
+    seats
 }

@@ -93,3 +93,22 @@ fn what_must_be_saved_is_a_leaders_setting() {
     // The replacement costs half as much.
     assert_eq!((with_least(50), with_least(51)), (1, 0));
 }
+
+#[test]
+fn room_of_a_buffer_holds_no_node() {
+    let template = json!({"apiVersion": "v1", "kind": "PodTemplate", "metadata": {"name": "chunk"},
+        "template": {"spec": {"containers": [
+            {"name": "c", "resources": {"requests": {"cpu": "500m"}}}]}}});
+    let buffer = json!({"apiVersion": "autoscaling.x-k8s.io/v1beta1", "kind": "CapacityBuffer",
+        "metadata": {"name": "spare"}, "spec": {"provisioningStrategy":
+            "buffer.x-k8s.io/active-capacity", "podTemplateRef": {"name": "chunk"}, "replicas": 1}});
+    let large = node("large", managed("x.xlarge"));
+    let cluster =
+        cluster(&[limited(json!({})), large, bound("web", "500m", "large"), template, buffer]);
+    let (made, repack) = both(&cluster);
+    assert_eq!(made.placements.len(), 1, "its room is on the node");
+    assert_eq!(repack.report.removed, 1, "{:?}", repack.left);
+    // What goes for it has room for both.
+    let launch = &repack.batches[0].replacements[0];
+    assert!(launch.requests.to_string().contains("cpu: 1,"), "{}", launch.requests);
+}
