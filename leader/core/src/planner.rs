@@ -65,6 +65,7 @@ use rounds::{Opened, Order, bands, place_bands, round};
 pub use claim::launch_of_claim;
 pub(crate) use group::is_provisionable;
 pub use input::*;
+pub(crate) use matching::selects;
 pub use output::*;
 pub(crate) use overlay::Overlays;
 pub use repack::*;

@@ -2,6 +2,7 @@
 
 mod agents;
 mod answers;
+mod awaiting;
 mod batching;
 mod buffers;
 mod by_hand;
