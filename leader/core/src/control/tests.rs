@@ -6,6 +6,7 @@ mod awaiting;
 mod batching;
 mod buffers;
 mod by_hand;
+mod classes;
 mod clocks;
 mod consolidating;
 mod doubt;
