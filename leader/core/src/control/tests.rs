@@ -23,6 +23,7 @@ mod out_of_service;
 mod problems;
 mod queue;
 mod rebalancing;
+mod registering;
 mod reserving;
 mod rig;
 mod static_pools;
