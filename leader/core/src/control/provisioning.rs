@@ -104,7 +104,12 @@ impl Provisioning {
         self.report.as_ref()
     }
 
-    /// Pods without a place, and why.
+    /// How many pods the last plan found no place for.
+    pub(super) fn unschedulable_count(&self) -> usize {
+        self.unschedulable.len()
+    }
+
+    /// The first of them, and why.
     pub(super) fn unschedulable(&self) -> Vec<(String, Vec<String>)> {
         self.unschedulable
             .iter()
