@@ -166,6 +166,8 @@ pub struct BudgetStatus {
     pub current_healthy: i32,
     /// Ready pods wanted.
     pub desired_healthy: i32,
+    /// Pods counted.
+    pub expected_pods: i32,
     /// Spec generation it was computed for.
     pub observed_generation: i64,
 }

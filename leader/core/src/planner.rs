@@ -67,6 +67,7 @@ use share::Leaning;
 pub use claim::launch_of_claim;
 pub(crate) use group::is_provisionable;
 pub use input::*;
+pub(crate) use matching::selects;
 pub use output::*;
 pub(crate) use overlay::Overlays;
 pub use repack::*;

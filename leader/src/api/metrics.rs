@@ -40,7 +40,7 @@ fn write_cluster(page: &mut Page, status: &Status) {
     page.gauge(
         "karpenter_scheduler_unschedulable_pods_count",
         "Pods that the last plan found no place for.",
-        status.unschedulable.len(),
+        status.unschedulable_count,
     );
     page.head(
         "drover_bindings_total",

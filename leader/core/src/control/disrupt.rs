@@ -16,6 +16,9 @@ use super::object::after;
 use crate::planner::{ManagedNode, PoolNodes};
 use crate::state::{ClaimRecord, Stage, State};
 
+/// Why a node is kept until the drains of others are over.
+pub(super) const AWAITS_PODS: &str = "pods of nodes that leave are to come to it";
+
 /// The nodes that planning may take down, and their claims.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Managed {
@@ -75,6 +78,10 @@ impl Control {
     /// Every node that has a claim and does not leave, as planning sees it.
     pub(super) fn managed(&self, state: &State, now: Timestamp) -> Managed {
         let nominated = self.provisioning.nominated(now);
+        let awaiting = self.awaiting_nodes(state);
+        // The last leader knew which nodes await pods. This one's first plan tells.
+        let unknown =
+            !self.provisioning.has_planned() && !self.leaving_nodes(state, now).is_empty();
         let replacing: BTreeSet<&NodeClaimName> =
             state.disruptions.values().flat_map(|record| &record.disruption.replacements).collect();
         let mut managed = Managed::default();
@@ -93,6 +100,10 @@ impl Control {
                 Some("its disruption is being committed".to_owned())
             } else if nominated.contains(&node) {
                 Some("pods were planned onto it moments ago".to_owned())
+            } else if awaiting.contains(&node) {
+                Some(AWAITS_PODS.to_owned())
+            } else if unknown {
+                Some("where pods of nodes that leave are to go is not planned yet".to_owned())
             } else {
                 self.held(state, name, record, claim.map(AsRef::as_ref), now)
             };

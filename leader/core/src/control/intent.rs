@@ -55,6 +55,8 @@ pub(super) enum IntentError {
     NoPool(String),
     #[error("EC2NodeClass {0} is not ready")]
     NoClass(String),
+    #[error("EC2NodeClass {0} is being deleted")]
+    ClassGoes(String),
     #[error("EC2NodeClass {class}: no image or subnet for any of the planned types")]
     NoOverrides { class: String },
     #[error("EC2NodeClass {class}, field spec.userData: {reason}")]
@@ -118,6 +120,9 @@ impl Control {
         let uid = self.cluster_uid().ok_or(IntentError::NoClusterUid)?;
         let not_ready = || IntentError::NoClass(launch.nodeclass.clone());
         let class = self.view.classes().get(&launch.nodeclass).cloned().ok_or_else(not_ready)?;
+        if class.metadata.deletion_timestamp.is_some() {
+            return Err(IntentError::ClassGoes(launch.nodeclass.clone()));
+        }
         let resolved = self.discovery.resolved(&launch.nodeclass).ok_or_else(not_ready)?;
         // Instances are found by the tag of their pool: one of no pool bears it, too, empty.
         let pool = launch.nodepool.as_str();

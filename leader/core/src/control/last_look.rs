@@ -9,7 +9,7 @@ use drover_common::instance_type::CapacityType;
 use jiff::{SignedDuration, Timestamp};
 
 use super::Control;
-use super::disrupt::{protection, protection_of_node};
+use super::disrupt::{AWAITS_PODS, protection, protection_of_node};
 use super::gather::Gathered;
 use super::grace_period::is_tainted;
 use super::leave::Verdict;
@@ -82,7 +82,10 @@ impl Control {
         if empty && self.has_pods_to_move(&node_name, None, now) {
             return Some(format!("a pod came to Node {node_name}"));
         }
-        // A plan may have placed a buffer there while the disruption was on its way into the log.
+        // A plan may have placed pods or a buffer there while the disruption was on its way into the log.
+        if empty && self.awaiting_nodes(state).contains(&node_name) {
+            return Some(AWAITS_PODS.to_owned());
+        }
         let counts_on = empty && self.knows_buffers();
         if let Some(reason) = self.kept_for_buffers(claim_name, claim).filter(|_| counts_on) {
             return Some(reason);

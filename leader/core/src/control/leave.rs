@@ -100,7 +100,12 @@ impl Control {
         };
         if let Some(instance) = instance.filter(|instance| !resumes(instance.state)) {
             let words = format!("EC2 shows instance {} as {:?}", instance.instance, instance.state);
-            return Some((DisruptionReason::Interruption, words));
+            // What no notice came before ended for what it was launched with. Its pool's launches are to wait for that.
+            let reason = match record.registered_at {
+                Some(_) => DisruptionReason::Interruption,
+                None => DisruptionReason::Liveness,
+            };
+            return Some((reason, words));
         }
         if claim.is_some_and(|claim| object::deleted_at(claim).is_some()) {
             return Some((DisruptionReason::Deletion, "its NodeClaim was deleted".to_owned()));

@@ -16,6 +16,7 @@ use super::Control;
 use super::calls::CallKey;
 use super::intent::raw;
 use super::object::{condition, ready};
+use super::problem::Subject;
 use crate::state::{Stage, State};
 
 impl Control {
@@ -27,6 +28,7 @@ impl Control {
             let (nodes, resources) = totals.get(&name).cloned().unwrap_or_default();
             let before = pool.status.clone().unwrap_or_default();
             let wanted = self.wanted_pool_status(state, &name, &pool, nodes, &resources, now);
+            self.tell_unready(&name, &pool, &wanted, now);
             if wanted == before {
                 continue;
             }
@@ -47,6 +49,38 @@ impl Control {
             };
             self.calls.call(CallKey::PatchPoolStatus(name), Call::Kubernetes(call), now);
         }
+    }
+
+    /// Tells why no node can be made of a pool, as long as that is so.
+    fn tell_unready(
+        &mut self,
+        name: &NodePoolName,
+        pool: &NodePool,
+        status: &NodePoolStatus,
+        now: Timestamp,
+    ) {
+        let subject = Subject::NodePool(name.clone());
+        let failed = |kind: &&str| {
+            let found = Condition::find(&status.conditions, kind);
+            found.filter(|found| found.status == ConditionStatus::False)
+        };
+        let failed = ["ValidationSucceeded", "NodeClassReady"].iter().filter_map(failed);
+        let mut words: Vec<String> = failed.map(|condition| condition.message.clone()).collect();
+        if words.is_empty() {
+            self.problems.mended(&subject);
+            return;
+        }
+        words.extend(self.class_troubles(&pool.spec.template.spec.node_class_ref.name));
+        self.problems.tell(subject, words.join("; "), now);
+    }
+
+    /// What the class's own conditions say of what it lacks.
+    fn class_troubles(&self, class: &str) -> Vec<String> {
+        let conditions = self.discovery.resolved(class).map(|resolved| &resolved.conditions);
+        let failed = conditions.into_iter().flatten().filter(|condition| {
+            condition.status == ConditionStatus::False && condition.type_ != "Ready"
+        });
+        failed.map(|it| format!("EC2NodeClass {class}, {}: {}", it.type_, it.message)).collect()
     }
 
     /// Nodes that have launched and are not gone, and their capacities.

@@ -31,6 +31,8 @@ pub(super) enum Subject {
     Replacements(NodePoolName),
     /// Nodes that a static pool lacks.
     StaticNodes(NodePoolName),
+    /// A pool that no node can be made of.
+    NodePool(NodePoolName),
     /// A pool's policy on recommendations.
     Recommendations(NodePoolName),
     /// Plans of one purpose.
@@ -45,6 +47,7 @@ impl Subject {
             Self::Launches(pool)
             | Self::Replacements(pool)
             | Self::StaticNodes(pool)
+            | Self::NodePool(pool)
             | Self::Recommendations(pool)
             | Self::Call(CallKey::PatchPoolStatus(pool)) => Some(pool),
             Self::Call(_) | Self::Read(_) | Self::Plans(_) | Self::QueueMessages => None,
@@ -60,6 +63,7 @@ impl fmt::Display for Subject {
             Self::Launches(pool) => write!(f, "launches of NodePool {pool}"),
             Self::Replacements(pool) => write!(f, "replacements of NodePool {pool}"),
             Self::StaticNodes(pool) => write!(f, "nodes of static NodePool {pool}"),
+            Self::NodePool(pool) => write!(f, "NodePool {pool}"),
             Self::Recommendations(pool) => write!(f, "recommendations of NodePool {pool}"),
             Self::Plans(purpose) => write!(f, "plans for {}", purpose.as_str()),
             Self::QueueMessages => write!(f, "messages of the interruption queue"),
@@ -133,6 +137,7 @@ impl Control {
                 Subject::Launches(_) => lately,
                 Subject::Replacements(_) | Subject::StaticNodes(_) => lately,
                 Subject::Read(_)
+                | Subject::NodePool(_)
                 | Subject::Recommendations(_)
                 | Subject::Plans(_)
                 | Subject::QueueMessages => true,

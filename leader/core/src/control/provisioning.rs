@@ -75,6 +75,16 @@ impl Provisioning {
         self.nominations.iter().filter(|(_, until)| **until > now).map(|(n, _)| n.clone()).collect()
     }
 
+    /// Pods are to come to these nodes within this time.
+    pub(super) fn nominate(&mut self, nodes: impl IntoIterator<Item = NodeName>, until: Timestamp) {
+        self.nominations.extend(nodes.into_iter().map(|node| (node, until)));
+    }
+
+    /// Whether this reign has planned yet.
+    pub(super) fn has_planned(&self) -> bool {
+        self.planned_at.is_some()
+    }
+
     /// Whether pods wait for the plan of their batch.
     pub(super) fn has_batch(&self) -> bool {
         self.batches.is_open()
@@ -94,7 +104,12 @@ impl Provisioning {
         self.report.as_ref()
     }
 
-    /// Pods without a place, and why.
+    /// How many pods the last plan found no place for.
+    pub(super) fn unschedulable_count(&self) -> usize {
+        self.unschedulable.len()
+    }
+
+    /// The first of them, and why.
     pub(super) fn unschedulable(&self) -> Vec<(String, Vec<String>)> {
         self.unschedulable
             .iter()
@@ -228,7 +243,7 @@ impl Control {
                 && real
             {
                 let until = after(now, self.settings.nominated_for);
-                self.provisioning.nominations.insert(node.clone(), until);
+                self.provisioning.nominate([node.clone()], until);
                 for pod in placement.pods.iter().take(MOST_TOLD) {
                     let note = format!("Pod should schedule on: node/{node}");
                     self.pod_event(pod, "Nominated", &note, false, now);
@@ -236,7 +251,7 @@ impl Control {
             }
             for pod in &placement.pods {
                 let target = placement.node_or_claim.clone();
-                self.provisioning.bindings.expect(pod, target, now);
+                self.expect_binding(pod, target, now);
             }
         }
         self.provisioning.nominations.retain(|_, until| *until > now);
@@ -295,7 +310,7 @@ impl Control {
                     }
                     for pod in &launch.pods {
                         let target = PlacementTarget::Claim(plan.name.clone());
-                        self.provisioning.bindings.expect(pod, target, now);
+                        self.expect_binding(pod, target, now);
                     }
                     for pod in launch.pods.iter().take(MOST_TOLD) {
                         let note = format!("Pod should schedule on: nodeclaim/{}", plan.name);

@@ -68,6 +68,8 @@ pub struct Status {
     pub allowed_disruptions: BTreeMap<NodePoolName, BTreeMap<&'static str, u32>>,
     /// Pods the last plan found no place for, and why (the first hundred).
     pub unschedulable: Vec<(String, Vec<String>)>,
+    /// How many those are in all.
+    pub unschedulable_count: usize,
     /// Planned pods that the scheduler bound where they were planned, since this replica leads.
     pub bindings_followed: u64,
     /// Planned pods that it bound elsewhere.
@@ -166,6 +168,7 @@ impl Control {
             consolidation: self.consolidation.counts().clone(),
             allowed_disruptions: self.allowed_disruptions(state, now),
             unschedulable: self.provisioning.unschedulable(),
+            unschedulable_count: self.provisioning.unschedulable_count(),
             bindings_followed: self.provisioning.bindings.counts().0,
             bindings_diverged: self.provisioning.bindings.counts().1,
             problems,

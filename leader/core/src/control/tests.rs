@@ -2,9 +2,11 @@
 
 mod agents;
 mod answers;
+mod awaiting;
 mod batching;
 mod buffers;
 mod by_hand;
+mod classes;
 mod clocks;
 mod consolidating;
 mod doubt;
@@ -21,6 +23,7 @@ mod out_of_service;
 mod problems;
 mod queue;
 mod rebalancing;
+mod registering;
 mod reserving;
 mod rig;
 mod static_pools;

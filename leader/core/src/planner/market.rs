@@ -265,6 +265,11 @@ impl<'a> Market<'a> {
             return Err(format!("the NodePool is not valid: {error}"));
         }
         let class = pool.spec.template.spec.node_class_ref.name.clone();
+        // A node more would keep it from going.
+        let of_view = input.view.classes().get(&class);
+        if of_view.is_some_and(|class| class.metadata.deletion_timestamp.is_some()) {
+            return Err(format!("EC2NodeClass {class} is being deleted"));
+        }
         let Some(catalog) = input.catalogs.get(&class) else {
             return Err(format!("EC2NodeClass {class} is not there or not ready"));
         };

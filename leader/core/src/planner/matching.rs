@@ -72,7 +72,7 @@ fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
 
 /// Whether a label selector selects a thing with these labels. A selector that is absent selects
 /// nothing, an empty one everything.
-pub(super) fn selects(selector: &LabelSelector, labels: &BTreeMap<String, String>) -> bool {
+pub(crate) fn selects(selector: &LabelSelector, labels: &BTreeMap<String, String>) -> bool {
     selector.match_labels.iter().all(|(key, value)| labels.get(key) == Some(value))
         && selector.match_expressions.iter().all(|expression| expression_holds(expression, labels))
 }

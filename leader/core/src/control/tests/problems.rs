@@ -81,3 +81,32 @@ fn replacements_that_could_not_be_made_are_told_until_they_are() {
     rig.run(60);
     assert_eq!(told(&rig, "replacements of NodePool general"), None);
 }
+
+#[test]
+fn a_pool_that_no_node_can_be_made_of_is_told_until_one_can() {
+    let mut rig = Rig::new();
+    rig.world.add_pods("web", 1, 800);
+    rig.run(10);
+    assert_eq!(told(&rig, "NodePool general"), None);
+    let class = rig.world.list(Kind::Ec2NodeClass)[0]["spec"].clone();
+    rig.world.delete_named(Kind::Ec2NodeClass, "default");
+    rig.run(2);
+    let words = "EC2NodeClass default is being deleted";
+    assert_eq!(told(&rig, "NodePool general").as_deref(), Some(words));
+    rig.world.remove_pods("web");
+    rig.run(120);
+    let words = "EC2NodeClass default does not exist";
+    assert_eq!(told(&rig, "NodePool general").as_deref(), Some(words));
+    rig.world
+        .put(Kind::Ec2NodeClass, json!({"metadata": {"name": "default"}, "spec": class.clone()}));
+    rig.run(10);
+    assert_eq!(told(&rig, "NodePool general"), None);
+    rig.world.lacks_subnets = true;
+    rig.world.change(Kind::Ec2NodeClass, "", "default", &json!({"metadata": {"generation": 9}}));
+    rig.run(10);
+    let words = told(&rig, "NodePool general").unwrap();
+    assert!(words.contains("EC2NodeClass default, SubnetsReady: "), "{words}");
+    rig.world.delete_named(Kind::NodePool, "general");
+    rig.run(2);
+    assert_eq!(told(&rig, "NodePool general"), None);
+}

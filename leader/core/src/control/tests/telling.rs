@@ -100,3 +100,12 @@ fn a_leader_that_has_told_too_much_leaves_telling_to_agents() {
     rig.run(25);
     assert!(!tell(&mut rig, &report, 4));
 }
+
+#[test]
+fn all_pods_without_a_place_are_counted_and_the_first_are_named() {
+    let mut rig = Rig::new();
+    rig.world.add_pods("big", 150, 100_000);
+    rig.run(5);
+    let status = rig.control.status(&rig.state, rig.world.now);
+    assert_eq!((status.unschedulable_count, status.unschedulable.len()), (150, 100));
+}

@@ -64,6 +64,8 @@ pub(super) struct World {
     sent: usize,
     /// How often all instances were read.
     pub(super) instance_reads: usize,
+    /// Whether no subnet is like what classes ask for.
+    pub(super) lacks_subnets: bool,
     /// Whether a budget refuses every eviction.
     pub(super) holds_pods: bool,
     /// Whether the API server takes no change of a Node.

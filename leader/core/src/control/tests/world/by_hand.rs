@@ -75,6 +75,12 @@ impl World {
         );
     }
 
+    /// What the API server's controller counts of that budget anew.
+    pub(in super::super) fn count_budget(&mut self, patch: &Value) {
+        let name = (Kind::PodDisruptionBudget, "default".to_owned(), "all".to_owned());
+        self.patch(&name, true, patch).unwrap();
+    }
+
     /// A NodeClaim without a pool; `spec` is merged into one that asks for a CPU.
     pub(in super::super) fn add_claim_by_hand(&mut self, name: &str, spec: &Value) {
         let mut claim = json!({
