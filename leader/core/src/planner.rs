@@ -181,8 +181,9 @@ fn plan_of_pools(
             first_fit_price = first_fit_price.saturating_add(more);
         }
     }
-    board.place_over_domains_in_use(input.view);
+    // Of fewer nodes there are fewer domains, which may let those in who are left.
     board.merge_bins();
+    board.place_over_domains_in_use(input.view);
     let opened = board.opened;
     let (plan, short) = finish(board, first_fit_price);
     (plan, opened, short)
