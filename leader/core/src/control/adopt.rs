@@ -1,7 +1,8 @@
 //! NodeClaims that the log does not know: after the log was lost, or moved over from Karpenter.
 //!
 //! A claim is adopted with the instance its status names, or that bears its tag or its intent's, if
-//! EC2 shows it. One for which two reads of EC2 show nothing is adopted as gone, which removes it.
+//! EC2 shows it. One for which two reads of EC2 show nothing is adopted as gone, which removes it, unless its Node
+//! is Ready: whoever reads EC2 under another cluster's name must not take a cluster down.
 
 use drover_common::crd::{Condition, NodeClaim};
 use drover_common::ec2::Instance;
@@ -13,6 +14,7 @@ use jiff::Timestamp;
 use super::Control;
 use super::claim_status::pool_label;
 use super::object;
+use super::problem::Subject;
 use crate::command::{AdoptedClaim, Change, ClaimInstance};
 use crate::state::State;
 
@@ -34,6 +36,13 @@ impl Control {
         for (name, claim) in &unknown {
             let instance = self.instance_of_unknown(state, name, claim, &unknown);
             if instance.is_none() && !self.is_surely_without_instance(claim, now) {
+                continue;
+            }
+            if instance.is_none() && self.has_ready_node(claim) {
+                let words = format!(
+                    "EC2 shows no instance of NodeClaim {name} under this cluster's name and tags, and its Node is Ready"
+                );
+                self.problems.tell(Subject::Adoption, words, now);
                 continue;
             }
             let adopted = self.adopted(name, claim, instance.as_ref(), now);
@@ -100,6 +109,13 @@ impl Control {
             .is_some_and(|at| now.duration_since(at) > self.settings.absence_age);
         let proof = self.settings.absence_interval.saturating_add(self.settings.instance_refresh);
         old && now.duration_since(reign.since) > proof
+    }
+
+    /// Whether a kubelet speaks for the claim's instance, whatever EC2 shows.
+    fn has_ready_node(&self, claim: &NodeClaim) -> bool {
+        let id = object::status_of(claim).provider_id.as_deref().and_then(instance_of_provider_id);
+        let node = id.and_then(|id| self.view.node_of_instance(&id));
+        node.is_some_and(|node| node.is_ready())
     }
 
     fn adopted(

@@ -25,6 +25,8 @@ pub(super) enum Subject {
     Call(CallKey),
     /// A read of AWS that is not offered, by the call's words.
     Read(String),
+    /// NodeClaims that the log does not know.
+    Adoption,
     /// Launches of a pool.
     Launches(NodePoolName),
     /// Replacements for nodes, in a pool.
@@ -50,7 +52,11 @@ impl Subject {
             | Self::NodePool(pool)
             | Self::Recommendations(pool)
             | Self::Call(CallKey::PatchPoolStatus(pool)) => Some(pool),
-            Self::Call(_) | Self::Read(_) | Self::Plans(_) | Self::QueueMessages => None,
+            Self::Call(_)
+            | Self::Read(_)
+            | Self::Adoption
+            | Self::Plans(_)
+            | Self::QueueMessages => None,
         }
     }
 }
@@ -60,6 +66,7 @@ impl fmt::Display for Subject {
         match self {
             Self::Call(key) => write!(f, "{}", words_of(key)),
             Self::Read(what) => write!(f, "{what}"),
+            Self::Adoption => write!(f, "adoption of NodeClaims"),
             Self::Launches(pool) => write!(f, "launches of NodePool {pool}"),
             Self::Replacements(pool) => write!(f, "replacements of NodePool {pool}"),
             Self::StaticNodes(pool) => write!(f, "nodes of static NodePool {pool}"),
@@ -135,7 +142,7 @@ impl Control {
                     self.launches_wait(state, pool, now).is_some()
                 }
                 Subject::Launches(_) => lately,
-                Subject::Replacements(_) | Subject::StaticNodes(_) => lately,
+                Subject::Adoption | Subject::Replacements(_) | Subject::StaticNodes(_) => lately,
                 Subject::Read(_)
                 | Subject::NodePool(_)
                 | Subject::Recommendations(_)

@@ -105,6 +105,28 @@ fn an_instance_that_ec2_no_longer_shows_is_given_up_only_after_proof() {
 }
 
 #[test]
+fn whoever_reads_another_clusters_instances_takes_no_ready_node_for_gone() {
+    let mut rig = Rig::new();
+    rig.world.add_pods("web", 3, 1_000);
+    rig.run(400);
+    let (claims, nodes) = (rig.world.list(Kind::NodeClaim).len(), rig.world.list(Kind::Node).len());
+    assert!(claims > 0);
+    // A group that knows nothing, as after a move from Karpenter, under a name that none of the instances has.
+    rig.state = State::default();
+    let instances = std::mem::take(&mut rig.world.instances);
+    rig.lead();
+    rig.world.remove_pods("web");
+    rig.run(600);
+    let left = (rig.world.list(Kind::NodeClaim).len(), rig.world.list(Kind::Node).len());
+    assert_eq!(left, (claims, nodes));
+    let problems = rig.control.status(&rig.state, rig.world.now).problems;
+    assert!(problems["adoption of NodeClaims"].contains("its Node is Ready"), "{problems:?}");
+    rig.world.instances = instances;
+    rig.run(60);
+    assert_eq!(rig.state.claims.len(), claims, "they are adopted once EC2 shows them");
+}
+
+#[test]
 fn over_a_fifth_of_a_pool_unwell_stops_voluntary_disruption() {
     let mut rig = Rig::new();
     rig.world.add_pods("web", 6, 1_000);
